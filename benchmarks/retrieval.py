@@ -1,0 +1,112 @@
+"""Retrieval and localisation on real photographs, one row a pipeline, through the command line.
+
+    python benchmarks/retrieval.py                        # every row: about an hour on two cores
+    python benchmarks/retrieval.py --only sift            # the default pipeline on 1,000 images
+    python benchmarks/retrieval.py --only squeezenet1_0   # BLCF with three weightings, sum, mac: 5,000 images
+
+Indexes are kept in --work, so that a second run only asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SHARED = Path(__file__).parents[2] / "shared"
+BLCF = ("--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000")
+ROWS: list[tuple[str, str, str, tuple[str, ...], float | None]] = [
+    # group, manifest, label, flags, floor
+    ("sift", "manifest-mini.json", "sift, blcf", ("--preset", "sift", "--rerank", "none"), 0.35),
+    (
+        "sift",
+        "manifest-mini.json",
+        "sift, blcf, geometric",
+        ("--preset", "sift", "--rerank", "geometric"),
+        0.45,
+    ),
+    ("sift5k", "manifest.json", "sift, blcf, geometric", ("--preset", "sift", "--rerank", "geometric"), None),
+    ("squeezenet1_0", "manifest.json", "none", (*BLCF, "--weighting", "none", "--rerank", "none"), 0.38),
+    (
+        "squeezenet1_0",
+        "manifest.json",
+        "gaussian",
+        (*BLCF, "--weighting", "gaussian", "--rerank", "none"),
+        0.46,
+    ),
+    ("squeezenet1_0", "manifest.json", "l2norm", (*BLCF, "--weighting", "l2norm", "--rerank", "none"), 0.50),
+    (
+        "squeezenet1_0",
+        "manifest.json",
+        "l2norm, aqe",
+        (*BLCF, "--weighting", "l2norm", "--rerank", "aqe"),
+        0.60,
+    ),
+    (
+        "squeezenet1_0",
+        "manifest.json",
+        "sum, none",
+        ("--extractor", "squeezenet1_0", "--encoder", "sum", "--weighting", "none", "--rerank", "none"),
+        None,
+    ),
+    (
+        "squeezenet1_0",
+        "manifest.json",
+        "mac, none",
+        ("--extractor", "squeezenet1_0", "--encoder", "mac", "--weighting", "none", "--rerank", "none"),
+        None,
+    ),
+]
+
+
+def evaluate(dataset: Path, index: Path, flags: tuple[str, ...], weights: Path) -> dict[str, Any]:
+    """Run `instsearch eval` and return its JSON."""
+    command = [
+        sys.executable,
+        "-m",
+        "instsearch_cli.main",
+        "eval",
+        "--dataset",
+        str(dataset),
+        "--index",
+        str(index),
+    ]
+    environment = {**os.environ, "INSTSEARCH_WEIGHTS": str(weights), "INSTSEARCH_OFFLINE": "1"}
+    done = subprocess.run(
+        [*command, *flags, "--keep-features", "--json"], stdout=subprocess.PIPE, env=environment, check=True
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights")
+    parser.add_argument("--work", type=Path, default=Path("out/retrieval"), help="where the indexes are kept")
+    parser.add_argument("--only", help="one group of rows")
+    options = parser.parse_args()
+    print(
+        f"{'pipeline':<24} {'manifest':<20} {'mAP':>6} {'floor':>6} {'loc@10':>7} {'IoU':>6} {'hits':>5} {'ms/query':>9}"
+    )
+    for group, manifest, label, flags, floor in ROWS:
+        if options.only and options.only != group:
+            continue
+        report = evaluate(options.data / manifest, options.work / group, flags, options.weights)
+        m = report["metrics"]
+        print(
+            f"{label:<24} {manifest:<20} {m['mAP']:>6.3f} {floor or '':>6} {m.get('localised@10', float('nan')):>7.3f} "
+            f"{m.get('mean IoU@10', float('nan')):>6.3f} {m.get('annotated true hits@10', 0):>5} "
+            f"{1000 * report['timing']['median seconds']:>9.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""The encodings: which arrays an item has, and how items lie one after another (SPEC.md is the text).
+
+An *item* is what one image has in a layer: a dict of arrays. A part concatenates the items of its rows
+and keeps pointers to find them again. A field lies on one of three levels:
+
+    0  one entry per image                     grid[n, 2]
+    1  n entries per image, by the pointer     values[sum n, D]     pointer[0] i64[images + 1]
+    2  m entries per such entry (csr only)     indices[nnz]         pointer[1] i64[sum n + 1]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from instsearch_formats.errors import FormatError
+
+Item = dict[str, Any]
+
+FLOATS = ("<f2", "<f4")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of an encoding.
+
+    dtypes  what it may be on disk; the only one is what other numbers are converted to
+    tail    its shape behind the first axis; None is any width from 1
+    """
+
+    name: str
+    level: int
+    dtypes: tuple[str, ...]
+    tail: tuple[int | None, ...] = ()
+    optional: bool = False
+    filters: str = ""  #: "zstd", "shuffle+zstd" or none, by what benchmarks/compression.py says
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A named, versioned set of fields.
+
+    pointers  names of the pointer arrays, level by level
+    gridded   an item has one level 1 entry per cell of its grid (unless it has a geometry)
+    sparse    the level 2 fields are the rows of a sparse matrix with item["dim"] columns
+    """
+
+    name: str
+    version: int
+    fields: tuple[Field, ...]
+    pointers: tuple[str, ...] = ("indptr",)
+    gridded: bool = False
+    sparse: bool = False
+
+    def normalise(self, item: Item) -> Item:
+        """Check one item and bring it to the dtypes on disk; FormatError says what does not fit."""
+        known = {field.name for field in self.fields} | ({"indptr", "dim"} if self.sparse else set())
+        unknown = sorted(set(item) - known)
+        if unknown:
+            raise FormatError(f"encoding {self.name} has no {', '.join(unknown)}")
+        if self.sparse:
+            item = _check_sparse(item)
+        out: Item = {}
+        lengths: dict[int, int] = {}
+        for field in self.fields:
+            if field.optional and item.get(field.name) is None:
+                continue
+            if field.name not in item:
+                raise FormatError(f"encoding {self.name} wants {field.name}; the item has {sorted(item)}")
+            array = _convert(field, item[field.name])
+            if field.level:
+                n = lengths.setdefault(field.level, len(array))
+                if len(array) != n:
+                    raise FormatError(f"{field.name} has {len(array)} entries where {n} are wanted")
+            out[field.name] = array
+        if "grid" in out and (out["grid"] < 0).any():
+            raise FormatError(f"a grid of {out['grid'].tolist()} is none")
+        if self.gridded and "geometry" not in out and np.prod(out["grid"], dtype=np.int64) != lengths[1]:
+            raise FormatError(f"a grid of {out['grid'].tolist()} does not have {lengths[1]} cells")
+        if self.sparse:
+            if len(item["indptr"]) != lengths[1] + 1:
+                raise FormatError(
+                    f"indptr has {len(item['indptr'])} entries where {lengths[1] + 1} are wanted"
+                )
+            out.update(indptr=item["indptr"], dim=item["dim"])
+        return out
+
+
+def _convert(field: Field, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if len(field.dtypes) == 1:
+        dtype = np.dtype(field.dtypes[0])
+        if not np.can_cast(array.dtype, dtype, "same_kind") and not _fits(array, dtype):
+            raise FormatError(f"{field.name} is {array.dtype} where {dtype} is wanted")
+        array = array.astype(dtype, copy=False)
+    else:
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if array.dtype not in [np.dtype(dtype) for dtype in field.dtypes]:
+            wanted = ", ".join(np.dtype(dtype).name for dtype in field.dtypes)
+            raise FormatError(f"{field.name} is {array.dtype} where one of {wanted} is wanted")
+    shape = array.shape[1:] if field.level else array.shape
+    if array.ndim < bool(field.level) or not fits_tail(field, shape):
+        wide = ("n",) * bool(field.level) + tuple("D" if d is None else str(d) for d in field.tail)
+        raise FormatError(f"{field.name} has shape {array.shape} where [{', '.join(wide)}] is wanted")
+    return array
+
+
+def _fits(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Whether integers survive the conversion to an integer dtype."""
+    if array.dtype.kind not in "biu" or dtype.kind not in "iu":
+        return False
+    info = np.iinfo(dtype)
+    return not array.size or bool(array.min() >= info.min and array.max() <= info.max)
+
+
+def fits_tail(field: Field, shape: tuple[int, ...]) -> bool:
+    """Whether the axes behind the first are as the field wants them."""
+    return len(shape) == len(field.tail) and all(
+        have == want if want is not None else have > 0 for have, want in zip(shape, field.tail, strict=True)
+    )
+
+
+def _check_sparse(item: Item) -> Item:
+    """indices in range and ascending in each row, as u16 where the dimension allows it, else u32."""
+    for name in ("dim", "indptr", "indices"):
+        if name not in item:
+            raise FormatError(f"encoding csr wants {name}; the item has {sorted(item)}")
+    dim, indptr, indices = int(item["dim"]), np.asarray(item["indptr"]), np.asarray(item["indices"])
+    if not 0 < dim <= 2**32:
+        raise FormatError(f"dim is {dim} where 1 to 2^32 is wanted")
+    if indptr.ndim != 1 or indices.ndim != 1 or indptr.dtype.kind not in "iu":
+        raise FormatError("indptr and indices are flat arrays of integers")
+    indptr = indptr.astype(np.int64, copy=False)
+    check_pointer(indptr, len(indices), "indptr")
+    if indices.size and indices.dtype.kind not in "iu":
+        raise FormatError(f"indices is {indices.dtype} where integers are wanted")
+    if indices.size and (indices.min() < 0 or indices.max() >= dim):
+        raise FormatError(f"indices run from {indices.min()} to {indices.max()}, out of 0 to {dim - 1}")
+    falls = np.flatnonzero(indices[1:] <= indices[:-1]) + 1
+    if not np.isin(falls, indptr).all():
+        raise FormatError("indices do not ascend in each row")
+    narrow = indices.astype(index_dtype(dim), copy=False)
+    return {**item, "dim": dim, "indptr": indptr, "indices": narrow}
+
+
+def index_dtype(dim: int) -> np.dtype[Any]:
+    """The dtype of csr indices in ``dim`` columns."""
+    return np.dtype("<u2" if dim <= 2**16 else "<u4")
+
+
+def check_pointer(pointer: np.ndarray, total: int, name: str) -> None:
+    """A pointer begins at 0, never falls, and ends at ``total``; FormatError if not."""
+    if not len(pointer) or pointer[0] != 0 or pointer[-1] != total or (np.diff(pointer) < 0).any():
+        raise FormatError(f"{name} does not run from 0 to {total} without falling")
+
+
+_GRID = (Field("grid", 0, ("<i4",), (2,)), Field("transform", 0, ("<f8",), (4,)))
+_POINTS = Field("geometry", 1, ("<f4",), (4,), filters="zstd")
+_BOXES = Field("boxes", 1, ("<f4",), (4,))
+
+ENCODINGS = {
+    encoding.name: encoding
+    for encoding in (
+        Encoding(
+            "dense-map",
+            1,
+            (Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"), *_GRID),
+            gridded=True,
+        ),
+        Encoding(
+            "keypoints",
+            1,
+            (Field("values", 1, ("|u1", *FLOATS), (None,), filters="zstd"), _POINTS, *_GRID),
+        ),
+        Encoding(
+            "word-map",
+            1,
+            (Field("words", 1, ("<u2", "<u4"), filters="zstd"), replace(_POINTS, optional=True), *_GRID),
+            gridded=True,
+        ),
+        Encoding(
+            "weight-map",
+            1,
+            (Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"), *_GRID),
+            gridded=True,
+        ),
+        Encoding("regions", 1, (_BOXES, Field("scores", 1, ("<f4",)))),
+        Encoding("vectors", 1, (Field("vectors", 1, (*FLOATS, "|u1", "|i1"), (None,)), _BOXES)),
+        Encoding(
+            "csr",
+            1,
+            (
+                Field("indices", 2, ("<u2", "<u4"), filters="shuffle+zstd"),
+                Field("data", 2, (*FLOATS, "|u1", "<u2"), filters="zstd"),
+                _BOXES,
+            ),
+            pointers=("rows", "indptr"),
+            sparse=True,
+        ),
+        Encoding("arrays", 1, (), pointers=()),
+        Encoding(
+            "images",
+            1,
+            (
+                Field("name", 1, ("|u1",), filters="zstd"),
+                Field("root", 0, ("<u4",)),
+                Field("size", 0, ("<u4",), (2,)),
+                Field("nbytes", 0, ("<i8",)),
+                Field("mtime_ns", 0, ("<i8",)),
+                Field("digest", 0, ("|u1",), (32,)),
+            ),
+        ),
+    )
+}
+"""Every encoding that this version reads and writes, by name."""

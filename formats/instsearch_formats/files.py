@@ -1,0 +1,86 @@
+"""Files that appear whole or not at all: write aside, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from functools import cache
+from typing import TYPE_CHECKING
+
+from instsearch_formats.errors import FormatError, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+@cache
+def version() -> str:
+    """The version of instsearch that is running: every file says who wrote it."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("instsearch")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name beside ``path`` to write and fsync under; rename it on success, remove it on failure."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    make_folder(path.parent)
+    try:
+        yield aside
+        with writing(path):
+            os.replace(aside, path)  # noqa: PTH105
+            sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with replacing(path) as aside, writing(path), aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_text(path: Path) -> str | None:
+    """The text of a file; None if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents durably; nothing to do if it is there."""
+    if path.is_dir():
+        return
+    with writing(path):
+        if path.parent != path:
+            make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """fsync a folder, so that a rename in it survives a power cut. Windows has no such call."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,218 @@
+"""The image table: which row is which picture. It only ever grows; removal is a note beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from instsearch_formats import files
+from instsearch_formats.errors import FormatError, damaged
+from instsearch_formats.fingerprint import canonical
+from instsearch_formats.layer import Layer
+from instsearch_formats.part import part_name, read_arrays
+from instsearch_formats.writer import write_arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from instsearch_formats.cache import PartCache
+    from instsearch_formats.encodings import Item
+    from instsearch_formats.lock import WriterLock
+
+RANGE = 256  #: rows given out at once, at most
+IDENTITY = {"kind": "images"}
+
+_REMOVED = re.compile(r"removed-(\d{10})\.h5")
+
+
+class ImageRecord(NamedTuple):
+    """One picture: where it is and what it was when it was added.
+
+    name      path below the root, ``os.fsencode`` bytes with "/" between: need not be UTF-8
+    root      number of the folder in ``roots``
+    width, height  of the upright picture, in pixels
+    nbytes, mtime_ns  of the file
+    digest    sha256 of the file, 32 bytes
+    """
+
+    name: bytes
+    root: int
+    width: int
+    height: int
+    nbytes: int
+    mtime_ns: int
+    digest: bytes
+
+
+class ImageTable:
+    """The images of an index. Rows are never reused or renumbered.
+
+    Methods that write hold the index's lock.
+    """
+
+    def __init__(self, path: Path, lock: WriterLock, cache: PartCache) -> None:
+        self._index, self._lock = path, lock
+        self._layer = Layer(path / "images", "images", "images", "images", IDENTITY, cache)
+        self._removed: dict[str, dict[int, str]] = {}
+
+    @property
+    def roots(self) -> list[str]:
+        """The folders that names are relative to."""
+        path = self._index / "roots.json"
+        try:
+            roots = json.loads(files.read_text(path) or '{"roots": []}')["roots"]
+            if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
+                raise TypeError
+        except (ValueError, LookupError, TypeError) as error:
+            raise FormatError(f'{path} should read {{"roots": ["/a/folder", ...]}}') from error
+        return roots
+
+    def add_root(self, path: str | Path) -> int:
+        """The number of a folder, which is added if it is not there yet."""
+        root = os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
+        with self._lock.hold():
+            roots = self.roots
+            if root not in roots:
+                roots.append(root)
+                self._write_roots(roots)
+            return roots.index(root)
+
+    def move_root(self, old: str | Path, new: str | Path) -> None:
+        """Note that the folder ``old`` is now ``new``; nothing else in the index changes."""
+        with self._lock.hold():
+            roots = self.roots
+            before = os.path.abspath(old)  # noqa: PTH100
+            if before not in roots:
+                raise FormatError(
+                    f"{before} is no root of this index. There is: {', '.join(roots) or 'none'}"
+                )
+            roots[roots.index(before)] = os.path.abspath(new)  # noqa: PTH100
+            self._write_roots(roots)
+
+    def _write_roots(self, roots: list[str]) -> None:
+        files.write_text(self._index / "roots.json", json.dumps({"roots": roots}, indent=1) + "\n")
+
+    def __len__(self) -> int:
+        """Rows given out, removed ones included."""
+        ranges = self.ranges()
+        return ranges[-1].stop if ranges else 0
+
+    def ranges(self) -> list[range]:
+        """The ranges in which rows were given out: the parts of every layer follow them."""
+        ranges = self._layer.ranges()
+        row = 0
+        for span in ranges:
+            if span.start != row:
+                raise FormatError(
+                    f"{self._layer.path / part_name(range(row, span.start))}, or what stood in its place, "
+                    f"is missing: put it back from a copy, or build the index anew"
+                )
+            row = span.stop
+        return ranges
+
+    def append(self, records: Sequence[ImageRecord]) -> range:
+        """Give 1 to 256 images the next rows, as one new part."""
+        if not 0 < len(records) <= RANGE:
+            raise FormatError(f"images are added 1 to {RANGE} at a time, not {len(records)}")
+        items = [_item(record) for record in records]
+        with self._lock.hold():
+            start = len(self)
+            span = range(start, start + len(records))
+            with self._layer.writer(span) as writer:
+                for item in items:
+                    writer.append(item)
+            return span
+
+    def remove(self, rows: Iterable[int], reason: str) -> None:
+        """Put tombstones on rows; those that have one keep it."""
+        with self._lock.hold():
+            rows, known, n = sorted(set(rows)), self.removed(), len(self)
+            if rows and not 0 <= rows[0] <= rows[-1] < n:
+                raise FormatError(f"rows {rows[0]} to {rows[-1]} are not all among the {n} images")
+            fresh = [row for row in rows if row not in known]
+            if fresh:
+                number = max((int(name[8:18]) for name in self._tombstones()), default=-1) + 1
+                header = {"kind": "images", "name": "removed", "identity": canonical(IDENTITY)}
+                path = self._layer.path / f"removed-{number:010d}.h5"
+                write_arrays(path, header, {"rows": np.array(fresh, np.int64)}, {"reason": reason})
+
+    def removed(self) -> dict[int, str]:
+        """The rows that have been removed, and why."""
+        out: dict[int, str] = {}
+        for name in self._tombstones():
+            if name not in self._removed:
+                self._removed[name] = _read_tombstone(self._layer.path / name)
+            for row, reason in self._removed[name].items():
+                out.setdefault(row, reason)
+        return out
+
+    def _tombstones(self) -> list[str]:
+        if not self._layer.path.is_dir():
+            return []
+        return sorted(name for name in os.listdir(self._layer.path) if _REMOVED.fullmatch(name))  # noqa: PTH208
+
+    def alive(self) -> np.ndarray:
+        """bool[n]: the rows that have not been removed."""
+        alive = np.ones(len(self), bool)
+        rows = [row for row in self.removed() if row < len(alive)]
+        alive[rows] = False
+        return alive
+
+    def record(self, row: int) -> ImageRecord:
+        """What was stored about a row."""
+        return _record(self._layer.read(row))
+
+    def name(self, row: int) -> str:
+        """The name of a row as Python spells it (``os.fsdecode``)."""
+        return os.fsdecode(self.record(row).name)
+
+    def path(self, row: int) -> Path:
+        """Where the picture is."""
+        record, roots = self.record(row), self.roots
+        if record.root >= len(roots) or b".." in record.name.split(b"/"):
+            raise FormatError(f"row {row} of {self._index} names no file below one of its roots")
+        return Path(roots[record.root]) / os.fsdecode(record.name)
+
+    def records(self, span: range | None = None) -> Iterator[tuple[int, ImageRecord]]:
+        """Rows and records in bulk, removed ones included."""
+        for block in self._layer.blocks(span):
+            names, ends = block["name"].tobytes(), block["indptr"]
+            for i, row in enumerate(range(block["start"], block["stop"])):
+                item = {key: block[key][i] for key in ("root", "size", "nbytes", "mtime_ns", "digest")}
+                yield row, _record({**item, "name": names[ends[i] : ends[i + 1]]})
+
+
+def _item(record: ImageRecord) -> Item:
+    if not record.name or b"\0" in record.name or record.name.startswith(b"/"):
+        raise FormatError(f"an image's name is a path below its root, not {record.name!r}")
+    if b".." in record.name.split(b"/") or len(record.digest) != 32:
+        raise FormatError(f"the record of {record.name!r} has .. in its name or no digest of 32 bytes")
+    return {
+        "name": np.frombuffer(record.name, np.uint8),
+        "root": np.array(record.root),
+        "size": np.array([record.width, record.height]),
+        "nbytes": np.array(record.nbytes),
+        "mtime_ns": np.array(record.mtime_ns),
+        "digest": np.frombuffer(record.digest, np.uint8),
+    }
+
+
+def _record(item: Item) -> ImageRecord:
+    name, digest = bytes(item["name"]), item["digest"].tobytes()
+    width, height = (int(n) for n in item["size"])
+    return ImageRecord(
+        name, int(item["root"]), width, height, int(item["nbytes"]), int(item["mtime_ns"]), digest
+    )
+
+
+def _read_tombstone(path: Path) -> dict[int, str]:
+    arrays, attrs = read_arrays(path, canonical(IDENTITY))
+    rows = arrays.get("rows")
+    if rows is None or rows.dtype.kind != "i" or rows.ndim != 1:
+        raise damaged(path, "it has no rows")
+    return dict.fromkeys(rows.tolist(), str(attrs.get("reason", "")))

@@ -1,0 +1,110 @@
+"""One writer at a time, by a lock that the operating system drops with its process."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from instsearch_formats.errors import FormatError, LockedError, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_held: set[int] = set()
+
+
+def _forget() -> None:
+    """A forked child must not keep its parent's lock alive."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class WriterLock:
+    """The lock of one index. Within one object it may be taken again, from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._guard = threading.Lock()
+        self._depth = 0
+        self._descriptor = -1
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the lock; LockedError at once, with who has it, if another process does."""
+        with self._guard:
+            if not self._depth:
+                self._descriptor = self._acquire()
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._depth -= 1
+                if not self._depth:
+                    self._release()
+
+    def _acquire(self) -> int:
+        with writing(self._path):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        try:
+            if not _try_lock(descriptor):
+                raise LockedError(
+                    f"{self._path.parent} is being written to by {_holder(descriptor)}: "
+                    f"wait until it has ended"
+                )
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            note = json.dumps({"pid": os.getpid(), "since": now}).encode("ascii")
+            with writing(self._path):
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                os.write(descriptor, note.ljust(128))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        _held.add(descriptor)
+        return descriptor
+
+    def _release(self) -> None:
+        if self._descriptor in _held:
+            _held.discard(self._descriptor)
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            os.lseek(descriptor, 1024, os.SEEK_SET)  # beyond the note: a locked byte cannot be read
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        raise FormatError(f"this file system cannot lock files: {error.strerror or error}") from error
+    return True
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        note = json.loads(os.read(descriptor, 128))
+        return f"process {note['pid']}, since {note['since']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"

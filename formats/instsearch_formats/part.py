@@ -1,0 +1,233 @@
+"""Reading parts. Nothing in a file is believed before it is checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the filters)
+import numpy as np
+
+from instsearch_formats import seal
+from instsearch_formats.encodings import ENCODINGS, Item, check_pointer, fits_tail, index_dtype
+from instsearch_formats.errors import FormatError, NewerFormatError, damaged, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK = 2**25  #: bytes of a block at most, unless one image has more
+_TEXT = 2**24  #: bytes of an attribute at most
+_CHUNK = 2**24  #: bytes of a chunk at most
+_MAPPED = 2**12  #: bytes from which an array is mapped rather than read: HDF5 aligns no smaller ones
+_NAME = re.compile(r"part-(\d{10})-(\d{10})\.h5")
+
+
+def part_name(span: range) -> str:
+    """The file name of the part of rows ``span``."""
+    return f"part-{span.start:010d}-{span.stop:010d}.h5"
+
+
+def part_span(name: str) -> range | None:
+    """The rows of a part by its file name; None if it is not such a name."""
+    found = _NAME.fullmatch(name)
+    span = range(int(found[1]), int(found[2])) if found else range(0)
+    return span if len(span) else None
+
+
+class Part:
+    """One open file of any encoding: its attributes and pointers are in memory, the rest is read when asked.
+
+    Raises FormatError on damage, NewerFormatError on an encoding that this version does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        sealed = seal.read(path)
+        self._bytes = seal.SIZE + sealed.nbytes
+        with reading(path):
+            self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
+            kind, version = self._text("encoding-type"), self._number("encoding-version")
+            self.created_by = self._text("created-by")
+            if self.created_by != sealed.written_by:
+                raise damaged(path, "its first 512 bytes are not as written")
+            encoding = ENCODINGS.get(kind)
+            if encoding is None or version > encoding.version:
+                raise NewerFormatError(
+                    f"{path} holds encoding {kind} version {version}, written by instsearch "
+                    f"{self.created_by}: install that version or a later one"
+                )
+            self.encoding = encoding
+            self.kind, self.name, self.identity = map(self._text, ("kind", "name", "identity"))
+            self.span = range(0)
+            if "start" in self._h5.attrs:
+                self.span = range(self._number("start"), self._number("stop"))
+            if part_span(path.name) not in (None, self.span):
+                raise damaged(
+                    path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
+                )
+            self._fields = {name: self._dataset(name) for name in self._h5}
+            self.pointers: list[np.ndarray] = []
+            self.dim = 0
+            if encoding.name != "arrays":
+                self._check_layout()
+
+    def _text(self, name: str) -> str:
+        attribute = h5py.h5a.open(self._h5.id, name.encode("ascii"))
+        dtype = attribute.dtype
+        if dtype.kind != "S" or attribute.shape != () or dtype.itemsize > _TEXT:
+            raise damaged(self.path, f"attribute {name} is no text")
+        value = np.empty((), dtype)
+        attribute.read(value)
+        return bytes(value[()]).decode("ascii")
+
+    def _number(self, name: str) -> int:
+        attribute = h5py.h5a.open(self._h5.id, name.encode("ascii"))
+        value = np.empty((), np.int64)
+        if attribute.dtype.kind not in "iu" or attribute.shape != ():
+            raise damaged(self.path, f"attribute {name} is no number")
+        attribute.read(value)
+        return int(value)
+
+    def _dataset(self, name: str) -> Any:
+        """A dataset whose bytes are all in this file."""
+        dataset = self._h5[name]
+        if not isinstance(self._h5.get(name, getlink=True), h5py.HardLink) or not isinstance(
+            dataset, h5py.Dataset
+        ):
+            raise damaged(self.path, f"{name} is no dataset")
+        plan = dataset.id.get_create_plist()
+        layout = plan.get_layout()
+        whole = dataset.dtype.kind in "biuf" and plan.get_external_count() == 0
+        if layout == h5py.h5d.CHUNKED:
+            chunk = plan.get_chunk()
+            grid = [-(-have // step) for have, step in zip(dataset.shape, chunk, strict=True)]
+            whole &= np.prod(chunk, dtype=object) * dataset.dtype.itemsize <= _CHUNK
+            whole &= dataset.id.get_num_chunks() == np.prod(grid, dtype=object)
+        else:
+            whole &= layout == h5py.h5d.CONTIGUOUS
+            whole &= dataset.id.get_storage_size() == dataset.nbytes
+            whole &= not dataset.nbytes or dataset.id.get_offset() + dataset.nbytes <= self._bytes
+        if not whole:
+            raise damaged(self.path, f"dataset {name} is not all there")
+        return dataset
+
+    def _check_layout(self) -> None:
+        lengths = [len(self.span)]
+        for name in self.encoding.pointers:
+            pointer = self._fields[name]
+            if pointer.dtype != np.dtype("<i8") or pointer.shape != (lengths[-1] + 1,):
+                raise damaged(self.path, f"{name} is {pointer.dtype} {pointer.shape}")
+            values = pointer[()]
+            check_pointer(values, int(values[-1]), name)
+            self.pointers.append(values)
+            lengths.append(int(values[-1]))
+        for field in self.encoding.fields:
+            if field.optional and field.name not in self._fields:
+                continue
+            data = self._fields[field.name]
+            allowed = [np.dtype(dtype) for dtype in field.dtypes]
+            if data.dtype not in allowed or data.shape[:1] != (lengths[field.level],):
+                raise damaged(self.path, f"{field.name} is {data.dtype} {data.shape}")
+            if not fits_tail(field, data.shape[1:]):
+                raise damaged(self.path, f"{field.name} has shape {data.shape}")
+        if self.encoding.sparse:
+            shape = self._fields["shape"]
+            rows, self.dim = (int(n) for n in shape[()]) if shape.shape == (2,) else (-1, 0)
+            if rows != lengths[1] or self._fields["indices"].dtype != index_dtype(self.dim):
+                raise damaged(self.path, "shape does not fit the other arrays")
+
+    def item(self, index: int) -> Item:
+        """The item of the part's ``index``-th row."""
+        block = self.slice(index, index + 1)
+        block.pop(self.encoding.pointers[0])
+        block.pop("shape", None)
+        for field in self.encoding.fields:
+            if not field.level and field.name in block:
+                block[field.name] = block[field.name][0]
+        return block
+
+    def slice(self, first: int, last: int) -> dict[str, Any]:
+        """The arrays of the part's rows ``first`` to ``last``, exclusive; pointers begin at 0."""
+        out: dict[str, Any] = {}
+        bounds = [(first, last)]
+        for name, pointer in zip(self.encoding.pointers, self.pointers, strict=True):
+            steps = pointer[bounds[-1][0] : bounds[-1][1] + 1]
+            out[name] = steps - steps[0]
+            bounds.append((int(steps[0]), int(steps[-1])))
+        with reading(self.path):
+            for field in self.encoding.fields:
+                if field.name in self._fields:
+                    out[field.name] = self._fields[field.name][slice(*bounds[field.level])]
+        if self.encoding.sparse:
+            if out["indices"].size and out["indices"].max() >= self.dim:
+                raise damaged(self.path, "indices are out of range")
+            out["dim"] = self.dim
+            out["shape"] = np.array([bounds[1][1] - bounds[1][0], self.dim])
+        return out
+
+    def cuts(self, first: int, last: int, limit: int = BLOCK) -> Iterator[tuple[int, int]]:
+        """Divide rows ``first`` to ``last`` into runs of at most ``limit`` bytes, or of one row."""
+        position: Any = np.arange(len(self.span) + 1)
+        weight = np.zeros(len(self.span) + 1, np.int64)
+        for level in range(len(self.pointers) + 1):
+            fields = [
+                self._fields[f.name]
+                for f in self.encoding.fields
+                if f.level == level and f.name in self._fields
+            ]
+            weight += position * sum(f.dtype.itemsize * int(np.prod(f.shape[1:])) for f in fields)
+            if level < len(self.pointers):
+                position = self.pointers[level][position]
+        while first < last:
+            fit = int(np.searchsorted(weight, weight[first] + limit, side="right")) - 1
+            stop = min(last, max(first + 1, fit))
+            yield first, stop
+            first = stop
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Named arrays (encoding ``arrays``), read into memory."""
+        with reading(self.path):
+            return {name: np.asarray(dataset[()]) for name, dataset in self._fields.items()}
+
+    def mapped(self) -> dict[str, np.ndarray]:
+        """Named arrays (encoding ``arrays``), memory-mapped read-only; small ones are read."""
+        with reading(self.path):
+            base = np.memmap(self.path, mode="r")
+            out: dict[str, np.ndarray] = {}
+            for name, dataset in self._fields.items():
+                if dataset.nbytes < _MAPPED or dataset.chunks is not None:
+                    out[name] = np.asarray(dataset[()])
+                    out[name].flags.writeable = False
+                else:
+                    offset = dataset.id.get_offset()
+                    flat = base[offset : offset + dataset.nbytes].view(dataset.dtype)
+                    out[name] = flat.reshape(dataset.shape)
+            return out
+
+    def attributes(self) -> dict[str, Any]:
+        """The JSON attributes that were stored with named arrays."""
+        with reading(self.path):
+            value = json.loads(self._text("attrs"))
+        if not isinstance(value, dict):
+            raise damaged(self.path, "its attributes are no object")
+        return value
+
+
+def read_arrays(path: Path, identity: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Named arrays and attributes of a file of encoding ``arrays``, after checking every byte of it."""
+    seal.check(path)
+    part = Part(path)
+    check_identity(part, identity, "arrays")
+    return part.arrays(), part.attributes()
+
+
+def check_identity(part: Part, identity: str, encoding: str) -> None:
+    """A file found under a fingerprint's first digits must have the whole identity."""
+    if part.identity != identity or part.encoding.name != encoding:
+        raise FormatError(
+            f"{part.path} was made with other options than its name says: delete {part.path.parent.name}/"
+            f"{part.path.name} and run the same command again"
+        )

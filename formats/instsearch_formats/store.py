@@ -1,0 +1,236 @@
+"""An index: a folder of layers, models and an image table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from instsearch_formats import files
+from instsearch_formats.cache import PartCache
+from instsearch_formats.errors import FormatError, NewerFormatError
+from instsearch_formats.fingerprint import canonical
+from instsearch_formats.images import ImageTable
+from instsearch_formats.layer import Layer, check_word, folder_name, part_ranges
+from instsearch_formats.lock import WriterLock
+from instsearch_formats.part import Part, part_name, read_arrays
+from instsearch_formats.survey import NOT_KINDS, layer_folders, model_files
+from instsearch_formats.sweep import sweep
+from instsearch_formats.verify import verify
+from instsearch_formats.writer import write_arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    import numpy as np
+
+    from instsearch_formats.verify import Problem, Progress
+
+VERSION = 1
+
+
+class LayerInfo(NamedTuple):
+    """A layer on disk. ``path`` is relative to the index, as gc's ``keep`` wants it.
+
+    encoding is "" and identity empty where no part could be read.
+    """
+
+    path: str
+    kind: str
+    name: str
+    fingerprint: str
+    encoding: str
+    parts: int
+    rows: int
+    nbytes: int
+    identity: dict[str, Any]
+
+
+class ModelInfo(NamedTuple):
+    """A fitted model on disk, like :class:`LayerInfo`; identity is empty where it could not be read."""
+
+    path: str
+    name: str
+    fingerprint: str
+    nbytes: int
+    identity: dict[str, Any]
+    attrs: dict[str, Any]
+
+
+class Index:
+    """An open index. Readers need no lock; whoever writes holds :meth:`lock`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = WriterLock(path / "lock")
+        self._cache = PartCache()
+        self.images = ImageTable(path, self._lock, self._cache)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Index:
+        """Make an empty index in a folder that is new or empty."""
+        path = Path(path)
+        if path.exists():
+            if not path.is_dir():
+                raise FormatError(f"{path} is a file; an index is a folder")
+            if (path / "format.json").exists():
+                raise FormatError(f"{path} is an index already")
+            if any(not name.endswith(files.PARTIAL) for name in os.listdir(path)):  # noqa: PTH208
+                raise FormatError(
+                    f"{path} has other files in it: choose a new or an empty folder for the index"
+                )
+        head = {"format": "instsearch", "version": VERSION, "created-by": files.version()}
+        files.make_folder(path)
+        files.write_text(path / "format.json", json.dumps(head) + "\n")
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Index:
+        """Open an index; FormatError says what the folder is instead, NewerFormatError what is needed."""
+        path = Path(path)
+        text = files.read_text(path / "format.json") if path.is_dir() else None
+        if text is None:
+            raise FormatError(_what_it_is(path))
+        try:
+            head = json.loads(text)
+            written_by, version = str(head.get("created-by", "unknown"))[:64], head["version"]
+            if head["format"] != "instsearch" or type(version) is not int or version < 1:
+                raise ValueError
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise FormatError(f"{path / 'format.json'} is not that of an index") from error
+        if version > VERSION:
+            raise NewerFormatError(
+                f"{path} has format version {version}, written by instsearch {written_by}: "
+                f"install that version or a later one"
+            )
+        return cls(path)
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the index for writing; LockedError names the process that does. It ends with the process."""
+        return self._lock.hold()
+
+    def layer(self, kind: str, name: str, encoding: str, identity: Mapping[str, Any]) -> Layer:
+        """The layer made with exactly these options; nothing is on disk before its first part."""
+        if kind in NOT_KINDS:
+            raise FormatError(f"{kind} is no kind of layer")
+        path = self.path / check_word(kind, "the kind") / folder_name(name, identity)
+        return Layer(path, kind, name, encoding, identity, self._cache)
+
+    def layers(self) -> list[LayerInfo]:
+        """The layers on disk, by path. Reads attributes only."""
+        return [info for folder in layer_folders(self.path) if (info := self._layer_info(folder))]
+
+    def _layer_info(self, folder: Path) -> LayerInfo | None:
+        spans = part_ranges(folder)
+        if not spans:
+            return None
+        encoding, identity = "", {}
+        for span in spans:
+            with contextlib.suppress(FormatError, ValueError):
+                part = Part(folder / part_name(span))
+                encoding, identity = part.encoding.name, json.loads(part.identity)
+                break
+        rows, end = 0, 0
+        for span in spans:
+            rows, end = rows + max(0, span.stop - max(span.start, end)), max(end, span.stop)
+        nbytes = sum((folder / part_name(span)).stat().st_size for span in spans)
+        name, digits = folder.name.rsplit("-", 1)
+        relative = folder.relative_to(self.path).as_posix()
+        return LayerInfo(
+            relative, folder.parent.name, name, digits, encoding, len(spans), rows, nbytes, identity
+        )
+
+    def write_model(
+        self,
+        name: str,
+        identity: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Store a fitted model: named arrays and JSON attributes. FormatError if it is there already."""
+        header = {"kind": "models", "name": name, "identity": canonical(identity)}
+        write_arrays(self._model(name, identity), header, arrays, attrs)
+
+    def read_model(
+        self, name: str, identity: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Arrays and attributes of a model, every byte checked; None if it is not there."""
+        path = self._model(name, identity)
+        return read_arrays(path, canonical(identity)) if path.exists() else None
+
+    def models(self) -> list[ModelInfo]:
+        """The models on disk, by name. Reads attributes only."""
+        out = []
+        for path in model_files(self.path):
+            identity: dict[str, Any] = {}
+            attrs: dict[str, Any] = {}
+            with contextlib.suppress(FormatError, ValueError):
+                part = Part(path)
+                identity, attrs = json.loads(part.identity), part.attributes()
+            name, digits = path.stem.rsplit("-", 1)
+            relative = path.relative_to(self.path).as_posix()
+            out.append(ModelInfo(relative, name, digits, path.stat().st_size, identity, attrs))
+        return out
+
+    def _model(self, name: str, identity: Mapping[str, Any]) -> Path:
+        return self.path / "models" / f"{folder_name(name, identity)}.h5"
+
+    def write_text(self, relative: str, text: str) -> None:
+        """Write a small file of the index atomically, a pipeline say."""
+        files.write_text(self._inside(relative), text)
+
+    def read_text(self, relative: str) -> str | None:
+        """The text of a small file of the index; None if it is not there."""
+        return files.read_text(self._inside(relative))
+
+    def _inside(self, relative: str) -> Path:
+        parts = PurePosixPath(relative).parts
+        if not parts or ".." in parts or PurePosixPath(relative).is_absolute():
+            raise FormatError(f"{relative!r} is not a path inside the index")
+        return self.path.joinpath(*parts)
+
+    def verify(self, progress: Progress | None = None) -> list[Problem]:
+        """Read every byte of every file and say what is wrong; an empty list is a sound index."""
+        return verify(self.path, self.images, progress)
+
+    def gc(self, keep: Collection[str], dry_run: bool = False) -> list[Path]:
+        """Remove the layers and models that ``keep`` does not name, and what killed runs left.
+
+        keep: paths as in :class:`LayerInfo` and :class:`ModelInfo`. Returns what was, or would be, removed.
+        """
+        if dry_run:
+            return sweep(self.path, keep, dry_run=True)
+        with self.lock():
+            self._cache.clear()
+            return sweep(self.path, keep, dry_run=False)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new folder on the index's disk for temporary files, removed at the end."""
+        path = self.path / "scratch" / uuid.uuid4().hex
+        files.make_folder(path)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _what_it_is(path: Path) -> str:
+    if not path.exists():
+        return f"there is no index at {path}: make one with `instsearch index IMAGES --index {path}`"
+    if not path.is_dir():
+        return f"{path} is a file; an index is a folder"
+    names = [entry.suffix.lower() for entry in path.iterdir()]
+    if not names:
+        return f"{path} is an empty folder, not an index"
+    pictures = sum(suffix in {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"} for suffix in names)
+    if pictures:
+        return (
+            f"{path} is a folder of {pictures} pictures, not an index: "
+            f"make one of it with `instsearch index {path} --index DIR`"
+        )
+    return f"{path} is not an index: it has no format.json"

@@ -1,0 +1,62 @@
+"""Collecting what no pipeline needs. Only names that this package gives are ever removed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING
+
+from instsearch_formats.errors import writing
+from instsearch_formats.part import part_span
+from instsearch_formats.survey import layer_folders, model_files, part_files, partials
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+
+def sweep(index: Path, keep: Collection[str], dry_run: bool) -> list[Path]:
+    """Remove (or only list) layers and models not in ``keep``, partial files, scratch, subsumed segments.
+
+    A layer counts as one path. Named files in images/, pipelines/ and the index itself are never touched.
+    """
+    kept = {name.strip("/") for name in keep}
+    doomed = partials(index)
+    for folder in layer_folders(index):
+        if folder.relative_to(index).as_posix() not in kept:
+            doomed.append(folder)
+        elif folder.parent.name == "search":
+            doomed += _subsumed(part_files(folder))
+    doomed += [path for path in model_files(index) if path.relative_to(index).as_posix() not in kept]
+    scratch = index / "scratch"
+    doomed += sorted(scratch.iterdir()) if scratch.is_dir() else []
+    if not dry_run:
+        for path in doomed:
+            with writing(path):
+                _remove(path, scratch)
+    return doomed
+
+
+def _subsumed(parts: list[Path]) -> list[Path]:
+    """Segments whose rows another, longer one has as well."""
+    spans = {path: span for path in parts if (span := part_span(path.name))}
+    return [
+        path
+        for path, span in spans.items()
+        if any(
+            len(other) > len(span) and other.start <= span.start and span.stop <= other.stop
+            for other in spans.values()
+        )
+    ]
+
+
+def _remove(path: Path, scratch: Path) -> None:
+    if path.parent == scratch and path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.is_dir() and not path.is_symlink():
+        for part in part_files(path):
+            part.unlink()
+        with contextlib.suppress(OSError):  # something of somebody else's is in there
+            path.rmdir()
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""Checking an index: every byte of every file, and that the files fit together."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from instsearch_formats import seal
+from instsearch_formats.errors import FormatError
+from instsearch_formats.fingerprint import fingerprint
+from instsearch_formats.images import IDENTITY
+from instsearch_formats.part import Part, part_span
+from instsearch_formats.survey import layer_folders, model_files, part_files, tombstones
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from instsearch_formats.images import ImageTable
+
+
+class Problem(NamedTuple):
+    """A file or folder, and what is wrong with it."""
+
+    path: Path
+    what: str
+
+
+class Progress(Protocol):
+    """What :func:`verify` reports to."""
+
+    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
+    def advance(self, n: int = 1) -> None: ...
+
+
+def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[Problem]:
+    """All problems of an index, by path; none if it is sound. Partial files are no problem."""
+    problems: list[Problem] = []
+    given: set[range] | None = None
+    try:
+        given = set(images.ranges())
+        roots = len(images.roots)
+    except FormatError as error:
+        problems.append(Problem(index / "images", str(error)))
+        roots = 0
+    table = part_files(index / "images")
+    layers = {folder: part_files(folder) for folder in layer_folders(index)}
+    work: list[tuple[Path, str, str]] = [(path, "images", "") for path in table]
+    work += [(path, "images", "") for path in tombstones(index)]
+    work += [(path, "models", path.stem) for path in model_files(index)]
+    work += [(path, folder.parent.name, folder.name) for folder, parts in layers.items() for path in parts]
+    if progress:
+        progress.start("verify", total=len(work), unit="files")
+    for path, kind, folder in work:
+        problems += [
+            Problem(path, what) for what in _faults(path, kind, folder, roots if path in table else None)
+        ]
+        if progress:
+            progress.advance()
+    for folder_path, parts in layers.items():
+        problems += _misfits(folder_path, parts, given)
+    return sorted(problems)
+
+
+def _faults(path: Path, kind: str, folder: str, roots: int | None) -> Iterator[str]:
+    """What is wrong with one file."""
+    try:
+        seal.check(path)
+        part = Part(path)
+        identity: dict[str, Any] = json.loads(part.identity)
+        name = f"{part.name}-{fingerprint(identity)[:12]}" if folder else ""
+        if part.kind != kind or name != folder or (not folder and identity != IDENTITY):
+            yield f"it belongs to {part.kind}/{name}: it was moved or renamed"
+        if part.encoding.name == "arrays":
+            part.attributes()
+        for first, last in part.cuts(0, len(part.span)):
+            block = part.slice(first, last)
+            if roots is not None and block["root"].max() >= roots:
+                yield f"it names root {block['root'].max()} and roots.json has {roots}"
+    except FormatError as error:
+        yield str(error)
+    except ValueError as error:
+        yield f"its identity is no JSON: {error}"
+
+
+def _misfits(folder: Path, parts: list[Path], given: set[range] | None) -> Iterator[Problem]:
+    """How the parts of a layer fit each other and the image table."""
+    if folder.parent.name == "search":
+        return
+    end = 0
+    for path in parts:
+        span = part_span(path.name) or range(0)
+        if span.start < end:
+            yield Problem(path, "it overlaps another part")
+        if given is not None and span not in given:
+            yield Problem(path, f"rows {span.start} to {span.stop} are no range of the image table")
+        end = max(end, span.stop)

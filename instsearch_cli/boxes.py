@@ -1,0 +1,64 @@
+"""Boxes: reading them from the command line, clipping them to a picture, measuring their overlap."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instsearch_cli.errors import InstsearchError, UsageError
+
+if TYPE_CHECKING:
+    from instsearch_cli.data import Box
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """Read ``"x,y,w,h"``: the left upper corner, width and height, in pixels of the upright picture.
+
+    Raises :class:`UsageError` unless these are four finite numbers, width and height above 0.
+    """
+    try:
+        x, y, w, h = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = w = h = math.nan
+    if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
+        raise UsageError(
+            "--box takes x,y,w,h in pixels of the upright picture, width and height above 0, "
+            f"for example 120,80,200,150; got {text!r}"
+        )
+    return x, y, w, h
+
+
+def clip_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> Box:
+    """The part (x0, y0, x1, y1) of a box (x, y, w, h) inside a picture of ``size`` = (width, height).
+
+    Raises :class:`InstsearchError` if the box covers no part of the picture.
+    """
+    x, y, w, h = box
+    x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, float(size[0])), min(y + h, float(size[1]))
+    if not (x0 < x1 and y0 < y1):
+        raise InstsearchError(
+            f"the box {x:g},{y:g},{w:g},{h:g} covers no part of the picture, "
+            f"which is {size[0]} x {size[1]} pixels (width x height, upright)"
+        )
+    return x0, y0, x1, y1
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (x0, y0, x1, y1), broadcasting: [..., 4] and [..., 4] -> [...].
+
+    |a n b| / |a u b|, and 0 where the union is empty or a box is unknown (NaN).
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    overlap = _area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))
+    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - overlap
+    shares: np.ndarray = np.divide(overlap, union, out=np.zeros(union.shape), where=union > 0)
+    return shares
+
+
+def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Areas of boxes from their corners [..., 2] -> [...]; 0 where one side is not positive."""
+    sides = (high - low).clip(min=0)
+    areas: np.ndarray = sides[..., 0] * sides[..., 1]
+    return areas

@@ -1,0 +1,309 @@
+"""The collection as the components see it: layers read lazily, what is missing computed on the way.
+
+This and runner.py are the only code that reads and writes layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from instsearch_cli.data import Inputs
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import BadImage, Reader, read_image
+from instsearch_cli.storage import from_item
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.assembly import Assembly, Part
+    from instsearch_cli.data import Features, Grid, Image
+    from instsearch_formats import Index, Layer
+
+CACHE_BYTES = 512 << 20
+WORKERS = 2
+
+if TYPE_CHECKING:
+    Extracted = tuple[int, Image | None, Features | None, BadImage | None]
+    """A row, its picture, its features where they were wanted, and what was wrong with it."""
+
+Got = dict[str, Any]
+"""What is known of one image so far, by layer kind; "image" and "grid" among them."""
+
+
+class Collection:
+    """An index and an assembly together: the ``Data`` of components.py.
+
+    A layer that is stored is read; one that is not is computed from what it is made of, down to the
+    pictures themselves if need be. ``on_bad`` is told of pictures that turn out not to decode.
+    """
+
+    def __init__(
+        self, index: Index, assembly: Assembly, on_bad: Callable[[int, str], None] | None = None
+    ) -> None:
+        self.index, self.assembly = index, assembly
+        self.on_bad = on_bad
+        self.span = range(len(index.images))
+        self.touched: set[int] = set()  #: rows streamed since it was last emptied
+        self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
+        self._layers: dict[str, Layer] = {}
+        self._cache: OrderedDict[int, tuple[Features, int]] = OrderedDict()
+        self._cached = 0
+        self._scratch = contextlib.ExitStack()
+        self._images: tuple[tuple[int, int], np.ndarray] | None = None
+        self.record = functools.lru_cache(maxsize=1024)(index.images.record)
+
+    # -- the Data protocol ----------------------------------------------------------------------------
+
+    @property
+    def images(self) -> np.ndarray:
+        table = self.index.images
+        state = (len(table), len(table.removed()))
+        if self._images is None or self._images[0] != state:
+            live = np.flatnonzero(table.alive()[self.span.start : self.span.stop]) + self.span.start
+            self._images = (state, live)
+        return self._images[1]
+
+    @property
+    def encoder(self) -> Any:
+        return self.assembly.encoder.component if self.assembly.encoder else None
+
+    def read(self, kind: str, row: int) -> Any:
+        return getattr(next(self.inputs((kind,), [row])), kind)
+
+    def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
+        wanted = self.images if rows is None else rows
+        for row, got in self.stream([(int(row), tuple(kinds)) for row in wanted]):
+            if got is None:
+                continue
+            self.touched.add(row)
+            yield self._inputs(row, {kind: got[kind] for kind in kinds}, got.get("grid"))
+
+    def blocks(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        yield from self.layer(kind).blocks(self.span)
+
+    def scratch(self) -> Path:
+        return self._scratch.enter_context(self.index.scratch())
+
+    # -------------------------------------------------------------------------------------------------
+
+    def segment(self, span: range) -> Collection:
+        """The same collection within a range of rows."""
+        part = Collection(self.index, self.assembly, self.on_bad)
+        part.span, part._layers = span, self._layers
+        return part
+
+    def close(self) -> None:
+        """Remove scratch files."""
+        self._scratch.close()
+
+    def layer(self, kind: str) -> Layer:
+        if kind not in self._layers:
+            part = self.assembly.part(kind)
+            self._layers[kind] = self.index.layer(
+                kind, part.offer.spec.name, self.assembly.encoding(kind), self.assembly.identity(kind)
+            )
+        return self._layers[kind]
+
+    def stored(self, kind: str, row: int) -> bool:
+        """Whether a layer holds this row."""
+        if kind == "image" or (kind != "features" and kind not in self.assembly.kinds):
+            return False
+        return self.layer(kind).covers(row)
+
+    def sources(self, kind: str) -> tuple[str, ...]:
+        """The kinds that a layer is computed from, "grid" for the cells it lies on."""
+        assembly = self.assembly
+        if kind == "local":
+            return ("features",)
+        if kind == "codes":
+            first = "local" if "local" in assembly.kinds else "features"
+            return (first, *(k for k in ("weights", "regions") if k in assembly.kinds))
+        if kind == "grid":
+            return ("local",) if "local" in assembly.kinds else ("features",)
+        return (*assembly.part(kind).needs, "grid")
+
+    def reads(self, kind: str, row: int) -> set[str]:
+        """What must be had from the picture itself to give a layer of a row: "image", "features"."""
+        if kind in ("image", "features"):
+            return set() if self.stored(kind, row) else {kind}
+        if kind == "grid" and (self.stored("features", row) or self.stored("local", row)):
+            return set()
+        if kind != "grid" and self.stored(kind, row):
+            return set()
+        sources = ("features",) if kind == "grid" else self.sources(kind)
+        return set().union(*(self.reads(s, row) for s in sources))
+
+    def stream(
+        self, jobs: Sequence[tuple[int, tuple[str, ...]]]
+    ) -> Generator[tuple[int, Got | None], None, None]:
+        """Give each row its kinds, in order; None for a row whose picture does not decode or was removed.
+
+        Reading and decoding run ahead in threads; pictures of equal shape are extracted together.
+        """
+        alive = self.index.images.alive()
+        reading = []
+        for row, kinds in jobs:
+            reads = set().union(*(self.reads(k, row) for k in kinds)) if alive[row] else set()
+            if reads and not (reads == {"features"} and row in self._cache):
+                reading.append((row, "features" in reads))
+        with contextlib.closing(self._extracted(reading)) as extracted:
+            fresh = {row for row, _ in reading}
+            for row, kinds in jobs:
+                got: Got = {}
+                if not alive[row]:
+                    yield row, None
+                    continue
+                if row in fresh:
+                    _, image, features, bad = next(extracted)
+                    if bad is not None:
+                        if self.on_bad is None:
+                            raise InstsearchError(
+                                f"{self.index.images.name(row)} no longer decodes: {bad.reason}"
+                            )
+                        self.on_bad(row, bad.reason)
+                        yield row, None
+                        continue
+                    got = {"image": image} if features is None else {"image": image, "features": features}
+                    if self.caching and features is not None:
+                        self._remember(row, features)
+                with torch.inference_mode():
+                    for kind in kinds:
+                        self._obtain(row, kind, got)
+                yield row, got
+
+    def _obtain(self, row: int, kind: str, got: Got) -> Any:
+        """One layer of one row: known, cached, stored or computed."""
+        if kind in got:
+            return got[kind]
+        if kind == "features" and row in self._cache:
+            got[kind] = self._cache[row][0]
+        elif kind == "grid":
+            got[kind] = self._grid(row, got)
+        elif self.stored(kind, row):
+            got[kind] = from_item(self.assembly.encoding(kind), self.layer(kind).read(row))
+        else:
+            for source in self.sources(kind):
+                self._obtain(row, source, got)
+            got[kind] = self.compute(kind, self._inputs(row, got, got.get("grid")))
+        return got[kind]
+
+    def _grid(self, row: int, got: Got) -> Grid:
+        for kind in ("features", "local"):
+            if kind in got or (kind in ("features", *self.assembly.kinds) and self.stored(kind, row)):
+                grid: Grid = self._obtain(row, kind, got).grid
+                return grid
+        grid = self._obtain(row, "features", got).grid
+        return grid
+
+    def compute(self, kind: str, inputs: Inputs) -> Any:
+        """Let the component make a layer of one image; what it raises is told with its name and the image's."""
+        part = self.assembly.part(kind)
+        component = part.component
+        try:
+            if kind == "regions":
+                return component.detect(inputs)
+            if kind == "weights":
+                return component.weigh(inputs)
+            if kind == "local":
+                return component.embed(inputs.features)
+            local = inputs.features if component.local is None else inputs.local
+            return component.aggregate(local, inputs.weights, inputs.regions)
+        except Exception as error:
+            error.add_note(f"{describe(part)}, image {inputs.name}")
+            raise
+
+    def _inputs(self, row: int, got: Got, grid: Grid | None) -> Inputs:
+        record = self.record(row)
+        known = {k: v for k, v in got.items() if k != "grid"}
+        return Inputs(
+            size=(record.width, record.height), row=row, name=os.fsdecode(record.name), grid=grid, **known
+        )
+
+    # -- pictures -------------------------------------------------------------------------------------
+
+    def load(self, row: int) -> Image:
+        """Read one picture at the size that the extractor wants.
+
+        Raises BadImage if it does not decode, InstsearchError if it is gone or is not what was indexed.
+        """
+        record, path = self.record(row), self.index.images.path(row)
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InstsearchError(
+                f"{path} cannot be read: {error.strerror}; if the collection moved, say where to with "
+                f"`instsearch relocate`, if the image is gone for good, run `instsearch remove --missing`"
+            ) from error
+        if stat.st_size != record.nbytes:
+            raise InstsearchError(f"{path} changed since it was indexed: run `instsearch add` on its folder")
+        fit = self.assembly.extractor.component.fit_size
+        return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
+
+    def _extracted(self, jobs: Sequence[tuple[int, bool]]) -> Generator[Extracted, None, None]:
+        extractor = self.assembly.extractor.component
+        if not jobs:
+            return
+        self._ready(self.assembly.extractor)
+        window: list[tuple[int, bool, Image | BadImage]] = []
+        width = 4 * extractor.batch if extractor.batch > 1 else 1
+        ahead = max(2 * width, 8)
+        with Reader(jobs, lambda job: self.load(job[0]), workers=WORKERS, ahead=ahead) as reader:
+            for (row, wanted), result in reader:
+                window.append((row, wanted, result))
+                if len(window) == width:
+                    yield from self._extract(window)
+                    window = []
+            yield from self._extract(window)
+
+    def _extract(self, window: list[tuple[int, bool, Image | BadImage]]) -> Iterator[Extracted]:
+        extractor = self.assembly.extractor.component
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for i, (_, wanted, image) in enumerate(window):
+            if wanted and not isinstance(image, BadImage):
+                shape = image.pixels.shape if extractor.encoding == "dense-map" else ()
+                by_shape.setdefault(shape, []).append(i)
+        made: dict[int, Features] = {}
+        for members in by_shape.values():
+            for start in range(0, len(members), extractor.batch):
+                batch = members[start : start + extractor.batch]
+                images = [window[i][2] for i in batch]
+                with torch.inference_mode():
+                    try:
+                        features = extractor.extract(images)
+                    except Exception as error:
+                        names = ", ".join(image.name for image in images)  # type: ignore[union-attr]
+                        error.add_note(f"{describe(self.assembly.extractor)}, images {names}")
+                        raise
+                made.update(zip(batch, features, strict=True))
+        for i, (row, _, image) in enumerate(window):
+            if isinstance(image, BadImage):
+                yield row, None, None, image
+            else:
+                yield row, image, made.get(i), None
+
+    def _ready(self, part: Part) -> None:
+        """Let a component load what it loads late (network weights) before threads run."""
+        prepare = getattr(part.component, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+    def _remember(self, row: int, features: Features) -> None:
+        """Keep features that had to be extracted again, within CACHE_BYTES."""
+        size = features.values.numel() * 4
+        self._cache[row] = (features, size)
+        self._cached += size
+        while self._cached > CACHE_BYTES and self._cache:
+            self._cached -= self._cache.popitem(last=False)[1][1]
+
+
+def describe(part: Part) -> str:
+    """ "weighting 'x' of some-package 1.2", for messages."""
+    return f"{part.stage} '{part.offer.spec.name}' of {part.offer.distribution} {part.offer.version}"

@@ -1,0 +1,36 @@
+"""`instsearch add`: new images into an index, nothing else touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from instsearch_cli.commands import common
+from instsearch_cli.commands.index import run
+
+
+@click.command("add")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@common.index_option
+@click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
+@common.device_option
+@common.intake_options
+def command(images: tuple[Path, ...], index_path: Path, pipeline_name: str | None, **options: Any) -> None:
+    """Add IMAGES (files or folders) with the pipeline that made the index.
+
+    What is there already is left alone, a file whose content changed replaces its old self. The fitted
+    vocabulary stays as it is: `instsearch info` says how many images it has not seen, `instsearch index
+    --refit` makes a new one.
+    """
+    from instsearch_cli import records
+    from instsearch_cli.errors import InstsearchError
+
+    def base(index: Any) -> Any:
+        record = records.last(index, pipeline_name)
+        if record is None:
+            raise InstsearchError(f"{index_path} has no pipeline yet: run `instsearch index` first")
+        return record
+
+    run(images, index_path, (), options, create=False, base=base)

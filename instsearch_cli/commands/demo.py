@@ -1,0 +1,78 @@
+"""`instsearch demo`: the whole path on scenes that the program draws."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from instsearch_cli.commands import common
+
+
+@click.command("demo")
+@click.argument("folder", type=click.Path(path_type=Path), default="demo")
+@click.option(
+    "-n", "--scenes", default=150, show_default=True, type=click.IntRange(min=40), help="How many scenes."
+)
+@click.option("--seed", default=7, show_default=True)
+@common.device_option
+@common.quiet_option
+@click.pass_context
+def command(ctx: click.Context, folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> None:
+    """Draw scenes with known objects, index them, look for each object by a box, and show the hits.
+
+    Writes FOLDER/images, FOLDER/queries, FOLDER/manifest.json, FOLDER/index, FOLDER/hits.html and
+    FOLDER/hits.png.
+    """
+    from instsearch_cli.commands.eval import command as evaluate
+    from instsearch_cli.commands.query import search
+    from instsearch_cli.demo import make_scenes
+    from instsearch_cli.errors import InstsearchError
+    from instsearch_cli.progress import make_progress
+    from instsearch_cli.report import print_table, write_page, write_sheet
+
+    began = time.perf_counter()
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "manifest.json").exists():
+            raise InstsearchError(f"{folder} is not empty and not a demo: name another folder")
+        for part in ("images", "queries", "index"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    progress = make_progress(quiet)
+    manifest = make_scenes(folder, n=scenes, seed=seed, progress=progress)
+    progress.close()
+    first = json.loads(manifest.read_text("utf-8"))["queries"][0]
+    ctx.invoke(
+        evaluate,
+        name=str(manifest),
+        root=None,
+        index_path=folder / "index",
+        boxes=None,
+        rerank=(),
+        preset="sift",
+        keep_features=True,
+        strict=False,
+        as_json=False,
+        each=False,
+        device=device,
+        quiet=quiet,
+        assignments=(),
+        weights=None,
+        extractor=None,
+        encoder=None,
+        weighting=None,
+        detector=None,
+        searcher=None,
+    )
+    options = {"pipeline_name": None, "rerank": (), "assignments": (), "weights": None, "device": device}
+    result = search(folder / first["image"], tuple(first["box"]), folder / "index", 12, options)
+    click.echo(f"\nlooking for '{first['id']}':")
+    print_table(result)
+    write_page(result, folder / "hits.html")
+    write_sheet(result, folder / "hits.png")
+    click.echo(f"\nwrote {folder / 'hits.html'} and {folder / 'hits.png'}: open one to see the hits")
+    box = ",".join(f"{v:g}" for v in first["box"])
+    click.echo(f"try: instsearch query {folder / first['image']} --box {box} --index {folder / 'index'}")
+    click.echo(f"all of it took {time.perf_counter() - began:.0f} s")

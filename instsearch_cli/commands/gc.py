@@ -1,0 +1,31 @@
+"""`instsearch gc`: what no recorded pipeline uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from instsearch_cli.commands import common
+
+
+@click.command("gc")
+@common.index_option
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--forget", multiple=True, metavar="PIPELINE", help="Forget a recorded pipeline first.")
+def command(index_path: Path, dry_run: bool, forget: tuple[str, ...]) -> None:
+    """Remove layers and models that no recorded pipeline uses, and what killed runs left behind."""
+    from instsearch_cli import records
+
+    with common.writing(index_path) as index:
+        kept = records.recorded(index)
+        for name in forget:
+            records.last(index, name)
+            kept = [r for r in kept if r.pipeline.name != name]
+            if not dry_run:
+                records.forget(index, name)
+        used = {layer for record in kept for layer in record.layers}
+        removed = index.gc(used, dry_run=dry_run)
+        for path in removed:
+            click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+        click.echo(f"{len(removed)} removed" if not dry_run else f"{len(removed)} to remove")

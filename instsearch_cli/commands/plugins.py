@@ -1,0 +1,58 @@
+"""`instsearch plugins`: every component on offer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from instsearch_cli.commands import common
+
+
+@click.command("plugins")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str | None, as_json: bool) -> None:
+    """List the components that plugins offer; with NAME, its options and their defaults."""
+    from instsearch_cli.errors import UsageError, nearest
+
+    known = common.registry()
+    offers = [offer for kind in known.offers.values() for offer in kind.values()]
+    if name is not None:
+        chosen = [o for o in offers if o.spec.name == name]
+        if not chosen:
+            raise UsageError(f"no component '{name}'.{nearest(name, {o.spec.name for o in offers})}")
+        for offer in chosen:
+            _describe(offer)
+        return
+    if as_json:
+        rows = [
+            {"kind": o.spec.kind, "distribution": o.distribution, "version": o.version}
+            | dataclasses.asdict(o.spec)
+            for o in offers
+        ]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(o.spec.name) for o in offers) if offers else 0
+    for kind, by_name in known.offers.items():
+        if by_name:
+            click.echo(f"{kind}")
+        for offer in by_name.values():
+            origin = "" if offer.distribution == "instsearch" else f"  [{offer.distribution} {offer.version}]"
+            click.echo(f"  {offer.spec.name:<{width}}  {offer.spec.summary}{origin}")
+
+
+def _describe(offer: object) -> None:
+    from instsearch_cli.options import documented
+    from instsearch_cli.plugins import Offer
+
+    assert isinstance(offer, Offer)
+    spec = offer.spec
+    click.echo(f"{spec.kind} {spec.name}: {spec.summary}")
+    if spec.reference:
+        click.echo(f"  after {spec.reference}")
+    click.echo(f"  from {offer.distribution} {offer.version}")
+    prefix = f"rerank.{spec.name}" if spec.kind == "rerank" else spec.kind
+    for option in documented(offer.load()):
+        click.echo(f"  --set {prefix}.{option.name}={option.default}".ljust(44) + f" {option.text}".rstrip())

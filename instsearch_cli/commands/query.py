@@ -1,0 +1,134 @@
+"""`instsearch query`: the object in the box, wherever it is in the collection."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from instsearch_cli.commands import common
+
+if TYPE_CHECKING:
+    from instsearch_cli.report import Result
+
+
+@click.command("query")
+@click.argument("image", type=click.Path(path_type=Path))
+@common.index_option
+@click.option("--box", help="x,y,w,h in pixels of the upright picture; without it the whole picture.")
+@click.option(
+    "-k", "--hits", "k", default=20, show_default=True, type=click.IntRange(min=1), help="How many hits."
+)
+@click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
+@common.rerank_option
+@common.set_option
+@common.weights_option
+@common.device_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--paths0", is_flag=True, help="Print the hits' paths, each ended by a NUL byte, for xargs -0.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a PNG contact sheet.")
+def command(
+    image: Path,
+    index_path: Path,
+    box: str | None,
+    k: int,
+    as_json: bool,
+    paths0: bool,
+    html: Path | None,
+    sheet: Path | None,
+    **options: Any,
+) -> None:
+    """Rank the indexed photographs by whether they show what is in the box of IMAGE, and say where."""
+    common.usage(not (as_json and paths0), "--json and --paths0 exclude each other")
+    from instsearch_cli.boxes import parse_box
+
+    parsed = parse_box(box) if box is not None else None
+    result = search(image, parsed, index_path, k, options)
+    from instsearch_cli import report
+
+    if html is not None:
+        report.write_page(result, html)
+    if sheet is not None:
+        report.write_sheet(result, sheet)
+    if as_json:
+        click.echo(json.dumps(report.to_json(result)))
+    elif paths0:
+        sys.stdout.flush()
+        for hit in result.hits:
+            sys.stdout.buffer.write(os.fsencode(hit.path) + b"\0")
+    else:
+        report.print_table(result)
+        for written in (html, sheet):
+            if written is not None:
+                click.echo(f"wrote {written}")
+
+
+def search(
+    image: Path,
+    box: tuple[float, float, float, float] | None,
+    index_path: Path,
+    k: int,
+    options: dict[str, Any],
+) -> Result:
+    """Open the index, encode the picture, rank: the whole of a query."""
+    from instsearch_cli.boxes import clip_box
+    from instsearch_cli.errors import InstsearchError
+    from instsearch_cli.images import BadImage, printable, read_header
+    from instsearch_cli.report import Hit, Result
+    from instsearch_cli.search import Engine
+
+    index = common.open_index(index_path)
+    known = common.registry()
+    pipeline = common.recorded_pipeline(index, options["pipeline_name"])
+    pipeline = pipeline.with_rerank(options["rerank"] or None).with_options(options["assignments"])
+    if options["weights"] is not None:
+        pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
+    try:
+        header = read_header(image)
+    except BadImage as error:
+        raise InstsearchError(f"{printable(image)}: {error.reason}") from error
+    clipped = clip_box(box, (header.width, header.height)) if box is not None else None
+    engine = Engine(index, common.assemble(pipeline, known, options["device"]))
+    if engine.unsearchable:
+        click.echo(
+            f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline '{pipeline.name}': "
+            f"run `instsearch index --index {index_path}`",
+            err=True,
+        )
+    began = time.perf_counter()
+    query = engine.query(str(image), image, clipped)
+    hits = engine.search([query], k)
+    seconds = time.perf_counter() - began
+    shown = []
+    for rank in range(hits.valid(0)):
+        row, where = int(hits.images[0, rank]), hits.boxes[0, rank]
+        found = None if bool((where != where).any()) else tuple(float(v) for v in where)
+        shown.append(
+            Hit(rank + 1, index.images.name(row), index.images.path(row), float(hits.scores[0, rank]), found)  # type: ignore[arg-type]
+        )
+    settings = {stage: _words(value) for stage, value in pipeline.plain().items() if stage != "name"}
+    return Result(
+        query=str(image),
+        query_path=image,
+        query_box=clipped,
+        hits=tuple(shown),
+        settings={"pipeline": pipeline.name, **settings},
+        seconds=seconds,
+        n_images=len(engine.data.images),
+    )
+
+
+def _words(stage: Any) -> str:
+    """A stage in one line: name and options."""
+    if isinstance(stage, dict):
+        options = ", ".join(f"{k}={v}" for k, v in stage["options"].items())
+        return f"{stage['name']} ({options})" if options else str(stage["name"])
+    if isinstance(stage, (list, tuple)):
+        return ", then ".join(_words(s) for s in stage)
+    return str(stage)

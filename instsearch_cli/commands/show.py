@@ -1,0 +1,38 @@
+"""`instsearch show`: what the stages made of one image, drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from instsearch_cli.commands import common
+
+
+@click.command("show")
+@click.argument("image", type=click.Path(path_type=Path))
+@common.index_option
+@click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="PNG to write (default: IMAGE-show.png here)."
+)
+@common.weights_option
+@common.device_option
+def command(
+    image: Path, index_path: Path, pipeline_name: str | None, out: Path | None, **options: Any
+) -> None:
+    """Draw the regions, weights and words of IMAGE, which is in the index or is any other picture."""
+    from instsearch_cli.report import draw_stages
+    from instsearch_cli.search import Engine
+
+    index = common.open_index(index_path)
+    known = common.registry()
+    pipeline = common.recorded_pipeline(index, pipeline_name)
+    if options["weights"] is not None:
+        pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
+    engine = Engine(index, common.assemble(pipeline, known, options["device"]))
+    stages = engine.stages(image)
+    out = out or Path(f"{image.stem}-show.png")
+    draw_stages(image, stages, out)
+    click.echo(f"wrote {out}: {', '.join(stages)}")

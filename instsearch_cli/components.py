@@ -1,0 +1,197 @@
+"""The protocols of the components: what a plugin author writes.
+
+Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:``
+comment) and a constructor ``(config, device)`` that does nothing heavy. It may have
+
+    fit(data, progress) -> State   called once; the runner stores the result and hands it to ``load``
+    load(state)                    named arrays, as ``fit`` returned them; memory-mapped for searchers
+    identity() -> dict             facts beside the options that decide its output (sha256 of weights)
+
+A ``Config`` field made by :func:`option` says which layer its value first touches, so that changing
+it remakes no layer to the left of that one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from instsearch_cli.data import (
+        Box,
+        BoxWeight,
+        Codes,
+        Features,
+        Hits,
+        Image,
+        Inputs,
+        Local,
+        Query,
+        Regions,
+        WeightMap,
+    )
+
+State = dict[str, Any]
+"""Named arrays: torch tensors or numpy arrays going out of ``fit``, numpy arrays coming into ``load``."""
+
+STAGES = ("model", "local", "codes", "search", "query")
+
+
+def option(default: Any, touches: str, **metadata: Any) -> Any:
+    """A ``Config`` field whose value first matters for the layer ``touches`` (one of STAGES).
+
+    An option without it is taken to matter from the start ("model"). ``touches="query"`` remakes nothing.
+    """
+    if touches not in STAGES:
+        raise ValueError(f"touches is one of {STAGES}, not {touches!r}")
+    return dataclasses.field(default=default, metadata={"touches": touches, **metadata})
+
+
+class Progress(Protocol):
+    """Says how far a long piece of work is."""
+
+    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
+    def advance(self, n: int = 1) -> None: ...
+
+
+class Data(Protocol):
+    """Read-only view of the collection. It never shows relevance judgements."""
+
+    images: np.ndarray
+    """i64[n]: the live rows in reach, ascending. Removed images are not among them."""
+
+    span: range
+    """All rows in reach, removed ones included: what a searcher's segment covers."""
+
+    encoder: Encoder
+
+    def read(self, kind: str, row: int) -> Any:
+        """One image's item of a layer (features, regions, weights, local, codes): the types of data.py."""
+
+    def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
+        """Stream images with these layers, in the given order; bounded memory."""
+
+    def blocks(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        """Stream a layer's stored arrays over ``span``, part by part.
+
+        Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
+        Removed images are still in it: mind ``images``.
+        """
+
+    def scratch(self) -> Path:
+        """A folder on the index's disk for temporary files; emptied after ``fit``."""
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Image -> local features."""
+
+    encoding: ClassVar[str]  #: "dense-map" or "keypoints"
+    batch: int  #: how many images to hand over at once (of equal shape, for maps); 1 where it gains nothing
+
+    def fit_size(self, width: int, height: int) -> tuple[int, int]:
+        """The size (width, height) at which a picture of the given size is to be read."""
+
+    def extract(self, images: Sequence[Image]) -> Sequence[Features]:
+        """Local features of some images, one item each, on the component's device."""
+
+
+@runtime_checkable
+class Weighter(Protocol):
+    """Image or features -> non-negative weights."""
+
+    def weigh(self, inputs: Inputs) -> WeightMap: ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Features or weights -> regions."""
+
+    def detect(self, inputs: Inputs) -> Regions: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Local features, weights and regions -> codes.
+
+    It may define ``embed_query(features)`` where a query is embedded in another way than the collection.
+    """
+
+    local: ClassVar[str | None]  #: encoding of ``embed``'s result; None: the features as they are
+    codes: ClassVar[str]  #: "csr" or "vectors"
+    fit_needs: ClassVar[tuple[str, ...]]  #: the layers that ``fit`` reads
+
+    def embed(self, features: Features) -> Local: ...
+
+    def aggregate(
+        self, local: Local, weights: WeightMap | BoxWeight | None, regions: Regions | None
+    ) -> Codes: ...
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Codes -> hits. One instance serves one segment, a contiguous range of rows (``data.span``)."""
+
+    accepts: ClassVar[tuple[str, ...]]  #: among "csr" and "vectors"
+
+    def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
+        """Best k images of ``data.images`` less each query's ``exclude``; ties by row; rows are global."""
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Hits -> better hits. ``search`` asks again with other codes, one per query, for k hits each."""
+
+    def rerank(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes], int], Hits],
+    ) -> Hits: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRef:
+    """An image of a dataset: its name there and where it lies."""
+
+    name: str
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryRef:
+    """A query of a dataset."""
+
+    id: str
+    image: Path
+    box: Box | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Relevance:
+    """Names of the images that a query should find, that do not count, and that are not there for it."""
+
+    good: frozenset[str]
+    ok: frozenset[str] = frozenset()
+    junk: frozenset[str] = frozenset()
+    exclude: frozenset[str] = frozenset()
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Images, queries, and what is relevant. Its constructor takes ``(config, root)``."""
+
+    name: str
+    protocol: str  #: one line for people: how average precision is taken, what is junk
+
+    def images(self) -> Sequence[ImageRef]: ...
+    def queries(self) -> Sequence[QueryRef]: ...
+    def relevance(self, query: QueryRef) -> Relevance: ...
+    def boxes(self) -> Mapping[str, Sequence[Box]]:
+        """Annotated boxes of the object, by image name; empty where there are none."""

@@ -1,0 +1,277 @@
+"""What flows between the stages: pictures, features, weights, regions, codes, queries and hits.
+
+Boxes are (x0, y0, x1, y1) in pixels of the upright original picture; pixel (0, 0) covers [0, 1) x [0, 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A decoded picture, upright, RGB, at the size that the extractor asked for.
+
+    pixels  u8[H, W, 3]
+    size    (width, height) of the upright original
+    name    what to call it in messages
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    name: str = ""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Original pixels per pixel, along x and y."""
+        return self.size[0] / self.pixels.shape[1], self.size[1] / self.pixels.shape[0]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a map and where they lie in the original picture.
+
+    The centre of cell (i, j) is (ox + sx (j + 1/2), oy + sy (i + 1/2)), with transform = (sx, sy, ox, oy).
+    """
+
+    h: int
+    w: int
+    transform: tuple[float, float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.h, self.w
+
+    @classmethod
+    def over(cls, h: int, w: int, size: tuple[int, int]) -> Grid:
+        """h x w equal cells that cover a picture of ``size`` = (width, height)."""
+        return cls(h, w, (size[0] / w, size[1] / h, 0.0, 0.0))
+
+    @classmethod
+    def nominal(cls, size: tuple[int, int]) -> Grid:
+        """Square cells, 32 along the longer side: the grid of what has none of its own, keypoints say."""
+        cell = max(size) / 32
+        return cls.over(max(1, round(size[1] / cell)), max(1, round(size[0] / cell)), size)
+
+    def resized(self, h: int, w: int) -> Grid:
+        """The same extent cut into h x w cells."""
+        sx, sy, ox, oy = self.transform
+        return Grid(h, w, (sx * self.w / w, sy * self.h / h, ox, oy))
+
+    def centres(self) -> tuple[Tensor, Tensor]:
+        """x f32[w] and y f32[h] of the cell centres, in original pixels."""
+        sx, sy, ox, oy = self.transform
+        x = ox + sx * (torch.arange(self.w, dtype=torch.float32) + 0.5)
+        y = oy + sy * (torch.arange(self.h, dtype=torch.float32) + 0.5)
+        return x, y
+
+    def mask(self, box: Box) -> Tensor:
+        """bool[h, w]: the cells whose centre is in the box; if none, the cell nearest to the box's centre."""
+        x, y = self.centres()
+        inside = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None, :]
+        if not inside.any():
+            j = int((x - (box[0] + box[2]) / 2).abs().argmin())
+            i = int((y - (box[1] + box[3]) / 2).abs().argmin())
+            inside[i, j] = True
+        return inside
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """Local features on a grid: values f32[D, h, w], and the network's class logits f32[C] where it has them."""
+
+    values: Tensor
+    grid: Grid
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """Local features at points: values f32[N, D]; geometry f32[N, 4] = x, y, scale (pixels), angle (degrees).
+
+    x and y are in original pixels. ``grid`` is a nominal grid over the picture, for weight maps.
+    """
+
+    values: Tensor
+    geometry: Tensor
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Visual words: i32[h, w] on a grid, or i32[N] at points with geometry f32[N, 4]. -1 is no word.
+
+    size is the number of words in the vocabulary.
+    """
+
+    words: Tensor
+    grid: Grid
+    geometry: Tensor | None = None
+    size: int = 2**31 - 1
+
+
+Features = FeatureMap | Keypoints
+Local = FeatureMap | Keypoints | Words
+
+
+@dataclass(frozen=True, eq=False)
+class WeightMap:
+    """Non-negative weights f32[Z, h, w] on a grid."""
+
+    values: Tensor
+    grid: Grid
+
+    def on(self, h: int, w: int) -> Tensor:
+        """The weights resized bilinearly (no corner alignment) to h x w: f32[Z, h, w]."""
+        if self.values.shape[1:] == (h, w):
+            return self.values
+        return F.interpolate(self.values[None], size=(h, w), mode="bilinear", align_corners=False)[0]
+
+    def at(self, geometry: Tensor) -> Tensor:
+        """The weights read bilinearly at points: geometry f32[N, >=2] (x, y) -> f32[Z, N]."""
+        sx, sy, ox, oy = self.grid.transform
+        u = (geometry[:, 0] - ox) / (sx * self.grid.w) * 2 - 1
+        v = (geometry[:, 1] - oy) / (sy * self.grid.h) * 2 - 1
+        points = torch.stack([u, v], dim=-1)[None, None]
+        sampled = F.grid_sample(
+            self.values[None], points, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return sampled[0, :, 0]
+
+    def over(self, local: Local) -> Tensor:
+        """The weights of each local feature: f32[Z, h, w] over a map, f32[Z, N] over points."""
+        if isinstance(local, FeatureMap):
+            return self.on(*local.grid.shape)
+        if isinstance(local, Words) and local.geometry is None:
+            return self.on(*local.grid.shape)
+        assert local.geometry is not None
+        return self.at(local.geometry)
+
+
+@dataclass(frozen=True, eq=False)
+class BoxWeight:
+    """The query's box as a weight: 1 inside, 0 outside, on whatever the local features lie."""
+
+    box: Box
+
+    def over(self, local: Local) -> Tensor:
+        """As :meth:`WeightMap.over`; points count when they are inside, cells when their centre is."""
+        if isinstance(local, FeatureMap) or local.geometry is None:
+            return local.grid.mask(self.box).to(torch.float32)[None]
+        x, y = local.geometry[:, 0], local.geometry[:, 1]
+        x0, y0, x1, y1 = self.box
+        return ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).to(torch.float32)[None]
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """boxes f32[R, 4] and scores f32[R]."""
+
+    boxes: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Dense codes of one image: vectors f32[M, D], boxes f32[M, 4]; M = 1 for a global descriptor."""
+
+    vectors: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SparseVectors:
+    """Sparse codes of one image: M rows of a [M, K] matrix in CSR form, boxes f32[M, 4].
+
+    indices i64[nnz] ascending in each row, data f32[nnz], indptr i64[M + 1], dim = K
+    """
+
+    indices: Tensor
+    data: Tensor
+    indptr: Tensor
+    dim: int
+    boxes: Tensor
+
+
+Codes = Vectors | SparseVectors
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """One image of the collection, or a query, with the layers that a component asked for in ``needs``."""
+
+    size: tuple[int, int]
+    row: int = -1
+    name: str = ""
+    grid: Grid | None = None
+    image: Image | None = None
+    features: Features | None = None
+    regions: Regions | None = None
+    weights: WeightMap | None = None
+    local: Local | None = None
+    codes: Codes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One query: the picture, its box (None: the whole picture), and what the pipeline made of it.
+
+    exclude: rows that are not in the collection at all as far as this query goes.
+    """
+
+    id: str
+    image: Image
+    box: Box | None
+    features: Features
+    local: Local
+    codes: Codes
+    exclude: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Ranked results of Q queries, k each: best first, padded with image -1, score -inf and box NaN.
+
+    images i64[Q, k] rows of the image table; scores f32[Q, k]; boxes f32[Q, k, 4], NaN where unknown.
+    """
+
+    images: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.images.shape == self.scores.shape == self.boxes.shape[:2] or self.boxes.shape[2:] != (4,):
+            raise ValueError(
+                f"hits disagree in shape: images {self.images.shape}, scores {self.scores.shape}, "
+                f"boxes {self.boxes.shape}"
+            )
+
+    @classmethod
+    def stack(cls, ranked: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]], k: int) -> Hits:
+        """Pad or cut one (images, scores, boxes or None) per query to k columns."""
+        q = len(ranked)
+        images = np.full((q, k), -1, np.int64)
+        scores = np.full((q, k), -np.inf, np.float32)
+        boxes = np.full((q, k, 4), np.nan, np.float32)
+        for i, (image, score, box) in enumerate(ranked):
+            n = min(k, len(image))
+            images[i, :n], scores[i, :n] = image[:n], score[:n]
+            if box is not None:
+                boxes[i, :n] = box[:n]
+        return cls(images, scores, boxes)
+
+    def valid(self, q: int) -> int:
+        """How many hits query ``q`` has before the padding."""
+        return int((self.images[q] >= 0).sum())

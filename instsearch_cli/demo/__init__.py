@@ -1,0 +1,17 @@
+"""A collection to try everything on, drawn by the program: no download, and its ground truth is exact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from instsearch_cli.components import Progress
+
+
+def make_scenes(folder: Path, n: int = 150, seed: int = 7, progress: Progress | None = None) -> Path:
+    """:func:`instsearch_cli.demo.scenes.make_scenes`, imported when it is called."""
+    from instsearch_cli.demo import scenes
+
+    return scenes.make_scenes(folder, n, seed, progress)

@@ -1,0 +1,30 @@
+"""Errors that a person can act on: one or two lines, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class InstsearchError(Exception):
+    """Something the user can put right; the message says what is wrong and what to do (exit status 1)."""
+
+    exit_status = 1
+
+
+class UsageError(InstsearchError):
+    """The command line or a pipeline file is wrong (exit status 2)."""
+
+    exit_status = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest known name, or the list of what there is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" There is: {', '.join(names)}." if names else ""

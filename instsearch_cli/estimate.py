@@ -1,0 +1,48 @@
+"""What a run will write to disk, judged from one picture, said before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instsearch_cli.collection import Collection
+from instsearch_cli.data import FeatureMap
+from instsearch_cli.progress import size
+
+if TYPE_CHECKING:
+    from instsearch_cli.assembly import Assembly
+    from instsearch_formats import Index
+
+BYTES_PER_CELL = {"weights": 2.0, "local": 2.0, "codes": 6.0, "search": 8.0}
+"""Stored bytes per local feature: f16 weights, u16 words, u16 + f32 sparse codes and their postings."""
+
+COMPRESSED = 0.6
+"""Share that f16 features keep after compression (formats/SPEC.md has the measurements)."""
+
+
+def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[float, str]:
+    """Bytes that the missing parts will take, and their make-up in words; (0, "") if nothing is missing."""
+    collection = Collection(index, assembly, on_bad=lambda row, reason: None)
+    kinds = (["features"] if keep_features else []) + (assembly.kinds if assembly.encoder else [])
+    spans = index.images.ranges()
+    missing = {kind: sum(len(s) for s in spans if not collection.layer(kind).has(s)) for kind in kinds}
+    if not any(missing.values()):
+        return 0.0, ""
+    sample = next(iter(collection.inputs(("features",), collection.images[:8])), None)
+    if sample is None or sample.features is None:
+        return 0.0, ""
+    values = sample.features.values
+    if isinstance(sample.features, FeatureMap):
+        dim, cells = values.shape[0], values.shape[1] * values.shape[2]
+    else:
+        cells, dim = values.shape
+    each = {kind: per * cells for kind, per in BYTES_PER_CELL.items()} | {
+        "features": cells * dim * 2 * COMPRESSED
+    }
+    each["regions"] = 20.0 * 32
+    if assembly.encoder is not None and assembly.encoder.component.codes == "vectors":
+        each["codes"] = each["search"] = dim * 4.0
+    if "codes" in missing:
+        missing["search"] = missing["codes"]
+    total = {kind: n * each.get(kind, 0.0) for kind, n in missing.items() if n}
+    words = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in total.items())
+    return sum(total.values()), words

@@ -1,0 +1,21 @@
+"""Finding and reading pictures: the only code that does."""
+
+from instsearch_cli.images.discovery import Discovery, Found, discover, printable, suffixes
+from instsearch_cli.images.opening import MAX_PIXELS, BadImage, Header, content_digest, read_header
+from instsearch_cli.images.prefetch import Reader
+from instsearch_cli.images.reading import read_image
+
+__all__ = [
+    "MAX_PIXELS",
+    "BadImage",
+    "Discovery",
+    "Found",
+    "Header",
+    "Reader",
+    "content_digest",
+    "discover",
+    "printable",
+    "read_header",
+    "read_image",
+    "suffixes",
+]

@@ -1,0 +1,213 @@
+"""Opening a picture file: what it is, how large, which way up, and, if it is no good, why not.
+
+Pillow's own pixel limit is process-wide and its message gives neither width nor height. Files are therefore
+opened through the decoders that Pillow registers, which skip that limit, and ours is checked on the header,
+before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import struct
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
+
+import PIL.Image
+
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from PIL.ImageFile import ImageFile
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_PIXELS = 200_000_000
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+"""The formats that are read, by Pillow's names: rasters only, nothing that runs another program."""
+
+_WEAK_MAGIC = {"BMP", "PPM"}  # two letters that a text file may begin with, too
+_READ_WHOLE = {"WEBP", "AVIF"}  # at the end of the file whatever is wrong with it
+
+_PILLOWS_LIMIT = threading.Lock()
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_FILTERS = threading.Lock()
+
+
+class BadImage(InstsearchError):  # noqa: N818
+    """A file that cannot be read as a picture; ``reason`` says why in a few words, without its name."""
+
+    @property
+    def reason(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Width and height of the upright picture in pixels, and Pillow's name for the file's format."""
+
+    width: int
+    height: int
+    format: str
+
+
+def content_digest(path: Path) -> bytes:
+    """sha256 of the file's bytes: 32 bytes, in bounded memory; :class:`BadImage` if it cannot be read."""
+    with reasons(), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def despite_pillows_limit(function: Callable[P, R]) -> Callable[P, R]:
+    """Some of Pillow's decoders ask its limit themselves: do the rare picture above it again, without.
+
+    One at a time, so that the limit is always put back as it was.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except PIL.Image.DecompressionBombError:
+            with _PILLOWS_LIMIT:
+                limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    PIL.Image.MAX_IMAGE_PIXELS = limit
+
+    return wrapper
+
+
+@despite_pillows_limit
+def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """Size and format of a picture, without decoding it.
+
+    Raises :class:`BadImage` if the file is no picture or the picture is too large.
+    """
+    with reasons(), path.open("rb") as file:
+        return open_picture(file, max_pixels)[1]
+
+
+def open_picture(file: IO[bytes], max_pixels: int) -> tuple[ImageFile, Header, int]:
+    """The picture, not decoded yet, its header, and its EXIF orientation (1 to 8)."""
+    _hush_pillow()
+    image = _identify(file)
+    orientation = _orientation(image)
+    width, height = image.size
+    if image.format == "TIFF":  # Pillow turns these itself, and its size may already be the upright one
+        width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
+    if orientation >= 5:
+        width, height = height, width
+    if width * height > max_pixels:
+        raise BadImage(
+            f"too large: {width} x {height} pixels, limit {max_pixels / 1e6:g} million "
+            "(raise with --max-pixels)"
+        )
+    return image, Header(width, height, image.format or ""), orientation
+
+
+def _identify(file: IO[bytes]) -> ImageFile:
+    PIL.Image.init()
+    prefix = file.read(16)
+    if not prefix:
+        raise BadImage("empty file")
+    for name in FORMATS:
+        factory, accept = PIL.Image.OPEN.get(name, (None, None))
+        if factory is None or accept is None:
+            continue
+        accepted = accept(prefix)
+        if isinstance(accepted, str):  # Pillow was built without this format
+            raise BadImage(accepted)
+        if accepted:
+            file.seek(0)
+            try:
+                # no file name: Pillow might map the file, and one that is cut short meanwhile is a SIGBUS
+                return factory(file, "")
+            except PIL.Image.DecompressionBombError:
+                raise
+            except Exception as error:
+                raise BadImage(_header_reason(error, name, at_end=not file.read(1))) from error
+    raise BadImage("not an image")
+
+
+def _orientation(image: ImageFile) -> int:
+    """The EXIF orientation, 1 where there is none or what is there makes no sense."""
+    try:
+        if image.format == "PNG" and "exif" not in image.info and (exif := _png_exif(image)):
+            image.info["exif"] = exif
+        # not image.getexif(): for a PNG without EXIF that would decode the picture
+        value = PIL.Image.Image.getexif(image).get(0x0112, 1)
+        return int(value) if value in range(1, 9) else 1
+    except Exception:
+        return 1
+
+
+def _png_exif(image: ImageFile) -> bytes:
+    """The EXIF chunk, which may come after the pixels, where Pillow has not looked yet; b"" if none."""
+    file = image.fp
+    assert file is not None
+    before = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return b"Exif\0\0" + file.read(length)
+            file.seek(length + 4, os.SEEK_CUR)
+        return b""
+    finally:
+        file.seek(before)
+
+
+@contextmanager
+def reasons() -> Iterator[None]:
+    """Turn whatever Pillow and the file system raise into :class:`BadImage`."""
+    try:
+        yield
+    except (BadImage, PIL.Image.DecompressionBombError):
+        raise
+    except Exception as error:
+        raise BadImage(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    text = " ".join(str(error).split())[:120] or type(error).__name__
+    if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text.lower():
+        return "truncated"
+    return f"damaged: {text}"
+
+
+def _header_reason(error: Exception, name: str, at_end: bool) -> str:
+    reason = _reason(error)
+    if reason != "truncated" and not reason.startswith("damaged"):
+        return reason
+    if name in _WEAK_MAGIC:
+        return "not an image"
+    if at_end:
+        return "truncated or damaged" if name in _READ_WHOLE else "truncated"
+    return reason
+
+
+def _hush_pillow() -> None:
+    """Keep Pillow's warnings (odd EXIF, large pictures) from people, who can do nothing about them.
+
+    A filter for Pillow's modules alone, put back in front when something else took its place:
+    ``catch_warnings`` is not safe with threads.
+    """
+    if not warnings.filters or warnings.filters[0] != _QUIET:
+        with _FILTERS:
+            warnings.filterwarnings("ignore", module=_QUIET[3].pattern)

@@ -1,0 +1,139 @@
+"""The command line: verbs imported when they are used, and the one place where errors become words."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "extract": "Extract local features and keep them.",
+    "index": "Make a folder of photographs searchable.",
+    "query": "Find the object in a box.",
+    "eval": "Measure retrieval on a dataset.",
+    "add": "Add images to an index.",
+    "remove": "Remove images from an index.",
+    "relocate": "Tell an index that its photographs moved.",
+    "info": "Show what an index holds and what made it.",
+    "verify": "Read every byte of an index and check it.",
+    "gc": "Remove what no recorded pipeline uses.",
+    "show": "Draw regions, weights and words of an image.",
+    "demo": "Draw scenes, index them, find objects in them.",
+    "plugins": "List every component on offer.",
+    "presets": "List the named pipelines.",
+    "weights": "List network weights and where they are.",
+}
+
+
+class Lazy(click.Group):
+    """A group that knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *(name for name in super().list_commands(ctx) if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"instsearch_cli.commands.{cmd_name}")
+            command: click.Command = module.command
+            return command
+        if not self.commands:
+            _add_plugin_commands(self)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            from instsearch_cli.errors import UsageError, nearest
+
+            raise UsageError(f"no command '{args[0]}'.{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _add_plugin_commands(self)
+        rows = list(COMMANDS.items())
+        rows += [(name, c.get_short_help_str(80)) for name, c in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _add_plugin_commands(group: click.Group) -> None:
+    from instsearch_cli.strangers import strangers_installed
+
+    if strangers_installed():
+        from instsearch_cli.plugins import load_registry
+
+        load_registry().add_commands(group)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="instsearch")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Visual instance search: find the very object in a box, and where it is.
+
+    \b
+    instsearch index PHOTOS --index my-index
+    instsearch query picture.jpg --box 120,80,200,150 --index my-index --html hits.html
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit: 0 done, 1 an error said in one or two lines, 2 wrong usage, 130 Ctrl-C."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the program; returns the exit status. ``--debug``, anywhere, shows the traceback of an error."""
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("\nstopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except click.ClickException as error:
+        if debug:
+            raise
+        context = getattr(error, "ctx", None)
+        where = f" See `{context.command_path} --help`." if context else ""
+        return _print(error.format_message() + where, error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _say(error)
+
+
+def _say(error: Exception) -> int:
+    """One or two lines on stderr; returns the exit status."""
+    from instsearch_cli.errors import InstsearchError
+
+    text = str(error)
+    if (
+        not isinstance(error, InstsearchError)
+        and type(error).__module__.split(".")[0] != "instsearch_formats"
+    ):
+        notes = "; ".join(getattr(error, "__notes__", []))
+        text = f"{type(error).__name__}: {text}" + (f" ({notes})" if notes else "")
+        text = " ".join(text.split())[:500] + "\nThis is a bug, here or in a plugin: --debug shows where."
+    return _print(text, getattr(error, "exit_status", 1))
+
+
+def _print(text: str, status: int) -> int:
+    style = "\033[31merror:\033[0m" if sys.stderr.isatty() else "error:"
+    print(f"{style} {text}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

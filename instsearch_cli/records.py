@@ -1,0 +1,88 @@
+"""What an index remembers of its runs: each pipeline under its name, and which one came last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from instsearch_cli.errors import InstsearchError, nearest
+from instsearch_cli.pipeline import Pipeline
+from instsearch_formats import fingerprint
+
+if TYPE_CHECKING:
+    from instsearch_cli.assembly import Assembly
+    from instsearch_formats import Index
+
+
+@dataclass(frozen=True)
+class Record:
+    """A pipeline that was run, and the layers and models it uses: paths relative to the index."""
+
+    pipeline: Pipeline
+    layers: tuple[str, ...]
+
+    @property
+    def searchable(self) -> bool:
+        """Whether it was indexed, not only extracted."""
+        return self.pipeline.encoder is not None
+
+
+def record(index: Index, assembly: Assembly) -> None:
+    """Remember a pipeline under its name and as the last one."""
+    pipeline = assembly.pipeline
+    layers = []
+    for kind in (["features"] if pipeline.keep_features else []) + assembly.kinds:
+        layers.append(
+            _folder(kind, assembly.part(kind).offer.spec.name, fingerprint(assembly.identity(kind)))
+        )
+        if kind != "features" and assembly.part(kind).fits:
+            name = assembly.part(kind).offer.spec.name
+            layers.append(_folder("models", name, fingerprint(assembly.model_identity(kind))) + ".h5")
+    if assembly.searcher is not None:
+        layers.append(_folder("search", assembly.searcher.offer.spec.name, assembly.fingerprint("search")))
+    index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())
+    index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(sorted(set(layers)), indent=1) + "\n")
+    index.write_text("pipelines/LAST", pipeline.name + "\n")
+
+
+def _folder(kind: str, name: str, digest: str) -> str:
+    return f"{kind}/{name}-{digest[:12]}"
+
+
+def recorded(index: Index) -> list[Record]:
+    """Every recorded pipeline, by name."""
+    folder = index.path / "pipelines"
+    names = sorted(p.name.removesuffix(".toml") for p in folder.glob("*.toml")) if folder.is_dir() else []
+    return [_read(index, name) for name in names]
+
+
+def last(index: Index, name: str | None = None) -> Record | None:
+    """The pipeline of that name, or the last one that was run; None if none was.
+
+    Raises InstsearchError for a name that is not there.
+    """
+    names = [r.pipeline.name for r in recorded(index)]
+    if name is None:
+        if not names:
+            return None
+        name = (index.read_text("pipelines/LAST") or names[-1]).strip()
+    if name not in names:
+        raise InstsearchError(f"{index.path} has no pipeline '{name}'.{nearest(name, names)}")
+    return _read(index, name)
+
+
+def _read(index: Index, name: str) -> Record:
+    where = f"pipelines/{name}.toml"
+    pipeline = Pipeline.from_toml(index.read_text(where) or "", str(index.path / where))
+    try:
+        layers = json.loads(index.read_text(f"pipelines/{name}.json") or "[]")
+    except json.JSONDecodeError:
+        layers = []
+    return Record(pipeline, tuple(str(layer) for layer in layers))
+
+
+def forget(index: Index, name: str) -> None:
+    """Drop a recorded pipeline; its layers stay until `gc`."""
+    for suffix in (".toml", ".json"):
+        (index.path / "pipelines" / f"{name}{suffix}").unlink(missing_ok=True)

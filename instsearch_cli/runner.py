@@ -1,0 +1,228 @@
+"""Making layers: fit what has to be fitted, then map every image that a layer lacks, part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from instsearch_cli.collection import Collection, describe
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.storage import Filling, to_item, to_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.progress import Quiet
+    from instsearch_formats import Index
+
+PASSING_FEATURES = 2048
+"""A collection of at most so many images keeps its features on disk while `index` runs, so that fitting
+and mapping extract once between them; a larger one is fitted on a sample and extracted again."""
+
+
+@dataclass
+class Made:
+    """What a run wrote and what it could not read."""
+
+    written: dict[str, int] = field(default_factory=dict)  #: layer -> images
+    fitted: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)  #: (image, reason)
+    reread: int = 0  #: images read again because a stage needed features that are not kept
+
+
+class Runner:
+    """Runs an assembly over an index. The caller holds the index's lock."""
+
+    def __init__(self, index: Index, assembly: Assembly, progress: Quiet, strict: bool = False) -> None:
+        self.index, self.assembly, self.progress, self.strict = index, assembly, progress, strict
+        self.made = Made()
+        self.before = 0  #: rows that the index had before this run
+        self.collection = Collection(index, assembly, self._bad)
+
+    def _bad(self, row: int, reason: str) -> None:
+        """A picture that does not decode: removed from the index with its reason, or the end, if strict."""
+        name = self.index.images.name(row)
+        if self.strict:
+            raise InstsearchError(f"{name}: {reason} (--strict)")
+        self.index.images.remove([row], f"skipped: {reason}")
+        self.made.skipped.append((name, reason))
+
+    def extract(self) -> Made:
+        """Write the features layer."""
+        self._map(["features"])
+        return self.made
+
+    def index_all(self) -> Made:
+        """Fit, map and build the search structure: everything the pipeline's codes need."""
+        kinds = list(self.assembly.kinds)
+        if self.assembly.pipeline.keep_features:
+            kinds.insert(0, "features")
+        elif self._features_pass(kinds):
+            self._map(["features"])
+        self.load_models()
+        self._map(kinds)
+        self._build_search()
+        if not self.assembly.pipeline.keep_features:
+            self._drop_passing_features()
+        return self.made
+
+    # -- fitting --------------------------------------------------------------------------------------
+
+    def load_models(self) -> None:
+        """Load every fitted model, fitting what is not there yet, left to right."""
+        done = set()
+        for kind in self.assembly.kinds:
+            part = self.assembly.part(kind)
+            if part.fits and part.stage not in done:
+                done.add(part.stage)
+                part.component.load(self._model(kind))
+
+    def _model(self, kind: str) -> dict[str, np.ndarray]:
+        part, identity = self.assembly.part(kind), self.assembly.model_identity(kind)
+        name = part.offer.spec.name
+        found = self.index.read_model(name, identity)
+        if found is not None:
+            return found[0]
+        self.collection.touched = set()
+        try:
+            with torch.inference_mode():
+                state = to_state(part.component.fit(self.collection, self.progress))
+        except Exception as error:
+            error.add_note(f"{describe(part)}, while fitting")
+            raise
+        finally:
+            self.collection.close()
+            self.progress.close()
+        rows = np.asarray(sorted(self.collection.touched), np.int64)
+        attrs = {"fitted-on": len(rows), "images-then": int(self.index.images.alive().sum())}
+        self.index.write_model(name, identity, {**state, "fitted-rows": rows}, attrs)
+        self.made.fitted.append(f"{part.stage} '{name}' on {len(rows):,} images")
+        return state
+
+    # -- mapping --------------------------------------------------------------------------------------
+
+    def _missing(self, kinds: list[str]) -> list[tuple[range, list[str]]]:
+        spans = self.index.images.ranges()
+        todo = [(span, [k for k in kinds if not self.collection.layer(k).has(span)]) for span in spans]
+        return [(span, missing) for span, missing in todo if missing]
+
+    def _map(self, kinds: list[str]) -> None:
+        """Write every part that is missing from these layers.
+
+        One thread writes while the next images are computed; a part appears only when it is whole.
+        """
+        todo = self._missing(kinds)
+        if not todo:
+            return
+        jobs = [(row, tuple(missing)) for span, missing in todo for row in span]
+        if not self.assembly.pipeline.keep_features:
+            self.made.reread += sum(
+                row < self.before and any(self.collection.reads(k, row) for k in missing)
+                for row, missing in jobs
+            )
+        self.progress.start(_label(kinds), len(jobs))
+        stream = self.collection.stream(jobs)
+        with contextlib.closing(stream), ThreadPoolExecutor(1, "writer") as writer:
+            for span, missing in todo:
+                self._write_span(span, missing, stream, writer)
+        self.progress.close()
+
+    def _write_span(
+        self, span: range, missing: list[str], stream: Iterator[Any], pool: ThreadPoolExecutor
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            writers = {
+                k: Filling(
+                    self.assembly.encoding(k), stack.enter_context(self.collection.layer(k).writer(span))
+                )
+                for k in missing
+            }
+            pending: list[Any] = []
+            try:
+                for _ in span:
+                    row, got = next(stream)
+                    for kind, part in writers.items():
+                        item = None if got is None else self._item(kind, row, got)
+                        pending.append(pool.submit(part.append, item))
+                    while len(pending) > 4 * len(writers):
+                        pending.pop(0).result()
+                    self.progress.advance()
+                pending += [pool.submit(part.close) for part in writers.values()]
+            finally:
+                errors = [e for f in pending if (e := f.exception()) is not None]
+            if errors:
+                raise errors[0]
+        for kind in missing:
+            self.made.written[kind] = self.made.written.get(kind, 0) + len(span)
+
+    def _item(self, kind: str, row: int, got: dict[str, Any]) -> dict[str, np.ndarray]:
+        try:
+            return to_item(self.assembly.encoding(kind), got[kind])
+        except InstsearchError as error:
+            part = self.assembly.part(kind)
+            raise InstsearchError(
+                f"{describe(part)}, image {self.index.images.name(row)}: {error}"
+            ) from error
+
+    # -- search ---------------------------------------------------------------------------------------
+
+    def _build_search(self) -> None:
+        part = self.assembly.part("search")
+        if not part.fits:
+            return
+        layer, n = self.collection.layer("search"), len(self.index.images)
+        cover = layer.cover(n)
+        start = cover[-1].stop if cover else 0
+        if start >= n:
+            return
+        while (
+            cover and len(cover[-1]) <= n - start
+        ):  # merge like sizes: the segments stay logarithmic in number
+            start = cover.pop().start
+        segment = self.collection.segment(range(start, n))
+        try:
+            state = part.component.fit(segment, self.progress)
+            layer.write_arrays(segment.span, to_state(state))
+        finally:
+            segment.close()
+            self.progress.close()
+        self.made.written["search"] = n - start
+
+    # -- features that only pass through --------------------------------------------------------------
+
+    def _features_pass(self, kinds: list[str]) -> bool:
+        """Whether to keep features on disk during this run: a fit is due and the collection is small."""
+        if len(self.index.images) > PASSING_FEATURES or not self._missing(kinds):
+            return False
+        fits_due = any(
+            part.fits
+            and self.index.read_model(part.offer.spec.name, self.assembly.model_identity(kind)) is None
+            for kind in kinds
+            for part in [self.assembly.part(kind)]
+        )
+        return fits_due
+
+    def _drop_passing_features(self) -> None:
+        """Remove the features layer, unless a recorded pipeline keeps it."""
+        layer = self.collection.layer("features")
+        if layer.path.is_dir() and f"features/{layer.path.name}" not in kept_features(self.index):
+            shutil.rmtree(layer.path)
+            self.made.written.pop("features", None)
+
+
+def kept_features(index: Index) -> set[str]:
+    """The features layers that recorded pipelines keep, as "features/<folder>"."""
+    from instsearch_cli.records import recorded
+
+    return {name for record in recorded(index) for name in record.layers if name.startswith("features/")}
+
+
+def _label(kinds: list[str]) -> str:
+    return "extracting" if kinds == ["features"] else "indexing" if "codes" in kinds else "computing"

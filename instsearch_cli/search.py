@@ -1,0 +1,193 @@
+"""Asking an index: a picture and a box become codes, codes become hits, rerankers make them better."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from instsearch_cli.collection import Collection, describe
+from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, SparseVectors
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.data import Box, Codes, Image
+    from instsearch_formats import Index
+
+
+@dataclass
+class Timing:
+    """Seconds spent on each step, summed over queries."""
+
+    encode: float = 0.0
+    search: float = 0.0
+    rerank: float = 0.0
+    each: list[float] = field(default_factory=list)
+
+
+class Engine:
+    """A searchable index, opened. Reads only: a read-only index will do.
+
+    Raises InstsearchError if the index lacks what the pipeline needs, or if its weights are not the ones
+    at hand.
+    """
+
+    def __init__(self, index: Index, assembly: Assembly, within: np.ndarray | None = None) -> None:
+        self.index, self.assembly = index, assembly
+        self.data = Collection(index, assembly)
+        self.data.caching = True
+        self.within = None if within is None else set(np.asarray(within).tolist())
+        self.timing = Timing()
+        self._load_models()
+        self.segments = self._open_segments()
+
+    def _load_models(self) -> None:
+        assembly = self.assembly
+        for kind in [k for k in ("weights", "regions") if k in assembly.kinds] + ["codes"]:
+            part = assembly.part(kind)
+            if part.fits:
+                identity = assembly.model_identity(kind)
+                found = self.index.read_model(part.offer.spec.name, identity)
+                if found is None:
+                    raise InstsearchError(self._why_not(f"no fitted model of {describe(part)}"))
+                part.component.load(found[0])
+
+    def _why_not(self, what: str) -> str:
+        """Explain a missing layer: other weights, or a run that has not ended."""
+        facts = self.assembly.extractor.facts
+        identities = [layer.identity for layer in self.index.layers()]
+        for identity in [*identities, *(model.identity for model in self.index.models())]:
+            old = dict(identity.get("facts", {}))
+            if facts.get("weights") and old and old.get("weights") not in (None, facts["weights"]):
+                return (
+                    f"{self.index.path} was built with network weights of sha256 {old['weights'][:12]}…, "
+                    f"these are {facts['weights'][:12]}…\nGive the right file with --weights, or index again."
+                )
+        return f"{self.index.path} has {what} for this pipeline.\nRun `instsearch index --index {self.index.path}`."
+
+    def _open_segments(self) -> list[tuple[Collection, Any]]:
+        part = self.assembly.part("search")
+        if not part.fits:
+            return [(self.data, part.component)]
+        layer = self.data.layer("search")
+        cover = layer.cover(len(self.index.images))
+        if not cover:
+            raise InstsearchError(self._why_not("no search structure"))
+        segments = []
+        for span in cover:
+            component = type(part.component)(part.config, self.assembly.device)
+            component.load(layer.arrays(span))
+            segments.append((self.data.segment(span), component))
+        return segments
+
+    @property
+    def unsearchable(self) -> int:
+        """Images that have a row but are not in the search structure yet."""
+        reach = sum(len(data.images) for data, _ in self.segments)
+        return len(self.data.images) - reach
+
+    # -- queries --------------------------------------------------------------------------------------
+
+    def query(self, id: str, path: Path, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
+        """Encode a picture. ``box`` is already clipped to it. Raises InstsearchError if it selects nothing."""
+        return self.encode(id, read_image(path, self.assembly.extractor.component.fit_size), box, exclude)
+
+    def encode(self, id: str, image: Image, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
+        began = time.perf_counter()
+        extractor = self.assembly.extractor.component
+        encoder = self.data.encoder
+        if hasattr(extractor, "prepare"):
+            extractor.prepare()
+        with torch.inference_mode():
+            features = extractor.extract([image])[0]
+            local = features
+            if encoder.local is not None:
+                local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
+            weights = None if box is None else BoxWeight(box)
+            codes = encoder.aggregate(local, weights, None)
+        self._check(id, box, features, codes)
+        self.timing.encode += time.perf_counter() - began
+        return Query(id, image, box, features, local, codes, exclude)
+
+    def stages(self, path: Path) -> dict[str, Any]:
+        """Every layer of one picture, in or out of the collection: kind -> data type."""
+        part = self.assembly.extractor
+        if hasattr(part.component, "prepare"):
+            part.component.prepare()
+        image = read_image(path, part.component.fit_size)
+        with torch.inference_mode():
+            features = part.component.extract([image])[0]
+            got: dict[str, Any] = {"image": image, "features": features}
+            for kind in self.assembly.kinds:
+                got[kind] = self.data.compute(
+                    kind, Inputs(size=image.size, name=str(path), grid=features.grid, **got)
+                )
+        return {kind: got[kind] for kind in ("features", *self.assembly.kinds)}
+
+    @staticmethod
+    def _check(id: str, box: Box | None, features: Any, codes: Codes) -> None:
+        empty = len(codes.data) == 0 if isinstance(codes, SparseVectors) else not bool(codes.vectors.any())
+        if not empty:
+            return
+        what = "keypoints" if isinstance(features, Keypoints) else "features"
+        where = "in the box" if box else "in the picture"
+        raise InstsearchError(
+            f"query '{id}': no {what} {where}. Take a larger box or one with more texture, or an index made "
+            f"with a network (--extractor squeezenet1_0)."
+        )
+
+    def search(self, queries: Sequence[Query], k: int) -> Hits:
+        """Rank the collection for each query, then rerank as the pipeline says. One row of k hits each."""
+        began = time.perf_counter()
+        rerankers = self.assembly.rerankers
+        deepest = max([k, *(getattr(r.config, "depth", 0) for r in rerankers)])
+        queries = [self._restricted(q) for q in queries]
+        hits = self._first(queries, deepest)
+        middle = time.perf_counter()
+        self.timing.search += middle - began
+        for part in rerankers:
+            with torch.inference_mode():
+                hits = part.component.rerank(queries, hits, self.data, self._again(queries))
+        self.timing.rerank += time.perf_counter() - middle
+        self.timing.each.append(time.perf_counter() - began)
+        return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
+
+    def _restricted(self, query: Query) -> Query:
+        """Exclude what lies outside ``within`` too."""
+        if self.within is None:
+            return query
+        outside = set(self.data.images.tolist()) - self.within
+        return replace(query, exclude=query.exclude | outside) if outside else query
+
+    def _first(self, queries: Sequence[Query], k: int) -> Hits:
+        with torch.inference_mode():
+            found = [component.search(queries, data, k) for data, component in self.segments]
+        return found[0] if len(found) == 1 else merge(found, k)
+
+    def _again(self, queries: Sequence[Query]) -> Callable[[Sequence[Codes], int], Hits]:
+        def search(codes: Sequence[Codes], k: int) -> Hits:
+            return self._first([replace(q, codes=c) for q, c in zip(queries, codes, strict=True)], k)
+
+        return search
+
+
+def merge(found: Sequence[Hits], k: int) -> Hits:
+    """The best k of several segments' hits, ties by row."""
+    images = np.concatenate([h.images for h in found], axis=1)
+    scores = np.concatenate([h.scores for h in found], axis=1)
+    boxes = np.concatenate([h.boxes for h in found], axis=1)
+    rows = np.where(images < 0, np.iinfo(np.int64).max, images)
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return Hits(
+        np.take_along_axis(images, order, 1),
+        np.take_along_axis(scores, order, 1),
+        np.take_along_axis(boxes, order[..., None], 1),
+    )

@@ -1,0 +1,85 @@
+"""What a plugin registers: small frozen descriptions, so that registering imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One component on offer.
+
+    name       kebab-case, unique among its kind
+    factory    "package.module:Class", imported on first use
+    summary    one line for `instsearch plugins`
+    reference  the paper or project it follows
+    needs      the layers it reads, among image, features, regions, weights, local, codes
+    version    raised when the component's output changes for the same options: old layers stay valid
+               for the pipelines that made them, new runs make new layers
+    """
+
+    kind: ClassVar[str] = ""
+
+    name: str
+    factory: str
+    summary: str
+    reference: str = ""
+    needs: tuple[str, ...] = ()
+    version: int = 1
+
+
+class ExtractorSpec(Spec):
+    """Image -> local features."""
+
+    kind = "extractor"
+
+
+class WeighterSpec(Spec):
+    """Image or features -> weight maps."""
+
+    kind = "weighting"
+
+
+class DetectorSpec(Spec):
+    """Features or weights -> regions."""
+
+    kind = "detector"
+
+
+class EncoderSpec(Spec):
+    """Local features, weights and regions -> codes."""
+
+    kind = "encoder"
+
+
+class SearcherSpec(Spec):
+    """Codes -> hits."""
+
+    kind = "searcher"
+
+
+class RerankerSpec(Spec):
+    """Hits -> better hits."""
+
+    kind = "rerank"
+
+
+class DatasetSpec(Spec):
+    """Images, queries and what is relevant to them."""
+
+    kind = "dataset"
+
+
+SPECS: dict[str, type[Spec]] = {
+    spec.kind: spec
+    for spec in (
+        ExtractorSpec,
+        WeighterSpec,
+        DetectorSpec,
+        EncoderSpec,
+        SearcherSpec,
+        RerankerSpec,
+        DatasetSpec,
+    )
+}

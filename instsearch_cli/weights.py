@@ -1,0 +1,223 @@
+"""Network weights from disk: where they lie, what they are, and reading them without trusting them.
+
+torch is imported on use, torchvision only where its cache or its download is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import zipfile
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor, nn
+
+SUFFIXES = (".pth", ".pt", ".bin")
+LARGEST = 4 * 2**30  # bytes; the largest network here has half a gigabyte
+PATIENCE = 20.0  # seconds without a byte before a download is given up
+
+
+class Official(NamedTuple):
+    """The file that torchvision publishes for a network."""
+
+    url: str
+    name: str
+    cached: Path
+
+    @property
+    def digest(self) -> str | None:
+        """The beginning of the file's sha256, which torchvision writes into its name."""
+        match = re.search(r"-([0-9a-f]{8,})\.", self.name)
+        return match[1] if match else None
+
+
+class WeightsRow(NamedTuple):
+    """One network in `instsearch weights`: where its file is, or what is missing."""
+
+    network: str
+    found: Path | None
+    source: str
+    sha256: str
+
+
+def official(network: str) -> Official | None:
+    """torchvision's ImageNet weights of ``network`` (the first published, which the papers used), if any."""
+    import torch.hub
+    from torchvision.models import get_model_weights
+
+    try:
+        url: str = get_model_weights(network)["IMAGENET1K_V1"].url
+    except (KeyError, ValueError):
+        return None
+    name = url.rsplit("/", 1)[-1]
+    return Official(url, name, Path(torch.hub.get_dir()) / "checkpoints" / name)
+
+
+def find_weights(network: str, explicit: str | os.PathLike[str] | None = None) -> Path:
+    """The weights file of ``network``: the explicit one, INSTSEARCH_WEIGHTS, torchvision's cache, a download.
+
+    INSTSEARCH_WEIGHTS names a folder, or several; a file there is the network's when it is called
+    NETWORK.pth or NETWORK-ANYTHING.pth (.pt and .bin too). INSTSEARCH_OFFLINE=1 forbids the download.
+
+    Raises InstsearchError that says what to download, from where, and where to put it.
+    """
+    if explicit:
+        path = Path(explicit).expanduser()
+        if not path.is_file():
+            what = "is a folder, not a file" if path.is_dir() else "does not exist"
+            raise InstsearchError(f"{path}: the weights file {what}.")
+        return path
+    if placed := _in_folders(network):
+        return placed
+    source = official(network)
+    if source is None:
+        raise InstsearchError(
+            f"no weights for {network}, and torchvision publishes none.\n"
+            f"Give its file with --weights FILE, or name it {network}.pth and point INSTSEARCH_WEIGHTS there."
+        )
+    if not source.cached.is_file():
+        _fetch(network, source)
+    elif source.digest and not sha256(source.cached).startswith(source.digest):
+        raise InstsearchError(
+            f"{source.cached}: damaged, its contents are not those of the published file.\n"
+            "Delete it and run the command again."
+        )
+    return source.cached
+
+
+def list_weights(networks: Iterable[str]) -> list[WeightsRow]:
+    """Where each network's weights are, for people; nothing is fetched."""
+    rows = []
+    for network in networks:
+        path, source = _in_folders(network), official(network)
+        if path:
+            where = "INSTSEARCH_WEIGHTS"
+        elif source and source.cached.is_file():
+            path, where = source.cached, "torchvision's cache"
+        else:
+            where = f"missing: {source.name} of torchvision" if source else "missing"
+        rows.append(WeightsRow(network, path, where, sha256(path)[:12] if path else ""))
+    return rows
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 in hex, remembered while its size and time of change stay."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU, mapped from the file where its format allows.
+
+    A dict under "state_dict" and names that all begin with "module." are unwrapped.
+
+    Raises InstsearchError for a file that is too large, damaged, not a checkpoint, or has code in it.
+    """
+    import torch
+
+    if path.stat().st_size > LARGEST:
+        raise InstsearchError(f"{path}: over {LARGEST >> 30} GB, too large for a network's weights.")
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (
+        Exception
+    ) as error:  # UnpicklingError, EOFError, RuntimeError, ...: as many as there are ways to be broken
+        if re.search(r"nsupported (global|class)|unrecognized function", str(error)):
+            raise InstsearchError(
+                f"{path}: contains code, not only tensors: refused.\n"
+                "Save the network's state_dict() alone, or take the file from a source that does."
+            ) from error
+        raise InstsearchError(
+            f"{path}: not a PyTorch checkpoint, or a damaged one. Download it again."
+        ) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
+    ):
+        raise InstsearchError(f"{path}: not a state dict (names and tensors).")
+    prefix = "module." if all(key.startswith("module.") for key in loaded) else ""
+    return {key.removeprefix(prefix): value for key, value in loaded.items()}
+
+
+def check_state_dict(network: nn.Module, names: Iterable[str], state: dict[str, Tensor], path: Path) -> None:
+    """Compare the tensors that ``network`` needs, by ``names``, with those of ``state``.
+
+    Raises InstsearchError for the first that is missing or has another shape.
+    """
+    expected = network.state_dict()
+    for name in names:
+        shape = tuple(expected[name].shape)
+        if name not in state:
+            first = next(iter(state), "nothing")
+            raise InstsearchError(
+                f"{path}: no tensor {name!r} of shape {shape}; the first one is {first!r}.\n"
+                "Give the weights file of this very network, with torchvision's names."
+            )
+        if (found := tuple(state[name].shape)) != shape:
+            raise InstsearchError(f"{path}: tensor {name!r} has shape {found}, the network's has {shape}.")
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _in_folders(network: str) -> Path | None:
+    for folder in filter(None, os.environ.get("INSTSEARCH_WEIGHTS", "").split(os.pathsep)):
+        if not (root := Path(folder).expanduser()).is_dir():
+            raise InstsearchError(f"INSTSEARCH_WEIGHTS: {folder} is not a folder.")
+        # vgg16_bn.pth is another network than vgg16
+        mine = re.compile(rf"{re.escape(network)}(-.*)?({'|'.join(map(re.escape, SUFFIXES))})")
+        found = sorted(path for path in root.iterdir() if mine.fullmatch(path.name) and path.is_file())
+        if len(found) > 1:
+            raise InstsearchError(
+                f"{root}: several weights for {network}: {', '.join(path.name for path in found)}.\n"
+                "Keep one there, or choose with --weights FILE."
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _fetch(network: str, source: Official) -> None:
+    """Download the official file into torchvision's cache; InstsearchError says what to do instead."""
+    import torch.hub
+
+    if os.environ.get("INSTSEARCH_OFFLINE", "0") not in ("", "0"):
+        reason = "INSTSEARCH_OFFLINE is set"
+    else:
+        try:
+            source.cached.parent.mkdir(parents=True, exist_ok=True)
+            with _patience(PATIENCE):
+                torch.hub.download_url_to_file(source.url, os.fspath(source.cached), source.digest)
+            return
+        except (OSError, RuntimeError) as error:  # no network, no disk; a hash that differs
+            reason = f"the download failed: {error}"
+    raise InstsearchError(
+        f"no weights for {network} ({reason}).\n"
+        f"Download {source.name} of torchvision (PyTorch model zoo) from {source.url}, and give it with "
+        "--weights FILE, or put it in a folder and set INSTSEARCH_WEIGHTS to that folder."
+    )
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """torch's download waits for ever on a network that swallows packets; sockets made in here do not."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,139 @@
+"""A dataset that a JSON file describes: anyone's own images, queries and ground truth.
+
+    {"name", "images": [path...],
+     "queries": [{"id", "image", "box": [x, y, w, h] or null, "positives": [path...],
+                  "junk": [path...], "exclude": [path...]}]}
+
+Paths are relative to the manifest, or to ``--root``. Junk images are skipped in the scoring only;
+excluded ones are not in the collection at all for that query. Annotated boxes come from ``boxes.csv``
+(image,x,y,w,h; several rows an image) beside the manifest, where there is one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.components import ImageRef, QueryRef, Relevance
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from instsearch_cli.data import Box
+
+LIMIT = 1 << 30
+
+
+class Manifest:
+    """Dataset from a manifest file."""
+
+    protocol = "average precision is the mean of the precision at each positive; junk is not counted"
+
+    @dataclass(frozen=True)
+    class Config:
+        manifest: str = "manifest.json"  #: the JSON file
+        boxes: str = ""  #: CSV of annotated boxes; empty: boxes.csv beside the manifest, if there
+
+    def __init__(self, config: Config, root: Path | None) -> None:
+        self.path = Path(config.manifest)
+        self.root = Path(root) if root is not None else self.path.parent
+        self._table = _load(self.path)
+        self.name = str(self._table.get("name", self.path.stem))
+        self._images = [ImageRef(name, self.root / name) for name in self._strings(self._table, "images")]
+        self._queries: dict[str, tuple[QueryRef, Relevance]] = {}
+        for entry in self._list(self._table, "queries"):
+            ref, relevance = self._query(entry)
+            if ref.id in self._queries:
+                raise InstsearchError(f"{self.path}: two queries are called '{ref.id}'")
+            self._queries[ref.id] = (ref, relevance)
+        if not self._queries:
+            raise InstsearchError(f"{self.path} has no queries")
+        self._boxes = Path(config.boxes) if config.boxes else self.path.with_name("boxes.csv")
+        if config.boxes and not self._boxes.exists():
+            raise InstsearchError(f"{self._boxes} does not exist")
+
+    def images(self) -> Sequence[ImageRef]:
+        return self._images
+
+    def queries(self) -> Sequence[QueryRef]:
+        return [ref for ref, _ in self._queries.values()]
+
+    def relevance(self, query: QueryRef) -> Relevance:
+        return self._queries[query.id][1]
+
+    def boxes(self) -> Mapping[str, Sequence[Box]]:
+        """Annotated boxes by image name, as the manifest writes it; the CSV may write the file name alone."""
+        if not self._boxes.exists():
+            return {}
+        by_key: dict[str, list[Box]] = {}
+        with self._boxes.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), start=2):
+                try:
+                    x, y, w, h = (float(row[c]) for c in ("x", "y", "w", "h"))
+                    by_key.setdefault(row["image"], []).append((x, y, x + w, y + h))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise InstsearchError(
+                        f"{self._boxes}, line {number}: wanted the columns image,x,y,w,h and numbers"
+                    ) from error
+        matched = {}
+        for ref in self._images:
+            boxes = by_key.get(ref.name) or by_key.get(Path(ref.name).name)
+            if boxes:
+                matched[ref.name] = boxes
+        return matched
+
+    def _query(self, entry: Any) -> tuple[QueryRef, Relevance]:
+        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("image"), str):
+            raise InstsearchError(f"{self.path}: every query needs an id and an image: {str(entry)[:80]}")
+        id = str(entry["id"])
+        box = entry.get("box")
+        if box is not None:
+            try:
+                x, y, w, h = (float(v) for v in box)
+            except (TypeError, ValueError) as error:
+                raise InstsearchError(f"{self.path}: query '{id}': box is [x, y, w, h], not {box}") from error
+            if not (w > 0 and h > 0):
+                raise InstsearchError(f"{self.path}: query '{id}': box {box} has no area")
+            box = (x, y, x + w, y + h)
+        names = {ref.name for ref in self._images}
+        sets = {
+            key: frozenset(self._strings(entry, key, f"query '{id}': "))
+            for key in ("positives", "junk", "exclude")
+        }
+        stray = sorted(sets["positives"] - names)
+        if stray:
+            raise InstsearchError(f"{self.path}: query '{id}': positive '{stray[0]}' is not among the images")
+        if not sets["positives"] - sets["exclude"] - sets["junk"]:
+            raise InstsearchError(f"{self.path}: query '{id}' has no positives: nothing can be measured")
+        ref = QueryRef(id, self.root / entry["image"], box)
+        return ref, Relevance(sets["positives"], frozenset(), sets["junk"], sets["exclude"])
+
+    def _list(self, table: Any, key: str, where: str = "") -> list[Any]:
+        value = table.get(key, [])
+        if not isinstance(value, list):
+            raise InstsearchError(f"{self.path}: {where}{key} is a list, not {str(value)[:40]}")
+        return value
+
+    def _strings(self, table: Any, key: str, where: str = "") -> list[str]:
+        values = self._list(table, key, where)
+        if not all(isinstance(v, str) for v in values):
+            raise InstsearchError(f"{self.path}: {where}{key} is a list of paths")
+        return values
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LIMIT:
+            raise InstsearchError(f"{path} is larger than 1 GB: not a manifest")
+        table = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InstsearchError(f"{path} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise InstsearchError(f"{path} is not a manifest: wanted an object with name, images and queries")
+    return table

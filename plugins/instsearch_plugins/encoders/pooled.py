@@ -1,0 +1,103 @@
+"""What pooling encoders share: raw vectors, L2, PCA-whitening, L2."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+
+from instsearch_cli.data import FeatureMap, Vectors
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.numeric.normalise import l2
+from instsearch_plugins.numeric.pooling import region_masks, weights_over
+from instsearch_plugins.numeric.whitening import pca_whitening, whiten
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from instsearch_cli.components import Data, Progress, State
+    from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
+
+
+class Pooled(ABC):
+    """One vector for the picture, or for each region. The whitening is learnt from whole pictures."""
+
+    local: ClassVar[None] = None
+    codes: ClassVar[str] = "vectors"
+    fit_needs: ClassVar[tuple[str, ...]] = ("features", "weights")
+    name: ClassVar[str]
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of the pooling encoders."""
+
+        dims: int = (
+            0  #: dimensions kept by the whitening; 0 keeps all; never more than images learnt from, less 1
+        )
+        fit_images: int = 10_000  #: images that the whitening is learnt from, at most
+        seed: int = 0  #: of the choice of these images
+
+        def __post_init__(self) -> None:
+            if self.dims < 0 or self.fit_images < 1:
+                raise ValueError("dims is 0 (all) or more, and fit_images at least 1")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+
+    @abstractmethod
+    def pool(self, X: Tensor, alpha: Tensor) -> Tensor:
+        """X: f32[C, h, w], alpha: f32[M, h, w], which is 0 outside the region -> f32[M, C]."""
+
+    def fit(self, data: Data, progress: Progress) -> State:
+        """Learn the whitening. Returns mean f32[C], projection f32[C, d] and images, the number learnt from.
+
+        Raises InstsearchError if the collection is empty.
+        """
+        rows = np.random.default_rng(self.config.seed).permutation(data.images)[: self.config.fit_images]
+        progress.start(f"learning the whitening of '{self.name}'", len(rows))
+        found = []
+        for inputs in data.inputs(self.fit_needs, np.sort(rows)):
+            assert inputs.features is not None
+            found.append(l2(self._pooled(inputs.features, inputs.weights, None)[0]))
+            progress.advance()
+        if not found:
+            raise InstsearchError(f"there is no image to learn the whitening of '{self.name}' from")
+        mean, projection = pca_whitening([torch.cat(found)], self.config.dims)
+        return {"mean": mean, "projection": projection, "images": len(found)}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what ``fit`` returned."""
+        self.mean, self.projection = (
+            torch.from_numpy(np.asarray(state[k])).to(self.device) for k in ("mean", "projection")
+        )
+
+    def embed(self, features: Features) -> Features:
+        """The features as they are."""
+        return features
+
+    def aggregate(
+        self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
+    ) -> Vectors:
+        """Unit vectors f32[M, d]; a region without any activation stays zero. Keypoints raise UsageError."""
+        psi, boxes = self._pooled(local, weights, regions)
+        some = (psi != 0).any(1, keepdim=True)
+        return Vectors(l2(whiten(l2(psi), self.mean, self.projection)) * some, boxes)
+
+    def _pooled(
+        self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
+    ) -> tuple[Tensor, Tensor]:
+        if not isinstance(local, FeatureMap):
+            raise UsageError(
+                f"the {self.name} encoder needs a feature map, and this extractor gives keypoints: "
+                "use the blcf encoder or another extractor"
+            )
+        masks, boxes = region_masks(local, regions)
+        alpha = masks.to(self.device, torch.float32)
+        over = weights_over(local, weights)
+        if over is not None:
+            alpha = alpha * over.to(self.device)
+        return self.pool(local.values.to(self.device), alpha), boxes

@@ -1,0 +1,174 @@
+"""The best k images of a segment, where an image may own several rows of the searched matrix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Query
+
+HEAD = 8192  # scores that the first guess of the k-th best is made from
+
+
+class Appended:
+    """An array that grows along its first axis in a file, so that ``fit`` need not hold it in memory."""
+
+    def __init__(self, path: Path, dtype: Any, *shape: int) -> None:
+        self.path, self.dtype, self.shape, self.count = path, np.dtype(dtype), shape, 0
+        self.file = path.open("wb")
+
+    def append(self, array: np.ndarray) -> None:
+        np.ascontiguousarray(array, self.dtype).reshape(-1, *self.shape).tofile(self.file)
+        self.count += len(array)
+
+    def close(self) -> np.ndarray:
+        """The whole array, memory-mapped for reading."""
+        self.file.close()
+        if self.count == 0:
+            return np.empty((0, *self.shape), self.dtype)
+        return np.memmap(self.path, self.dtype, "r", shape=(self.count, *self.shape))
+
+
+class Owners:
+    """Which image owns which rows of a segment, and where in the picture each row lies.
+
+    pointers i64[n + 1]: image i of the segment owns rows pointers[i]:pointers[i + 1]; boxes f32[R, 4];
+    ``start`` is the segment's first row in the image table.
+    """
+
+    def __init__(self, start: int, pointers: np.ndarray, boxes: np.ndarray) -> None:
+        self.start, self.pointers, self.boxes = start, pointers, boxes
+        self.images, self.rows = len(pointers) - 1, int(pointers[-1])
+        if np.any(pointers[1:] < pointers[:-1]) or pointers[0] != 0 or len(boxes) != self.rows:
+            raise InstsearchError(
+                "the search structure is damaged: run `instsearch verify`, then `instsearch index` again"
+            )
+        self.single = self.images == self.rows and bool(np.all(np.diff(pointers) == 1))
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, np.ndarray]) -> Owners:
+        """What :meth:`Gathered.state` returned, loaded again."""
+        return cls(int(state["start"][0]), np.asarray(state["images"]), np.asarray(state["boxes"]))
+
+    def image_of(self, rows: np.ndarray) -> np.ndarray:
+        """The image, counted within the segment, that owns each row."""
+        return rows if self.single else np.searchsorted(self.pointers, rows, side="right") - 1
+
+    def rows_of(self, images: np.ndarray) -> np.ndarray:
+        """All rows, ascending, of images that are ascending and counted within the segment."""
+        if self.single:
+            return images
+        first, count = self.pointers[images], self.pointers[images + 1] - self.pointers[images]
+        return np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
+
+    def removed(self, data: Data) -> np.ndarray:
+        """The rows, ascending, of the segment's images that ``data.images`` lacks."""
+        images = data.images
+        if self._seen is None or self._seen[0] is not images:
+            gone = np.ones(self.images, bool)
+            gone[_within(images - self.start, self.images)] = False
+            self._seen = (images, self.rows_of(np.flatnonzero(gone)))
+        return self._seen[1]
+
+    def hidden(self, query: Query, removed: np.ndarray) -> np.ndarray:
+        """The rows, ascending, that are not there for this query: removed or excluded."""
+        images = _within(np.array(sorted(query.exclude), np.int64) - self.start, self.images)
+        return np.union1d(removed, self.rows_of(images)) if len(images) else removed
+
+    def ranked(
+        self, rows: np.ndarray, scores: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best k images of some scored rows: (rows of the image table, scores, boxes), ties by row.
+
+        An image takes the score and the box of its best row.
+        """
+        order = np.lexsort((rows, -scores))
+        rows, scores = rows[order], scores[order]
+        images = self.image_of(rows)
+        best = np.sort(np.unique(images, return_index=True)[1])[:k]
+        return images[best] + self.start, scores[best], self.boxes[rows[best]]
+
+
+class Best:
+    """The rows that may belong to the best k images, out of a stream of scores in row order.
+
+    Kept are the rows whose score is at least that of the k-th best image so far, less ``slack``.
+    Scores that are not above ``floor`` are no hits.
+    """
+
+    def __init__(self, k: int, owners: Owners, floor: float = -np.inf, slack: float = 0.0) -> None:
+        self.k, self.owners, self.slack = k, owners, slack
+        self.bound = floor
+        self.rows, self.scores = np.empty(0, np.int64), np.empty(0, np.float32)
+
+    def add(self, first: int, scores: np.ndarray) -> None:
+        """Take the scores f32[n] of rows first:first + n, which come after all rows taken so far."""
+        bound = self.bound if len(self.rows) else max(self.bound, self._guess(first, scores))
+        found = np.flatnonzero(scores > bound)
+        if not len(found):
+            return
+        self.rows = np.concatenate([self.rows, found + first])
+        self.scores = np.concatenate([self.scores, scores[found]])
+        bests = self.scores
+        if not self.owners.single:
+            images = self.owners.image_of(self.rows)
+            bests = np.maximum.reduceat(bests, np.flatnonzero(np.diff(images, prepend=-1)))
+        if len(bests) >= self.k:
+            kth = np.partition(bests, -self.k)[-self.k]
+            self.bound = max(self.bound, float(kth) - self.slack)
+            kept = self.scores >= kth - self.slack
+            self.rows, self.scores = self.rows[kept], self.scores[kept]
+
+    def _guess(self, first: int, scores: np.ndarray) -> float:
+        """A bound that at least k images are above, from the head of the scores; -inf if there are not."""
+        share = -(-self.owners.rows // max(self.owners.images, 1))
+        wanted = 2 * self.k * share
+        head = scores[: max(HEAD, 4 * wanted)]
+        if len(head) <= wanted:
+            return -np.inf
+        value = np.partition(head, -wanted)[-wanted]
+        images = self.owners.image_of(np.flatnonzero(head >= value) + first)
+        if np.count_nonzero(np.diff(images, prepend=-1)) < self.k:
+            return -np.inf
+        return float(np.nextafter(value, np.float32(-np.inf))) - self.slack
+
+
+class Gathered:
+    """Collects the owners of a segment's rows while ``fit`` streams the codes."""
+
+    def __init__(self, data: Data, scratch: Path) -> None:
+        self.start = self.next = data.span.start
+        self.stop = data.span.stop
+        self.counts: list[np.ndarray] = []
+        self.boxes = Appended(scratch / "boxes", np.float32, 4)
+
+    def add(self, block: Mapping[str, Any], pointers: np.ndarray) -> None:
+        """Take a block of codes whose image i owns rows pointers[i]:pointers[i + 1] of the block."""
+        self._expect(int(block["start"]))
+        self.next = int(block["stop"])
+        self.counts.append(np.diff(pointers).astype(np.int64))
+        self.boxes.append(block["boxes"])
+
+    def state(self) -> dict[str, np.ndarray]:
+        self._expect(self.stop)
+        pointers = np.concatenate([np.zeros(1, np.int64), *self.counts]).cumsum()
+        return {"start": np.array([self.start]), "images": pointers, "boxes": self.boxes.close()}
+
+    def _expect(self, row: int) -> None:
+        if row != self.next:
+            raise InstsearchError(
+                f"the codes of image rows {self.next} to {row - 1} are missing: run `instsearch index` again"
+            )
+
+
+def _within(images: np.ndarray, n: int) -> np.ndarray:
+    return images[(images >= 0) & (images < n)]

@@ -1,0 +1,30 @@
+"""Small sums of sparse codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+    from instsearch_cli.data import SparseVectors
+
+Row = tuple["Tensor", "Tensor"]
+
+
+def row_of(codes: SparseVectors, row: int) -> Row:
+    """One row as (words i64[nnz], values f32[nnz])."""
+    at = slice(int(codes.indptr[row]), int(codes.indptr[row + 1]))
+    return codes.indices[at], codes.data[at]
+
+
+def added(rows: Iterable[Row]) -> Row:
+    """sum_r x_r of sparse rows: (words i64[n] ascending, values f32[n])."""
+    words, values = zip(*rows, strict=True)
+    distinct, place = torch.unique(torch.cat(words), return_inverse=True)
+    total = torch.zeros(len(distinct), dtype=torch.float32)
+    return distinct, total.index_add_(0, place, torch.cat(values).to(torch.float32))

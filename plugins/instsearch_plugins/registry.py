@@ -1,0 +1,149 @@
+"""What this package offers. Strings only: nothing heavy is imported until a component is used."""
+
+from __future__ import annotations
+
+from instsearch_cli import (
+    DatasetSpec,
+    EncoderSpec,
+    ExtractorSpec,
+    RerankerSpec,
+    SearcherSpec,
+    WeighterSpec,
+    hookimpl,
+)
+
+HERE = "instsearch_plugins"
+BLCF = "Mohedano et al., Saliency weighted convolutional features for instance search, 2018"
+
+
+@hookimpl
+def instsearch_extractors() -> list[ExtractorSpec]:
+    """SIFT and the torchvision networks."""
+    networks = [
+        (
+            "vgg16",
+            "VGG16",
+            "VGG-16, conv5_1 after ReLU: 512 channels, stride 16",
+            "Simonyan & Zisserman, 2015",
+        ),
+        ("resnet50", "ResNet50", "ResNet-50, layer4: 2048 channels, stride 32", "He et al., 2016"),
+        ("resnet101", "ResNet101", "ResNet-101, layer4: 2048 channels, stride 32", "He et al., 2016"),
+        (
+            "densenet161",
+            "DenseNet161",
+            "DenseNet-161, ReLU of norm5: 2208 channels, stride 32",
+            "Huang et al., 2017",
+        ),
+        (
+            "squeezenet1_0",
+            "SqueezeNet10",
+            "SqueezeNet 1.0, last fire module: 512 channels, stride 16; small and fast",
+            "Iandola et al., 2016",
+        ),
+    ]
+    return [
+        ExtractorSpec(
+            "sift",
+            f"{HERE}.extractors.sift:Sift",
+            "RootSIFT keypoints; needs no weights",
+            "Lowe, 2004; Arandjelovic & Zisserman, 2012",
+        ),
+        *(
+            ExtractorSpec(name, f"{HERE}.extractors.networks:{cls}", summary, reference)
+            for name, cls, summary, reference in networks
+        ),
+    ]
+
+
+@hookimpl
+def instsearch_weighters() -> list[WeighterSpec]:
+    """Weights that need no training."""
+    return [
+        WeighterSpec("none", f"{HERE}.weighters.none:NoWeighting", "every local feature counts 1", BLCF),
+        WeighterSpec("gaussian", f"{HERE}.weighters.gaussian:Gaussian", "centre prior", BLCF),
+        WeighterSpec(
+            "l2norm", f"{HERE}.weighters.l2norm:L2Norm", "norm of the local feature", BLCF, ("features",)
+        ),
+    ]
+
+
+@hookimpl
+def instsearch_encoders() -> list[EncoderSpec]:
+    """Bags of local features, and pooling."""
+    return [
+        EncoderSpec(
+            "blcf",
+            f"{HERE}.encoders.blcf:BLCF",
+            "bag of local (convolutional) features: assignment map, weighted histogram",
+            BLCF,
+            ("features", "weights", "regions"),
+        ),
+        EncoderSpec(
+            "sum",
+            f"{HERE}.encoders.sum_pooling:SumPooling",
+            "weighted sum pooling, PCA-whitened",
+            "Babenko & Lempitsky, 2015",
+            ("features", "weights", "regions"),
+        ),
+        EncoderSpec(
+            "mac",
+            f"{HERE}.encoders.mac:MAC",
+            "maximum activations of convolutions, PCA-whitened",
+            "Tolias et al., 2016",
+            ("features", "weights", "regions"),
+        ),
+    ]
+
+
+@hookimpl
+def instsearch_searchers() -> list[SearcherSpec]:
+    """Exact and approximate search."""
+    return [
+        SearcherSpec(
+            "inverted",
+            f"{HERE}.searchers.inverted:Inverted",
+            "exact, over a memory-mapped inverted file of sparse codes",
+            "Sivic & Zisserman, 2003",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "faiss",
+            f"{HERE}.searchers.faiss_index:Faiss",
+            "dense codes; exact, or any faiss index_factory string",
+            "Johnson et al., 2019",
+            ("codes",),
+        ),
+    ]
+
+
+@hookimpl
+def instsearch_rerankers() -> list[RerankerSpec]:
+    """Query expansion and geometric verification."""
+    return [
+        RerankerSpec(
+            "aqe",
+            f"{HERE}.rerankers.aqe:AverageQueryExpansion",
+            "average query expansion: search again with the query plus its top hits",
+            "Chum et al., 2007",
+            ("codes",),
+        ),
+        RerankerSpec(
+            "geometric",
+            f"{HERE}.rerankers.geometric:Geometric",
+            "ratio test and a similarity model on keypoints; gives every verified hit its box",
+            "Lowe, 2004; Philbin et al., 2007",
+            ("features",),
+        ),
+    ]
+
+
+@hookimpl
+def instsearch_datasets() -> list[DatasetSpec]:
+    """Ground truth of one's own."""
+    return [
+        DatasetSpec(
+            "manifest",
+            f"{HERE}.datasets.manifest:Manifest",
+            "a JSON file naming images, queries, boxes and positives",
+        )
+    ]

@@ -1,0 +1,92 @@
+"""Average query expansion (Chum et al., "Total Recall", ICCV 2007)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from instsearch_cli.data import Codes, Query, SparseVectors, Vectors
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric.sparse import added, row_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Hits
+
+
+def expanded(query: Codes, hits: Sequence[tuple[Codes, int]]) -> Codes:
+    """q' = L2(q + sum_j x_j): the query's codes with one row, given by its number, of each hit's codes added.
+
+    A query with several rows has the sum added to each of them. A sum of zero stays zero.
+    """
+    if isinstance(query, Vectors):
+        total = query.vectors.clone()
+        for codes, row in hits:
+            if not isinstance(codes, Vectors):
+                raise InstsearchError("dense and sparse codes do not add up: the index is not of one pipeline")
+            total += codes.vectors[row]
+        return Vectors(F.normalize(total, dim=1), query.boxes)
+    rows = []
+    for codes, row in hits:
+        if not isinstance(codes, SparseVectors):
+            raise InstsearchError("dense and sparse codes do not add up: the index is not of one pipeline")
+        rows.append(row_of(codes, row))
+    sums = [added([row_of(query, i), *rows]) for i in range(len(query.indptr) - 1)]
+    return SparseVectors(
+        indices=torch.cat([words for words, _ in sums]) if sums else query.indices,
+        data=torch.cat([F.normalize(values, dim=0) for _, values in sums]) if sums else query.data,
+        indptr=torch.tensor([0, *(len(words) for words, _ in sums)]).cumsum(0),
+        dim=query.dim,
+        boxes=query.boxes,
+    )
+
+
+def matched(codes: Codes, box: np.ndarray) -> int | None:
+    """The row of an image's codes that a hit's box belongs to; the first where none does, None without rows."""
+    if not len(codes.boxes):
+        return None
+    same = torch.isclose(codes.boxes, torch.from_numpy(box), atol=1e-3).all(dim=1)
+    return int(same.to(torch.uint8).argmax())
+
+
+class AverageQueryExpansion:
+    """Searches again with the mean of the query and its best hits."""
+
+    @dataclass(frozen=True)
+    class Config:
+        depth: int = 10  #: how many of the best hits are added to the query
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+
+    def rerank(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes], int], Hits],
+    ) -> Hits:
+        """The hits of the expanded queries; where a query has fewer hits than ``depth``, those there are."""
+        codes = [self._expanded(query, hits, i, data) for i, query in enumerate(queries)]
+        return search(codes, hits.images.shape[1])
+
+    def _expanded(self, query: Query, hits: Hits, i: int, data: Data) -> Codes:
+        top = []
+        for rank in range(hits.valid(i)):
+            row = int(hits.images[i, rank])
+            if len(top) == self.config.depth:
+                break
+            if row in query.exclude:
+                continue
+            codes = data.read("codes", row)
+            place = matched(codes, hits.boxes[i, rank])
+            if place is not None:
+                top.append((codes, place))
+        return expanded(query.codes, top)

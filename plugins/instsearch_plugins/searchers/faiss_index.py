@@ -1,0 +1,225 @@
+"""Search of dense codes: exact over memory-mapped vectors, or any index that faiss can build (Douze et al. 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from instsearch_cli.components import option
+from instsearch_cli.data import Hits, Vectors
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.numeric.ranking import Appended, Best, Gathered, Owners
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from instsearch_cli.components import Data, Progress, State
+    from instsearch_cli.data import Query
+
+ROWS = 1 << 14  # vectors scored, or added to an index, at once
+TRAIN = 1 << 18  # vectors to train on, unless the centroids ask for more
+POINTS = 39  # vectors that faiss wants for each centroid that it trains
+QUERIES = 256  # queries scored at once
+ROUNDING = 1e-5  # what a product of unit vectors may be off by
+
+
+class Faiss:
+    """score(i) = max over the rows r of image i, and over the rows q of the query, of <q, x_r>.
+
+    ``Flat`` is exact and holds nothing in memory. Any other factory is trained on the segment and loaded as a
+    whole; its scores are those of faiss, so approximate where it quantises. A segment with fewer than 39
+    vectors for each centroid that the factory trains is kept exact.
+    """
+
+    accepts: ClassVar[tuple[str, ...]] = ("vectors",)
+
+    @dataclass(frozen=True)
+    class Config:
+        factory: str = option("Flat", touches="search")  #: faiss index factory: "Flat", "IVF1024,Flat", "HNSW32"
+        search: str = option("", touches="query")  #: faiss search parameters: "nprobe=16", "efSearch=64"
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+
+    def fit(self, data: Data, progress: Progress) -> State:
+        """Gather the segment's vectors; train and fill the index where there is one.
+
+        Returns vectors f32[R, D], or index u8[...] as faiss writes it, and the owners of the rows.
+        """
+        scratch = data.scratch()
+        gathered = Gathered(data, scratch)
+        vectors: Appended | None = None
+        progress.start("gathering codes", len(data.span))
+        for block in data.blocks("codes"):
+            values, pointers = np.asarray(block["vectors"]), np.asarray(block["indptr"])
+            vectors = vectors or Appended(scratch / "vectors", np.float32, values.shape[1])
+            gathered.add(block, pointers)
+            vectors.append(values)
+            progress.advance(len(pointers) - 1)
+        state = gathered.state()
+        rows = vectors.close() if vectors else np.empty((0, 0), np.float32)
+        index = None if self.config.factory.strip() == "Flat" else self._build(rows, progress)
+        return state | ({"vectors": rows} if index is None else {"index": index})
+
+    def _build(self, rows: np.ndarray, progress: Progress) -> np.ndarray | None:
+        """The trained and filled index as faiss writes it: u8[...]; None where the vectors are too few."""
+        import faiss
+
+        try:
+            index = faiss.index_factory(max(rows.shape[1], 1), self.config.factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            raise UsageError(
+                f"faiss cannot build the index '{self.config.factory}' for vectors of {rows.shape[1]} values; "
+                "searcher.factory is, for example, Flat, IVF1024,Flat, HNSW32 or OPQ16_64,IVF1024,PQ16"
+            ) from error
+        centroids = _centroids(index)
+        if len(rows) == 0 or len(rows) < POINTS * centroids:
+            return None
+        progress.start("training the index")
+        step = max(1, len(rows) // max(TRAIN, POINTS * centroids))
+        try:
+            index.train(np.ascontiguousarray(rows[::step]))
+            progress.start("filling the index", len(rows), "vectors")
+            for first in range(0, len(rows), ROWS):
+                index.add(np.ascontiguousarray(rows[first : first + ROWS]))
+                progress.advance(min(ROWS, len(rows) - first))
+        except RuntimeError as error:
+            raise UsageError(
+                f"faiss cannot train '{self.config.factory}' on {len(rows)} vectors: {_said(error)}"
+            ) from error
+        return np.asarray(faiss.serialize_index(index))
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.owners = Owners.of_state(state)
+        self.index = None
+        if "index" not in state:
+            self.vectors = np.asarray(state["vectors"])
+            return
+        import faiss
+
+        self.index = faiss.deserialize_index(np.asarray(state["index"]))
+        try:
+            if self.config.search:
+                faiss.ParameterSpace().set_index_parameters(self.index, self.config.search)
+        except RuntimeError as error:
+            raise UsageError(
+                f"faiss does not take searcher.search='{self.config.search}' for '{self.config.factory}'; "
+                "it is, for example, nprobe=16 or efSearch=64"
+            ) from error
+
+    def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
+        width = self.vectors.shape[1] if self.index is None else self.index.d
+        for query in queries:
+            if not isinstance(query.codes, Vectors):
+                raise InstsearchError("the faiss searcher takes vectors; use the inverted searcher")
+            if self.owners.rows and query.codes.vectors.shape[1] != width:
+                raise InstsearchError(
+                    f"the query has {query.codes.vectors.shape[1]} values and the index {width}: "
+                    "they come from different pipelines"
+                )
+        if not self.owners.rows:
+            return Hits.stack([(np.empty(0, np.int64), np.empty(0, np.float32), None)] * len(queries), k)
+        removed = self.owners.removed(data)
+        hidden = [self.owners.hidden(query, removed) for query in queries]
+        vectors = [np.ascontiguousarray(query.codes.vectors.numpy(), np.float32) for query in queries]
+        if self.index is not None:
+            ranked = [self._approximate(q, gone, k) for q, gone in zip(vectors, hidden, strict=True)]
+        else:
+            ranked = []
+            for first in range(0, len(queries), QUERIES):
+                part = slice(first, first + QUERIES)
+                ranked += self._exact(vectors[part], hidden[part], k)
+        return Hits.stack(ranked, k)
+
+    def _exact(self, queries: list[np.ndarray], hidden: list[np.ndarray], k: int) -> list[Any]:
+        """A matrix product finds the rows that may count; they are then scored one by one, so that equal
+        vectors have equal scores wherever they lie."""
+        stacked = np.concatenate(queries)
+        lengths = [float(np.linalg.norm(q, axis=1).max(initial=0)) for q in queries]
+        best = [Best(k, self.owners, slack=ROUNDING * length) for length in lengths]
+        parts = np.cumsum([len(q) for q in queries])[:-1]
+        for first in range(0, len(self.vectors), ROWS):
+            block = self.vectors[first : first + ROWS]
+            products = np.split(stacked @ block.T, parts)
+            for kept, product, gone in zip(best, products, hidden, strict=True):
+                scores = product.max(axis=0, initial=-np.inf)
+                near = slice(*np.searchsorted(gone, (first, first + len(block))))
+                scores[gone[near] - first] = -np.inf
+                kept.add(first, scores)
+        found = [(kept.rows, self._dot(kept.rows, q)) for kept, q in zip(best, queries, strict=True)]
+        return [self.owners.ranked(rows, scores, k) for rows, scores in found]
+
+    def _dot(self, rows: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """f32[n]: the best product of each row with the query's vectors q f32[M, D]."""
+        scores = np.full(len(rows), -np.inf, np.float32)
+        for first in range(0, len(rows), ROWS):
+            part = slice(first, first + ROWS)
+            x = self.vectors[rows[part]].astype(np.float64)
+            for row in q:
+                scores[part] = np.maximum(scores[part], np.sum(x * row, axis=1))
+        return scores
+
+    def _approximate(self, q: np.ndarray, hidden: np.ndarray, k: int) -> Any:
+        """Ask for twice as many rows until k images come back or the index has no more."""
+        shown = np.ones(self.owners.rows, bool)
+        shown[hidden] = False
+        wanted, before = min(k, self.owners.rows), -1
+        while True:
+            scores, rows = self._ask(q, wanted, shown if len(hidden) else None)
+            good = (rows >= 0) & shown[rows]
+            found, inverse = np.unique(rows[good], return_inverse=True)
+            best = np.full(len(found), -np.inf, np.float32)
+            np.maximum.at(best, inverse, scores[good])
+            ranked = self.owners.ranked(found, best, k)
+            images = len(ranked[0])
+            spent = images == before and bool(np.any(rows < 0))
+            if images >= k or wanted >= self.owners.rows or spent:
+                return ranked
+            wanted, before = min(2 * wanted, self.owners.rows), images
+
+    def _ask(self, q: np.ndarray, k: int, shown: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        if shown is not None:
+            selector = faiss.IDSelectorBitmap(np.packbits(shown, bitorder="little"))
+            try:
+                scores, rows = self.index.search(q, k, params=_selecting(self.index, selector))
+                return scores.ravel(), rows.ravel()
+            except RuntimeError:
+                pass  # an index that cannot select: the rows are left out of what it returns
+        scores, rows = self.index.search(q, k)
+        return scores.ravel(), rows.ravel()
+
+
+def _centroids(index: Any) -> int:
+    """The most centroids that an index trains at once."""
+    import faiss
+
+    index = faiss.downcast_index(index)
+    inner = [getattr(index, name) for name in ("index", "base_index") if hasattr(index, name)]
+    quantiser = getattr(index, "pq", None)
+    own = max(getattr(index, "nlist", 0), getattr(quantiser, "ksub", 0))
+    return max([own, *map(_centroids, inner)])
+
+
+def _selecting(index: Any, selector: Any) -> Any:
+    """The search parameters that an index has, with a selector of rows added."""
+    import faiss
+
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_selecting(index.index, selector))
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)
+
+
+def _said(error: RuntimeError) -> str:
+    """The last line of what faiss says, without the place in its source."""
+    return str(error).strip().splitlines()[-1].rsplit(": ", 1)[-1]

@@ -1,0 +1,54 @@
+"""The L2 norm of the local features as their weight (Mohedano et al. 2018, table 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from instsearch_cli.data import FeatureMap, WeightMap
+from instsearch_cli.errors import UsageError
+from instsearch_plugins.numeric.normalise import stretched, unit_peak
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from instsearch_cli.data import Inputs
+
+
+def feature_norm(X: Tensor, stretch: bool = False) -> Tensor:
+    """Norm of each local feature over the largest: strong activations count, background fades.
+
+    alpha_ij = ||x_ij|| / max ||x||,  or with ``stretch``  (||x_ij|| - min ||x||) / (max ||x|| - min ||x||)
+
+    where X: f32[D, h, w] holds the features as the network gives them, before any normalisation.
+    Returns f32[h, w]; a map without contrast to show (all zero; all equal, if stretched) gives ones.
+    """
+    norm = X.norm(dim=0)
+    return stretched(norm) if stretch else unit_peak(norm)
+
+
+class L2Norm:
+    """Weights from the feature map itself."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of ``l2norm``."""
+
+        stretch: bool = False  #: also subtract the smallest norm, so that weights fill [0, 1]
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+
+    def weigh(self, inputs: Inputs) -> WeightMap:
+        """Weights f32[1, h, w] on the feature map's grid; keypoints raise UsageError."""
+        features = inputs.features
+        if not isinstance(features, FeatureMap):
+            raise UsageError(
+                "the l2norm weighting needs a feature map, and this extractor gives keypoints: "
+                "use another weighting (none, gaussian) or another extractor"
+            )
+        return WeightMap(
+            feature_norm(features.values.to(self.device), self.config.stretch)[None], features.grid
+        )

@@ -1,0 +1,116 @@
+"""Ranking and localisation measures against the definitions, by hand and by slow loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instsearch_cli.metrics import average_precision, localisation, precision_at, recall_at, relevance
+
+
+def at(ranks: set[int], n: int) -> list[bool]:
+    return [i in ranks for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "positives", "plain", "trapezoid"),
+    [
+        ({0, 2, 5}, 4, (1 + 2 / 3 + 3 / 6) / 4, 0.508333),
+        ({1}, 1, 0.5, 0.25),
+        ({0, 1, 2}, 3, 1.0, 1.0),
+        (set(), 2, 0.0, 0.0),
+        ({0}, 2, 0.5, 0.5),
+    ],
+)
+def test_average_precision_by_hand(ranks: set[int], positives: int, plain: float, trapezoid: float) -> None:
+    assert average_precision(at(ranks, 10), positives) == pytest.approx(plain, abs=1e-6)
+    assert average_precision(at(ranks, 10), positives, "trapezoid") == pytest.approx(trapezoid, abs=1e-6)
+
+
+def test_average_precision_of_a_cut_ranking_counts_all_positives() -> None:
+    relevant = [True, False, True, True, False, False, True]
+    assert average_precision(relevant[:4], 5) == pytest.approx(0.483333, abs=1e-6)
+    assert average_precision(relevant, 5) == pytest.approx(0.597619, abs=1e-6)
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(0, 5))
+def test_average_precision_is_the_mean_of_precisions(relevant: list[bool], missing: int) -> None:
+    positives = sum(relevant) + missing
+    if positives == 0:
+        with pytest.raises(ValueError, match="positives"):
+            average_precision(relevant, positives)
+        return
+    plain = sum(sum(relevant[: i + 1]) / (i + 1) for i, good in enumerate(relevant) if good) / positives
+    assert average_precision(relevant, positives) == pytest.approx(plain)
+
+    # compute_ap.cpp of the Oxford buildings: area under the precision-recall curve, by trapezoids
+    area, old_recall, old_precision, found = 0.0, 0.0, 1.0, 0
+    for i, good in enumerate(relevant):
+        found += good
+        recall, precision = found / positives, found / (i + 1)
+        area += (recall - old_recall) * (old_precision + precision) / 2
+        old_recall, old_precision = recall, precision
+    assert average_precision(relevant, positives, "trapezoid") == pytest.approx(area)
+
+
+def test_average_precision_refuses_what_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="2 relevant hits of 1 positives"):
+        average_precision([True, True], 1)
+    with pytest.raises(ValueError, match="'voc'"):
+        average_precision([True], 1, "voc")
+
+
+def test_junk_is_taken_out_before_ranks_are_counted() -> None:
+    ranked = ["junk", "a", "x", "both", "b"]
+    relevant = relevance(ranked, {"a", "b", "both"}, {"junk", "both"})
+    assert relevant.tolist() == [True, False, True]
+    assert average_precision(relevant, 2) == pytest.approx((1 + 2 / 3) / 2)
+
+
+@given(st.lists(st.integers(0, 9), unique=True), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
+def test_relevance_is_that_of_the_ranking_without_junk(
+    ranked: list[int], positives: set[int], junk: set[int]
+) -> None:
+    kept = [hit for hit in ranked if hit not in junk]
+    assert relevance(ranked, positives, junk).tolist() == [hit in positives for hit in kept]
+
+
+def test_precision_and_recall_at_k() -> None:
+    relevant = [True, False, True]
+    assert precision_at(relevant, 2) == 0.5
+    assert precision_at(relevant, 10) == pytest.approx(0.2)
+    assert recall_at(relevant, 1, 4) == 0.25
+    assert recall_at(relevant, 10, 4) == 0.5
+
+
+NONE = [math.nan] * 4
+
+
+def test_localisation_takes_the_best_annotated_box() -> None:
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], NONE]
+    annotated = [[[50, 50, 60, 60], [0, 0, 10, 8]], [[5, 0, 15, 10]], [], [[0, 0, 1, 1]]]
+    got = localisation(boxes, annotated)
+    assert (got["n_hits"], got["n_with_box"], got["n_annotated"], got["n_localised"]) == (4, 3, 3, 1)
+    assert got["share"] == pytest.approx(1 / 3)
+    assert got["mean_iou"] == pytest.approx((0.8 + 1 / 3 + 0) / 3)
+    boxed = localisation(boxes, annotated, count_missing=False)
+    assert boxed["share"] == pytest.approx(1 / 2)
+    assert boxed["mean_iou"] == pytest.approx((0.8 + 1 / 3) / 2)
+
+
+def test_an_overlap_of_exactly_the_threshold_is_not_enough() -> None:
+    assert localisation([[0, 0, 10, 10]], [[[0, 0, 10, 5]]])["n_localised"] == 0
+    assert localisation([[0, 0, 10, 10]], [[[0, 0, 10, 5]]], threshold=0.4)["n_localised"] == 1
+
+
+def test_localisation_of_nothing() -> None:
+    got = localisation(np.empty((0, 4)), [])
+    assert got["n_hits"] == 0
+    assert math.isnan(got["share"])
+    assert math.isnan(got["mean_iou"])
+    with pytest.raises(ValueError, match="1 hits but annotations of 0"):
+        localisation([[0, 0, 1, 1]], [])

@@ -1,0 +1,86 @@
+"""Options: types, unknown names, and which layers an option touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from instsearch_cli.components import option
+from instsearch_cli.errors import UsageError
+from instsearch_cli.options import config_for, documented, make_config
+
+
+class Component:
+    @dataclass(frozen=True)
+    class Config:
+        words: int = 100  #: size of the vocabulary
+        #: share of the shorter side,
+        #: of the map
+        sigma: float = 0.5
+        whiten: bool = True
+        form: Literal["a", "b"] = "a"
+        classes: tuple[int, ...] = ()
+        path: str | None = None
+        sqrt: bool = option(False, touches="codes")
+        zoom: int = option(2, touches="query")
+
+
+def test_text_becomes_the_annotated_type() -> None:
+    config = make_config(
+        Component,
+        {
+            "words": "25",
+            "sigma": "1e-1",
+            "whiten": "no",
+            "form": "b",
+            "classes": "1,2",
+            "sqrt": "true",
+            "path": "x",
+        },
+        "encoder",
+    )
+    assert config == Component.Config(25, 0.1, False, "b", (1, 2), "x", True)
+    assert make_config(Component, {"path": "none"}, "encoder").path is None
+
+
+def test_typed_values_from_toml_are_taken() -> None:
+    assert make_config(Component, {"sigma": 2, "classes": [3]}, "encoder") == Component.Config(
+        sigma=2.0, classes=(3,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"wrods": 3}, "Did you mean 'words'"),
+        ({"words": "many"}, "whole number"),
+        ({"words": 2.5}, "whole number"),
+        ({"words": True}, "whole number"),
+        ({"sigma": "wide"}, "a number"),
+        ({"whiten": "perhaps"}, "true or false"),
+        ({"form": "c"}, "one of a, b"),
+    ],
+)
+def test_wrong_values_say_what_was_expected(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_config(Component, values, "encoder")
+
+
+def test_an_option_counts_from_the_layer_that_it_touches() -> None:
+    config = Component.Config()
+    assert "sqrt" not in config_for(config, "model")
+    assert "sqrt" not in config_for(config, "local")
+    assert "sqrt" in config_for(config, "codes")
+    assert "zoom" not in config_for(config, "codes")
+    assert config_for(config, "model")["words"] == 100
+    with pytest.raises(ValueError, match="touches"):
+        option(1, touches="nowhere")
+
+
+def test_options_are_documented_by_their_comments() -> None:
+    texts = {d.name: d.text for d in documented(Component)}
+    assert texts["words"] == "size of the vocabulary"
+    assert texts["sigma"] == "share of the shorter side, of the map"
+    assert texts["whiten"] == ""

@@ -1,0 +1,95 @@
+"""Pipelines: TOML there and back, --set, choosing stages."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instsearch_cli.errors import UsageError
+from instsearch_cli.pipeline import Pipeline, Stage, load_preset, presets
+from instsearch_cli.plugins import load_registry
+
+PIPELINE = Pipeline(
+    "p",
+    Stage("sift", {"max_size": 500}),
+    weighting=Stage("none"),
+    encoder=Stage("blcf", {"words": 10}),
+    rerank=(Stage("aqe", {"depth": 5}), Stage("geometric")),
+    keep_features=True,
+    generation=2,
+)
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+values = st.one_of(
+    st.booleans(), st.integers(-(2**40), 2**40), st.floats(allow_nan=False), st.text(max_size=10)
+)
+stages = st.builds(Stage, names, st.dictionaries(names.filter(lambda n: n != "name"), values, max_size=3))
+
+
+@given(st.builds(Pipeline, names, stages, st.none() | stages, st.none() | stages, st.none() | stages))
+def test_toml_round_trip(pipeline: Pipeline) -> None:
+    assert Pipeline.from_toml(pipeline.to_toml(), "here") == pipeline
+
+
+def test_toml_round_trip_with_rerankers() -> None:
+    assert Pipeline.from_toml(PIPELINE.to_toml(), "here") == PIPELINE
+
+
+def test_set_reaches_stages_and_rerankers() -> None:
+    changed = PIPELINE.with_options(["encoder.words=7", "rerank.aqe.depth=3", "extractor.max-size=9"])
+    assert changed.encoder == Stage("blcf", {"words": "7"})
+    assert changed.rerank[0] == Stage("aqe", {"depth": "3"})
+    assert changed.extractor.options == {"max_size": "9"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("encoder", "stage.option=value"),
+        ("encoder.words", "stage.option=value"),
+        ("encodr.words=3", "Did you mean 'encoder'"),
+        ("detector.scales=3", "no detector"),
+        ("rerank.aqu.depth=3", "Did you mean 'aqe'"),
+        ("rerank.depth=3", "rerank.NAME.OPTION"),
+    ],
+)
+def test_wrong_assignments_are_usage_errors(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        PIPELINE.with_options([assignment])
+
+
+def test_choosing_the_same_component_keeps_its_options() -> None:
+    assert PIPELINE.with_stage("encoder", "blcf") is PIPELINE
+    assert PIPELINE.with_stage("encoder", "sum").encoder == Stage("sum")
+    assert PIPELINE.with_rerank(["geometric"]).rerank == (Stage("geometric"),)
+    assert PIPELINE.with_rerank(["none"]).rerank == ()
+    assert PIPELINE.with_rerank(None) is PIPELINE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = [", "not TOML"),
+        ("name = 'a'", "no extractor"),
+        ("[extractor]\nkeypoints = 3", "needs a name"),
+        ("[extractor]\nname = 'sift'\n[encodr]\nname = 'blcf'", "Did you mean 'encoder'"),
+        ("rerank = 'aqe'\n[extractor]\nname = 'sift'", "list of tables"),
+    ],
+)
+def test_wrong_files_say_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Pipeline.from_toml(text, "here")
+
+
+def test_every_preset_builds() -> None:
+    import torch
+
+    from instsearch_cli.assembly import Assembly
+
+    known = load_registry()
+    for name in presets(known):
+        assembly = Assembly(load_preset(name, known), known, torch.device("cpu"))
+        assert assembly.searcher is not None
+    with pytest.raises(UsageError, match="Did you mean 'sift'"):
+        load_preset("sfit", known)
