@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.errors import InstsearchError, nearest
 from instsearch_cli.pipeline import Pipeline
@@ -21,6 +21,7 @@ class Record:
 
     pipeline: Pipeline
     layers: tuple[str, ...]
+    facts: dict[str, Any]  #: what the extractor depended on beside its options: sha256 of weights
 
     @property
     def searchable(self) -> bool:
@@ -42,7 +43,8 @@ def record(index: Index, assembly: Assembly) -> None:
     if assembly.searcher is not None:
         layers.append(_folder("search", assembly.searcher.offer.spec.name, assembly.fingerprint("search")))
     index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())
-    index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(sorted(set(layers)), indent=1) + "\n")
+    used = {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
+    index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
     index.write_text("pipelines/LAST", pipeline.name + "\n")
 
 
@@ -76,10 +78,12 @@ def _read(index: Index, name: str) -> Record:
     where = f"pipelines/{name}.toml"
     pipeline = Pipeline.from_toml(index.read_text(where) or "", str(index.path / where))
     try:
-        layers = json.loads(index.read_text(f"pipelines/{name}.json") or "[]")
-    except json.JSONDecodeError:
-        layers = []
-    return Record(pipeline, tuple(str(layer) for layer in layers))
+        used = json.loads(index.read_text(f"pipelines/{name}.json") or "{}")
+        return Record(pipeline, tuple(str(layer) for layer in used["layers"]), dict(used["facts"]))
+    except (json.JSONDecodeError, LookupError, TypeError, ValueError) as error:
+        raise InstsearchError(
+            f"{index.path / 'pipelines' / name}.json is damaged: run `instsearch index` with this pipeline again"
+        ) from error
 
 
 def forget(index: Index, name: str) -> None:

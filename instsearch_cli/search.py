@@ -13,6 +13,7 @@ from instsearch_cli.collection import Collection, describe
 from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, SparseVectors
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import read_image
+from instsearch_cli.records import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,14 +63,13 @@ class Engine:
 
     def _why_not(self, what: str) -> str:
         """Explain a missing layer: other weights, or a run that has not ended."""
-        facts = self.assembly.extractor.facts
-        identities = [layer.identity for layer in self.index.layers()]
-        for identity in [*identities, *(model.identity for model in self.index.models())]:
-            old = dict(identity.get("facts", {}))
-            if facts.get("weights") and old and old.get("weights") not in (None, facts["weights"]):
+        mine = self.assembly.extractor.facts.get("weights")
+        for record in recorded(self.index):
+            theirs = record.facts.get("weights")
+            if mine and theirs and mine != theirs:
                 return (
-                    f"{self.index.path} was built with network weights of sha256 {old['weights'][:12]}…, "
-                    f"these are {facts['weights'][:12]}…\nGive the right file with --weights, or index again."
+                    f"{self.index.path} was built with network weights of sha256 {theirs[:12]}…, these are "
+                    f"{mine[:12]}…\nGive the right file with --weights, or index again."
                 )
         return f"{self.index.path} has {what} for this pipeline.\nRun `instsearch index --index {self.index.path}`."
 

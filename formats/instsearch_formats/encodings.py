@@ -92,7 +92,7 @@ def _convert(field: Field, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if len(field.dtypes) == 1:
         dtype = np.dtype(field.dtypes[0])
-        if not np.can_cast(array.dtype, dtype, "same_kind") and not _fits(array, dtype):
+        if not _fits(array, dtype):
             raise FormatError(f"{field.name} is {array.dtype} where {dtype} is wanted")
         array = array.astype(dtype, copy=False)
     else:
@@ -108,8 +108,10 @@ def _convert(field: Field, value: Any) -> np.ndarray:
 
 
 def _fits(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    """Whether integers survive the conversion to an integer dtype."""
-    if array.dtype.kind not in "biu" or dtype.kind not in "iu":
+    """Whether numbers survive the conversion, but for the precision of floats."""
+    if dtype.kind == "f":
+        return array.dtype.kind in "biuf"
+    if array.dtype.kind not in "biu":
         return False
     info = np.iinfo(dtype)
     return not array.size or bool(array.min() >= info.min and array.max() <= info.max)

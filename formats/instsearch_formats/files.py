@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 def read_text(path: Path) -> str | None:
     """The text of a file; None if it is not there."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

@@ -15,7 +15,7 @@ from instsearch_formats.errors import FormatError, writing
 from instsearch_formats.files import PARTIAL, make_folder, sync_folder, version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from instsearch_formats.encodings import Encoding
@@ -84,6 +84,13 @@ class NewFile:
         with writing(path):
             self._sink = Sink(self._aside)
         try:
+            self._create(encoding, header)
+        except BaseException:
+            self.abort()
+            raise
+
+    def _create(self, encoding: Encoding, header: Mapping[str, str | int]) -> None:
+        with self.guarded():
             # 1.10's layout: readable by every HDF5 since 2016, with checksums on all metadata.
             self.h5 = h5py.File(
                 self._sink,
@@ -96,13 +103,18 @@ class NewFile:
             whole = {"encoding-type": encoding.name, "encoding-version": encoding.version} | dict(header)
             for key, value in {**whole, "created-by": version()}.items():
                 self.h5.attrs[key] = np.bytes_(value.encode("ascii")) if isinstance(value, str) else value
-            self.check()
-        except BaseException:
-            self.abort()
-            raise
 
-    def check(self) -> None:
-        """Raise what went wrong while HDF5 was writing."""
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Around calls of HDF5: raise what went wrong below it, or, failing that, what it says itself."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            self._check()
+            raise FormatError(f"cannot write {self.path}: {error}") from error
+        self._check()
+
+    def _check(self) -> None:
         error = self._sink.error
         if error is not None:
             with writing(self.path):
@@ -111,8 +123,8 @@ class NewFile:
     def commit(self) -> None:
         """Close, seal, fsync and rename the file, and fsync its folder; remove it if any of this fails."""
         try:
-            self.h5.close()
-            self.check()
+            with self.guarded():
+                self.h5.close()
             self._sink.close()
             with writing(self.path):
                 seal.put(self._aside)
@@ -133,6 +145,5 @@ class NewFile:
 
     def dataset(self, name: str, **how: Any) -> Any:
         """Create a dataset: h5py's ``create_dataset``."""
-        dataset = self.h5.create_dataset(name, **how)
-        self.check()
-        return dataset
+        with self.guarded():
+            return self.h5.create_dataset(name, **how)

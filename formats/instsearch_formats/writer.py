@@ -10,7 +10,7 @@ import hdf5plugin
 import numpy as np
 
 from instsearch_formats.encodings import ENCODINGS, Encoding
-from instsearch_formats.errors import FormatError, reading
+from instsearch_formats.errors import FormatError
 from instsearch_formats.sink import NewFile
 
 if TYPE_CHECKING:
@@ -177,10 +177,9 @@ class _Column:
                 **self._filters,
             )
         start = len(self._dataset)
-        with reading(self._file.path):
+        with self._file.guarded():
             self._dataset.resize(start + len(rows), axis=0)
             self._dataset[start:] = rows
-        self._file.check()
 
 
 def write_arrays(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from instsearch_cli.assembly import Assembly
+    from instsearch_cli.images import Discovery
     from instsearch_cli.intake import Intake
     from instsearch_cli.pipeline import Pipeline
     from instsearch_cli.plugins import Registry
@@ -176,13 +177,13 @@ def recorded_pipeline(index: Index, name: str | None) -> Pipeline:
     return record.pipeline
 
 
-def take(index: Index, images: Sequence[Path], options: dict[str, Any], progress: Quiet) -> Intake:
-    """Discover pictures and give new ones a row."""
-    from instsearch_cli.images import MAX_PIXELS, discover
+def take(index: Index, discovery: Discovery, options: dict[str, Any], progress: Quiet) -> Intake:
+    """Give new pictures a row."""
+    from instsearch_cli.images import MAX_PIXELS
     from instsearch_cli.intake import take_in
 
     limit = options.get("max_pixels") or MAX_PIXELS
-    return take_in(index, discover(list(images)), progress, options.get("strict", False), limit)
+    return take_in(index, discovery, progress, options.get("strict", False), limit)
 
 
 def check_space(index: Index, assembly: Assembly, keep_features: bool, progress: Quiet) -> None:

@@ -27,11 +27,13 @@ def command(images: tuple[Path, ...], index_path: Path, quiet: bool, as_json: bo
     every later choice of weighting or encoder costs only its own stage.
     """
     from instsearch_cli import records
+    from instsearch_cli.images import discover
     from instsearch_cli.progress import make_progress
     from instsearch_cli.runner import Runner
 
     began = time.perf_counter()
     known = common.registry()
+    discovery = discover(list(images))
     progress = make_progress(quiet)
     with common.writing(index_path, create=True) as index:
         last = records.last(index)
@@ -50,7 +52,7 @@ def command(images: tuple[Path, ...], index_path: Path, quiet: bool, as_json: bo
             )
         pipeline = replace(pipeline, keep_features=True)
         assembly = common.assemble(pipeline, known, options["device"])
-        intake = common.take(index, images, options, progress)
+        intake = common.take(index, discovery, options, progress)
         common.check_space(index, assembly, True, progress)
         made = Runner(index, assembly, progress, options["strict"]).extract()
         records.record(index, assembly)

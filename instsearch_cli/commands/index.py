@@ -44,11 +44,13 @@ def run(
     """What `index` and `add` both do."""
     from instsearch_cli import records
     from instsearch_cli.errors import InstsearchError
+    from instsearch_cli.images import discover
     from instsearch_cli.progress import make_progress
     from instsearch_cli.runner import Runner
 
     began = time.perf_counter()
     known = common.registry()
+    discovery = discover(list(images)) if images else None
     progress = make_progress(options["quiet"])
     with common.writing(index_path, create=create) as index:
         last = base(index)
@@ -61,7 +63,7 @@ def run(
             pipeline = replace(pipeline, generation=pipeline.generation + 1)
         assembly = common.assemble(pipeline, known, options["device"])
         before = len(index.images)
-        intake = common.take(index, images, options, progress) if images else None
+        intake = common.take(index, discovery, options, progress) if discovery else None
         if not index.images.alive().any():
             raise InstsearchError(
                 f"{index_path} holds no image that can be read: give folders or files to index"

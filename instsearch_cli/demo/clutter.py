@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from instsearch_cli.demo import artwork as art
-from instsearch_cli.demo.textures import draw_leaf, leaf
+from instsearch_cli.demo.textures import draw_leaf, leaves
 
 SCALE = art.SCALE
 
@@ -87,11 +87,10 @@ def sprig(rng: np.random.Generator, size: float) -> np.ndarray:
     path = np.round(stem * 16).astype(np.int32)
     for target, colour in ((canvas, (hue * 0.6).tolist()), (mask, (255, 255, 255))):
         cv2.polylines(target, [path], False, colour, max(1, d // 60), cv2.LINE_AA, 4)
-    for i in range(n):
-        at = stem[int(29 * (0.15 + 0.85 * i / (n - 1)))]
-        side = -1 if i % 2 else 1
-        angle = -np.pi / 2 + side * rng.uniform(0.5, 1.0) if i < n - 1 else -np.pi / 2
-        outline = leaf(rng, at[0], at[1], d * rng.uniform(0.26, 0.4), angle)
+    at = stem[np.round(29 * np.linspace(0.15, 1, n)).astype(int)]
+    side = np.where(np.arange(n) % 2, -1.0, 1.0) * (np.arange(n) < n - 1)
+    angle = side * rng.uniform(0.5, 1.0, n) - np.pi / 2
+    for outline in leaves(rng, at[:, 0], at[:, 1], d * rng.uniform(0.26, 0.4, n), angle):
         draw_leaf(canvas, outline, np.clip(hue * rng.uniform(0.75, 1.2), 0, 255))
         cv2.fillConvexPoly(mask, outline, (255, 255, 255), cv2.LINE_AA, 4)
     return np.concatenate([canvas, mask[..., :1]], 2)

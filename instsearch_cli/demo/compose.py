@@ -72,7 +72,7 @@ def _plane(
     roll: float,
 ) -> tuple[Canvas, float]:
     """Flat things on a plane much larger than the picture; the margin around the picture on each side."""
-    margin = 0.3
+    margin = 0.22
     w, h = round(size[0] * (1 + 2 * margin)), round(size[1] * (1 + 2 * margin))
     canvas = Canvas(ground(rng, h, w))
     inset = 0.17
@@ -204,7 +204,7 @@ def compose(
         fitting = SOLIDS if build is table else SHEETS if build is wall else (*SHEETS, *SOLIDS)
         items = []
         for owner, item in asked:
-            least = (0.42 if item.family == "tin" else 0.32) + 0.02 * attempt
+            least = (0.45 if item.family == "tin" else 0.36) + 0.02 * attempt
             scale = rng.uniform(0.8, 1.0) if easy else float(np.exp(rng.uniform(np.log(min(least, 0.8)), 0)))
             items.append(Placed(item, 340 * unit * scale, owner))
         count = int(rng.integers(1, 4)) if easy else int(rng.integers(2, 7))
@@ -216,4 +216,4 @@ def compose(
         if all(canvas.visible(owner) >= (0.97 if easy else 0.55) for owner, _ in asked):
             break
     boxes = {owner: box for owner, _ in asked if (box := canvas.box(owner)) is not None}
-    return Scene(photograph(rng, canvas.pixels, 0.25 if easy else rng.uniform(0.3, 1.0)), boxes)
+    return Scene(photograph(rng, canvas.pixels, 0.25 if easy else rng.uniform(0.2, 0.95)), boxes)

@@ -208,16 +208,17 @@ def pebbles(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     return shade(ramp(0.75 * tone + 0.25 * noise(rng, h, w, 5, 2), stops), dome.astype(np.float32))
 
 
-def leaf(rng: np.random.Generator, x: float, y: float, size: float, angle: float) -> np.ndarray:
-    """Outline of a leaf i32[n, 2] with 4 fractional bits, its stem at (x, y)."""
+def leaves(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, size: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
+    """Outlines of leaves, their stems at (x, y), all f[n]: i32[n, 28, 2] with 4 fractional bits."""
     t = np.linspace(0, 1, 14)
-    half = np.sin(np.pi * t) ** 0.8 * (1 - 0.35 * t) * rng.uniform(0.2, 0.34) * size
-    along = np.concatenate([t, t[::-1]]) * size
-    across = np.concatenate([half, -half[::-1]])
-    c, s = np.cos(angle), np.sin(angle)
-    return np.round(np.stack([x + along * c - across * s, y + along * s + across * c], 1) * 16).astype(
-        np.int32
-    )
+    half = np.sin(np.pi * t) ** 0.8 * (1 - 0.35 * t) * rng.uniform(0.2, 0.34, (len(x), 1))
+    along = np.concatenate([t, t[::-1]]) * size[:, None]
+    across = np.concatenate([half, -half[:, ::-1]], 1) * size[:, None]
+    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    outline = np.stack([x[:, None] + along * c - across * s, y[:, None] + along * s + across * c], 2)
+    return np.asarray(np.round(outline * 16).astype(np.int32))
 
 
 def draw_leaf(picture: np.ndarray, outline: np.ndarray, colour: np.ndarray) -> None:
@@ -236,11 +237,17 @@ def foliage(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     ]
     count = max(24, h * w // 520)
     size = rng.uniform(26, 60)
-    for i in range(count):
-        depth = 0.3 + 0.7 * i / count
-        colour = np.clip(hue * depth * rng.uniform(0.75, 1.2) + rng.uniform(-12, 12, 3), 0, 255)
-        x, y, angle = rng.uniform(-20, w), rng.uniform(-20, h), rng.uniform(0, 2 * np.pi)
-        draw_leaf(picture, leaf(rng, x, y, size * rng.uniform(0.6, 1.2), angle), colour)
+    outlines = leaves(
+        rng,
+        rng.uniform(-20, w, count),
+        rng.uniform(-20, h, count),
+        size * rng.uniform(0.6, 1.2, count),
+        rng.uniform(0, 2 * np.pi, count),
+    )
+    depth = np.linspace(0.3, 1, count)[:, None] * rng.uniform(0.75, 1.2, (count, 1))
+    colours = np.clip(hue * depth + rng.uniform(-12, 12, (count, 3)), 0, 255)
+    for outline, colour in zip(outlines, colours, strict=True):
+        draw_leaf(picture, outline, colour)
     return picture
 
 
@@ -261,9 +268,10 @@ def wallpaper(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     tile[:] = ground
     petals, turn = int(rng.integers(4, 9)), rng.uniform(0, 1)
     for cx, cy in ((side / 2, side / 2), (0, side * 1.5), (side, side * 1.5)):
-        for p in range(petals):
-            angle = turn + 2 * np.pi * p / petals
-            draw_leaf(tile, leaf(rng, cx, cy, side * 0.42, angle), ink)
+        around = turn + 2 * np.pi * np.arange(petals) / petals
+        stem = np.ones(petals)
+        for outline in leaves(rng, cx * stem, cy * stem, side * 0.42 * stem, around):
+            draw_leaf(tile, outline, ink)
         cv2.circle(
             tile, (round(cx * 16), round(cy * 16)), round(side * 1.6), second.tolist(), -1, cv2.LINE_AA, 4
         )

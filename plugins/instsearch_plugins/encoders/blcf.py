@@ -100,8 +100,8 @@ class BLCF:
     def fit(self, data: Data, progress: Progress) -> State:
         """Learn the whitening, the vocabulary and the idf.
 
-        Returns mean f32[D] and projection f32[D, d], if it whitens, centroids f32[K, d], idf f32[K] and images,
-        the number sampled. Raises InstsearchError if the collection has no descriptor.
+        Returns mean f32[D] and projection f32[D, d] (if it whitens), centroids f32[K, d], idf f32[K] and
+        images, the number sampled. Raises InstsearchError if the collection has no descriptor.
         """
         x, image = self._sample(data, progress)
         state: State = {"images": len(torch.unique(image))}

@@ -60,5 +60,5 @@ def region_masks(local: Local, regions: Regions | None) -> tuple[Tensor, Tensor]
 
 
 def weights_over(local: Local, weights: WeightMap | BoxWeight | None) -> Tensor | None:
-    """One weight for each local feature, f32[h, w] or f32[N], summed over the Z maps; None without weights."""
+    """One weight a local feature, f32[h, w] or f32[N], summed over the Z maps; None without weights."""
     return None if weights is None else weights.over(local).sum(0)

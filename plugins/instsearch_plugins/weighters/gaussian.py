@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from instsearch_cli.data import WeightMap
-from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.normalise import stretched, unit_peak
 
 if TYPE_CHECKING:
@@ -57,9 +56,11 @@ class Gaussian:
         )  #: standard deviation: a share of the shorter side (salbow), or of half of it (spoc)
         form: Literal["salbow", "spoc"] = "salbow"  #: stretched to [0, 1] as for BLCF, or as for SPoC
 
+        def __post_init__(self) -> None:
+            if self.sigma <= 0:
+                raise ValueError(f"sigma is above 0, not {self.sigma}")
+
     def __init__(self, config: Config, device: torch.device) -> None:
-        if config.sigma <= 0:
-            raise UsageError(f"gaussian: sigma is above 0, not {config.sigma}")
         self.prior = centre_prior if config.form == "salbow" else spoc_prior
         self.sigma = config.sigma
         self.device = device
