@@ -17,7 +17,7 @@ import torch
 from instsearch_cli.data import Inputs
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, Reader, read_image
-from instsearch_cli.storage import from_item
+from instsearch_cli.storage import as_stored, from_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -275,14 +275,14 @@ class Collection:
             for start in range(0, len(members), extractor.batch):
                 batch = members[start : start + extractor.batch]
                 images = [window[i][2] for i in batch]
-                with torch.inference_mode():
-                    try:
+                try:
+                    with torch.inference_mode():
                         features = extractor.extract(images)
-                    except Exception as error:
-                        names = ", ".join(image.name for image in images)  # type: ignore[union-attr]
-                        error.add_note(f"{describe(self.assembly.extractor)}, images {names}")
-                        raise
-                made.update(zip(batch, features, strict=True))
+                except Exception as error:
+                    names = ", ".join(image.name for image in images)  # type: ignore[union-attr]
+                    error.add_note(f"{describe(self.assembly.extractor)}, images {names}")
+                    raise
+                made.update(zip(batch, map(as_stored, features), strict=True))
         for i, (row, _, image) in enumerate(window):
             if isinstance(image, BadImage):
                 yield row, None, None, image

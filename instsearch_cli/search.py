@@ -14,6 +14,7 @@ from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, Spars
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import read_image
 from instsearch_cli.records import recorded
+from instsearch_cli.storage import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ class Engine:
         if hasattr(extractor, "prepare"):
             extractor.prepare()
         with torch.inference_mode():
-            features = extractor.extract([image])[0]
+            features = as_stored(extractor.extract([image])[0])
             local = features
             if encoder.local is not None:
                 local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
@@ -124,7 +125,7 @@ class Engine:
             part.component.prepare()
         image = read_image(path, part.component.fit_size)
         with torch.inference_mode():
-            features = part.component.extract([image])[0]
+            features = as_stored(part.component.extract([image])[0])
             got: dict[str, Any] = {"image": image, "features": features}
             for kind in self.assembly.kinds:
                 got[kind] = self.data.compute(

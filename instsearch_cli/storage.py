@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_formats import PartWriter
+
+    from instsearch_cli.data import Features
 
 Item = dict[str, Any]
 
@@ -114,6 +117,11 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
                 _tensor(item["boxes"], torch.float32),
             )
     raise InstsearchError(f"no data type for encoding {encoding}")
+
+
+def as_stored(features: Features) -> Features:
+    """Features at the precision of the index (f16), so that it makes no difference whether they were kept."""
+    return replace(features, values=features.values.clamp(-F16_MAX, F16_MAX).to(torch.float16).to(torch.float32))
 
 
 def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:

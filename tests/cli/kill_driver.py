@@ -22,14 +22,8 @@ from instsearch_cli.main import run
 from instsearch_formats import Index
 
 FLAGS = [
-    "--preset",
-    "sift",
-    "--set",
-    "encoder.words=64",
-    "--set",
-    "extractor.keypoints=60",
-    "--quiet",
-    "--json",
+    *("--preset", "sift", "--rerank", "none", "--quiet", "--json"),
+    *("--set", "encoder.words=64", "--set", "extractor.keypoints=60"),
 ]
 
 

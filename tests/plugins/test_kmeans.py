@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from instsearch_plugins.numeric import kmeans as module
 from instsearch_plugins.numeric.kmeans import kmeans, nearest, nearest_nearby
 
@@ -69,21 +70,21 @@ def test_blobs_are_found(neighbours):
     g = torch.Generator().manual_seed(0)
     centres = torch.randn(6, 16, generator=g) * 100
     x = (centres[:, None] + 0.01 * torch.randn(6, 50, 16, generator=g)).reshape(-1, 16)
-    c = min((kmeans(x, 6, 10, seed, neighbours) for seed in range(60)), key=lambda c: distortion(x, c))
+    c = min((kmeans(x, 6, 10, seed, neighbours)[0] for seed in range(60)), key=lambda c: distortion(x, c))
     torch.testing.assert_close(c[nearest(centres, c)], centres, atol=0.01, rtol=0)
 
 
 def test_exact_iterations_are_lloyds():
     x = torch.randn(120, 3, generator=torch.Generator().manual_seed(5))
     expected = torch.from_numpy(slow_lloyd(x, 7, 4, seed=2)).float()
-    torch.testing.assert_close(kmeans(x, 7, 4, seed=2), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(kmeans(x, 7, 4, seed=2)[0], expected, atol=1e-5, rtol=0)
 
 
 def test_few_comparisons_come_close_to_exact():
     g = torch.Generator().manual_seed(1)
     x = torch.nn.functional.normalize(torch.randn(4000, 16, generator=g), dim=1)
-    start = distortion(x, kmeans(x, 200, 1))
-    exact, near = distortion(x, kmeans(x, 200, 8)), distortion(x, kmeans(x, 200, 8, neighbours=20))
+    start = distortion(x, kmeans(x, 200, 1)[0])
+    exact, near = distortion(x, kmeans(x, 200, 8)[0]), distortion(x, kmeans(x, 200, 8, neighbours=40)[0])
     assert exact < start
     assert near < exact * 1.02
     assert near < start
@@ -92,17 +93,27 @@ def test_few_comparisons_come_close_to_exact():
 def test_empty_clusters_start_again():
     x = torch.cat([torch.zeros(90, 2), torch.eye(2).repeat(5, 1) * 9])  # most starts are copies of one point
     for seed in range(5):
-        c = kmeans(x, 8, 12, seed)
+        c, _ = kmeans(x, 8, 12, seed)
         assert torch.isfinite(c).all()
         assert {tuple(row) for row in c.tolist()} <= {(0.0, 0.0), (9.0, 0.0), (0.0, 9.0)}
-    found = kmeans(x, 8, 40, 0)
+    found, _ = kmeans(x, 8, 40, 0)
     assert distortion(x, found) == 0
 
 
 def test_a_seed_decides_everything():
     x = torch.randn(300, 4)
-    assert torch.equal(kmeans(x, 9, 5, seed=4, neighbours=4), kmeans(x, 9, 5, seed=4, neighbours=4))
-    assert not torch.equal(kmeans(x, 9, 5, seed=4), kmeans(x, 9, 5, seed=5))
+    once, again, other = (kmeans(x, 9, 5, seed, neighbours=4) for seed in (4, 4, 5))
+    assert torch.equal(once[0], again[0])
+    assert torch.equal(once[1], again[1])
+    assert not torch.equal(once[0], other[0])
+
+
+@pytest.mark.parametrize("neighbours", [None, 4])
+def test_centroids_are_the_means_of_what_they_were_given(neighbours):
+    x = torch.randn(300, 4)
+    c, a = kmeans(x, 9, 3, neighbours=neighbours)
+    for j in range(9):
+        torch.testing.assert_close(c[j], x[a == j].mean(0))
 
 
 def test_progress_is_told():
@@ -122,3 +133,5 @@ def test_progress_is_told():
 def test_too_few_vectors():
     with pytest.raises(ValueError, match="5 clusters need as many vectors, and there are 3"):
         kmeans(torch.randn(3, 2), 5, 1)
+    with pytest.raises(ValueError, match="0 iterations"):
+        kmeans(torch.randn(3, 2), 2, 0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from instsearch_cli.data import FeatureMap, Grid, Inputs, Keypoints
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.weighters.gaussian import Gaussian, centre_prior, spoc_prior
@@ -114,5 +115,5 @@ def test_l2norm_component_lies_on_the_features_grid():
 
 def test_l2norm_of_keypoints_says_what_to_do():
     points = Keypoints(torch.rand(7, 128), torch.rand(7, 4), GRID)
-    with pytest.raises(UsageError, match="needs a feature map.*use another weighting"):
+    with pytest.raises(UsageError, match=r"needs a feature map.*use another weighting"):
         L2Norm(L2Norm.Config(), CPU).weigh(inputs(features=points))

@@ -1,8 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from instsearch_plugins.numeric.normalise import l2, stretched, unit_peak
 from instsearch_plugins.numeric.whitening import mean_and_covariance, pca_whitening, whiten
 
@@ -27,7 +30,7 @@ def test_whitening_of_the_card():
 def test_batches_do_not_matter(cuts, seed):
     x = np.random.default_rng(seed).normal(3, 2, (60, 4)).astype(np.float32)
     bounds = [0, *sorted(cuts), 60]
-    parts = [torch.from_numpy(x[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [torch.from_numpy(x[a:b]) for a, b in itertools.pairwise(bounds)]
     n, mean, covariance = mean_and_covariance(parts)
     assert n == 60
     np.testing.assert_allclose(mean.numpy(), x.astype(np.float64).mean(0), rtol=1e-12)

@@ -77,7 +77,7 @@ class BLCF:
         dims: int = 512  #: dimensions kept by the whitening; 0 keeps all
         n_train: int = 256_000  #: descriptors to learn from (paper: 3,000,000)
         fit_images: int = 2000  #: images to take them from, or more where these have too few
-        iterations: int = 10  #: of k-means
+        iterations: int = 6  #: of k-means
         seed: int = 0  #: of the sample and of k-means
         query_interp: int = option(2, touches="query")  #: how much finer a query's feature map is made
         db_interp: int = option(1, touches="local")  #: the same for the collection
@@ -113,9 +113,8 @@ class BLCF:
         x = x.to(self.device)
         exact = self.device.type != "cpu"
         neighbours = None if exact else COMPARISONS
-        centroids = kmeans(x, K, self.config.iterations, self.config.seed, neighbours, progress)
-        idf = inverse_document_frequency(nearest(x, centroids).cpu(), image, K)
-        return {**state, "centroids": centroids, "idf": idf}
+        centroids, words = kmeans(x, K, self.config.iterations, self.config.seed, neighbours, progress)
+        return {**state, "centroids": centroids, "idf": inverse_document_frequency(words.cpu(), image, K)}
 
     def _sample(self, data: Data, progress: Progress) -> tuple[Tensor, Tensor]:
         """Random unit descriptors f32[n, D] with n <= n_train, and the row i64[n] of the image of each."""
@@ -123,7 +122,7 @@ class BLCF:
         rows = np.random.default_rng(config.seed).permutation(data.images)
         generator = torch.Generator().manual_seed(config.seed)
         per_image = math.ceil(config.n_train / max(1, min(len(rows), config.fit_images)))
-        progress.start("sampling local features", config.n_train, "features")
+        progress.start("sampling local features", min(len(rows), config.fit_images))
         x, image, n = torch.empty(0), torch.empty(config.n_train, dtype=torch.int64), 0
         for inputs in data.inputs(self.fit_needs, rows):
             assert inputs.features is not None
@@ -136,7 +135,7 @@ class BLCF:
             x[n : n + len(found)] = l2(found).cpu()
             image[n : n + len(found)] = inputs.row
             n += len(found)
-            progress.advance(len(found))
+            progress.advance()
             if n == config.n_train:
                 break
         if n == 0:

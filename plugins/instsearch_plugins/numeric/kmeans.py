@@ -68,18 +68,21 @@ def kmeans(
     seed: int = 0,
     neighbours: int | None = None,
     progress: Progress | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Lloyd's algorithm from k random rows, on the device of ``x``.
 
     c_j <- mean {x_i : a_i = j},  a_i = argmin_k ||x_i - c_k||^2
 
     where x: f32[n, D] with n >= k. With ``neighbours`` only the first assignment compares each row to all the
     centroids; the later ones look around the present centroid (:func:`nearest_nearby`). A cluster left empty
-    starts again from a random row. Returns f32[k, D]; raises ValueError if n < k.
+    starts again from a random row. Returns c: f32[k, D] and a: i64[n] as it was when c was last moved. The same
+    seed gives the same result, on the CPU to the last bit. Raises ValueError if n < k or iterations < 1.
     """
     if len(x) < k:
         raise ValueError(f"{k} clusters need as many vectors, and there are {len(x)}")
     generator = torch.Generator().manual_seed(seed)
+    if iterations < 1:
+        raise ValueError(f"{iterations} iterations leave the vectors unassigned")
     centroids = x[torch.randperm(len(x), generator=generator)[:k].to(x.device)]
     assigned: Tensor | None = None
     if progress is not None:
@@ -95,4 +98,5 @@ def kmeans(
         centroids = torch.where(size[:, None] > 0, total / size[:, None].clamp(min=1), x[fresh])
         if progress is not None:
             progress.advance()
-    return centroids
+    assert assigned is not None
+    return centroids, assigned

@@ -1,0 +1,114 @@
+"""Indexes that are damaged, half copied, from the future, read-only, or on a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+FAKES = Path(__file__).parent / "fake_plugins"
+
+
+@pytest.fixture
+def index(cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path) -> Path:
+    cli("index", photos, "--index", tmp_path / "i", *tiny)
+    return tmp_path / "i"
+
+
+def parts(index: Path, kind: str) -> list[Path]:
+    return sorted((index / kind).rglob("*.h5"))
+
+
+@pytest.mark.parametrize("kind", ["images", "weights", "codes", "search", "models"])
+def test_a_flipped_byte_is_named(cli: Cli, index: Path, kind: str) -> None:
+    part = parts(index, kind)[0]
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    part.write_bytes(data)
+    found = cli("verify", "--index", index, status=1)
+    assert part.name in found.out
+    assert "1 damaged" in found.out
+
+
+def test_a_damaged_part_is_made_again(cli: Cli, index: Path, photos: Path) -> None:
+    query = ("query", photos / "a/1.png", "--index", index, "--json")
+    before = cli(*query).json
+    for kind in ("weights", "codes", "search"):
+        parts(index, kind)[0].unlink()
+    assert "no search structure" in cli(*query, status=1).err
+    cli("index", "--index", index)
+    assert cli(*query).json == before
+    assert "sound" in cli("verify", "--index", index).out
+
+
+def test_a_half_copied_part_is_an_error_that_names_it(cli: Cli, index: Path, photos: Path) -> None:
+    part = parts(index, "search")[0]
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    failed = cli("query", photos / "a/1.png", "--index", index, status=1)
+    assert part.name in failed.err
+    assert len(failed.err.strip().splitlines()) <= 2
+
+
+def test_a_newer_format_says_what_is_needed(cli: Cli, index: Path, photos: Path) -> None:
+    head = json.loads((index / "format.json").read_text())
+    (index / "format.json").write_text(json.dumps(head | {"version": 99, "created-by": "7.5"}))
+    for command in (("query", photos / "a/1.png"), ("info",), ("verify",), ("gc",), ("add", photos)):
+        failed = cli(*command, "--index", index, status=1)
+        assert "7.5" in failed.err
+
+
+def test_an_index_can_be_queried_where_nothing_can_be_written(
+    cli: Cli, index: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def read_only(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and str(index) in os.fsdecode(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsdecode(path))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert cli("query", photos / "a/1.png", "--index", index, "--json").json["hits"]
+    failed = cli("add", photos, "--index", index, status=1)
+    assert str(index) in failed.err
+    assert len(failed.err.strip().splitlines()) <= 2
+
+
+def test_a_disk_that_fills_up_leaves_whole_parts_only(tiny: tuple[str, ...], photos: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from instsearch_cli.main import run; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY)); "
+        "sys.exit(run(sys.argv[2:]))"
+    )
+
+    def index_with(limit: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(limit), "index", str(photos), "--index", str(tmp_path / "i")]
+        environment = {**os.environ, "PYTHONPATH": str(FAKES / "tiny")}
+        return subprocess.run([*command, *tiny], capture_output=True, text=True, check=False, env=environment)
+
+    full = index_with(3000)
+    assert full.returncode == 1, full
+    assert len([line for line in full.stderr.splitlines() if "error:" in line]) == 1
+    assert "Traceback" not in full.stderr
+    assert not [p for p in (tmp_path / "i").rglob("*.partial")]
+    again = index_with(1 << 30)
+    assert again.returncode == 0, again.stderr
+    shutil.rmtree(tmp_path / "i")
+
+
+def test_a_folder_that_is_something_else_is_not_written_to(
+    cli: Cli, tiny: tuple[str, ...], photos: Path
+) -> None:
+    failed = cli("index", photos, "--index", photos, *tiny, status=1)
+    assert "not an index" in failed.err
+    assert sorted(p.name for p in photos.iterdir()) == ["a", "b"]
