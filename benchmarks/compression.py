@@ -23,6 +23,9 @@ import numpy as np
 import torch
 import torchvision
 
+from instsearch_formats import Index
+from instsearch_formats.part import Part, part_name
+
 SHARED = Path(__file__).parents[1] / "../shared"
 CHUNK = 2**19
 
@@ -117,6 +120,34 @@ def measure(items: list[np.ndarray], how: dict, folder: Path, repeat: int) -> tu
     return size / reps / len(items), nbytes / min(wrote), nbytes / min(read)
 
 
+def whole_parts(items: list[np.ndarray], folder: Path) -> None:
+    """Features through the index itself: seal, fsync and rename included."""
+    index = Index.create(folder / "index")
+    layer = index.layer("features", "squeezenet", "dense-map", {})
+    start = time.process_time()
+    with layer.writer(range(256)) as writer:
+        for row in range(256):
+            values = items[row % len(items)]
+            writer.append({"values": values, "grid": [1, len(values)], "transform": [16, 16, 0, 0]})
+    wrote = time.process_time() - start
+    nbytes = sum(items[row % len(items)].nbytes for row in range(256)) / 1e6
+    start = time.process_time()
+    blocks = sum(1 for _ in layer.blocks())
+    streamed = time.process_time() - start
+    start = time.process_time()
+    for row in np.random.default_rng(0).permutation(256):
+        layer.read(int(row))
+    picked = time.process_time() - start
+    start = time.process_time()
+    opened = [Part(layer.path / part_name(range(256))) for _ in range(100)]
+    opening = (time.process_time() - start) / len(opened)
+    print(f"\none part of 256 feature maps, {nbytes:.0f} MB raw, {layer.nbytes / 1e6:.0f} MB on disk")
+    print(
+        f"written at {nbytes / wrote:,.0f} MB/s, streamed in {blocks} blocks at {nbytes / streamed:,.0f} MB/s"
+    )
+    print(f"one image at random {picked / 256 * 1e3:.2f} ms, opening a part {opening * 1e3:.2f} ms")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k")
@@ -133,6 +164,8 @@ def main() -> None:
             for name, how in FILTERS.items():
                 nbytes, write, read = measure(items, dict(how), Path(folder), args.repeat)
                 print(f"{name:24s}{nbytes:12,.0f}{nbytes / raw:8.2f}{write:12,.0f}{read:12,.0f}", flush=True)
+            if title.startswith("features"):
+                whole_parts(items, Path(folder))
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class Pipeline:
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready: every stage with its options, for reports."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, (), [])}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v}
 
 
 def _stage(table: Any, where: str) -> Stage:

@@ -61,10 +61,8 @@ class Runner:
 
     def index_all(self) -> Made:
         """Fit, map and build the search structure: everything the pipeline's codes need."""
-        kinds = list(self.assembly.kinds)
-        if self.assembly.pipeline.keep_features:
-            kinds.insert(0, "features")
-        elif self._features_pass(kinds):
+        kinds = self.assembly.kinds
+        if self.assembly.pipeline.keep_features or self._features_pass(kinds):
             self._map(["features"])
         self.load_models()
         self._map(kinds)

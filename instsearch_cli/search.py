@@ -171,7 +171,10 @@ class Engine:
     def _first(self, queries: Sequence[Query], k: int) -> Hits:
         with torch.inference_mode():
             found = [component.search(queries, data, k) for data, component in self.segments]
-        return found[0] if len(found) == 1 else merge(found, k)
+        hits = found[0] if len(found) == 1 else merge(found, k)
+        if self.assembly.detector is None:  # a code of the whole picture says nothing of where the object is
+            hits = replace(hits, boxes=np.full_like(hits.boxes, np.nan))
+        return hits
 
     def _again(self, queries: Sequence[Query]) -> Callable[[Sequence[Codes], int], Hits]:
         def search(codes: Sequence[Codes], k: int) -> Hits:

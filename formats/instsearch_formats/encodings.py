@@ -135,7 +135,8 @@ def _check_sparse(item: Item) -> Item:
     if indptr.ndim != 1 or indices.ndim != 1 or indptr.dtype.kind not in "iu":
         raise FormatError("indptr and indices are flat arrays of integers")
     indptr = indptr.astype(np.int64, copy=False)
-    check_pointer(indptr, len(indices), "indptr")
+    if not climbs(indptr, len(indices)):
+        raise FormatError(f"indptr does not run from 0 to {len(indices)} without falling")
     if indices.size and indices.dtype.kind not in "iu":
         raise FormatError(f"indices is {indices.dtype} where integers are wanted")
     if indices.size and (indices.min() < 0 or indices.max() >= dim):
@@ -152,10 +153,9 @@ def index_dtype(dim: int) -> np.dtype[Any]:
     return np.dtype("<u2" if dim <= 2**16 else "<u4")
 
 
-def check_pointer(pointer: np.ndarray, total: int, name: str) -> None:
-    """A pointer begins at 0, never falls, and ends at ``total``; FormatError if not."""
-    if not len(pointer) or pointer[0] != 0 or pointer[-1] != total or (np.diff(pointer) < 0).any():
-        raise FormatError(f"{name} does not run from 0 to {total} without falling")
+def climbs(pointer: np.ndarray, total: int) -> bool:
+    """Whether a pointer begins at 0, never falls, and ends at ``total``."""
+    return bool(len(pointer) and pointer[0] == 0 and pointer[-1] == total and (np.diff(pointer) >= 0).all())
 
 
 _GRID = (Field("grid", 0, ("<i4",), (2,)), Field("transform", 0, ("<f8",), (4,)))

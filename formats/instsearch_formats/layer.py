@@ -90,20 +90,19 @@ class Layer:
 
         The part appears when the context ends without an exception; otherwise nothing is left.
         """
-        if self.encoding == "arrays":
-            raise FormatError("a layer of named arrays is written with write_arrays")
+        self._want_items()
         return PartWriter(self._part(span), ENCODINGS[self.encoding], self._header(span), len(span))
 
     def write_arrays(
         self, span: range, arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any] | None = None
     ) -> None:
         """Write named arrays about rows ``span`` as one part (encoding ``arrays``)."""
-        if self.encoding != "arrays":
-            raise FormatError(f"a layer of {self.encoding} is written with writer")
+        self._want_arrays()
         write_arrays(self._part(span), self._header(span), arrays, attrs or {})
 
     def read(self, row: int) -> Item:
         """One image's item. FormatError if no part has the row."""
+        self._want_items()
         span = self._find(row)
         if span is None:
             raise FormatError(f"{self.kind}/{self.path.name} has no row {row}")
@@ -114,6 +113,7 @@ class Layer:
 
         ``span`` must be covered; None is all there is. Blocks never cross parts; pointers begin at 0.
         """
+        self._want_items()
         ranges = self.ranges()
         if span is not None:
             ranges = [r for r in ranges if r.start < span.stop and span.start < r.stop]
@@ -133,10 +133,12 @@ class Layer:
 
     def arrays(self, span: range) -> dict[str, np.ndarray]:
         """The named arrays of a part, read-only and memory-mapped where they are not small."""
+        self._want_arrays()
         return self._open(span).mapped()
 
     def attrs(self, span: range) -> dict[str, Any]:
         """What was stored with the named arrays of a part."""
+        self._want_arrays()
         return self._open(span).attributes()
 
     def cover(self, n_rows: int) -> list[range]:
@@ -149,6 +151,14 @@ class Layer:
         while (row := out[-1].stop if out else 0) in best:
             out.append(best[row])
         return out
+
+    def _want_items(self) -> None:
+        if self.encoding == "arrays":
+            raise FormatError("a layer of named arrays has no items: use write_arrays and arrays")
+
+    def _want_arrays(self) -> None:
+        if self.encoding != "arrays":
+            raise FormatError(f"a layer of {self.encoding} has items: use writer, read and blocks")
 
     def _part(self, span: range) -> Path:
         if span.step != 1 or not 0 <= span.start < span.stop < 10**10:

@@ -11,7 +11,7 @@ import hdf5plugin  # noqa: F401  (registers the filters)
 import numpy as np
 
 from instsearch_formats import seal
-from instsearch_formats.encodings import ENCODINGS, Item, check_pointer, fits_tail, index_dtype
+from instsearch_formats.encodings import ENCODINGS, Item, climbs, fits_tail, index_dtype
 from instsearch_formats.errors import FormatError, NewerFormatError, damaged, reading
 
 if TYPE_CHECKING:
@@ -49,30 +49,37 @@ class Part:
         self._bytes = seal.SIZE + sealed.nbytes
         with reading(path):
             self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
-            kind, version = self._text("encoding-type"), self._number("encoding-version")
-            self.created_by = self._text("created-by")
-            if self.created_by != sealed.written_by:
-                raise damaged(path, "its first 512 bytes are not as written")
-            encoding = ENCODINGS.get(kind)
-            if encoding is None or version > encoding.version:
-                raise NewerFormatError(
-                    f"{path} holds encoding {kind} version {version}, written by instsearch "
-                    f"{self.created_by}: install that version or a later one"
-                )
-            self.encoding = encoding
-            self.kind, self.name, self.identity = map(self._text, ("kind", "name", "identity"))
-            self.span = range(0)
-            if "start" in self._h5.attrs:
-                self.span = range(self._number("start"), self._number("stop"))
-            if part_span(path.name) not in (None, self.span):
-                raise damaged(
-                    path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
-                )
-            self._fields = {name: self._dataset(name) for name in self._h5}
-            self.pointers: list[np.ndarray] = []
-            self.dim = 0
-            if encoding.name != "arrays":
-                self._check_layout()
+            try:
+                self._open(sealed.written_by)
+            except BaseException:
+                self._h5.close()
+                raise
+
+    def _open(self, written_by: str) -> None:
+        kind, version = self._text("encoding-type"), self._number("encoding-version")
+        self.created_by = self._text("created-by")
+        if self.created_by != written_by:
+            raise damaged(self.path, "its first 512 bytes are not as written")
+        encoding = ENCODINGS.get(kind)
+        if encoding is None or version > encoding.version:
+            raise NewerFormatError(
+                f"{self.path} holds encoding {kind} version {version}, written by instsearch "
+                f"{self.created_by}: install that version or a later one"
+            )
+        self.encoding = encoding
+        self.kind, self.name, self.identity = map(self._text, ("kind", "name", "identity"))
+        self.span = range(0)
+        if "start" in self._h5.attrs:
+            self.span = range(self._number("start"), self._number("stop"))
+        if part_span(self.path.name) not in (None, self.span):
+            raise damaged(
+                self.path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
+            )
+        self._fields = {name: self._dataset(name) for name in self._h5}
+        self.pointers: list[np.ndarray] = []
+        self.dim = 0
+        if encoding.pointers:
+            self._check_layout()
 
     def _text(self, name: str) -> str:
         attribute = h5py.h5a.open(self._h5.id, name.encode("ascii"))
@@ -121,7 +128,8 @@ class Part:
             if pointer.dtype != np.dtype("<i8") or pointer.shape != (lengths[-1] + 1,):
                 raise damaged(self.path, f"{name} is {pointer.dtype} {pointer.shape}")
             values = pointer[()]
-            check_pointer(values, int(values[-1]), name)
+            if not climbs(values, int(values[-1])):
+                raise damaged(self.path, f"{name} does not run from 0 without falling")
             self.pointers.append(values)
             lengths.append(int(values[-1]))
         for field in self.encoding.fields:
@@ -209,10 +217,17 @@ class Part:
 
     def attributes(self) -> dict[str, Any]:
         """The JSON attributes that were stored with named arrays."""
+        return self._object("attrs")
+
+    def options(self) -> dict[str, Any]:
+        """The identity as an object."""
+        return self._object("identity")
+
+    def _object(self, name: str) -> dict[str, Any]:
         with reading(self.path):
-            value = json.loads(self._text("attrs"))
+            value = json.loads(self._text(name))
         if not isinstance(value, dict):
-            raise damaged(self.path, "its attributes are no object")
+            raise damaged(self.path, f"its {name} is no JSON object")
         return value
 
 

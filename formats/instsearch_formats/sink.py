@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import h5py
 import numpy as np
@@ -15,10 +15,12 @@ from instsearch_formats.errors import FormatError, writing
 from instsearch_formats.files import PARTIAL, make_folder, sync_folder, version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from instsearch_formats.encodings import Encoding
+
+T = TypeVar("T")
 
 
 class Sink:
@@ -32,35 +34,37 @@ class Sink:
         self._file = path.open("x+b", buffering=0)
         self.error: BaseException | None = None
 
-    def write(self, data: memoryview) -> int:
+    def _attempt(self, call: Callable[[], T], otherwise: T) -> T:
         if self.error is None:
             try:
-                rest = memoryview(data).cast("B")
-                while rest:
-                    rest = rest[self._file.write(rest) :]
+                return call()
             except BaseException as error:  # an interrupt, too, must not unwind through HDF5
                 self.error = error
+        return otherwise
+
+    def _write_all(self, data: memoryview) -> None:
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def write(self, data: memoryview) -> int:
+        self._attempt(lambda: self._write_all(data), None)
         return len(data)
 
     def truncate(self, size: int) -> int:
-        if self.error is None:
-            try:
-                self._file.truncate(size)
-            except BaseException as error:
-                self.error = error
-        return size
+        return self._attempt(lambda: self._file.truncate(size), size)
 
     def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
+        return self._attempt(lambda: self._file.read(size), b"")
 
-    def readinto(self, buffer: memoryview) -> int | None:
-        return self._file.readinto(buffer)
+    def readinto(self, buffer: memoryview) -> int:
+        return self._attempt(lambda: self._file.readinto(buffer), len(buffer))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        return self._attempt(lambda: self._file.seek(offset, whence), offset)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._attempt(self._file.tell, 0)
 
     def flush(self) -> None:
         """Nothing is buffered."""

@@ -130,9 +130,9 @@ class Index:
             return None
         encoding, identity = "", {}
         for span in spans:
-            with contextlib.suppress(FormatError, ValueError):
+            with contextlib.suppress(FormatError):
                 part = Part(folder / part_name(span))
-                encoding, identity = part.encoding.name, json.loads(part.identity)
+                encoding, identity = part.encoding.name, part.options()
                 break
         rows, end = 0, 0
         for span in spans:
@@ -168,9 +168,9 @@ class Index:
         for path in model_files(self.path):
             identity: dict[str, Any] = {}
             attrs: dict[str, Any] = {}
-            with contextlib.suppress(FormatError, ValueError):
+            with contextlib.suppress(FormatError):
                 part = Part(path)
-                identity, attrs = json.loads(part.identity), part.attributes()
+                identity, attrs = part.options(), part.attributes()
             name, digits = path.stem.rsplit("-", 1)
             relative = path.relative_to(self.path).as_posix()
             out.append(ModelInfo(relative, name, digits, path.stat().st_size, identity, attrs))

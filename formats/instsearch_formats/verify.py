@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from instsearch_formats import seal
 from instsearch_formats.errors import FormatError
-from instsearch_formats.fingerprint import fingerprint
+from instsearch_formats.fingerprint import canonical, fingerprint
 from instsearch_formats.images import IDENTITY
 from instsearch_formats.part import Part, part_span
 from instsearch_formats.survey import layer_folders, model_files, part_files, tombstones
@@ -37,28 +36,29 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
     """All problems of an index, by path; none if it is sound. Partial files are no problem."""
     problems: list[Problem] = []
     given: set[range] | None = None
+    roots: int | None = None
     try:
-        given = set(images.ranges())
         roots = len(images.roots)
+        given = set(images.ranges())
     except FormatError as error:
-        problems.append(Problem(index / "images", str(error)))
-        roots = 0
-    table = part_files(index / "images")
+        problems.append(Problem(index / ("images" if roots is not None else "roots.json"), str(error)))
     layers = {folder: part_files(folder) for folder in layer_folders(index)}
-    work: list[tuple[Path, str, str]] = [(path, "images", "") for path in table]
-    work += [(path, "images", "") for path in tombstones(index)]
-    work += [(path, "models", path.stem) for path in model_files(index)]
-    work += [(path, folder.parent.name, folder.name) for folder, parts in layers.items() for path in parts]
+    work: list[tuple[Path, str, str, int | None]] = [
+        (path, "images", "", roots) for path in part_files(index / "images")
+    ]
+    work += [(path, "images", "", None) for path in tombstones(index)]
+    work += [(path, "models", path.stem, None) for path in model_files(index)]
+    work += [
+        (path, folder.parent.name, folder.name, None) for folder, parts in layers.items() for path in parts
+    ]
     if progress:
         progress.start("verify", total=len(work), unit="files")
-    for path, kind, folder in work:
-        problems += [
-            Problem(path, what) for what in _faults(path, kind, folder, roots if path in table else None)
-        ]
+    for path, kind, folder_name, known_roots in work:
+        problems += [Problem(path, what) for what in _faults(path, kind, folder_name, known_roots)]
         if progress:
             progress.advance()
-    for folder_path, parts in layers.items():
-        problems += _misfits(folder_path, parts, given)
+    for folder, parts in layers.items():
+        problems += _misfits(folder, parts, given)
     return sorted(problems)
 
 
@@ -67,20 +67,22 @@ def _faults(path: Path, kind: str, folder: str, roots: int | None) -> Iterator[s
     try:
         seal.check(path)
         part = Part(path)
-        identity: dict[str, Any] = json.loads(part.identity)
+        identity = part.options()
         name = f"{part.name}-{fingerprint(identity)[:12]}" if folder else ""
         if part.kind != kind or name != folder or (not folder and identity != IDENTITY):
             yield f"it belongs to {part.kind}/{name}: it was moved or renamed"
+            return
+        if canonical(identity) != part.identity:
+            yield "its identity is not in canonical JSON"
         if part.encoding.name == "arrays":
             part.attributes()
+            return
         for first, last in part.cuts(0, len(part.span)):
             block = part.slice(first, last)
-            if roots is not None and block["root"].max() >= roots:
+            if roots is not None and "root" in block and block["root"].max() >= roots:
                 yield f"it names root {block['root'].max()} and roots.json has {roots}"
     except FormatError as error:
         yield str(error)
-    except ValueError as error:
-        yield f"its identity is no JSON: {error}"
 
 
 def _misfits(folder: Path, parts: list[Path], given: set[range] | None) -> Iterator[Problem]:

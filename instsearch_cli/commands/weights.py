@@ -17,4 +17,5 @@ def command() -> None:
         name for name, offer in known.offers["extractor"].items() if hasattr(offer.load(), "architecture")
     ]
     for row in list_weights(names):
-        click.echo("  ".join(str(cell) for cell in row))
+        where = f"{row.found}  ({row.source}, sha256 {row.sha256}…)" if row.found else row.source
+        click.echo(f"{row.network:<16} {where}")

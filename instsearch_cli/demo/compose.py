@@ -138,23 +138,13 @@ def table(rng: np.random.Generator, size: tuple[int, int], items: Sequence[Place
     w, h = size
     horizon = round(h * rng.uniform(0.3, 0.5))
     behind = textures.WALLS[int(rng.integers(len(textures.WALLS)))](rng, horizon + 20, w)
-    picture = np.empty((h, w, 3), np.uint8)
-    picture[: horizon + 20] = cv2.GaussianBlur(behind, (0, 0), rng.uniform(0.4, 3.5))
     top = textures.TABLES[int(rng.integers(len(textures.TABLES)))](rng, 560, 900)
     near, far = rng.uniform(1.3, 1.8), rng.uniform(0.55, 0.75)
     source = np.asarray([[0, 0], [900, 0], [900, 560], [0, 560]], np.float32)
-    target = np.asarray(
-        [
-            [w * (0.5 - far), horizon],
-            [w * (0.5 + far), horizon],
-            [w * (0.5 + near), h],
-            [w * (0.5 - near), h],
-        ],
-        np.float32,
-    )
-    cv2.warpPerspective(
-        top, cv2.getPerspectiveTransform(source, target), size, dst=picture, borderMode=cv2.BORDER_TRANSPARENT
-    )
+    away = np.asarray([[w * (0.5 - far), horizon], [w * (0.5 + far), horizon]], np.float32)
+    front = np.asarray([[w * (0.5 + near), h], [w * (0.5 - near), h]], np.float32)
+    matrix = cv2.getPerspectiveTransform(source, np.concatenate([away, front]))
+    picture = cv2.warpPerspective(top, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     picture[: horizon + 1] = cv2.GaussianBlur(behind, (0, 0), rng.uniform(0.4, 3.5))[: horizon + 1]
     canvas = Canvas(picture)
     canvas.darken(np.full((10, w), 255, np.uint8), 0, horizon - 5, 0.45, 6)

@@ -52,11 +52,27 @@ def test_metrics_agree_with_the_rankings(
     assert report["metrics"]["mAP"] == pytest.approx(sum(expected) / 4)
     assert report["metrics"]["precision@1"] == 1
     assert report["metrics"]["recall@10"] == 1
-    assert report["metrics"]["localised@10"] == 1
-    assert report["metrics"]["mean IoU@10"] == pytest.approx(1)
+    assert report["metrics"]["localised@10"] == 0  # codes of whole pictures say nothing of where
     text = cli(*run).out
     assert "protocol:" in text
     assert "small: 4 queries over 10 images" in text
+
+
+def test_boxes_of_true_hits_are_held_against_annotated_ones(
+    cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path
+) -> None:
+    names = json.loads(manifest.read_text())["images"]
+    rows = [f"{names[0]},0,0,32,48", f"{names[1]},32,0,32,48", f"{names[1]},2,0,32,48", f"{names[2]},40,0,16,48"]
+    (manifest.parent / "boxes.csv").write_text("\n".join(["image,x,y,w,h", *rows]))
+    table = json.loads(manifest.read_text())
+    for query in table["queries"]:
+        query |= {"positives": [query["image"]], "box": [0, 0, 32, 48]}
+    manifest.write_text(json.dumps(table))
+    run = ("eval", "--dataset", manifest, "--index", tmp_path / "i", *tiny, "--detector", "halves", "--json")
+    metrics = cli(*run).json["metrics"]
+    assert metrics["annotated true hits@10"] == 3
+    assert metrics["localised@10"] == pytest.approx(2 / 3)
+    assert metrics["mean IoU@10"] == pytest.approx((1 + 30 / 34 + 0) / 3, abs=1e-4)
 
 
 def test_excluded_images_are_not_there_and_junk_is_not_counted(

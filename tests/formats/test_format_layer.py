@@ -224,10 +224,17 @@ def test_segments_may_overlap_and_cover_picks_the_longest(index):
 
 
 def test_each_encoding_has_its_own_way_in(index):
-    with pytest.raises(FormatError, match="write_arrays"):
-        index.layer("search", "flat", "arrays", {}).writer(range(3))
-    with pytest.raises(FormatError, match="writer"):
-        index.layer("codes", "flat", "vectors", {}).write_arrays(range(3), {})
+    arrays, items = index.layer("search", "flat", "arrays", {}), index.layer("codes", "flat", "vectors", {})
+    for call in (lambda: arrays.writer(range(3)), lambda: arrays.read(0), lambda: list(arrays.blocks())):
+        with pytest.raises(FormatError, match="write_arrays"):
+            call()
+    for call in (
+        lambda: items.write_arrays(range(3), {}),
+        lambda: items.arrays(range(3)),
+        lambda: items.attrs(range(3)),
+    ):
+        with pytest.raises(FormatError, match="writer"):
+            call()
     with pytest.raises(FormatError, match="no encoding 'dense'"):
         index.layer("codes", "flat", "dense", {})
 

@@ -174,6 +174,17 @@ def test_fewer_images_than_dimensions(cls):
     assert alone.norm().item() == pytest.approx(1, abs=1e-5)
 
 
+def test_dimensions_follow_the_number_of_images():
+    images = [image(i, C=40) for i in range(200)]
+    for count, options, dims in (
+        (200, {}, 25),
+        (100, {}, 16),
+        (200, {"dims": 40}, 40),
+        (200, {"dims": 7}, 7),
+    ):
+        assert fitted(SumPooling, images[:count], **options).projection.shape == (40, dims)
+
+
 def test_only_so_many_images_are_looked_at():
     images = [image(i) for i in range(30)]
     looked = []

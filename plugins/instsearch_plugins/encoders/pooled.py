@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
 
 
+PER_DIMENSION = 8  #: images that a whitened dimension is learnt from; with fewer, whitening blows up noise
+FEW = 16  #: dimensions kept however few the images, as far as they go
+
+
 class Pooled(ABC):
     """One vector for the picture, or for each region. The whitening is learnt from whole pictures."""
 
@@ -34,15 +38,14 @@ class Pooled(ABC):
     class Config:
         """Options of the pooling encoders."""
 
-        dims: int = (
-            0  #: dimensions kept by the whitening; 0 keeps all; never more than images learnt from, less 1
-        )
+        #: dimensions kept by the whitening, fewer than the images learnt from; 0: one for every 8 of them
+        dims: int = 0
         fit_images: int = 10_000  #: images that the whitening is learnt from, at most
         seed: int = 0  #: of the choice of these images
 
         def __post_init__(self) -> None:
             if self.dims < 0 or self.fit_images < 1:
-                raise ValueError("dims is 0 (all) or more, and fit_images at least 1")
+                raise ValueError("dims is 0 (automatic) or more, and fit_images at least 1")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -66,7 +69,8 @@ class Pooled(ABC):
             progress.advance()
         if not found:
             raise InstsearchError(f"there is no image to learn the whitening of '{self.name}' from")
-        mean, projection = pca_whitening([torch.cat(found)], self.config.dims)
+        dims = self.config.dims or max(len(found) // PER_DIMENSION, FEW)
+        mean, projection = pca_whitening([torch.cat(found)], dims)
         return {"mean": mean, "projection": projection, "images": len(found)}
 
     def load(self, state: dict[str, np.ndarray]) -> None:

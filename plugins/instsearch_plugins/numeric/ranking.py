@@ -68,7 +68,8 @@ class Owners:
         if self.single:
             return images
         first, count = self.pointers[images], self.pointers[images + 1] - self.pointers[images]
-        return np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
+        rows: np.ndarray = np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
+        return rows
 
     def removed(self, data: Data) -> np.ndarray:
         """The rows, ascending, of the segment's images that ``data.images`` lacks."""
@@ -81,7 +82,8 @@ class Owners:
 
     def hidden(self, query: Query, removed: np.ndarray) -> np.ndarray:
         """The rows, ascending, that are not there for this query: removed or excluded."""
-        images = _within(np.array(sorted(query.exclude), np.int64) - self.start, self.images)
+        excluded = np.fromiter(query.exclude, np.int64, len(query.exclude))
+        images = _within(np.sort(excluded) - self.start, self.images)
         return np.union1d(removed, self.rows_of(images)) if len(images) else removed
 
     def ranked(

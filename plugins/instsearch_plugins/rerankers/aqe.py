@@ -30,7 +30,9 @@ def expanded(query: Codes, hits: Sequence[tuple[Codes, int]]) -> Codes:
         total = query.vectors.clone()
         for codes, row in hits:
             if not isinstance(codes, Vectors):
-                raise InstsearchError("dense and sparse codes do not add up: the index is not of one pipeline")
+                raise InstsearchError(
+                    "dense and sparse codes do not add up: the index is not of one pipeline"
+                )
             total += codes.vectors[row]
         return Vectors(F.normalize(total, dim=1), query.boxes)
     rows = []
@@ -78,7 +80,7 @@ class AverageQueryExpansion:
         return search(codes, hits.images.shape[1])
 
     def _expanded(self, query: Query, hits: Hits, i: int, data: Data) -> Codes:
-        top = []
+        top: list[tuple[Codes, int]] = []
         for rank in range(hits.valid(i)):
             row = int(hits.images[i, rank])
             if len(top) == self.config.depth:

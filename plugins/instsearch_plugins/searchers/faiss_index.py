@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from instsearch_cli.components import Data, Progress, State
-    from instsearch_cli.data import Query
+    from instsearch_cli.data import Codes, Query
 
 ROWS = 1 << 14  # vectors scored, or added to an index, at once
 TRAIN = 1 << 18  # vectors to train on, unless the centroids ask for more
@@ -39,7 +39,9 @@ class Faiss:
 
     @dataclass(frozen=True)
     class Config:
-        factory: str = option("Flat", touches="search")  #: faiss index factory: "Flat", "IVF1024,Flat", "HNSW32"
+        factory: str = option(
+            "Flat", touches="search"
+        )  #: faiss index factory: "Flat", "IVF1024,Flat", "HNSW32"
         search: str = option("", touches="query")  #: faiss search parameters: "nprobe=16", "efSearch=64"
 
     def __init__(self, config: Config, device: torch.device) -> None:
@@ -70,7 +72,9 @@ class Faiss:
         import faiss
 
         try:
-            index = faiss.index_factory(max(rows.shape[1], 1), self.config.factory, faiss.METRIC_INNER_PRODUCT)
+            index = faiss.index_factory(
+                max(rows.shape[1], 1), self.config.factory, faiss.METRIC_INNER_PRODUCT
+            )
         except RuntimeError as error:
             raise UsageError(
                 f"faiss cannot build the index '{self.config.factory}' for vectors of {rows.shape[1]} values; "
@@ -95,7 +99,7 @@ class Faiss:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.owners = Owners.of_state(state)
-        self.index = None
+        self.index: Any = None
         if "index" not in state:
             self.vectors = np.asarray(state["vectors"])
             return
@@ -113,19 +117,11 @@ class Faiss:
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         width = self.vectors.shape[1] if self.index is None else self.index.d
-        for query in queries:
-            if not isinstance(query.codes, Vectors):
-                raise InstsearchError("the faiss searcher takes vectors; use the inverted searcher")
-            if self.owners.rows and query.codes.vectors.shape[1] != width:
-                raise InstsearchError(
-                    f"the query has {query.codes.vectors.shape[1]} values and the index {width}: "
-                    "they come from different pipelines"
-                )
+        vectors = [self._values(query.codes, width) for query in queries]
         if not self.owners.rows:
             return Hits.stack([(np.empty(0, np.int64), np.empty(0, np.float32), None)] * len(queries), k)
         removed = self.owners.removed(data)
         hidden = [self.owners.hidden(query, removed) for query in queries]
-        vectors = [np.ascontiguousarray(query.codes.vectors.numpy(), np.float32) for query in queries]
         if self.index is not None:
             ranked = [self._approximate(q, gone, k) for q, gone in zip(vectors, hidden, strict=True)]
         else:
@@ -134,6 +130,17 @@ class Faiss:
                 part = slice(first, first + QUERIES)
                 ranked += self._exact(vectors[part], hidden[part], k)
         return Hits.stack(ranked, k)
+
+    def _values(self, codes: Codes, width: int) -> np.ndarray:
+        """A query's vectors f32[M, D]."""
+        if not isinstance(codes, Vectors):
+            raise InstsearchError("the faiss searcher takes vectors; use the inverted searcher")
+        if self.owners.rows and codes.vectors.shape[1] != width:
+            raise InstsearchError(
+                f"the query has {codes.vectors.shape[1]} values and the index {width}: "
+                "they come from different pipelines"
+            )
+        return np.ascontiguousarray(codes.vectors.cpu().numpy(), np.float32)
 
     def _exact(self, queries: list[np.ndarray], hidden: list[np.ndarray], k: int) -> list[Any]:
         """A matrix product finds the rows that may count; they are then scored one by one, so that equal

@@ -7,6 +7,7 @@ and in a block they lie word by word. All arrays are memory-mapped: opening read
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -139,11 +140,12 @@ class Inverted:
         return Hits.stack(ranked, k)
 
     def _scores(self, codes: SparseVectors, block: int, n: int) -> np.ndarray:
-        indptr, words, values = codes.indptr.numpy(), codes.indices.numpy(), codes.data.numpy()
-        scores = [
-            self._product(words[a:b], values[a:b], block, n) for a, b in zip(indptr, indptr[1:], strict=False)
-        ]
-        return np.maximum.reduce(scores) if scores else np.zeros(n, np.float32)
+        words, values = codes.indices.cpu().numpy(), codes.data.cpu().numpy()
+        scores: np.ndarray | None = None
+        for a, b in pairwise(codes.indptr.tolist()):
+            one = self._product(words[a:b], values[a:b], block, n)
+            scores = one if scores is None else np.maximum(scores, one)
+        return np.zeros(n, np.float32) if scores is None else scores
 
     def _product(self, words: np.ndarray, q: np.ndarray, block: int, n: int) -> np.ndarray:
         """f32[n]: the block's rows times a sparse query.
@@ -164,7 +166,8 @@ class Inverted:
         columns.data = self.values[base : int(self.blocks[block + 1, 1])]
         weights = np.zeros(2 * len(words), np.float32)
         weights[::2] = q[::-1]
-        return columns @ weights
+        scores: np.ndarray = columns @ weights
+        return scores
 
     def _check(self, block: int, words: np.ndarray, n: int) -> None:
         """Postings are used by compiled code that trusts them: look at each list once, on its first use."""

@@ -51,9 +51,8 @@ class Gaussian:
     class Config:
         """Options of ``gaussian``."""
 
-        sigma: float = (
-            1 / 3
-        )  #: standard deviation: a share of the shorter side (salbow), or of half of it (spoc)
+        #: standard deviation: a share of the shorter side (salbow), or of half of it (spoc)
+        sigma: float = 1 / 3
         form: Literal["salbow", "spoc"] = "salbow"  #: stretched to [0, 1] as for BLCF, or as for SPoC
 
         def __post_init__(self) -> None:

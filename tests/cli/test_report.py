@@ -1,0 +1,447 @@
+"""What people are shown of a result: table, page, sheet, JSON, and drawings of the stages."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.cells import cell_len
+from rich.console import Console
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.report import (
+    Hit,
+    Result,
+    draw,
+    draw_stages,
+    print_table,
+    to_json,
+    write_page,
+    write_sheet,
+)
+from instsearch_cli.report.page import page
+from instsearch_cli.report.pictures import MARK, clipped, font, mark, shrink, thumbnail
+from instsearch_cli.report.results import score_texts, tail
+from instsearch_cli.report.sheet import GAP, Tile, framed, rows_of
+from instsearch_cli.report.table import plain_table, rich_table
+
+
+def picture(
+    path: Path, size: tuple[int, int] = (400, 300), colour: str = "#335577", orientation: int = 1
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, colour).save(path, exif=exif)
+    return path
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Result:
+    hits = (
+        Hit(1, "a/one.jpg", picture(tmp_path / "a/one.jpg"), 12.5, (10.0, 20.0, 110.0, 70.04)),
+        Hit(2, "two.png", picture(tmp_path / "two.png", (300, 400)), 6.25, None),
+        Hit(3, "gone.jpg", tmp_path / "gone.jpg", 0.0, (0.0, 0.0, 5.0, 5.0)),
+    )
+    query = picture(tmp_path / "query.jpg", (800, 600))
+    return Result("query.jpg", query, (100.0, 50.0, 300.0, 250.0), hits, {"encoder": "blcf"}, 0.0423, 1234)
+
+
+# JSON and text
+
+
+def test_json_has_boxes_as_they_are_given_on_the_command_line(result: Result) -> None:
+    assert json.loads(json.dumps(to_json(result))) == {
+        "query": {"image": "query.jpg", "box": [100, 50, 200, 200]},
+        "hits": [
+            {"rank": 1, "image": "a/one.jpg", "score": 12.5, "box": [10, 20, 100, 50]},
+            {"rank": 2, "image": "two.png", "score": 6.25, "box": None},
+            {"rank": 3, "image": "gone.jpg", "score": 0, "box": [0, 0, 5, 5]},
+        ],
+    }
+
+
+def test_plain_table_is_aligned_and_keeps_whole_names(result: Result) -> None:
+    assert plain_table(result).splitlines() == [
+        "rank  score   box x,y,w,h  image",
+        "   1  12.50  10,20,100,50  a/one.jpg",
+        "   2   6.25             -  two.png",
+        "   3   0.00       0,0,5,5  gone.jpg",
+    ]
+
+
+def test_output_that_is_no_terminal_is_plain_and_takes_any_name(result: Result) -> None:
+    nasty = os.fsdecode(b"caf\xe9\n\x1b[31mred.jpg")
+    hits = (Hit(1, nasty, Path(nasty), 0.5, None), Hit(2, "Ω" * 300, Path("x"), 0.25, None))
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", newline="\n")
+    print_table(Result("q", Path("q"), None, hits, {}, 1.0, 2), Console(file=stream, width=40))
+    stream.flush()
+    lines = raw.getvalue().decode("ascii").splitlines()
+    assert lines[1].endswith(r"0.5000            -  caf\xe9\n\x1b[31mred.jpg")
+    assert lines[2].endswith("?" * 300)
+    assert lines[3] == "2 hits among 2 images in 1.00 s"
+
+
+def test_no_hits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(Result("q", Path("q"), None, (), {}, 0.5, 1))
+    assert capsys.readouterr().out == "no hits among 1 image in 0.50 s\n"
+
+
+@given(st.text(max_size=60), st.integers(20, 200))
+def test_terminal_table_fits_and_keeps_the_end_of_names(name: str, width: int) -> None:
+    hits = (Hit(1, name + "/last.jpg", Path("x"), 0.5, (1, 2, 3, 4)),)
+    out = io.StringIO()
+    console = Console(file=out, width=max(width, 60), force_terminal=True, color_system=None)
+    console.print(rich_table(Result("q", Path("q"), None, hits, {}, 1.0, 1), console.width))
+    row = [line.rstrip() for line in out.getvalue().split("\n") if "0.5000" in line]
+    assert len(row) == 1
+    assert cell_len(row[0]) <= console.width
+    assert row[0].endswith("last.jpg")
+    assert "1,2,2,2" in row[0]
+
+
+def test_tail_keeps_the_end() -> None:
+    assert tail("abcdef", 6) == "abcdef"
+    assert tail("abcdef", 4) == "…def"
+
+
+def test_scores_share_their_decimals() -> None:
+    texts = [
+        score_texts(tuple(Hit(1, "", Path(), s, None) for s in scores))
+        for scores in ([0.5, 1], [57, 9], [1234.5])
+    ]
+    assert texts == [["0.5000", "1.0000"], ["57.00", "9.00"], ["1234"]]
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """Every tag of a page with its attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str]]:
+        return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in wanted.items())]
+
+
+def test_page_stands_alone(result: Result, tmp_path: Path) -> None:
+    write_page(result, tmp_path / "page.html")
+    seen = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in seen.tags}
+    addresses = [a[k] for _, a in seen.tags for k in ("src", "href", "xlink:href", "srcset") if k in a]
+    assert len(addresses) == 8
+    assert all(address.startswith(("data:image/jpeg;base64,", "file:///")) for address in addresses)
+    style = (tmp_path / "page.html").read_text("utf-8")
+    assert "url(" not in style
+    assert "prefers-color-scheme: dark" in style
+
+
+def test_page_shows_what_was_found(result: Result) -> None:
+    seen = Page(page(result))
+    assert seen.all("html")[0]["lang"] == "en"
+    assert [a["href"] for a in seen.all("a")] == [
+        result.query_path.as_uri(),
+        *(hit.path.as_uri() for hit in result.hits),
+    ]
+    assert all(a["alt"] for a in seen.all("img"))
+    text = " ".join(seen.words)
+    for part in (
+        "3 hits",
+        "1,234 images searched in 0.04 s",
+        "12.50",
+        "--box 100,50,200,200",
+        "10,20,100,50",
+        "blcf",
+    ):
+        assert part in text
+    bars = [a["style"] for a in seen.all("i")]
+    assert bars == ["width:100.0%", "width:50.0%", "width:0.0%"]
+
+
+def test_page_draws_boxes_in_original_pixels_over_the_thumbnail(result: Result) -> None:
+    seen = Page(page(result))
+    assert [a["viewbox"] for a in seen.all("svg") if a.get("preserveaspectratio")] == [
+        "0 0 800 600",
+        "0 0 400 300",
+    ]
+    boxes = seen.all("rect", **{"class": "box"})
+    assert [[float(a[k]) for k in ("x", "y", "width", "height")] for a in boxes] == [
+        [100, 50, 200, 200],
+        [10, 20, 100, 50],
+    ]
+    thumbs = [a["src"].partition(",")[2] for a in seen.all("img")]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in thumbs]
+    assert sizes[:3] == [(480, 360), (400, 300), (300, 400)]
+
+
+def test_page_turns_pictures_upright(tmp_path: Path) -> None:
+    turned = picture(tmp_path / "turned.jpg", (400, 300), orientation=6)
+    seen = Page(page(Result("q", turned, (10, 20, 300, 400), (), {}, 0.1, 0)))
+    assert [a["viewbox"] for a in seen.all("svg") if a.get("preserveaspectratio")] == ["0 0 300 400"]
+    assert (seen.all("img")[0]["width"], seen.all("img")[0]["height"]) == ("300", "400")
+
+
+def test_names_are_data(tmp_path: Path) -> None:
+    name = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
+    path = picture(tmp_path / "x.jpg")
+    hits = (Hit(1, f"{name}/{name}", path, 1.0, None),)
+    seen = Page(page(Result(name, path.with_name(name.replace("/", "_")), None, hits, {name: name}, 0.1, 1)))
+    assert not seen.all("script")
+    assert not [a for _, a in seen.tags if "onerror" in a]
+    assert len(seen.all("img")) == 2
+    assert sum("<script>" in word for word in seen.words) >= 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file names are bytes on POSIX only")
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    path.write_bytes(picture(tmp_path / "x.jpg").read_bytes())
+    result = Result(str(path), path, None, (Hit(1, path.name, path, 1.0, None),), {}, 0.1, 1)
+    write_page(result, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert r"caf\xe9.jpg" in text
+    assert "caf%E9.jpg" in text
+    write_sheet(result, tmp_path / "sheet.png")
+    json.dumps(to_json(result)).encode("ascii")
+
+
+def test_a_picture_that_is_gone_is_said_so(result: Result) -> None:
+    seen = Page(page(result))
+    assert [a["alt"] for a in seen.all("img")][3].startswith("gone.jpg: cannot be read (")
+    tile = thumbnail(result.hits[2].path, 480)
+    assert tile.size is None
+    assert tile.image.size == (480, 360)
+    assert tile.image.getpixel((5, 5)) == (214, 213, 210)
+
+
+def test_page_of_nothing_says_so(result: Result) -> None:
+    seen = Page(page(Result("q", result.query_path, None, (), {}, 0.1, 10)))
+    text = " ".join(seen.words)
+    assert "No hits" in text
+    assert "the whole picture" in text
+    assert not seen.all("li")
+    assert not seen.all("rect")
+
+
+def test_pages_of_many_hits_have_smaller_thumbnails(tmp_path: Path) -> None:
+    path = picture(tmp_path / "x.jpg", (1000, 500))
+
+    def width(n: int) -> int:
+        hits = tuple(Hit(i + 1, "x.jpg", path, 1.0, None) for i in range(n))
+        return int(Page(page(Result("q", path, None, hits, {}, 0.1, n))).all("img")[-1]["width"])
+
+    assert (width(1), width(60), width(240)) == (480, 480, 240)
+
+
+# The sheet
+
+
+def test_sheet_is_written(result: Result, tmp_path: Path) -> None:
+    write_sheet(result, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width == 1760
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels == MARK).all(2).sum() > 1000
+
+
+@given(st.lists(st.floats(0.56, 2.6), min_size=1, max_size=40))
+def test_rows_hold_all_tiles_in_order_and_fill_the_width(ratios: list[float]) -> None:
+    hit, blank = Hit(1, "", Path(), 0.0, None), thumbnail(Path("no such file"), 64)
+    tiles = [Tile(hit, "", blank, ratio) for ratio in ratios]
+    rows = rows_of(tiles, 1200)
+    assert [t.ratio for _, row in rows for t in row] == ratios
+    for height, row in rows[:-1]:
+        assert sum(t.ratio for t in row) * height + GAP * (len(row) - 1) == pytest.approx(
+            1200, abs=len(row) * 1.5
+        )
+    last = sum(t.ratio for t in rows[-1][1]) * rows[-1][0] + GAP * (len(rows[-1][1]) - 1)
+    assert last <= 1200 + 2 * len(rows[-1][1])
+
+
+def test_box_lies_where_it_belongs(tmp_path: Path) -> None:
+    thumb = thumbnail(picture(tmp_path / "x.png", (800, 400), "#000000"), 200)
+    assert thumb.image.size == (200, 100)
+    mark(thumb.image, (200, 100, 600, 300), (800, 400), width=1)
+    pixels = np.asarray(thumb.image)
+    rows, columns = np.nonzero((pixels == MARK).all(2))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (50, 25, 149, 74)
+    assert tuple(pixels[50, 100]) == (0, 0, 0)
+    mark(thumb.image, (-50, -50, 9000, 9000), (800, 400))
+
+
+def test_a_frame_that_does_not_fit_is_filled_up_around_the_picture(tmp_path: Path) -> None:
+    thumb = thumbnail(picture(tmp_path / "wide.png", (1000, 100), "#ff0000"), 500)
+    frame = np.asarray(framed(thumb, None, 260, 100))
+    red = (frame == (255, 0, 0)).all(2)
+    assert red[50].all()
+    assert red.any(1).sum() == 26
+
+
+@given(st.text(max_size=80), st.integers(30, 300), st.sampled_from(["start", "end"]))
+def test_clipped_text_fits(text: str, width: int, keep: str) -> None:
+    cut = clipped(text, font(16), width, keep)
+    assert font(16).getlength(cut) <= width
+    assert cut == text.encode("utf-8", "replace").decode() or "…" in cut
+
+
+@pytest.mark.parametrize("write", [write_page, write_sheet])
+def test_what_cannot_be_written_is_one_line(write, result: Result, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InstsearchError, match=r"cannot write .*No such file or directory"):
+        write(result, tmp_path / "nowhere" / "out.png")
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1000))
+def test_shrink_never_enlarges(w: int, h: int, side: int) -> None:
+    a, b = shrink(w, h, side)
+    assert 1 <= a <= max(w, 1)
+    assert 1 <= b <= max(h, 1)
+    assert max(a, b) <= side
+    assert max(a, b) == min(side, max(w, h))
+
+
+# Drawings
+
+
+def test_colour_table_goes_evenly_from_dark_to_bright() -> None:
+    table = draw.colour_table().astype(float)
+    light = table @ [0.2126, 0.7152, 0.0722]
+    assert table.shape == (256, 3)
+    assert (np.diff(light) > -0.5).all()
+    assert table[0].tolist() == [68, 1, 84]
+    assert table[255].tolist() == [253, 231, 37]
+
+
+def test_word_colours_are_stable_and_told_apart() -> None:
+    first = draw.word_colours(np.arange(200))
+    assert (draw.word_colours(np.array([[7, 7], [3, 7]])) == first[[[7, 7], [3, 7]]]).all()
+    assert len({tuple(c) for c in first.tolist()}) >= 199
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_map_is_laid_where_its_cells_are(smooth: bool) -> None:
+    values = np.random.default_rng(0).random((3, 4))
+    sx, sy, ox, oy = 20.0, 30.0, 10.0, 5.0
+    laid = draw.on_picture(values, (sx, sy, ox, oy), (100, 110), (50, 55), smooth)
+    for row in range(55):
+        for column in range(50):
+            x, y = (column + 0.5) * 2, (row + 0.5) * 2
+            u, v = (x - ox) / sx - 0.5, (y - oy) / sy - 0.5
+            if not (-0.5 <= u < 3.5 and -0.5 <= v < 2.5):
+                assert np.isnan(laid[row, column])
+                continue
+            u, v = min(max(u, 0), 3), min(max(v, 0), 2)
+            if smooth:
+                weights = [
+                    (max(0, 1 - abs(i - v)) * max(0, 1 - abs(j - u)), values[i, j])
+                    for i in range(3)
+                    for j in range(4)
+                ]
+                assert laid[row, column] == pytest.approx(sum(a * b for a, b in weights), abs=1e-6)
+            else:
+                assert laid[row, column] == pytest.approx(values[round(v), round(u)])
+
+
+def test_a_map_of_one_cell_covers_the_picture() -> None:
+    assert (draw.on_picture(np.array([[3.0]]), (10, 10, 0, 0), (10, 10), (5, 5)) == 3).all()
+
+
+def test_heat_is_brightest_where_the_weight_is() -> None:
+    grey = Image.new("RGB", (80, 40), (128, 128, 128))
+    values = np.zeros((2, 4))
+    values[0, 3] = 5.0
+    hot = np.asarray(draw.heat(grey, values, (20, 20, 0, 0), (80, 40))).astype(int)
+    assert hot[8, 70].tolist() == pytest.approx(
+        (0.28 * 128 + 0.72 * draw.colour_table()[255]).tolist(), abs=1
+    )
+    assert hot[30, 10].tolist() == pytest.approx((0.28 * 128 + 0.72 * draw.colour_table()[0]).tolist(), abs=1)
+    flat = np.asarray(draw.heat(grey, np.ones((2, 4)), (20, 20, 0, 0), (80, 40)))
+    assert (flat == flat[0, 0]).all()
+
+
+def test_cells_without_a_word_are_left_alone() -> None:
+    grey = Image.new("RGB", (40, 40), (100, 100, 100))
+    drawn = np.asarray(draw.words(grey, np.array([[5, -1], [-1, 5]]), (20, 20, 0, 0), (40, 40)))
+    assert (drawn[:20, 20:] == 100).all()
+    assert (drawn[:20, :20] == drawn[0, 0]).all()
+    assert (drawn[20:, 20:] == drawn[0, 0]).all()
+    assert drawn[0, 0].tolist() != [100, 100, 100]
+
+
+def test_points_without_a_word_are_left_out() -> None:
+    grey = Image.new("RGB", (60, 40), (100, 100, 100))
+    geometry = np.array([[10.0, 20, 6, 0], [45, 20, 6, 90]])
+    drawn = np.asarray(draw.points(grey, geometry, (60, 40), np.array([-1, 3]))).astype(int)
+    changed = (abs(drawn - 100) > 10).any(2)
+    assert not changed[:, :35].any()
+    assert changed[:, 38:].any()
+
+
+def test_the_best_region_is_drawn_last_and_brightest() -> None:
+    black = Image.new("RGB", (100, 100))
+    boxes = np.array([[10, 10, 60, 60], [10, 10, 60, 60], [70, 70, 90, 90]])
+    drawn = np.asarray(draw.regions(black, boxes, (100, 100), np.array([0.1, 0.9, 0.5])))
+    assert drawn[11, 30].tolist() == [253, 231, 37]
+    only = np.asarray(draw.regions(black, boxes, (100, 100), np.array([0.1, 0.9, 0.5]), most=1))
+    assert (only[65:95, 65:95] == 0).all()
+    assert (np.asarray(draw.regions(black, np.empty((0, 4)), (100, 100))) == 0).all()
+
+
+def test_panels_lie_side_by_side() -> None:
+    panel = Image.new("RGB", (100, 60), (1, 2, 3))
+    sheet = np.asarray(draw.panels([("a", panel), ("b: detail", panel), ("c", panel), ("d", panel)]))
+    assert (sheet == (1, 2, 3)).all(2).sum() == 4 * 100 * 60
+    assert sheet.shape[1] > 3 * 100
+    with pytest.raises(ValueError, match="no panel"):
+        draw.panels([])
+
+
+def test_every_kind_of_stage_is_drawn(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from instsearch_cli.data import FeatureMap, Grid, Keypoints, Regions, WeightMap, Words
+
+    path = picture(tmp_path / "x.jpg", (320, 200))
+    grid = Grid.over(5, 8, (320, 200))
+    geometry = torch.tensor([[100.0, 80, 10, 30], [200, 120, 20, 200]])
+    stages = {
+        "features": FeatureMap(torch.rand(16, 5, 8), grid),
+        "keypoints": Keypoints(torch.rand(2, 8), geometry, grid),
+        "weights": WeightMap(torch.rand(3, 5, 8), grid),
+        "regions": Regions(torch.tensor([[1.0, 2, 30, 40]]), torch.tensor([0.5])),
+        "local": Words(torch.arange(40).reshape(5, 8), grid),
+        "points": Words(torch.tensor([1, -1]), grid, geometry),
+        "codes": object(),
+    }
+    picture_panel = Image.open(path)
+    shown = draw.stage_panels(picture_panel, (320, 200), stages)
+    assert [caption.partition(":")[0] for caption, _ in shown] == [k for k in stages if k != "codes"]
+    assert all(panel.size == (320, 200) for _, panel in shown)
+    assert "40 visual words" in shown[4][0]
+    assert "1 visual words at 2 points" in shown[5][0]
+    draw_stages(path, stages, tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.width > 3 * 320
+    with pytest.raises(InstsearchError, match="cannot write"):
+        draw_stages(path, stages, tmp_path / "no" / "out.png")
