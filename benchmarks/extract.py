@@ -1,6 +1,6 @@
-"""Images per second from files to feature maps, against the bare network on tensors already in memory.
+"""Images per second of `extract`, files to index, against the bare network on tensors already in memory.
 
-python benchmarks/extract.py [NETWORK...] [--data DIR] [--weights FILE] [--images N] [--rounds N] [--workers N]
+python benchmarks/extract.py [NETWORK...] [--data DIR] [--weights FILE] [--images N] [--rounds N]
 
 Bare and full runs over the same pictures take turns in one process, so that what else the machine does
 falls on both; the ratio is the median over the rounds. squeezenet1_0 has real weights, other networks
@@ -13,15 +13,21 @@ import argparse
 import statistics
 import tempfile
 import time
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from instsearch_cli.images import BadImage, Reader, read_image
-from instsearch_plugins.extractors import networks
+from instsearch_cli.assembly import Assembly
+from instsearch_cli.images import Discovery, Found, read_image
+from instsearch_cli.intake import take_in
+from instsearch_cli.pipeline import Pipeline, Stage
+from instsearch_cli.plugins import load_registry
+from instsearch_cli.progress import Quiet
+from instsearch_cli.runner import Runner
+from instsearch_formats import Index
 from instsearch_plugins.extractors.networks import Network, normalise
 
 if TYPE_CHECKING:
@@ -30,11 +36,6 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Image
 
 SHARED = Path(__file__).parents[1] / "../shared"
-CLASSES = {
-    cls.architecture: cls
-    for cls in vars(networks).values()
-    if isinstance(cls, type) and issubclass(cls, Network) and cls is not Network
-}
 
 
 def random_weights(name: str, folder: Path) -> Path:
@@ -55,31 +56,11 @@ def random_weights(name: str, folder: Path) -> Path:
     return folder / f"{name}.pth"
 
 
-def batches(images: Iterable[Image], n: int) -> Iterator[list[Image]]:
-    """Runs of at most n pictures of equal shape, near each other, as the command makes them."""
-    window: list[Image] = []
-    for image in images:
-        window.append(image)
-        if len(window) == (4 * n if n > 1 else 1):
-            yield from _of_equal_shape(window, n)
-            window = []
-    yield from _of_equal_shape(window, n)
-
-
-def _of_equal_shape(window: list[Image], n: int) -> Iterator[list[Image]]:
-    for _, group in groupby(sorted(window, key=lambda i: i.pixels.shape), key=lambda i: i.pixels.shape):
+def batches(images: list[Image], n: int) -> Iterator[list[Image]]:
+    """Runs of at most n pictures of equal shape."""
+    for _, group in groupby(sorted(images, key=lambda i: i.pixels.shape), key=lambda i: i.pixels.shape):
         members = list(group)
-        for start in range(0, len(members), n):
-            yield members[start : start + n]
-
-
-def read(paths: list[Path], extractor: Network, workers: int) -> Iterator[Image]:
-    """Decode ahead of the network, as the command does."""
-    load = lambda path: read_image(path, extractor.fit_size)  # noqa: E731
-    with Reader(paths, load, workers=workers, ahead=max(8 * extractor.batch, 8)) as reader:
-        for _, image in reader:
-            if not isinstance(image, BadImage):
-                yield image
+        yield from (members[start : start + n] for start in range(0, len(members), n))
 
 
 def timed(work: Iterable[object]) -> tuple[float, float]:
@@ -92,9 +73,10 @@ def timed(work: Iterable[object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure(extractor: Network, paths: list[Path], rounds: int, workers: int) -> dict[str, float]:
-    """Bare and full, in turns."""
-    n = extractor.batch
+def measure(assembly: Assembly, paths: list[Path], rounds: int, folder: Path) -> dict[str, float]:
+    """Bare and full, in turns. Full is what `instsearch extract` does: look, read, extract, write, seal, fsync."""
+    extractor: Network = assembly.extractor.component
+    images = [read_image(path, extractor.fit_size) for path in paths]
     ready = [
         normalise(
             torch.from_numpy(np.stack([image.pixels for image in batch]))
@@ -102,18 +84,22 @@ def measure(extractor: Network, paths: list[Path], rounds: int, workers: int) ->
             .permute(0, 3, 1, 2),
             extractor.dtype,
         )
-        for batch in batches(read(paths, extractor, workers), n)
+        for batch in batches(images, extractor.batch)
     ]
+    found = [Found(path.parent, path.name.encode(), path) for path in paths]
+    number = count()
 
     def bare() -> Iterator[object]:
         with torch.inference_mode():
             yield from (extractor.forward(x) for x in ready)
 
     def full() -> Iterator[object]:
-        yield from (extractor.extract(batch) for batch in batches(read(paths, extractor, workers), n))
+        index = Index.create(folder / f"index-{next(number)}")
+        with index.lock():
+            take_in(index, Discovery(found, []), Quiet())
+            yield Runner(index, assembly, Quiet()).extract()
 
-    alone = read(paths, extractor, workers)
-    reading = timed(alone)
+    reading = timed(read_image(path, extractor.fit_size) for path in paths)
     timed(bare()), timed(full())
     rows = [(*timed(bare()), *timed(full())) for _ in range(rounds)]
     return {
@@ -137,9 +123,8 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=["squeezenet1_0", "vgg16"], metavar="NETWORK")
     parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
     parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
-    parser.add_argument("--images", type=int, default=20, help="pictures in a round")
+    parser.add_argument("--images", type=int, default=64, help="pictures in a round")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--workers", type=int, default=2, help="threads that read")
     parser.add_argument("--max-size", type=int, default=448)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -151,9 +136,10 @@ def main() -> None:
         for i, name in enumerate(args.networks):
             real = name == "squeezenet1_0" and args.weights.is_file()
             file = args.weights if real else random_weights(name, Path(folder))
-            cls = CLASSES[name]
-            config = cls.Config(weights=str(file), max_size=args.max_size, batch=args.batch)
-            row = measure(cls(config, torch.device(args.device)), paths, args.rounds, args.workers)
+            options = {"weights": str(file), "max_size": args.max_size, "batch": args.batch}
+            pipeline = Pipeline("extract", Stage(name, options), keep_features=True)
+            assembly = Assembly(pipeline, load_registry(), torch.device(args.device))
+            row = measure(assembly, paths, args.rounds, Path(folder))
             if i == 0:
                 print(" ".join(f"{column:>13}" for column in ("network", *row)))
             print(f"{name:>13} " + " ".join(f"{value:13.3g}" for value in row.values()), flush=True)

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from instsearch_formats import PartWriter
-
     from instsearch_cli.data import Features
+    from instsearch_formats import PartWriter
 
 Item = dict[str, Any]
 
@@ -121,7 +120,9 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
 
 def as_stored(features: Features) -> Features:
     """Features at the precision of the index (f16), so that it makes no difference whether they were kept."""
-    return replace(features, values=features.values.clamp(-F16_MAX, F16_MAX).to(torch.float16).to(torch.float32))
+    return replace(
+        features, values=features.values.clamp(-F16_MAX, F16_MAX).to(torch.float16).to(torch.float32)
+    )
 
 
 def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -30,19 +30,14 @@ def command(ctx: click.Context, folder: Path, scenes: int, seed: int, device: st
     from instsearch_cli.commands.eval import command as evaluate
     from instsearch_cli.commands.query import search
     from instsearch_cli.demo import make_scenes
-    from instsearch_cli.errors import InstsearchError
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report import print_table, write_page, write_sheet
 
     began = time.perf_counter()
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / "manifest.json").exists():
-            raise InstsearchError(f"{folder} is not empty and not a demo: name another folder")
-        for part in ("images", "queries", "index"):
-            shutil.rmtree(folder / part, ignore_errors=True)
     progress = make_progress(quiet)
     manifest = make_scenes(folder, n=scenes, seed=seed, progress=progress)
     progress.close()
+    shutil.rmtree(folder / "index", ignore_errors=True)
     first = json.loads(manifest.read_text("utf-8"))["queries"][0]
     ctx.invoke(
         evaluate,
@@ -58,7 +53,7 @@ def command(ctx: click.Context, folder: Path, scenes: int, seed: int, device: st
         each=False,
         device=device,
         quiet=quiet,
-        assignments=(),
+        assignments=("encoder.words=4000",),
         weights=None,
         extractor=None,
         encoder=None,

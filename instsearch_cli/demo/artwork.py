@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,12 +121,10 @@ def lettering(
     box: Sequence[float],
     fill: Colour,
     weight: float = 0.0,
-    stretch: bool = False,
 ) -> None:
     """Draw a line of text as large as fits in ``box`` (x0, y0, x1, y1), centred.
 
-    weight   thickening of the strokes, as a share of the letter height
-    stretch  fill the box exactly, changing the letters' proportions
+    weight  thickening of the strokes, as a share of the letter height
     """
     size = 96
     stroke = round(size * weight)
@@ -137,11 +135,8 @@ def lettering(
         x += face(size).getlength(letter) + 1.6 * stroke
     mask = mask.crop(mask.getbbox())
     w, h = (box[2] - box[0]) * SCALE, (box[3] - box[1]) * SCALE
-    if stretch:
-        size_to = (max(1, round(w)), max(1, round(h)))
-    else:
-        fit = min(w / mask.width, h / mask.height)
-        size_to = (max(1, round(mask.width * fit)), max(1, round(mask.height * fit)))
+    fit = min(w / mask.width, h / mask.height)
+    size_to = (max(1, round(mask.width * fit)), max(1, round(mask.height * fit)))
     mask = mask.resize(size_to, Image.Resampling.BICUBIC)
     x = round((box[0] + box[2]) / 2 * SCALE - mask.width / 2)
     y = round((box[1] + box[3]) / 2 * SCALE - mask.height / 2)
@@ -363,8 +358,3 @@ def rounded(w: int, h: int, radius: float) -> Image.Image:
     mask = Image.new("L", (w * SCALE, h * SCALE))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, w * SCALE - 1, h * SCALE - 1), radius * SCALE, 255)
     return mask
-
-
-def both(first: Image.Image, second: Image.Image) -> Image.Image:
-    """What two masks share."""
-    return ImageChops.multiply(first, second)

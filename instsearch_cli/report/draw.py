@@ -84,7 +84,7 @@ def heat(
     original: tuple[int, int],
     alpha: float = 0.72,
 ) -> Image.Image:
-    """Weights over a picture, dark violet for the least to yellow for the most."""
+    """Weights over a picture, from dark violet for the least to yellow for the most; all yellow if all equal."""
     finite = np.nan_to_num(np.asarray(values, np.float32))
     low, high = float(finite.min()), float(finite.max())
     stretched = (finite - low) / (high - low) if high > low else np.full_like(finite, high > 0)
@@ -197,12 +197,10 @@ def stage_panels(
                 maps = _array(values)
                 peak = maps.reshape(len(maps), -1).max(1)
                 strongest = (maps / np.where(peak > 0, peak, 1)[:, None, None]).max(0)
-                plural = (
-                    f"{len(maps)} maps, the strongest in each cell"
-                    if len(maps) > 1
-                    else "dark least, yellow most"
-                )
-                shown.append((f"{kind}: {plural}", heat(image, strongest, grid.transform, original)))
+                detail = "dark least, yellow most" if np.ptp(strongest) > 0 else "the same everywhere"
+                if len(maps) > 1:
+                    detail = f"{len(maps)} maps, the strongest in each cell"
+                shown.append((f"{kind}: {detail}", heat(image, strongest, grid.transform, original)))
             case Regions(boxes=boxes, scores=scores):
                 panel = regions(image, _array(boxes), original, _array(scores))
                 more = ", the best 40 shown" if len(boxes) > 40 else ""

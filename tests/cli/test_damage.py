@@ -83,7 +83,9 @@ def test_an_index_can_be_queried_where_nothing_can_be_written(
     assert len(failed.err.strip().splitlines()) <= 2
 
 
-def test_a_disk_that_fills_up_leaves_whole_parts_only(tiny: tuple[str, ...], photos: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_leaves_whole_parts_only(
+    tiny: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
     code = (
         "import resource, signal, sys; from instsearch_cli.main import run; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
@@ -92,7 +94,16 @@ def test_a_disk_that_fills_up_leaves_whole_parts_only(tiny: tuple[str, ...], pho
     )
 
     def index_with(limit: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, str(limit), "index", str(photos), "--index", str(tmp_path / "i")]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            str(limit),
+            "index",
+            str(photos),
+            "--index",
+            str(tmp_path / "i"),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(FAKES / "tiny")}
         return subprocess.run([*command, *tiny], capture_output=True, text=True, check=False, env=environment)
 
@@ -100,7 +111,7 @@ def test_a_disk_that_fills_up_leaves_whole_parts_only(tiny: tuple[str, ...], pho
     assert full.returncode == 1, full
     assert len([line for line in full.stderr.splitlines() if "error:" in line]) == 1
     assert "Traceback" not in full.stderr
-    assert not [p for p in (tmp_path / "i").rglob("*.partial")]
+    assert not list((tmp_path / "i").rglob("*.partial"))
     again = index_with(1 << 30)
     assert again.returncode == 0, again.stderr
     shutil.rmtree(tmp_path / "i")

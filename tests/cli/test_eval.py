@@ -62,7 +62,12 @@ def test_boxes_of_true_hits_are_held_against_annotated_ones(
     cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path
 ) -> None:
     names = json.loads(manifest.read_text())["images"]
-    rows = [f"{names[0]},0,0,32,48", f"{names[1]},32,0,32,48", f"{names[1]},2,0,32,48", f"{names[2]},40,0,16,48"]
+    rows = [
+        f"{names[0]},0,0,32,48",
+        f"{names[1]},32,0,32,48",
+        f"{names[1]},2,0,32,48",
+        f"{names[2]},40,0,16,48",
+    ]
     (manifest.parent / "boxes.csv").write_text("\n".join(["image,x,y,w,h", *rows]))
     table = json.loads(manifest.read_text())
     for query in table["queries"]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.errors import UsageError
+from instsearch_cli.options import make_config
 from instsearch_cli.pipeline import Pipeline, Stage, load_preset, presets
 from instsearch_cli.plugins import load_registry
 
@@ -91,5 +94,12 @@ def test_every_preset_builds() -> None:
     for name in presets(known):
         assembly = Assembly(load_preset(name, known), known, torch.device("cpu"))
         assert assembly.searcher is not None
+    examples = sorted((Path(__file__).parents[2] / "examples" / "pipelines").glob("*.toml"))
+    assert examples
+    for file in examples:
+        pipeline = load_preset(str(file), known)
+        for stage in ("extractor", "weighting", "encoder"):
+            chosen = getattr(pipeline, stage)
+            make_config(known.get(stage, chosen.name).load(), chosen.options, stage)
     with pytest.raises(UsageError, match="Did you mean 'sift'"):
         load_preset("sfit", known)

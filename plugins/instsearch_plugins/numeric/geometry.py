@@ -39,8 +39,9 @@ class Transform(NamedTuple):
     def angle(self) -> np.ndarray:
         """The rotation nearest to A, in degrees."""
         A = self.A
-        turn: np.ndarray = np.arctan2(A[..., 1, 0] - A[..., 0, 1], A[..., 0, 0] + A[..., 1, 1])
-        return np.degrees(turn)
+        turn = np.arctan2(A[..., 1, 0] - A[..., 0, 1], A[..., 0, 0] + A[..., 1, 1])
+        angle: np.ndarray = np.degrees(turn)
+        return angle
 
 
 class Verified(NamedTuple):

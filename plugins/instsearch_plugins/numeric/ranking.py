@@ -23,15 +23,15 @@ class Appended:
 
     def __init__(self, path: Path, dtype: Any, *shape: int) -> None:
         self.path, self.dtype, self.shape, self.count = path, np.dtype(dtype), shape, 0
-        self.file = path.open("wb")
+        path.write_bytes(b"")
 
     def append(self, array: np.ndarray) -> None:
-        np.ascontiguousarray(array, self.dtype).reshape(-1, *self.shape).tofile(self.file)
+        with self.path.open("ab") as file:
+            np.ascontiguousarray(array, self.dtype).reshape(-1, *self.shape).tofile(file)
         self.count += len(array)
 
-    def close(self) -> np.ndarray:
-        """The whole array, memory-mapped for reading."""
-        self.file.close()
+    def array(self) -> np.ndarray:
+        """All of it, memory-mapped for reading."""
         if self.count == 0:
             return np.empty((0, *self.shape), self.dtype)
         return np.memmap(self.path, self.dtype, "r", shape=(self.count, *self.shape))
@@ -163,7 +163,7 @@ class Gathered:
     def state(self) -> dict[str, np.ndarray]:
         self._expect(self.stop)
         pointers = np.concatenate([np.zeros(1, np.int64), *self.counts]).cumsum()
-        return {"start": np.array([self.start]), "images": pointers, "boxes": self.boxes.close()}
+        return {"start": np.array([self.start]), "images": pointers, "boxes": self.boxes.array()}
 
     def _expect(self, row: int) -> None:
         if row != self.next:

@@ -39,10 +39,8 @@ class Faiss:
 
     @dataclass(frozen=True)
     class Config:
-        factory: str = option(
-            "Flat", touches="search"
-        )  #: faiss index factory: "Flat", "IVF1024,Flat", "HNSW32"
-        search: str = option("", touches="query")  #: faiss search parameters: "nprobe=16", "efSearch=64"
+        factory: str = option("Flat", touches="search")  #: faiss index factory, as IVF1024,Flat or HNSW32
+        search: str = option("", touches="query")  #: faiss search parameters, as nprobe=16 or efSearch=64
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -63,7 +61,7 @@ class Faiss:
             vectors.append(values)
             progress.advance(len(pointers) - 1)
         state = gathered.state()
-        rows = vectors.close() if vectors else np.empty((0, 0), np.float32)
+        rows = vectors.array() if vectors else np.empty((0, 0), np.float32)
         index = None if self.config.factory.strip() == "Flat" else self._build(rows, progress)
         return state | ({"vectors": rows} if index is None else {"index": index})
 
@@ -105,7 +103,12 @@ class Faiss:
             return
         import faiss
 
-        self.index = faiss.deserialize_index(np.asarray(state["index"]))
+        try:
+            self.index = faiss.deserialize_index(np.asarray(state["index"]))
+        except RuntimeError as error:
+            raise InstsearchError(
+                "the faiss index is damaged: run `instsearch verify`, then `instsearch index` again"
+            ) from error
         try:
             if self.config.search:
                 faiss.ParameterSpace().set_index_parameters(self.index, self.config.search)

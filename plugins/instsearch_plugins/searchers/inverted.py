@@ -94,8 +94,8 @@ class Inverted:
             blocks.append((blocks[-1][0] + block.shape[0], rows.count))
         return {
             **gathered.state(),
-            "rows": rows.close(),
-            "values": values.close(),
+            "rows": rows.array(),
+            "values": values.array(),
             "pointers": np.array(pointers) if pointers else np.zeros((0, 1), np.int32),
             "blocks": np.array(blocks, np.int64),
         }

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instsearch_cli.data import Query, SparseVectors, Vectors
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.numeric import ranking
+from instsearch_plugins.searchers import faiss_index
+from instsearch_plugins.searchers.faiss_index import Faiss
+
+
+class Codes:
+    """A collection's vectors f32[R, D], and how many of them each image owns."""
+
+    def __init__(self, rows, counts, start=0, removed=(), part=3, folder: Path | None = None) -> None:
+        self.rows, self.counts, self.start, self.part = np.asarray(rows, np.float32), counts, start, part
+        self.span = range(start, start + len(counts))
+        self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
+        self.first = np.cumsum([0, *counts])
+        self.boxes = np.arange(4 * len(self.rows), dtype=np.float32).reshape(-1, 4)
+        self.folder = folder
+
+    def scratch(self) -> Path:
+        assert self.folder is not None
+        return self.folder
+
+    def blocks(self, kind: str):
+        assert kind == "codes"
+        for a in range(0, len(self.counts), self.part):
+            b = min(a + self.part, len(self.counts))
+            yield {
+                "start": self.start + a,
+                "stop": self.start + b,
+                "indptr": self.first[a : b + 1] - self.first[a],
+                "vectors": self.rows[self.first[a] : self.first[b]].astype(np.float16),
+                "boxes": self.boxes[self.first[a] : self.first[b]],
+            }
+
+    def best(self, q: np.ndarray, k: int, exclude=frozenset()):
+        """(image, score, box), by the plainest of loops."""
+        found = []
+        for image in self.images.tolist():
+            i = image - self.start
+            scores = [
+                max(float(np.float64(x) @ row) for row in q)
+                for x in self.rows[self.first[i] : self.first[i + 1]]
+            ]
+            if image in exclude or not scores:
+                continue
+            row = self.first[i] + scores.index(max(scores))
+            found.append((-max(scores), image, self.boxes[row].tolist()))
+        return [(image, -score, box) for score, image, box in sorted(found)[:k]]
+
+
+class Silent:
+    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
+    def advance(self, n: int = 1) -> None: ...
+
+
+def query(rows, exclude=()) -> Query:
+    rows = torch.as_tensor(np.asarray(rows, np.float32))
+    nothing: Any = None
+    return Query(
+        "q", nothing, None, nothing, nothing, Vectors(rows, torch.zeros(len(rows), 4)), frozenset(exclude)
+    )
+
+
+def fitted(codes: Codes, factory="Flat", search="") -> Faiss:
+    searcher = Faiss(Faiss.Config(factory, search), torch.device("cpu"))
+    searcher.load(searcher.fit(codes, Silent()))
+    return searcher
+
+
+def found(searcher: Faiss, codes: Codes, q: Query, k: int):
+    hits = searcher.search([q], codes, k)
+    n = hits.valid(0)
+    assert (hits.images[0, n:] == -1).all()
+    assert np.isneginf(hits.scores[0, n:]).all()
+    return [
+        (int(i), float(s), b.tolist())
+        for i, s, b in zip(hits.images[0, :n], hits.scores[0, :n], hits.boxes[0, :n], strict=True)
+    ]
+
+
+def clustered(n: int, D: int, seed=0) -> np.ndarray:
+    """Unit vectors around a few centres, of a precision that half floats hold."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(8, D))[rng.integers(0, 8, n)] + 0.5 * rng.normal(size=(n, D))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+
+
+eighths = st.sampled_from([-0.5, 0.0, 0.125, 0.25, 0.5, 1.0])
+
+
+@st.composite
+def collections(draw):
+    counts = draw(st.lists(st.sampled_from([1, 1, 1, 0, 2, 3]), min_size=1, max_size=12))
+    if draw(st.booleans()):
+        counts = [1] * len(counts)
+    D = draw(st.integers(1, 4))
+    rows = draw(
+        st.lists(st.lists(eighths, min_size=D, max_size=D), min_size=sum(counts), max_size=sum(counts))
+    )
+    start = draw(st.sampled_from([0, 7]))
+    some = st.sets(st.sampled_from(range(start, start + len(counts))))
+    return {
+        "codes": (
+            np.array(rows, np.float32).reshape(-1, D),
+            counts,
+            start,
+            draw(some),
+            draw(st.integers(1, 5)),
+        ),
+        "q": draw(st.lists(st.lists(eighths, min_size=D, max_size=D), min_size=1, max_size=2)),
+        "exclude": draw(some),
+        "k": draw(st.integers(1, 15)),
+        "cut": (draw(st.integers(1, 5)), draw(st.integers(1, 4))),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=collections())
+def test_flat_equals_the_plain_loop(case, tmp_path_factory):
+    """Exact, ties by row, scores of 0 and below included, whatever is removed, excluded or has several rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        rows, head = case["cut"]
+        patch.setattr(faiss_index, "ROWS", rows)
+        patch.setattr(ranking, "HEAD", head)
+        codes = Codes(*case["codes"], folder=tmp_path_factory.mktemp("scratch"))
+        q = np.array(case["q"], np.float32)
+        got = found(fitted(codes), codes, query(q, case["exclude"]), case["k"])
+        assert got == codes.best(q, case["k"], case["exclude"])
+
+
+def test_flat_is_exact_on_many_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr(faiss_index, "ROWS", 700)
+    monkeypatch.setattr(ranking, "HEAD", 100)
+    rows = clustered(4000, 33)
+    rows[1500] = rows[2900] = rows[7]
+    codes = Codes(rows, [2] * 2000, start=3, removed={4, 5}, part=256, folder=tmp_path)
+    searcher = fitted(codes)
+    for k in (1, 10, 3000):
+        q = np.stack([rows[7], rows[8]])
+        expected, got = codes.best(q, k, {3}), found(searcher, codes, query(q, {3}), k)
+        np.testing.assert_allclose([s for _, s, _ in got], [s for _, s, _ in expected], rtol=1e-6, atol=1e-7)
+        assert {i for i, *_ in got[:8]} == {i for i, *_ in expected[:8]}
+    equal = [i for i, *_ in found(searcher, codes, query(rows[[7]]), 3)]
+    assert equal == [3 + 3, 3 + 750, 3 + 1450]
+
+
+def test_flat_with_a_query_of_zeros_goes_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(faiss_index, "ROWS", 4)
+    codes = Codes(clustered(20, 4), [1] * 20, removed={1}, folder=tmp_path)
+    assert [i for i, *_ in found(fitted(codes), codes, query(np.zeros((1, 4))), 3)] == [0, 2, 3]
+
+
+def test_queries_of_one_call_do_not_mix(tmp_path):
+    codes = Codes(np.eye(4), [1] * 4, folder=tmp_path)
+    queries = [query(np.eye(4)[[2, 0]], {0}), query(np.eye(4)[[1]])]
+    assert fitted(codes).search(queries, codes, 1).images.tolist() == [[2], [1]]
+
+
+FACTORIES = [
+    ("IVF16,Flat", "nprobe=16"),
+    ("HNSW16", "efSearch=400"),
+    ("RR16,IVF16,Flat", "nprobe=16"),
+    ("SQfp16", ""),
+    ("IVF16,SQfp16,RFlat", "nprobe=16"),
+]
+
+
+@pytest.mark.parametrize(("factory", "search"), FACTORIES)
+@pytest.mark.parametrize("several", [1, 3])
+def test_other_indexes_find_what_flat_finds(tmp_path, factory, search, several):
+    """Asked to look at everything they agree with the exact search, removed and excluded ones left out."""
+    n = 900
+    codes = Codes(clustered(n, 16), [several] * (n // several), start=10, part=64, folder=tmp_path)
+    codes.images = np.array([i for i in codes.span if i % 3])
+    searcher = fitted(codes, factory, search)
+    assert searcher.index is not None
+    for i in (1, 50, 200):
+        q = query(codes.rows[[i]], {11, 13})
+        expected, got = codes.best(codes.rows[[i]], 10, {11, 13}), found(searcher, codes, q, 10)
+        assert [i for i, *_ in got] == [i for i, *_ in expected]
+        assert [b for *_, b in got] == [b for *_, b in expected]
+        np.testing.assert_allclose([s for _, s, _ in got], [s for _, s, _ in expected], atol=2e-3)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "PQ4x4", "OPQ4_8,IVF8,PQ4x4", "IVF8,PQ4x4fs"])
+def test_as_many_images_as_there_are(tmp_path, factory):
+    """Rows of one image crowd the best rows: more are asked for until k images come back."""
+    rows = clustered(900, 16)
+    rows[:600] = rows[0] + np.float16(1e-3) * clustered(600, 16, seed=1)
+    codes = Codes(rows, [600] + [1] * 300, removed={5, 6}, part=64, folder=tmp_path)
+    searcher = fitted(
+        codes, factory, "nprobe=8" if "IVF8" in factory else "nprobe=16" if "IVF" in factory else ""
+    )
+    assert (searcher.index is None) == (factory == "Flat")
+    got = found(searcher, codes, query(rows[[0]], {7}), 40)
+    assert len(got) == 40
+    assert len({i for i, *_ in got}) == 40
+    assert not {i for i, *_ in got} & {5, 6, 7}
+    assert len(found(searcher, codes, query(rows[[0]], {7}), 1000)) == 298
+
+
+def test_few_vectors_are_kept_exact(tmp_path, capfd):
+    codes = Codes(clustered(100, 16), [1] * 100, folder=tmp_path)
+    searcher = fitted(codes, "IVF64,Flat", "nprobe=1")
+    assert searcher.index is None
+    q = codes.rows[[3]]
+    got, expected = found(searcher, codes, query(q), 100), codes.best(q, 100)
+    np.testing.assert_allclose([s for _, s, _ in got], [s for _, s, _ in expected], rtol=1e-5)
+    assert "WARNING" not in "".join(capfd.readouterr())
+
+
+def test_an_index_is_searched_from_read_only_memory(tmp_path):
+    codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
+    searcher = Faiss(Faiss.Config("IVF16,Flat", "nprobe=16"), torch.device("cpu"))
+    state = searcher.fit(codes, Silent())
+    assert state["index"].dtype == np.uint8
+    state["index"].tofile(tmp_path / "index.u8")
+    searcher.load(state | {"index": np.memmap(tmp_path / "index.u8", np.uint8, "r")})
+    assert found(searcher, codes, query(codes.rows[[5]]), 1)[0][0] == 5
+
+
+@pytest.mark.parametrize("factory", ["Flatt", "IVF,Flat", "PQ7", "LSH"])
+def test_a_wrong_factory_is_a_usage_error(tmp_path, factory):
+    codes = Codes(clustered(400, 16), [1] * 400, folder=tmp_path)
+    with pytest.raises(UsageError, match="IVF1024,Flat"):
+        fitted(codes, factory)
+
+
+def test_an_index_that_cannot_be_filled_is_a_usage_error(tmp_path):
+    codes = Codes(clustered(400, 16), [1] * 400, folder=tmp_path)
+    with pytest.raises(UsageError, match=r"add_with_ids"):
+        fitted(codes, "IDMap,Flat")
+
+
+def test_wrong_search_parameters_are_a_usage_error(tmp_path):
+    codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
+    with pytest.raises(UsageError, match="nprobe=16"):
+        fitted(codes, "IVF16,Flat", "probes=16")
+
+
+def test_a_damaged_index_is_an_error(tmp_path):
+    codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
+    searcher = Faiss(Faiss.Config("IVF16,Flat"), torch.device("cpu"))
+    state = searcher.fit(codes, Silent())
+    with pytest.raises(InstsearchError, match="damaged"):
+        searcher.load(state | {"index": state["index"][:100]})
+
+
+def test_codes_of_another_kind_are_errors(tmp_path):
+    codes = Codes(clustered(5, 4), [1] * 5, folder=tmp_path)
+    searcher = fitted(codes)
+    with pytest.raises(InstsearchError, match="3 values and the index 4"):
+        searcher.search([query(np.ones((1, 3)))], codes, 1)
+    empty = torch.zeros(0, dtype=torch.int64)
+    words = SparseVectors(empty, torch.zeros(0), torch.zeros(2, dtype=torch.int64), 4, torch.zeros(1, 4))
+    nothing: Any = None
+    with pytest.raises(InstsearchError, match="inverted"):
+        searcher.search([Query("q", nothing, None, nothing, nothing, words)], codes, 1)

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instsearch_cli.data import FeatureMap, Grid, Hits, Image, Inputs, Keypoints, Query
+from instsearch_cli.errors import UsageError
+from instsearch_plugins.numeric.geometry import (
+    Agreement,
+    Transform,
+    affinity,
+    box_under,
+    one_to_one,
+    places,
+    plausible,
+    ratio_matches,
+    similarities,
+    verify,
+)
+from instsearch_plugins.rerankers.geometric import Geometric
+
+SIZE = (640, 480)
+
+
+def turned(degrees: float, scale: float = 1.0, mirror: bool = False) -> np.ndarray:
+    """A f32[2, 2]: a turn, clockwise on the screen, and a change of scale."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    A = scale * np.array([[c, -s], [s, c]])
+    return (A @ np.diag([-1, 1]) if mirror else A).astype(np.float32)
+
+
+def keypoints(n: int, box=(100, 80, 260, 220), seed=0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(box[0], box[2], n), rng.uniform(box[1], box[3], n)
+    return np.stack([x, y, rng.uniform(2, 12, n), rng.uniform(0, 360, n)], 1).astype(np.float32)
+
+
+def moved(p: np.ndarray, A: np.ndarray, t) -> np.ndarray:
+    """Keypoints as a similarity A, t makes them."""
+    T = Transform(A, np.float32(t))
+    return np.concatenate([T(p[:, :2]), p[:, 2:3] * T.scale, (p[:, 3:] + T.angle) % 360], 1).astype(
+        np.float32
+    )
+
+
+# -- formulas -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 8), st.integers(0, 8), st.floats(0.3, 1.0), st.integers(0, 1000))
+def test_ratio_test_equals_the_plain_loop(n, m, ratio, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=(m, 5)).astype(np.float32)
+    expected = []
+    for i in range(n):
+        distances = sorted((float(np.linalg.norm(a[i] - b[j])), j) for j in range(m))
+        if m >= 2 and distances[0][0] < ratio * distances[1][0]:
+            expected.append((i, distances[0][1]))
+    i, j = ratio_matches(a, b, ratio)
+    assert list(zip(i.tolist(), j.tolist(), strict=True)) == expected
+
+
+def test_a_pair_of_keypoints_is_a_similarity():
+    """Twice as large and a quarter turn clockwise: right goes down, so x' = (-2y, 2x) + t."""
+    p = np.float32([[3, 1, 2, 10]])
+    q = np.float32([[50, 60, 4, 100]])
+    T = similarities(p, q)
+    np.testing.assert_allclose(T.A[0], [[0, -2], [2, 0]], atol=1e-6)
+    np.testing.assert_allclose(T.t[0], [52, 54], atol=1e-5)
+    np.testing.assert_allclose(T(p[:, :2])[0], [[50, 60]], atol=1e-5)
+    assert float(T.scale[0]) == pytest.approx(2)
+    assert float(T.angle[0]) == pytest.approx(90)
+
+
+def test_affinity_recovers_and_refuses_a_line():
+    A, t = np.float32([[1.2, 0.3], [-0.4, 0.8]]), np.float32([5, -7])
+    x = np.float32([[0, 0], [10, 1], [3, 12], [8, 8]])
+    T = affinity(x, Transform(A, t)(x))
+    assert T is not None
+    np.testing.assert_allclose(T.A, A, atol=1e-5)
+    np.testing.assert_allclose(T.t, t, atol=1e-4)
+    line = np.float32([[0, 0], [1, 2], [2, 4], [3, 6]])
+    assert affinity(line, line) is None
+    assert affinity(x[:2], x[:2]) is None
+
+
+def test_affinity_is_the_least_squares_solution():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 2)), rng.normal(size=(20, 2))
+    T = affinity(x, y)
+    assert T is not None
+    design = np.concatenate([x, np.ones((20, 1))], 1)
+    normal = np.linalg.inv(design.T @ design) @ design.T @ y
+    np.testing.assert_allclose(np.concatenate([T.A.T, T.t[None]]), normal, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("A", "expected"),
+    [
+        (turned(70, 3), True),
+        (turned(70, 3, mirror=True), False),
+        (turned(0, 0.05), False),
+        (turned(0, 20), False),
+        (np.diag([1.0, 3.9]), True),
+        (np.diag([1.0, 4.1]), False),
+        (np.zeros((2, 2)), False),
+    ],
+)
+def test_plausible(A, expected):
+    assert plausible(A) is expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 4)), max_size=12))
+def test_one_to_one_counts_distinct_places(pairs):
+    agrees = np.array([[ok for ok, *_ in pairs], [True] * len(pairs)])
+    a, b = (np.array([pair[side] for pair in pairs], np.int64) for side in (1, 2))
+    kept = [pair for pair in pairs if pair[0]]
+    expected = [min(len({x for _, x, _ in some}), len({y for *_, y in some})) for some in (kept, pairs)]
+    assert one_to_one(agrees, a, b).tolist() == expected
+
+
+def test_places_merge_the_angles_of_one_point():
+    number = places(np.float32([[1, 2], [3, 2], [1, 2], [2, 1]]))
+    assert number[0] == number[2]
+    assert len(set(number.tolist())) == 3
+
+
+def test_agreement_looks_at_place_scale_and_angle():
+    p = np.float32([[0, 0, 4, 350]])
+    T = Transform(turned(20, 2), np.zeros(2, np.float32))
+    agreement = Agreement(pixels=3, octaves=1, degrees=30)
+    good = np.float32([[2, 2, 8, 10]])
+    assert agreement.of(T, p, good).tolist() == [True]
+    for column, value in ((0, 3.0), (2, 16.5), (2, 3.9), (3, 45.0), (3, 330.0)):
+        off = good.copy()
+        off[0, column] = value
+        assert agreement.of(T, p, off).tolist() == [False]
+
+
+@pytest.mark.parametrize(("degrees", "scale"), [(0, 1), (35, 0.5), (200, 2.5), (-80, 1.3)])
+def test_verify_finds_the_similarity_among_wrong_matches(degrees, scale):
+    p, A, t = keypoints(60), turned(degrees, scale), [40, 30]
+    q = moved(p, A, t)
+    q[:, :2] += np.random.default_rng(1).normal(scale=0.5, size=(60, 2))
+    q[20:] = keypoints(40, (0, 0, *SIZE), seed=2)
+    found = verify(p, q, Agreement(8))
+    assert found is not None
+    assert 20 <= found.inliers <= 23
+    corners = np.float32([[100, 80], [260, 80], [260, 220], [100, 220]])
+    expected = Transform(A, np.float32(t))(corners)
+    assert np.abs(found.transform(corners) - expected).max() < 2 * max(1, scale)
+    again = verify(p, q, Agreement(8))
+    assert again is not None
+    np.testing.assert_array_equal(again.transform.A, found.transform.A)
+
+
+def test_verify_refines_to_an_affine_transform():
+    A, t = np.float32([[1.15, 0.1], [0, 0.9]]), np.float32([10, 20])
+    p = keypoints(40)
+    q = np.concatenate([Transform(A, t)(p[:, :2]), p[:, 2:]], 1)
+    found = verify(p, q, Agreement(9))
+    assert found is not None
+    assert found.inliers == 40
+    np.testing.assert_allclose(found.transform.A, A, atol=1e-3)
+
+
+def test_a_mirrored_object_is_not_verified():
+    p = keypoints(60)
+    T = Transform(turned(0, 1, mirror=True), np.float32([400, 0]))
+    q = np.concatenate([T(p[:, :2]), p[:, 2:3], (180 - p[:, 3:]) % 360], 1).astype(np.float32)
+    found = verify(p, q, Agreement(8))
+    assert found is None or found.inliers <= 4
+
+
+def test_many_angles_at_one_point_are_one_inlier():
+    p = np.repeat(keypoints(2), 10, axis=0)
+    p[:, 3] = np.linspace(0, 20, 20)
+    found = verify(p, p, Agreement(5))
+    assert found is not None
+    assert found.inliers == 2
+
+
+def test_implausible_scales_are_not_verified():
+    p = keypoints(10)
+    assert verify(p, moved(p, turned(0, 12), [0, 0]), Agreement(5)) is None
+    assert verify(p[:0], p[:0], Agreement(5)) is None
+
+
+def test_box_under_a_quarter_turn_is_clipped():
+    """x' = (100 - y, x): (10, 20, 40, 120) gives x' in [-20, 80] and y' in [10, 40]."""
+    T = Transform(turned(90), np.float32([100, 0]))
+    np.testing.assert_allclose(box_under(T, (10, 20, 40, 120), (70, 35)), [0, 10, 70, 35], atol=1e-4)
+
+
+# -- the component ------------------------------------------------------------------------------------
+
+
+class Collection:
+    """Keypoints of pictures of 640 x 480; ``broken`` rows no longer decode and are left out of the stream."""
+
+    def __init__(self, items: dict[int, Any], broken=()) -> None:
+        self.items, self.broken, self.asked = items, broken, []
+
+    def inputs(self, kinds, rows):
+        assert kinds == ("features",)
+        for row in rows:
+            self.asked.append(row)
+            if row not in self.broken:
+                yield Inputs(size=SIZE, row=row, features=self.items[row])
+
+
+def features(descriptors: np.ndarray, geometry: np.ndarray) -> Keypoints:
+    return Keypoints(torch.from_numpy(descriptors), torch.from_numpy(geometry), Grid.nominal(SIZE))
+
+
+def described(n: int, seed: int) -> np.ndarray:
+    d = np.abs(np.random.default_rng(seed).normal(size=(n, 128))).astype(np.float32)
+    return d / np.linalg.norm(d, axis=1, keepdims=True)
+
+
+OBJECT, BOX = keypoints(60), (100.0, 80.0, 260.0, 220.0)
+CLUTTER = keypoints(80, (300, 0, *SIZE), seed=5)
+
+
+def scene(A, t, visible: int, seed: int) -> Keypoints:
+    """A picture with the first ``visible`` points of the object under A, t, among clutter of its own."""
+    there = moved(OBJECT[:visible], A, t)
+    d = described(60, 0)[:visible] + 0.02 * described(visible, seed + 50)
+    return features(
+        np.concatenate([described(70, seed), d]),
+        np.concatenate([keypoints(70, (0, 0, *SIZE), seed=seed), there]),
+    )
+
+
+def query(box=BOX) -> Query:
+    nothing: Any = None
+    picture = Image(np.zeros((480, 640, 3), np.uint8), SIZE)
+    both = features(np.concatenate([described(60, 0), described(80, 9)]), np.concatenate([OBJECT, CLUTTER]))
+    return Query("q", picture, box, both, nothing, nothing)
+
+
+def never(codes, k):
+    raise AssertionError("geometric does not search again")
+
+
+def reranked(hits: Hits, data: Collection, queries=None, **options) -> Hits:
+    reranker = Geometric(Geometric.Config(**options), torch.device("cpu"))
+    return reranker.rerank(queries or [query()], hits, data, never)
+
+
+def ranked(*images, k=None) -> Hits:
+    n = len(images)
+    return Hits.stack([(np.array(images), np.linspace(0.9, 0.5, n), None)], k or n)
+
+
+def empty() -> Keypoints:
+    return features(np.zeros((0, 128), np.float32), np.zeros((0, 4), np.float32))
+
+
+def test_verified_hits_come_first_with_their_boxes():
+    """50 points beat 20, both beat what is not there; the rest keep order and score; boxes within 2 px."""
+    A, t = turned(30, 0.8), np.float32([150, 20])
+    B, u = turned(-10, 1.5), np.float32([-20, -40])
+    data = Collection(
+        {
+            4: empty(),
+            7: features(described(90, 3), keypoints(90, seed=3)),
+            2: scene(A, t, 20, 1),
+            9: scene(B, u, 50, 2),
+        }
+    )
+    before = ranked(4, 7, 2, 9, k=6)
+    after = reranked(before, data)
+    assert after.images.tolist() == [[9, 2, 4, 7, -1, -1]]
+    np.testing.assert_allclose(after.scores[0, 2:4], before.scores[0, :2])
+    np.testing.assert_allclose(after.scores[0, :2] - before.scores[0, [3, 2]], [50, 20], atol=2.001)
+    for rank, T in ((0, Transform(B, u)), (1, Transform(A, t))):
+        np.testing.assert_allclose(after.boxes[0, rank], box_under(T, BOX, SIZE), atol=2)
+    assert np.isnan(after.boxes[0, 2:]).all()
+
+
+def test_the_box_is_that_of_the_query_and_the_points_those_in_it():
+    """Without a box the whole picture is the query, clutter and all, and goes with its corners."""
+    T = Transform(turned(0, 0.5), np.float32([40, 60]))
+    there = moved(np.concatenate([OBJECT, CLUTTER]), T.A, T.t)
+    both = features(np.concatenate([described(60, 0), described(80, 9)]), there)
+    whole = reranked(ranked(0), Collection({0: both}), [query(None)])
+    np.testing.assert_allclose(whole.boxes[0, 0], [40, 60, 360, 300], atol=2)
+    assert whole.scores[0, 0] == pytest.approx(140.9)
+    part = reranked(ranked(0), Collection({0: both}))
+    np.testing.assert_allclose(part.boxes[0, 0], [90, 100, 170, 170], atol=2)
+    assert part.scores[0, 0] == pytest.approx(60.9)
+
+
+def test_depth_bounds_what_is_read():
+    data = Collection({i: scene(turned(0), np.zeros(2), 30, i) for i in range(4)})
+    data.items[0] = empty()
+    after = reranked(ranked(0, 1, 2, 3), data, depth=2)
+    assert data.asked == [0, 1]
+    assert after.images.tolist() == [[1, 0, 2, 3]]
+
+
+def test_a_picture_that_no_longer_decodes_keeps_its_place():
+    data = Collection({1: scene(turned(0), np.zeros(2), 30, 1), 2: empty()}, broken={0})
+    assert reranked(ranked(0, 2, 1), data).images.tolist() == [[1, 0, 2]]
+
+
+def test_too_few_inliers_verify_nothing():
+    data = Collection({0: empty(), 1: scene(turned(0), np.zeros(2), 12, 1)})
+    assert reranked(ranked(0, 1), data, min_inliers=10).images.tolist() == [[1, 0]]
+    assert reranked(ranked(0, 1), data, min_inliers=20).images.tolist() == [[0, 1]]
+
+
+def test_no_hits_and_no_keypoints_in_the_box():
+    assert reranked(ranked(k=3), Collection({})).images.tolist() == [[-1, -1, -1]]
+    data = Collection({0: scene(turned(0), np.zeros(2), 30, 1)})
+    assert reranked(ranked(0), data, [query((0.0, 0.0, 5.0, 5.0))]).scores.tolist() == [[pytest.approx(0.9)]]
+
+
+def test_maps_are_a_usage_error():
+    grid = Grid.nominal(SIZE)
+    data = Collection({0: FeatureMap(torch.zeros(8, *grid.shape), grid)})
+    with pytest.raises(UsageError, match="keypoints"):
+        reranked(ranked(0), data)
