@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--only", help="one group of rows")
     options = parser.parse_args()
     print(
-        f"{'pipeline':<24} {'manifest':<20} {'mAP':>6} {'floor':>6} {'loc@10':>7} {'IoU':>6} {'hits':>5} {'ms/query':>9}"
+        f"{'pipeline':<22} {'manifest':<20} {'mAP':>6} {'floor':>6} {'loc@10':>7} {'IoU':>6} {'hits':>5} {'ms/q':>6}"
     )
     for group, manifest, label, flags, floor in ROWS:
         if options.only and options.only != group:
@@ -101,9 +101,9 @@ def main() -> None:
         report = evaluate(options.data / manifest, options.work / group, flags, options.weights)
         m = report["metrics"]
         print(
-            f"{label:<24} {manifest:<20} {m['mAP']:>6.3f} {floor or '':>6} {m.get('localised@10', float('nan')):>7.3f} "
+            f"{label:<22} {manifest:<20} {m['mAP']:>6.3f} {floor or '':>6} {m.get('localised@10', float('nan')):>7.3f} "
             f"{m.get('mean IoU@10', float('nan')):>6.3f} {m.get('annotated true hits@10', 0):>5} "
-            f"{1000 * report['timing']['median seconds']:>9.0f}",
+            f"{1000 * report['timing']['median seconds']:>6.0f}",
             flush=True,
         )
 

@@ -33,6 +33,8 @@ WORKERS = 2
 if TYPE_CHECKING:
     Extracted = tuple[int, Image | None, Features | None, BadImage | None]
     """A row, its picture, its features where they were wanted, and what was wrong with it."""
+    Loaded = tuple[int, frozenset[str], Image | BadImage | None]
+    """A row, what is wanted of its picture, and what reading gave."""
 
 Got = dict[str, Any]
 """What is known of one image so far, by layer kind; "image" and "grid" among them."""
@@ -149,30 +151,32 @@ class Collection:
         Reading and decoding run ahead in threads; pictures of equal shape are extracted together.
         """
         alive = self.index.images.alive()
-        reading = []
-        for row, kinds in jobs:
-            reads = set().union(*(self.reads(k, row) for k in kinds)) if alive[row] else set()
-            if reads and not (reads == {"features"} and row in self._cache):
-                reading.append((row, "features" in reads))
-        with contextlib.closing(self._extracted(reading)) as extracted:
-            fresh = {row for row, _ in reading}
+
+        def reading() -> Iterator[tuple[int, frozenset[str]]]:
+            for row, kinds in jobs:
+                if alive[row]:
+                    reads = frozenset().union(*(self.reads(k, row) for k in kinds))
+                    yield row, frozenset() if reads == {"features"} and row in self._cache else reads
+
+        with contextlib.closing(self._extracted(reading())) as extracted:
             for row, kinds in jobs:
                 got: Got = {}
                 if not alive[row]:
                     yield row, None
                     continue
-                if row in fresh:
-                    _, image, features, bad = next(extracted)
-                    if bad is not None:
-                        if self.on_bad is None:
-                            raise InstsearchError(
-                                f"{self.index.images.name(row)} no longer decodes: {bad.reason}"
-                            )
-                        self.on_bad(row, bad.reason)
-                        yield row, None
-                        continue
-                    got = {"image": image} if features is None else {"image": image, "features": features}
-                    if self.caching and features is not None:
+                _, image, features, bad = next(extracted)
+                if bad is not None:
+                    if self.on_bad is None:
+                        name = self.index.images.name(row)
+                        raise InstsearchError(f"{name} no longer decodes: {bad.reason}")
+                    self.on_bad(row, bad.reason)
+                    yield row, None
+                    continue
+                if image is not None:
+                    got["image"] = image
+                if features is not None:
+                    got["features"] = features
+                    if self.caching:
                         self._remember(row, features)
                 with torch.inference_mode():
                     for kind in kinds:
@@ -189,6 +193,10 @@ class Collection:
             got[kind] = self._grid(row, got)
         elif self.stored(kind, row):
             got[kind] = from_item(self.assembly.encoding(kind), self.layer(kind).read(row))
+        elif kind == "image":
+            got[kind] = self.load(row)
+        elif kind == "features":  # they left the cache since they were counted on
+            got[kind] = self._features([self._obtain(row, "image", got)])[0]
         else:
             for source in self.sources(kind):
                 self._obtain(row, source, got)
@@ -247,53 +255,48 @@ class Collection:
         fit = self.assembly.extractor.component.fit_size
         return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
 
-    def _extracted(self, jobs: Sequence[tuple[int, bool]]) -> Generator[Extracted, None, None]:
+    def _extracted(self, jobs: Iterable[tuple[int, frozenset[str]]]) -> Generator[Extracted, None, None]:
+        """For each row what must be had from its picture: nothing, the picture, its features."""
         extractor = self.assembly.extractor.component
-        if not jobs:
-            return
-        self._ready(self.assembly.extractor)
-        window: list[tuple[int, bool, Image | BadImage]] = []
         width = 4 * extractor.batch if extractor.batch > 1 else 1
-        ahead = max(2 * width, 8)
-        with Reader(jobs, lambda job: self.load(job[0]), workers=WORKERS, ahead=ahead) as reader:
-            for (row, wanted), result in reader:
-                window.append((row, wanted, result))
+        window: list[Loaded] = []
+
+        def load(job: tuple[int, frozenset[str]]) -> Image | None:
+            return self.load(job[0]) if job[1] else None
+
+        with Reader(jobs, load, workers=WORKERS, ahead=max(2 * width, 8)) as reader:
+            for (row, reads), result in reader:
+                window.append((row, reads, result))
                 if len(window) == width:
                     yield from self._extract(window)
                     window = []
             yield from self._extract(window)
 
-    def _extract(self, window: list[tuple[int, bool, Image | BadImage]]) -> Iterator[Extracted]:
+    def _extract(self, window: list[Loaded]) -> Iterator[Extracted]:
         extractor = self.assembly.extractor.component
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for i, (_, wanted, image) in enumerate(window):
-            if wanted and not isinstance(image, BadImage):
+        for i, (_, reads, image) in enumerate(window):
+            if "features" in reads and not isinstance(image, BadImage) and image is not None:
                 shape = image.pixels.shape if extractor.encoding == "dense-map" else ()
                 by_shape.setdefault(shape, []).append(i)
         made: dict[int, Features] = {}
         for members in by_shape.values():
             for start in range(0, len(members), extractor.batch):
                 batch = members[start : start + extractor.batch]
-                images = [window[i][2] for i in batch]
-                try:
-                    with torch.inference_mode():
-                        features = extractor.extract(images)
-                except Exception as error:
-                    names = ", ".join(image.name for image in images)  # type: ignore[union-attr]
-                    error.add_note(f"{describe(self.assembly.extractor)}, images {names}")
-                    raise
-                made.update(zip(batch, map(as_stored, features), strict=True))
+                made.update(zip(batch, self._features([window[i][2] for i in batch]), strict=True))
         for i, (row, _, image) in enumerate(window):
-            if isinstance(image, BadImage):
-                yield row, None, None, image
-            else:
-                yield row, image, made.get(i), None
+            bad = isinstance(image, BadImage)
+            yield (row, None, None, image) if bad else (row, image, made.get(i), None)  # type: ignore[misc]
 
-    def _ready(self, part: Part) -> None:
-        """Let a component load what it loads late (network weights) before threads run."""
-        prepare = getattr(part.component, "prepare", None)
-        if prepare is not None:
-            prepare()
+    def _features(self, images: list[Any]) -> list[Features]:
+        part = self.assembly.extractor
+        try:
+            with torch.inference_mode():
+                return [as_stored(features) for features in part.component.extract(images)]
+        except Exception as error:
+            names = ", ".join(image.name for image in images)
+            error.add_note(f"{describe(part)}, images {names}")
+            raise
 
     def _remember(self, row: int, features: Features) -> None:
         """Keep features that had to be extracted again, within CACHE_BYTES."""

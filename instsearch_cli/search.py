@@ -105,8 +105,6 @@ class Engine:
         began = time.perf_counter()
         extractor = self.assembly.extractor.component
         encoder = self.data.encoder
-        if hasattr(extractor, "prepare"):
-            extractor.prepare()
         with torch.inference_mode():
             features = as_stored(extractor.extract([image])[0])
             local = features
@@ -121,8 +119,6 @@ class Engine:
     def stages(self, path: Path) -> dict[str, Any]:
         """Every layer of one picture, in or out of the collection: kind -> data type."""
         part = self.assembly.extractor
-        if hasattr(part.component, "prepare"):
-            part.component.prepare()
         image = read_image(path, part.component.fit_size)
         with torch.inference_mode():
             features = as_stored(part.component.extract([image])[0])

@@ -11,6 +11,9 @@ import click
 
 from instsearch_cli.commands import common
 
+WORDS = 4000
+"""Enough for 150 scenes; clustering more would take most of the time."""
+
 
 @click.command("demo")
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
@@ -20,8 +23,7 @@ from instsearch_cli.commands import common
 @click.option("--seed", default=7, show_default=True)
 @common.device_option
 @common.quiet_option
-@click.pass_context
-def command(ctx: click.Context, folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> None:
+def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> None:
     """Draw scenes with known objects, index them, look for each object by a box, and show the hits.
 
     Writes FOLDER/images, FOLDER/queries, FOLDER/manifest.json, FOLDER/index, FOLDER/hits.html and
@@ -39,28 +41,16 @@ def command(ctx: click.Context, folder: Path, scenes: int, seed: int, device: st
     progress.close()
     shutil.rmtree(folder / "index", ignore_errors=True)
     first = json.loads(manifest.read_text("utf-8"))["queries"][0]
-    ctx.invoke(
-        evaluate,
-        name=str(manifest),
-        root=None,
-        index_path=folder / "index",
-        boxes=None,
-        rerank=(),
-        preset="sift",
-        keep_features=True,
-        strict=False,
-        as_json=False,
-        each=False,
-        device=device,
-        quiet=quiet,
-        assignments=("encoder.words=4000",),
-        weights=None,
-        extractor=None,
-        encoder=None,
-        weighting=None,
-        detector=None,
-        searcher=None,
-    )
+    flags = ["--preset", "sift", "--set", f"encoder.words={WORDS}", "--keep-features", "--device", device]
+    run = [
+        "--dataset",
+        str(manifest),
+        "--index",
+        str(folder / "index"),
+        *flags,
+        *(["--quiet"] if quiet else []),
+    ]
+    evaluate.main(run, standalone_mode=False)
     options = {"pipeline_name": None, "rerank": (), "assignments": (), "weights": None, "device": device}
     result = search(folder / first["image"], tuple(first["box"]), folder / "index", 12, options)
     click.echo(f"\nlooking for '{first['id']}':")

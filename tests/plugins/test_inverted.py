@@ -128,7 +128,7 @@ def collections(draw):
         "q": q,
         "exclude": draw(some),
         "k": draw(st.integers(1, 15)),
-        "cut": (draw(st.integers(1, 5)), draw(st.integers(1, 9)), draw(st.integers(1, 4))),
+        "cut": (draw(st.integers(1, 5)), draw(st.integers(6, 20)), draw(st.integers(1, 4))),
     }
 
 
@@ -259,3 +259,10 @@ def test_another_vocabulary_is_an_error(tmp_path):
     codes = Codes(np.ones((3, 2)), [1] * 3, folder=tmp_path)
     with pytest.raises(InstsearchError, match="3 words and the index 2"):
         fitted(codes).search([query([[1, 1, 1]])], codes, 3)
+
+
+def test_a_code_that_fits_no_block_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(inverted, "POSTINGS", 3)
+    codes = Codes(np.ones((2, 4)), [1] * 2, folder=tmp_path)
+    with pytest.raises(InstsearchError, match="more than 3 words"):
+        fitted(codes)

@@ -253,7 +253,7 @@ def test_identity_is_known_without_the_network(cls, name, layer, tmp_path, monke
     assert extractor.identity() == {"weights": sha256(path), "architecture": name, "layer": layer}
     assert make(cls, weights=str(path), layer="x.1").identity()["layer"] == "x.1"
     with pytest.raises(TypeError):  # the patch above would show
-        extractor.prepare()
+        _ = extractor.network
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_needed_tensors_are_those_on_the_way():
 
 def test_weights_of_another_network_are_refused(squeezenet, folder):
     with pytest.raises(InstsearchError, match=r"'features\.0\.weight' has shape \(96, 3, 7, 7\)"):
-        make(VGG16, weights=str(folder / "squeezenet1_0.pth")).prepare()
+        _ = make(VGG16, weights=str(folder / "squeezenet1_0.pth")).network
     with pytest.raises(InstsearchError, match=r"no tensor 'conv1\.weight' of shape \(64, 3, 7, 7\)"):
-        make(ResNet50, weights=str(folder / "squeezenet1_0.pth")).prepare()
+        _ = make(ResNet50, weights=str(folder / "squeezenet1_0.pth")).network
 
 
 def test_options_are_checked():

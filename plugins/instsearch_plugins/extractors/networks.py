@@ -88,10 +88,6 @@ class Network:
         """The weights' sha256, the network and the layer."""
         return {"weights": sha256(self.weights), "architecture": self.architecture, "layer": self.layer}
 
-    def prepare(self) -> None:
-        """Build the network and read its weights. Raises UsageError, InstsearchError."""
-        _ = self.network
-
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged; narrow strips keep 32 pixels across."""
         r = min(1.0, self.config.max_size / max(width, height))
@@ -140,7 +136,7 @@ class Network:
 
     @cached_property
     def network(self) -> nn.Module:
-        """The network, with the weights that it needs to get to the layer."""
+        """The network, with the weights that it needs to get to the layer. Raises UsageError, InstsearchError."""
         from torchvision.models import get_model
 
         with torch.device("meta"):

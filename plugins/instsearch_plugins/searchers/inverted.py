@@ -32,29 +32,33 @@ DAMAGED = "the inverted file is damaged: run `instsearch verify`, then `instsear
 
 def transposed(parts: Iterable[sparse.csr_array]) -> Iterator[sparse.csc_array]:
     """The rows of a stream of matrices, gathered into blocks of at most ROWS rows and POSTINGS entries."""
-    pending: list[sparse.csr_array] = []
+    words, values = np.empty(POSTINGS, np.int32), np.empty(POSTINGS, np.float32)
+    counts: list[np.ndarray] = []
     rows = postings = 0
 
-    def flush() -> sparse.csc_array:
-        nonlocal rows, postings
-        block = sparse.vstack(pending, format="csr") if len(pending) > 1 else pending[0]
-        pending.clear()
-        rows = postings = 0
-        return block.tocsc()
+    def block(width: int) -> sparse.csc_array:
+        indptr = np.concatenate([[0], *counts]).cumsum(dtype=np.int32)  # i64 would widen the words as well
+        return sparse.csr_array((values[:postings], words[:postings], indptr), (rows, width)).tocsc()
 
     for part in parts:
-        at = 0
-        while at < part.shape[0]:
-            room = int(np.searchsorted(part.indptr, part.indptr[at] + POSTINGS - postings, side="right")) - 1
-            end = min(room, at + ROWS - rows, part.shape[0])
-            if end <= at and pending:
-                yield flush()
-                continue
-            end = max(end, at + 1)
-            pending.append(part if end - at == part.shape[0] else part[at:end])
-            rows, postings, at = rows + end - at, postings + int(part.indptr[end] - part.indptr[at]), end
-    if pending:
-        yield flush()
+        at, indptr, (height, width) = 0, part.indptr, part.shape
+        while at < height:
+            fits = int(np.searchsorted(indptr, indptr[at] + POSTINGS - postings, side="right")) - 1
+            end = min(fits, at + ROWS - rows, height)
+            if end > at:
+                taken = slice(int(indptr[at]), int(indptr[end]))
+                after = postings + taken.stop - taken.start
+                words[postings:after], values[postings:after] = part.indices[taken], part.data[taken]
+                counts.append(np.diff(indptr[at : end + 1]))
+                rows, postings, at = rows + end - at, after, end
+            elif rows:
+                yield block(width)
+                counts.clear()
+                rows = postings = 0
+            else:
+                raise InstsearchError(f"a code has more than {POSTINGS} words: too many for an inverted file")
+    if rows:
+        yield block(width)
 
 
 class Inverted:
@@ -92,6 +96,7 @@ class Inverted:
             values.append(block.data)
             pointers.append(block.indptr.astype(np.int32))
             blocks.append((blocks[-1][0] + block.shape[0], rows.count))
+            del block  # before the next is gathered
         return {
             **gathered.state(),
             "rows": rows.array(),
@@ -102,11 +107,11 @@ class Inverted:
 
     def _parts(self, data: Data, gathered: Gathered, progress: Progress) -> Iterator[sparse.csr_array]:
         for block in data.blocks("codes"):
-            pointers, indptr = np.asarray(block["rows"]), np.asarray(block["indptr"])
+            pointers, indptr = np.asarray(block["rows"]), np.asarray(block["indptr"], np.int32)
             gathered.add(block, pointers)
             shape = (len(indptr) - 1, int(block["dim"]))
             data_, indices = np.asarray(block["data"], np.float32), np.asarray(block["indices"], np.int32)
-            yield sparse.csr_array((data_, indices, indptr - indptr[0]), shape=shape)
+            yield sparse.csr_array((data_, indices, indptr), shape=shape)
             progress.advance(len(pointers) - 1)
 
     def load(self, state: Mapping[str, Any]) -> None:
