@@ -77,6 +77,11 @@ def run(
             progress.say(
                 f"{made.reread:,} images were read again: their features are not kept (--keep-features)"
             )
+        again = [r.offer.spec.name for r in assembly.rerankers if "features" in r.needs]
+        if again and not pipeline.keep_features and not options["as_json"]:
+            progress.say(
+                f"'{again[0]}' reads the images of its candidates at every query; --keep-features spares it"
+            )
         common.summary(index, intake, made, time.perf_counter() - began, options["as_json"])
 
 

@@ -290,3 +290,29 @@ def test_boxes_that_select_little_or_nothing(
     assert "64 x 48" in cli(*query, "--box", "100,100,5,5", status=1).err
     assert cli(*query, "--box", "3,3,0.5,0.5", "--json").json["hits"]
     assert cli(*query, "--box", "-5,-5,20,20", "--json").json["hits"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--encoder", "centred", "--searcher", "faiss"), ("--encoder", "blcf", "--set", "encoder.words=9")],
+)
+def test_a_range_without_a_readable_picture_is_searched_around(
+    cli: Cli,
+    tiny: tuple[str, ...],
+    photos: Path,
+    tmp_path: Path,
+    draw: Draw,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("instsearch_cli.intake.RANGE", 4)
+    whole = (photos / "a" / "1.png").read_bytes()
+    for i in range(4):
+        (photos / f"0{i}.png").write_bytes(whole[: len(whole) // 2 + i])
+    index = tmp_path / "i"
+    done = cli("index", photos, "--index", index, *tiny[:2], *flags, "--json").json
+    assert (done["found"], done["indexed"], len(done["skipped"])) == (14, 10, 4)
+    hits = cli("query", photos / "a/3.png", "--index", index, "--json", "-k", 30).json["hits"]
+    assert hits[0]["image"] == "a/3.png"
+    assert not {h["image"] for h in hits} & {f"0{i}.png" for i in range(4)}
+    assert "sound" in cli("verify", "--index", index).out

@@ -56,9 +56,10 @@ class Faiss:
         progress.start("gathering codes", len(data.span))
         for block in data.blocks("codes"):
             values, pointers = np.asarray(block["vectors"]), np.asarray(block["indptr"])
-            vectors = vectors or Appended(scratch / "vectors", np.float32, values.shape[1])
             gathered.add(block, pointers)
-            vectors.append(values)
+            if len(values):  # a part without any does not know how wide they are
+                vectors = vectors or Appended(scratch / "vectors", np.float32, values.shape[1])
+                vectors.append(values)
             progress.advance(len(pointers) - 1)
         state = gathered.state()
         rows = vectors.array() if vectors else np.empty((0, 0), np.float32)

@@ -35,13 +35,14 @@ def transposed(parts: Iterable[sparse.csr_array]) -> Iterator[sparse.csc_array]:
     words, values = np.empty(POSTINGS, np.int32), np.empty(POSTINGS, np.float32)
     counts: list[np.ndarray] = []
     rows = postings = 0
+    wide = 1  # a part of empty rows does not know how many words there are
 
     def block(width: int) -> sparse.csc_array:
         indptr = np.concatenate([[0], *counts]).cumsum(dtype=np.int32)  # i64 would widen the words as well
         return sparse.csr_array((values[:postings], words[:postings], indptr), (rows, width)).tocsc()
 
     for part in parts:
-        at, indptr, (height, width) = 0, part.indptr, part.shape
+        at, indptr, height, wide = 0, part.indptr, part.shape[0], max(wide, part.shape[1])
         while at < height:
             fits = int(np.searchsorted(indptr, indptr[at] + POSTINGS - postings, side="right")) - 1
             end = min(fits, at + ROWS - rows, height)
@@ -52,13 +53,13 @@ def transposed(parts: Iterable[sparse.csr_array]) -> Iterator[sparse.csc_array]:
                 counts.append(np.diff(indptr[at : end + 1]))
                 rows, postings, at = rows + end - at, after, end
             elif rows:
-                yield block(width)
+                yield block(wide)
                 counts.clear()
                 rows = postings = 0
             else:
                 raise InstsearchError(f"a code has more than {POSTINGS} words: too many for an inverted file")
     if rows:
-        yield block(width)
+        yield block(wide)
 
 
 class Inverted:
