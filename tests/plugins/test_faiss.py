@@ -155,6 +155,18 @@ def test_flat_is_exact_on_many_vectors(tmp_path, monkeypatch):
     assert equal == [3 + 3, 3 + 750, 3 + 1450]
 
 
+def test_rows_within_the_slack_are_kept_for_exact_scoring():
+    """A product may be off by its rounding: what is that near the k-th best may still be among the best."""
+    owners = ranking.Owners(0, np.arange(41), np.zeros((40, 4), np.float32))
+    scores = np.linspace(1, 0, 40, dtype=np.float32)
+    scores[30] = scores[1] - np.float32(5e-6)
+    for slack, expected in ((0.0, [0, 1]), (1e-5, [0, 1, 30])):
+        best = ranking.Best(2, owners, slack=slack)
+        best.add(0, scores[:20])
+        best.add(20, scores[20:])
+        assert best.rows.tolist() == expected
+
+
 def test_flat_with_a_query_of_zeros_goes_by_row(tmp_path, monkeypatch):
     monkeypatch.setattr(faiss_index, "ROWS", 4)
     codes = Codes(clustered(20, 4), [1] * 20, removed={1}, folder=tmp_path)

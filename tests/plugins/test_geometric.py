@@ -52,17 +52,20 @@ def moved(p: np.ndarray, A: np.ndarray, t) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 8), st.integers(0, 8), st.floats(0.3, 1.0), st.integers(0, 1000))
-def test_ratio_test_equals_the_plain_loop(n, m, ratio, seed):
+@given(st.integers(0, 8), st.lists(st.integers(0, 8), max_size=3), st.floats(0.3, 1.0), st.integers(0, 1000))
+def test_ratio_test_equals_the_plain_loop(n, sizes, ratio, seed):
     rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=(m, 5)).astype(np.float32)
+    a = rng.normal(size=(n, 5)).astype(np.float32)
+    pictures = [rng.normal(size=(m, 5)).astype(np.float32) for m in sizes]
     expected = []
-    for i in range(n):
-        distances = sorted((float(np.linalg.norm(a[i] - b[j])), j) for j in range(m))
-        if m >= 2 and distances[0][0] < ratio * distances[1][0]:
-            expected.append((i, distances[0][1]))
-    i, j = ratio_matches(a, b, ratio)
-    assert list(zip(i.tolist(), j.tolist(), strict=True)) == expected
+    for b in pictures:
+        expected.append([])
+        for i in range(n):
+            distances = sorted((float(np.linalg.norm(a[i] - b[j])), j) for j in range(len(b)))
+            if len(b) >= 2 and distances[0][0] < ratio * distances[1][0]:
+                expected[-1].append((i, distances[0][1]))
+    got = ratio_matches(a, pictures, ratio)
+    assert [list(zip(i.tolist(), j.tolist(), strict=True)) for i, j in got] == expected
 
 
 def test_a_pair_of_keypoints_is_a_similarity():
@@ -296,6 +299,17 @@ def test_the_box_is_that_of_the_query_and_the_points_those_in_it():
     part = reranked(ranked(0), Collection({0: both}))
     np.testing.assert_allclose(part.boxes[0, 0], [90, 100, 170, 170], atol=2)
     assert part.scores[0, 0] == pytest.approx(60.9)
+
+
+def test_groups_change_nothing(monkeypatch):
+    data = Collection({i: scene(turned(10 * i), np.zeros(2), 20 + i, i) for i in range(5)})
+    data.items[3] = empty()
+    together = reranked(ranked(*range(5)), data)
+    monkeypatch.setattr("instsearch_plugins.rerankers.geometric.PRODUCTS", 1)
+    alone = reranked(ranked(*range(5)), data)
+    np.testing.assert_array_equal(alone.images, together.images)
+    np.testing.assert_array_equal(alone.scores, together.scores)
+    np.testing.assert_allclose(alone.boxes, together.boxes, atol=1e-3)
 
 
 def test_depth_bounds_what_is_read():

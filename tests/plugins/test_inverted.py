@@ -171,13 +171,14 @@ def test_many_rows_of_any_value(tmp_path, several):
             np.testing.assert_allclose([s for _, s, _ in got], [s for _, s, _ in expected], rtol=1e-6)
 
 
-def test_equal_images_come_by_row_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(inverted, "ROWS", 4)
+@pytest.mark.parametrize(("rows", "k"), [(4, 6), (20, 2)])
+def test_equal_images_come_by_row_within_and_across_blocks(tmp_path, monkeypatch, rows, k):
+    monkeypatch.setattr(inverted, "ROWS", rows)
     monkeypatch.setattr(ranking, "HEAD", 2)
     x = np.float32([0.1, 0.7, 0, 0.3])
     codes = Codes(np.tile(x, (20, 1)), [1] * 20, removed={2}, folder=tmp_path)
-    got = found(fitted(codes), codes, query([[0.3, 0.3, 0.1, 0.1]], {5}), 6)
-    assert [i for i, *_ in got] == [0, 1, 3, 4, 6, 7]
+    got = found(fitted(codes), codes, query([[0.3, 0.3, 0.1, 0.1]], {5}), k)
+    assert [i for i, *_ in got] == [0, 1, 3, 4, 6, 7][:k]
     assert len({s for _, s, _ in got}) == 1
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 14  #: descriptors worked on at once while fitting
 MIN_PER_WORD = 8  #: descriptors that a word is learnt from, at least
+SHORT = 128  #: descriptors of so many values are compared to all centroids faster than to the right hundred
 COMPARISONS = 100  #: centroids that a descriptor is compared to while clustering, as in the paper's k-means
 
 
@@ -111,7 +112,7 @@ class BLCF:
             x = _in_place(x, state["mean"], state["projection"])
         K = min(self.config.words, max(1, len(x) // MIN_PER_WORD))
         x = x.to(self.device)
-        exact = self.device.type != "cpu"
+        exact = self.device.type != "cpu" or x.shape[1] <= SHORT
         neighbours = None if exact else COMPARISONS
         centroids, words = kmeans(x, K, self.config.iterations, self.config.seed, neighbours, progress)
         return {**state, "centroids": centroids, "idf": inverse_document_frequency(words.cpu(), image, K)}

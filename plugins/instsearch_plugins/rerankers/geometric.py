@@ -16,12 +16,14 @@ from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.geometry import Agreement, Verified, box_under, ratio_matches, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import torch
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Codes, Query
+    from instsearch_cli.data import Codes, Inputs, Query
+
+PRODUCTS = 1 << 22  # pairs of keypoints compared at once
 
 
 class Geometric:
@@ -55,27 +57,46 @@ class Geometric:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n = hits.valid(i)
         images, scores, boxes = hits.images[i, :n], hits.scores[i, :n].copy(), hits.boxes[i, :n].copy()
-        inside, verified = _inside(query), np.zeros(n, bool)
+        verified = np.zeros(n, bool)
+        box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
         top = images[: self.config.depth].tolist()
         rank = {row: r for r, row in enumerate(top)}
-        for inputs in data.inputs(("features",), top):
-            candidate, r = _keypoints(inputs.features), rank[inputs.row]
-            found = self._verify(inside, candidate, max(inputs.size))
-            if found is not None:
-                verified[r] = True
-                scores[r] += found.inliers
-                box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
-                boxes[r] = box_under(found.transform, box, inputs.size)
+        for candidate, found in self._verified(_inside(query), data.inputs(("features",), top)):
+            r = rank[candidate.row]
+            verified[r] = True
+            scores[r] += found.inliers
+            boxes[r] = box_under(found.transform, box, candidate.size)
         order = np.lexsort((np.arange(n), np.where(verified, -scores, 0), ~verified))
         return images[order], scores[order], boxes[order]
 
-    def _verify(self, query: Arrays, candidate: Arrays, side: float) -> Verified | None:
-        c = self.config
-        i, j = ratio_matches(query[0], candidate[0], c.ratio)
-        if len(i) < c.min_inliers:
-            return None
-        found = verify(query[1][i], candidate[1][j], Agreement(c.tolerance * side, c.octaves, c.degrees))
-        return found if found is not None and found.inliers >= c.min_inliers else None
+    def _verified(self, query: Arrays, candidates: Iterable[Inputs]) -> Iterator[tuple[Inputs, Verified]]:
+        """The candidates that the query's keypoints are found in, a few at a time."""
+        c, (descriptors, geometry) = self.config, query
+        if len(descriptors) < c.min_inliers:
+            return
+        for group in _groups(candidates, PRODUCTS // len(descriptors)):
+            matches = ratio_matches(descriptors, [values for _, (values, _) in group], c.ratio)
+            for (inputs, (_, theirs)), (i, j) in zip(group, matches, strict=True):
+                if len(i) < c.min_inliers:
+                    continue
+                agreement = Agreement(c.tolerance * max(inputs.size), c.octaves, c.degrees)
+                found = verify(geometry[i], theirs[j], agreement)
+                if found is not None and found.inliers >= c.min_inliers:
+                    yield inputs, found
+
+
+def _groups(candidates: Iterable[Inputs], keypoints: int) -> Iterator[list[tuple[Inputs, Arrays]]]:
+    """Candidates with their keypoints, in groups that have about so many of these together."""
+    group: list[tuple[Inputs, Arrays]] = []
+    count = 0
+    for inputs in candidates:
+        group.append((inputs, _keypoints(inputs.features)))
+        count += len(group[-1][1][0])
+        if count >= keypoints:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
 
 
 Arrays = tuple[np.ndarray, np.ndarray]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import Codes, Query
 
-ROWS = 1 << 14  # vectors scored, or added to an index, at once
+ROWS = 1 << 16  # vectors scored, or added to an index, at once
 TRAIN = 1 << 18  # vectors to train on, unless the centroids ask for more
 POINTS = 39  # vectors that faiss wants for each centroid that it trains
-QUERIES = 256  # queries scored at once
+QUERIES = 64  # queries scored at once
 ROUNDING = 1e-5  # what a product of unit vectors may be off by
 
 

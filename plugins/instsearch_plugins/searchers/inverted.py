@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Query
 
 ROWS = 1 << 18  # rows of a block: one megabyte of scores
-POSTINGS = 1 << 25  # postings of a block at most: what bounds the memory of fit
+POSTINGS = 1 << 26  # postings of a block at most: what bounds the memory of fit, one gigabyte
 DAMAGED = "the inverted file is damaged: run `instsearch verify`, then `instsearch index` again"
 
 
