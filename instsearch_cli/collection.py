@@ -55,6 +55,7 @@ class Collection:
         self.span = range(len(index.images))
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
+        self.rounding = True  #: extracted features are brought to stored precision; needless if only stored
         self._layers: dict[str, Layer] = {}
         self._cache: OrderedDict[int, tuple[Features, int]] = OrderedDict()
         self._cached = 0
@@ -292,7 +293,8 @@ class Collection:
         part = self.assembly.extractor
         try:
             with torch.inference_mode():
-                return [as_stored(features) for features in part.component.extract(images)]
+                found = part.component.extract(images)
+                return [as_stored(features) for features in found] if self.rounding else list(found)
         except Exception as error:
             names = ", ".join(image.name for image in images)
             error.add_note(f"{describe(part)}, images {names}")

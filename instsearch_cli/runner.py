@@ -126,10 +126,12 @@ class Runner:
                 for row, missing in jobs
             )
         self.progress.start(_label(kinds), len(jobs))
+        self.collection.rounding = kinds != ["features"]
         stream = self.collection.stream(jobs)
         with contextlib.closing(stream), ThreadPoolExecutor(1, "writer") as writer:
             for span, missing in todo:
                 self._write_span(span, missing, stream, writer)
+        self.collection.rounding = True
         self.progress.close()
 
     def _write_span(

@@ -96,7 +96,9 @@ class Network:
     def extract(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The layer's map of each of some pictures of equal shape, and the class logits if asked for."""
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
+            one = images[0].pixels[None]  # no copy
+            batch = one if len(images) == 1 else np.stack([image.pixels for image in images])
+            pixels = torch.from_numpy(batch).to(self.device)
             x = normalise(pixels.permute(0, 3, 1, 2), self.dtype)  # channels last, as the pixels come
             h, w = x.shape[2:]
             if min(h, w) < SMALLEST:
