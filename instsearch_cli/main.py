@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instsearch_cli.interrupt import remembered
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -92,7 +94,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
+        with remembered():
+            result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import IO, Any
 
+from instsearch_cli.interrupt import check
+
 
 def duration(seconds: float) -> str:
     """0:42, 12:05 or 3:20:00."""
@@ -30,7 +32,7 @@ class Quiet:
         pass
 
     def advance(self, n: int = 1) -> None:
-        pass
+        check()
 
     def close(self) -> None:
         pass
@@ -57,6 +59,7 @@ class Lines(Quiet):
         self.began = self.said = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
+        check()
         self.done += n
         now = time.monotonic()
         if now - self.said >= self.every:
@@ -113,6 +116,7 @@ class Bars(Quiet):
         self.task = self.progress.add_task(label, total=total)
 
     def advance(self, n: int = 1) -> None:
+        check()
         self.progress.advance(self.task, n)
 
     def _finish(self) -> None:

@@ -1,0 +1,44 @@
+"""Ctrl-C that cannot get lost.
+
+Python drops a KeyboardInterrupt that comes while a destructor or a weak reference's callback runs. The
+handler remembers it too, and work that reports progress asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_seen = False
+
+
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+    """Remember Ctrl-C within this context."""
+    global _seen
+    _seen = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+    if _seen:
+        raise KeyboardInterrupt
+
+
+def _handle(number: int, frame: Any) -> None:
+    global _seen
+    _seen = True
+    raise KeyboardInterrupt
