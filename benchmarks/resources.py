@@ -114,9 +114,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
     parser.add_argument("--weights", type=Path, default=SHARED / "weights")
     parser.add_argument("--work", type=Path, default=Path("out/resources"))
-    parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of `index`, after --")
-    options = parser.parse_args()
-    flags = [f for f in options.flags if f != "--"]
+    options, flags = parser.parse_known_args()  # what is not known here goes to `index`
     default = {
         "memory": ["--preset", "sift"],
         "bytes": ["--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000"],

@@ -5,10 +5,12 @@ This and runner.py are the only code that reads and writes layers.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import os
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +23,10 @@ from instsearch_cli.storage import as_stored, from_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from instsearch_cli.assembly import Assembly, Part
     from instsearch_cli.data import Features, Grid, Image
-    from instsearch_formats import Index, Layer
+    from instsearch_formats import ImageRecord, Index, Layer
 
 CACHE_BYTES = 512 << 20
 WORKERS = 2
@@ -61,7 +62,9 @@ class Collection:
         self._cached = 0
         self._scratch = contextlib.ExitStack()
         self._images: tuple[tuple[int, int], np.ndarray] | None = None
-        self.record = functools.lru_cache(maxsize=1024)(index.images.record)
+        self._ranges: list[range] = []
+        self._roots: list[str] = []
+        self._part = functools.lru_cache(maxsize=64)(self._records)
 
     # -- the Data protocol ----------------------------------------------------------------------------
 
@@ -106,6 +109,23 @@ class Collection:
     def close(self) -> None:
         """Remove scratch files."""
         self._scratch.close()
+
+    def _records(self, span: range) -> list[ImageRecord]:
+        return [record for _, record in self.index.images.records(span)]
+
+    def record(self, row: int) -> ImageRecord:
+        """What the image table says of a row; a whole part of it is read at once."""
+        if not self._ranges or row >= self._ranges[-1].stop:
+            self._ranges, self._roots = self.index.images.ranges(), self.index.images.roots
+        span = self._ranges[bisect.bisect_right(self._ranges, row, key=lambda r: r.start) - 1]
+        return self._part(span)[row - span.start]
+
+    def path(self, row: int) -> Path:
+        """Where a row's picture is."""
+        record = self.record(row)
+        if b".." in record.name.split(b"/"):  # an index from elsewhere is not trusted
+            raise InstsearchError(f"row {row} of {self.index.path} names no file below its root")
+        return Path(self._roots[record.root], os.fsdecode(record.name))
 
     def layer(self, kind: str) -> Layer:
         if kind not in self._layers:
@@ -243,7 +263,7 @@ class Collection:
 
         Raises BadImage if it does not decode, InstsearchError if it is gone or is not what was indexed.
         """
-        record, path = self.record(row), self.index.images.path(row)
+        record, path = self.record(row), self.path(row)
         try:
             stat = path.stat()
         except OSError as error:
