@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,10 +39,6 @@ class Intake:
             else:
                 self.there -= 1
             self.skipped.append((name, reason))
-
-    def reasons(self) -> list[tuple[str, int]]:
-        """Skipped images by reason, most frequent first."""
-        return Counter(reason.split(":")[0] for _, reason in self.skipped).most_common()
 
 
 def take_in(

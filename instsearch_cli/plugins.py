@@ -15,6 +15,7 @@ import pluggy
 from instsearch_cli import hookspecs
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.specs import SPECS, Spec
+from instsearch_cli.strangers import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     import click
 
-GROUP = "instsearch"
 HOOKS = {
     "extractor": "instsearch_extractors",
     "weighting": "instsearch_weighters",

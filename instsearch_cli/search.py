@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,6 @@ class Timing:
     encode: float = 0.0
     search: float = 0.0
     rerank: float = 0.0
-    each: list[float] = field(default_factory=list)
 
 
 class Engine:
@@ -154,7 +153,6 @@ class Engine:
             with torch.inference_mode():
                 hits = part.component.rerank(queries, hits, self.data, self._again(queries))
         self.timing.rerank += time.perf_counter() - middle
-        self.timing.each.append(time.perf_counter() - began)
         return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
 
     def _restricted(self, query: Query) -> Query:
