@@ -11,7 +11,7 @@ import functools
 import os
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,15 +30,23 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 512 << 20
 WORKERS = 2
-
-if TYPE_CHECKING:
-    Extracted = tuple[int, Image | None, Features | None, BadImage | None]
-    """A row, its picture, its features where they were wanted, and what was wrong with it."""
-    Loaded = tuple[int, frozenset[str], Image | BadImage | None]
-    """A row, what is wanted of its picture, and what reading gave."""
+MOST_WORKERS = 32  #: images worked on side by side: each holds a picture and its activations
 
 Got = dict[str, Any]
 """What is known of one image so far, by layer kind; "image" and "grid" among them."""
+
+
+class Job(NamedTuple):
+    """What is wanted of a row, what must be had from its picture for that, and what is known."""
+
+    row: int
+    kinds: tuple[str, ...]
+    reads: frozenset[str]
+    got: Got
+
+
+Done = tuple[Job, BadImage | None]
+"""A job with all its kinds in ``got``, or what was wrong with the picture."""
 
 
 class Collection:
@@ -169,23 +177,23 @@ class Collection:
     ) -> Generator[tuple[int, Got | None], None, None]:
         """Give each row its kinds, in order; None for a row whose picture does not decode or was removed.
 
-        Reading and decoding run ahead in threads; pictures of equal shape are extracted together.
+        Where every component involved is ``concurrent``, images are worked on side by side, one thread each;
+        else pictures are read ahead and those of equal shape extracted together.
         """
         alive = self.index.images.alive()
-
-        def reading() -> Iterator[tuple[int, frozenset[str]]]:
-            for row, kinds in jobs:
-                if alive[row]:
-                    reads = frozenset().union(*(self.reads(k, row) for k in kinds))
-                    yield row, frozenset() if reads == {"features"} and row in self._cache else reads
-
-        with contextlib.closing(self._extracted(reading())) as extracted:
-            for row, kinds in jobs:
-                got: Got = {}
+        planned = (self._plan(row, kinds) for row, kinds in jobs if alive[row])
+        if len(jobs) == 1:
+            results = self._one_by_one(planned)
+        elif self._concurrent({kind for _, kinds in jobs for kind in kinds}):
+            results = self._side_by_side(planned)
+        else:
+            results = self._in_batches(planned)
+        with contextlib.closing(results):
+            for row, _ in jobs:
                 if not alive[row]:
                     yield row, None
                     continue
-                _, image, features, bad = next(extracted)
+                job, bad = next(results)
                 if bad is not None:
                     if self.on_bad is None:
                         name = self.index.images.name(row)
@@ -193,30 +201,68 @@ class Collection:
                     self.on_bad(row, bad.reason)
                     yield row, None
                     continue
-                if image is not None:
-                    got["image"] = image
-                if features is not None:
-                    got["features"] = features
-                    if self.caching:
-                        self._remember(row, features)
-                with torch.inference_mode():
-                    for kind in kinds:
-                        self._obtain(row, kind, got)
-                yield row, got
+                if self.caching and "features" in job.reads:
+                    self._remember(row, job.got["features"])
+                yield row, job.got
+
+    def _plan(self, row: int, kinds: tuple[str, ...]) -> Job:
+        reads: frozenset[str] = frozenset().union(*(self.reads(k, row) for k in kinds))
+        if "features" in reads and row in self._cache:
+            return Job(row, kinds, reads - {"features"}, {"features": self._cache[row][0]})
+        return Job(row, kinds, reads, {})
+
+    def _concurrent(self, kinds: set[str]) -> bool:
+        """Whether the components that may have to make these kinds all work in several threads at once."""
+        involved = {"features"}
+        while kinds:
+            involved |= kinds
+            computed = kinds - {"image", "features"}
+            kinds = set().union(*(self.sources(k) for k in computed)) - involved
+        parts = [self.assembly.part(kind) for kind in involved - {"image", "grid"}]
+        return all(getattr(part.component, "concurrent", False) for part in parts)
+
+    def _one_by_one(self, jobs: Iterable[Job]) -> Generator[Done, None, None]:
+        for job in jobs:
+            try:
+                yield self._work(job), None
+            except BadImage as bad:
+                yield job, bad
+
+    def _side_by_side(self, jobs: Iterable[Job]) -> Generator[Done, None, None]:
+        """One image a thread, from the file to the last layer, each with one thread of torch's.
+
+        So has the consumer meanwhile: threads of torch's that wait for work take a core from the others.
+        """
+        threads = torch.get_num_threads()
+        workers = min(threads, MOST_WORKERS)
+        alone = functools.partial(torch.set_num_threads, 1)
+        alone()
+        try:
+            with Reader(jobs, self._work, workers, 2 * workers, alone) as reader:
+                for job, result in reader:
+                    yield job, result if isinstance(result, BadImage) else None
+        finally:
+            torch.set_num_threads(threads)
+
+    def _work(self, job: Job) -> Job:
+        with torch.inference_mode():
+            if job.reads:
+                job.got["image"] = self.load(job.row)
+            for kind in job.kinds:
+                self._obtain(job.row, kind, job.got)
+        return job
 
     def _obtain(self, row: int, kind: str, got: Got) -> Any:
-        """One layer of one row: known, cached, stored or computed."""
+        """One layer of one row: known, stored or computed."""
         if kind in got:
             return got[kind]
-        if kind == "features" and row in self._cache:
-            got[kind] = self._cache[row][0]
-        elif kind == "grid":
+        if kind == "grid":
             got[kind] = self._grid(row, got)
         elif self.stored(kind, row):
             got[kind] = from_item(self.assembly.encoding(kind), self.layer(kind).read(row))
         elif kind == "image":
             got[kind] = self.load(row)
-        elif kind == "features":  # they left the cache since they were counted on
+        elif kind == "features":
             got[kind] = self._features([self._obtain(row, "image", got)])[0]
         else:
             for source in self.sources(kind):
@@ -276,38 +322,47 @@ class Collection:
         fit = self.assembly.extractor.component.fit_size
         return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
 
-    def _extracted(self, jobs: Iterable[tuple[int, frozenset[str]]]) -> Generator[Extracted, None, None]:
-        """For each row what must be had from its picture: nothing, the picture, its features."""
+    def _in_batches(self, jobs: Iterable[Job]) -> Generator[Done, None, None]:
+        """Read ahead in threads, extract pictures of equal shape together, make the rest one by one."""
         extractor = self.assembly.extractor.component
         width = 4 * extractor.batch if extractor.batch > 1 else 1
-        window: list[Loaded] = []
+        window: list[tuple[Job, Image | BadImage | None]] = []
 
-        def load(job: tuple[int, frozenset[str]]) -> Image | None:
-            return self.load(job[0]) if job[1] else None
+        def load(job: Job) -> Image | None:
+            return self.load(job.row) if job.reads else None
 
-        with Reader(jobs, load, workers=WORKERS, ahead=max(2 * width, 8)) as reader:
-            for (row, reads), result in reader:
-                window.append((row, reads, result))
+        with Reader(jobs, load, WORKERS, max(2 * width, 8)) as reader:
+            for loaded in reader:
+                window.append(loaded)
                 if len(window) == width:
                     yield from self._extract(window)
                     window = []
             yield from self._extract(window)
 
-    def _extract(self, window: list[Loaded]) -> Iterator[Extracted]:
+    def _extract(self, window: list[tuple[Job, Image | BadImage | None]]) -> Iterator[Done]:
         extractor = self.assembly.extractor.component
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for i, (_, reads, image) in enumerate(window):
-            if "features" in reads and not isinstance(image, BadImage) and image is not None:
+        by_shape: dict[tuple[int, ...], list[Job]] = {}
+        for job, image in window:
+            if isinstance(image, BadImage) or image is None:
+                continue
+            job.got["image"] = image
+            if "features" in job.reads:
                 shape = image.pixels.shape if extractor.encoding == "dense-map" else ()
-                by_shape.setdefault(shape, []).append(i)
-        made: dict[int, Features] = {}
+                by_shape.setdefault(shape, []).append(job)
         for members in by_shape.values():
             for start in range(0, len(members), extractor.batch):
                 batch = members[start : start + extractor.batch]
-                made.update(zip(batch, self._features([window[i][2] for i in batch]), strict=True))
-        for i, (row, _, image) in enumerate(window):
-            bad = isinstance(image, BadImage)
-            yield (row, None, None, image) if bad else (row, image, made.get(i), None)  # type: ignore[misc]
+                made = self._features([job.got["image"] for job in batch])
+                for job, features in zip(batch, made, strict=True):
+                    job.got["features"] = features
+        for job, image in window:
+            if isinstance(image, BadImage):
+                yield job, image
+                continue
+            with torch.inference_mode():
+                for kind in job.kinds:
+                    self._obtain(job.row, kind, job.got)
+            yield job, None
 
     def _features(self, images: list[Any]) -> list[Features]:
         part = self.assembly.extractor

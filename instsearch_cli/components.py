@@ -6,6 +6,8 @@ comment) and a constructor ``(config, device)`` that does nothing heavy. It may 
     fit(data, progress) -> State   called once; the runner stores the result and hands it to ``load``
     load(state)                    named arrays, as ``fit`` returned them; memory-mapped for searchers
     identity() -> dict             facts beside the options that decide its output (sha256 of weights)
+    concurrent: bool               its methods may run in several threads at once (then images are worked on
+                                   side by side on the CPU); what it builds lazily is behind a lock
 
 A ``Config`` field made by :func:`option` says which layer its value first touches, so that changing
 it remakes no layer to the left of that one.

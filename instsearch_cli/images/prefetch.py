@@ -21,15 +21,23 @@ class Reader(Generic[T, R]):
     """Iterate over ``(job, load(job))`` in the order of the jobs, ``workers`` threads loading ahead.
 
     At most ``ahead`` results are held or under way beside the one handed out, so memory is bounded. ``jobs``
-    is drawn from in the consumer's thread. A :class:`BadImage` takes the result's place; any other exception
-    of ``load`` is raised where its result would have come. Leaving early, by an exception or :meth:`close`
-    (use it as a context manager), drops what has not begun and waits for the loads under way.
+    is drawn from in the consumer's thread; each thread calls ``begin`` first. A :class:`BadImage` takes the
+    result's place; any other exception of ``load`` is raised where its result would have come. Leaving early,
+    by an exception or :meth:`close` (use it as a context manager), drops what has not begun and waits for the
+    loads under way.
     """
 
-    def __init__(self, jobs: Iterable[T], load: Callable[[T], R], workers: int, ahead: int) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[T],
+        load: Callable[[T], R],
+        workers: int,
+        ahead: int,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
         if workers < 1 or ahead < 1:
             raise ValueError(f"workers and ahead are at least 1, not {workers} and {ahead}")
-        self._results = self._run(jobs, load, workers, ahead)
+        self._results = self._run(jobs, load, workers, ahead, begin)
 
     def __iter__(self) -> Iterator[tuple[T, R | BadImage]]:
         return self
@@ -51,7 +59,11 @@ class Reader(Generic[T, R]):
 
     @staticmethod
     def _run(
-        jobs: Iterable[T], load: Callable[[T], R], workers: int, ahead: int
+        jobs: Iterable[T],
+        load: Callable[[T], R],
+        workers: int,
+        ahead: int,
+        begin: Callable[[], None] | None,
     ) -> Generator[tuple[T, R | BadImage], None, None]:
         def attempt(job: T) -> R | BadImage:
             try:
@@ -59,7 +71,7 @@ class Reader(Generic[T, R]):
             except BadImage as error:
                 return BadImage(error.reason)  # without the traceback, which holds half-decoded pixels
 
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="reader", initializer=begin)
         pending: deque[tuple[T, Future[R | BadImage]]] = deque()
         try:
             for job in jobs:

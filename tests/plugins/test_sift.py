@@ -152,15 +152,6 @@ def test_a_blank_or_tiny_picture_has_no_keypoints(shape, upright):
     assert features.values.dtype == features.geometry.dtype == torch.float32
 
 
-def test_several_pictures_at_once_are_each_as_alone():
-    images = [image(texture(s)) for s in range(5)]
-    together = sift(threads=3).extract(images)
-    for one, features in zip(images, together, strict=True):
-        alone = sift(threads=1).extract([one])[0]
-        assert torch.equal(alone.values, features.values)
-        assert torch.equal(alone.geometry, features.geometry)
-
-
 def test_fit_size_keeps_the_ratio_and_never_enlarges():
     assert sift().fit_size(4000, 3000) == (1024, 768)
     assert sift().fit_size(640, 480) == (640, 480)

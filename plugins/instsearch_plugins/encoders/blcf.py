@@ -68,6 +68,7 @@ class BLCF:
     local: ClassVar[str] = "word-map"
     codes: ClassVar[str] = "csr"
     fit_needs: ClassVar[tuple[str, ...]] = ("features",)
+    concurrent: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

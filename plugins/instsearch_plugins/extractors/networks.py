@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -83,6 +84,8 @@ class Network:
         self.layer = config.layer or self.default
         self.batch = config.batch or (8 if gpu else 1)
         self.dtype = DTYPES[("fp16" if gpu else "fp32") if config.precision == "auto" else config.precision]
+        self.concurrent = not gpu
+        self._building, self._passing = threading.Lock(), threading.local()
 
     def identity(self) -> dict[str, str]:
         """The weights' sha256, the network and the layer."""
@@ -112,19 +115,11 @@ class Network:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """[B, 3, H, W], normalised -> the layer's output f32[B, D, h, w], and f32[B, C] if logits are on."""
-        kept: list[Tensor] = []
-
-        def take(module: nn.Module, args: Any, output: Tensor) -> None:
-            if not self.config.logits:
-                raise _Reached(output)
-            kept.append(output.clone())  # what follows may work in place
-
-        with self.network.get_submodule(self.layer).register_forward_hook(take):
-            try:
-                logits = self.network(x).float()
-            except _Reached as reached:
-                kept, logits = [reached.output], None
-        values = kept[0].float()
+        try:
+            logits = self.network(x).float()
+            values = self._passing.output.float()
+        except _Reached as reached:
+            values, logits = reached.output.float(), None
         return F.relu(values) if self.rectify and self.layer == self.default else values, logits
 
     @cached_property
@@ -136,9 +131,19 @@ class Network:
         """The weights by torchvision's names."""
         return load_state_dict(self.weights)
 
-    @cached_property
+    def _take(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if not self.config.logits:
+            raise _Reached(output)
+        self._passing.output = output.clone()  # what follows may work in place
+
+    @property
     def network(self) -> nn.Module:
         """The network, with the weights that it needs to get to the layer. Raises UsageError, InstsearchError."""
+        with self._building:  # images are extracted side by side
+            return self._network
+
+    @cached_property
+    def _network(self) -> nn.Module:
         from torchvision.models import get_model
 
         with torch.device("meta"):
@@ -150,6 +155,7 @@ class Network:
         network.load_state_dict(
             {name: self._placed(state[name]) for name in names}, strict=False, assign=True
         )
+        network.get_submodule(self.layer).register_forward_hook(self._take)
         return network
 
     def _placed(self, tensor: Tensor) -> Tensor:

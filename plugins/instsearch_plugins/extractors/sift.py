@@ -4,16 +4,13 @@ should know to improve object retrieval", CVPR 2012), by OpenCV. Needs no weight
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import cv2
 import numpy as np
 import torch
 
-from instsearch_cli.components import option
 from instsearch_cli.data import Grid, Keypoints
 
 if TYPE_CHECKING:
@@ -58,6 +55,8 @@ class Sift:
     """
 
     encoding: ClassVar[str] = "keypoints"
+    batch: ClassVar[int] = 1
+    concurrent: ClassVar[bool] = True  #: OpenCV lets go of Python's lock
 
     @dataclass(frozen=True)
     class Config:
@@ -68,15 +67,13 @@ class Sift:
         edge_threshold: float = 10.0  #: extrema on edges are dropped: a ratio of curvatures above this
         upright: bool = False  #: describe every point at angle 0: for collections where things stand upright
         max_size: int = 1024  #: larger pictures are reduced to this long side, in pixels
-        threads: int = option(0, "query")  #: pictures worked on at once; 0 is one for each core, at most 8
 
         def __post_init__(self) -> None:
-            if self.keypoints < 1 or self.max_size < 1 or self.threads < 0:
-                raise ValueError("keypoints and max_size are at least 1, threads at least 0")
+            if self.keypoints < 1 or self.max_size < 1:
+                raise ValueError("keypoints and max_size are at least 1")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.batch = config.threads or min(8, torch.get_num_threads())
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""
@@ -84,14 +81,8 @@ class Sift:
         return max(1, round(width * r)), max(1, round(height * r))
 
     def extract(self, images: Sequence[Image]) -> list[Keypoints]:
-        """RootSIFT of each picture, several pictures at once: OpenCV lets go of Python's lock."""
-        if len(images) == 1:
-            return [self._extract(images[0])]
-        return list(self._pool.map(self._extract, images))
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.batch, thread_name_prefix="sift")
+        """RootSIFT of each picture."""
+        return [self._extract(image) for image in images]
 
     def _extract(self, image: Image) -> Keypoints:
         points, descriptors = self._detect(cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY))

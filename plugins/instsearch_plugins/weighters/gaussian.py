@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
@@ -46,6 +46,8 @@ def _bell(y: Tensor, x: Tensor, s: float) -> Tensor:
 
 class Gaussian:
     """A centre prior that does not look at the image."""
+
+    concurrent: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from instsearch_cli.data import FeatureMap, WeightMap
 from instsearch_cli.errors import UsageError
@@ -30,6 +30,8 @@ def feature_norm(X: Tensor, stretch: bool = False) -> Tensor:
 
 class L2Norm:
     """Weights from the feature map itself."""
+
+    concurrent: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class NoWeighting:
     """alpha = 1 on ``inputs.grid``."""
+
+    concurrent: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

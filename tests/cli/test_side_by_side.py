@@ -1,0 +1,62 @@
+"""Working on images side by side gives what working on them one after the other gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instsearch_cli.collection import Collection
+from instsearch_plugins.encoders.blcf import BLCF
+from instsearch_plugins.extractors.sift import Sift
+
+Cli = Callable[..., Any]
+
+
+def layers(path: Path) -> dict[str, bytes]:
+    """Every part, by its place."""
+    parts = sorted(p for kind in KINDS for p in (path / kind).rglob("part-*.h5"))
+    return {str(p.relative_to(path)): p.read_bytes() for p in parts}
+
+
+KINDS = ("features", "local", "weights", "codes")
+SIFT = ("--extractor", "sift", "--encoder", "blcf", "--weighting", "gaussian", "--keep-features")
+FEW = ("--set", "encoder.words=16", "--set", "encoder.whiten=no")
+
+
+def test_equal_layers_and_threads_restored(
+    cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "b" / "bad.png").write_bytes((photos / "b" / "0.png").read_bytes()[:200])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    side_by_side: list[bool] = []
+    decide = Collection._concurrent
+    monkeypatch.setattr(
+        Collection,
+        "_concurrent",
+        lambda self, kinds: side_by_side.append(decide(self, kinds)) or side_by_side[-1],
+    )
+    try:
+        first = cli("index", photos, "--index", tmp_path / "a", *SIFT, *FEW, "--json").json
+        assert torch.get_num_threads() == 3
+        assert side_by_side
+        assert all(side_by_side)
+        side_by_side.clear()
+        monkeypatch.setattr(Sift, "concurrent", False)
+        monkeypatch.setattr(BLCF, "concurrent", False)
+        second = cli("index", photos, "--index", tmp_path / "b", *SIFT, *FEW, "--json").json
+        assert side_by_side
+        assert not any(side_by_side)
+    finally:
+        torch.set_num_threads(threads)
+    assert first["skipped"] == second["skipped"]
+    assert len(first["skipped"]) == 1
+    one, other = layers(tmp_path / "a"), layers(tmp_path / "b")
+    assert one.keys() == other.keys()
+    assert {name.split("/")[0] for name in one} == set(KINDS)
+    for name in one:
+        assert one[name] == other[name], name
