@@ -202,6 +202,8 @@ class Assembly:
         identity = part.identity("models", "arrays", "model", inputs)
         if self.pipeline.generation:
             identity["generation"] = self.pipeline.generation
+        if self.pipeline.fit_on and part is self.encoder:
+            identity["fit-on"] = self.pipeline.fit_on_digest
         return identity
 
     def fingerprint(self, kind: str) -> str:

@@ -77,15 +77,23 @@ class Grid:
         y = oy + sy * (torch.arange(self.h, dtype=torch.float32) + 0.5)
         return x, y
 
-    def mask(self, box: Box) -> Tensor:
-        """bool[h, w]: the cells whose centre is in the box; if none, the cell nearest to the box's centre."""
+    def masks(self, boxes: Tensor) -> Tensor:
+        """bool[M, h, w]: the cells whose centre is in the box; if none, the cell nearest to the box's centre.
+
+        boxes: f32[M, 4]
+        """
         x, y = self.centres()
-        inside = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None, :]
-        if not inside.any():
-            j = int((x - (box[0] + box[2]) / 2).abs().argmin())
-            i = int((y - (box[1] + box[3]) / 2).abs().argmin())
-            inside[i, j] = True
-        return inside
+        x0, y0, x1, y1 = boxes.to(torch.float32)[..., None].unbind(1)
+        columns, rows = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
+        nearest_x = (x - (x0 + x1) / 2).abs().argmin(1)[:, None] == torch.arange(self.w)
+        nearest_y = (y - (y0 + y1) / 2).abs().argmin(1)[:, None] == torch.arange(self.h)
+        none = ~(columns.any(1) & rows.any(1))[:, None]
+        columns, rows = torch.where(none, nearest_x, columns), torch.where(none, nearest_y, rows)
+        return rows[:, :, None] & columns[:, None, :]
+
+    def mask(self, box: Box) -> Tensor:
+        """bool[h, w]: :meth:`masks` of one box."""
+        return self.masks(torch.tensor([box]))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,17 +170,24 @@ class WeightMap:
 
 @dataclass(frozen=True, eq=False)
 class BoxWeight:
-    """The query's box as a weight: 1 inside, 0 outside, on whatever the local features lie."""
+    """The query's box as a weight: 1 inside, 0 outside, on whatever the local features lie.
+
+    With ``weights`` these count inside the box.
+    """
 
     box: Box
+    weights: WeightMap | None = None
 
     def over(self, local: Local) -> Tensor:
         """As :meth:`WeightMap.over`; points count when they are inside, cells when their centre is."""
         if isinstance(local, FeatureMap) or local.geometry is None:
-            return local.grid.mask(self.box).to(torch.float32)[None]
-        x, y = local.geometry[:, 0], local.geometry[:, 1]
-        x0, y0, x1, y1 = self.box
-        return ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).to(torch.float32)[None]
+            inside = local.grid.mask(self.box)
+        else:
+            x, y = local.geometry[:, 0], local.geometry[:, 1]
+            x0, y0, x1, y1 = self.box
+            inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+        alone = inside.to(torch.float32)[None]
+        return alone if self.weights is None else alone * self.weights.over(local).to(alone.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,9 @@ class Pipeline:
 
     keep_features  raw features are a layer of the index (large), not a passing thing
     generation     raised by --refit: fitted models of another generation are other models
+    fit_on         an index whose images the encoder is fitted on, instead of the collection's own
+    fit_on_digest  what that index held: part of the fitted model's identity
+    weigh_query    queries are weighted as the collection is, inside their box
     """
 
     name: str
@@ -51,6 +54,9 @@ class Pipeline:
     rerank: tuple[Stage, ...] = ()
     keep_features: bool = False
     generation: int = 0
+    fit_on: str = ""
+    fit_on_digest: str = ""
+    weigh_query: bool = False
 
     def to_toml(self) -> str:
         table: dict[str, Any] = {"name": self.name}
@@ -58,6 +64,10 @@ class Pipeline:
             table["keep-features"] = True
         if self.generation:
             table["generation"] = self.generation
+        if self.fit_on:
+            table |= {"fit-on": self.fit_on, "fit-on-digest": self.fit_on_digest}
+        if self.weigh_query:
+            table["weigh-query"] = True
         for stage in STAGE_NAMES:
             if (value := getattr(self, stage)) is not None:
                 table[stage] = value.table()
@@ -73,6 +83,7 @@ class Pipeline:
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{where} is not TOML: {error}") from error
         known = {*STAGE_NAMES, "name", "summary", "keep-features", "generation", "rerank"}
+        known |= {"fit-on", "fit-on-digest", "weigh-query"}
         for key in table:
             if key not in known:
                 raise UsageError(f"{where}: no setting '{key}'.{nearest(key, known)}")
@@ -89,6 +100,9 @@ class Pipeline:
             rerank=tuple(_stage(entry, f"{where}: [[rerank]]") for entry in rerank),
             keep_features=bool(table.get("keep-features", False)),
             generation=int(table.get("generation", 0)),
+            fit_on=str(table.get("fit-on", "")),
+            fit_on_digest=str(table.get("fit-on-digest", "")),
+            weigh_query=bool(table.get("weigh-query", False)),
             **stages,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,13 @@ def record(index: Index, assembly: Assembly) -> None:
     used = {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
     index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
     index.write_text("pipelines/LAST", pipeline.name + "\n")
+
+
+def contents(index: Index) -> str:
+    """The sha256 of an index's pictures, in whatever order they were added: what a model fitted on them saw."""
+    removed = index.images.removed()
+    digests = sorted(record.digest for row, record in index.images.records() if row not in removed)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _folder(kind: str, name: str, digest: str) -> str:

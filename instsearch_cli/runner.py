@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,15 @@ import torch
 
 from instsearch_cli.collection import Collection, describe
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.records import contents
 from instsearch_cli.storage import Filling, to_item, to_state
+from instsearch_formats import Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.assembly import Assembly, Part
     from instsearch_cli.progress import Quiet
-    from instsearch_formats import Index
 
 PASSING_FEATURES = 2048
 """A collection of at most so many images keeps its features on disk while `index` runs, so that fitting
@@ -88,21 +90,48 @@ class Runner:
         found = self.index.read_model(name, identity)
         if found is not None:
             return found[0]
-        self.collection.touched = set()
+        attrs: dict[str, Any] = {"images-then": int(self.index.images.alive().sum())}
+        if "fit-on" in identity:
+            state, rows = self._fitted_elsewhere(part, identity)
+            attrs |= {"fitted-on": len(rows), "fitted-in": self.assembly.pipeline.fit_on}
+            rows, where = rows[:0], f" of {self.assembly.pipeline.fit_on}"
+        else:
+            state, rows = self._fitted(part, self.collection)
+            attrs["fitted-on"], where = len(rows), ""
+        self.index.write_model(name, identity, {**state, "fitted-rows": rows}, attrs)
+        self.made.fitted.append(f"{part.stage} '{name}' on {attrs['fitted-on']:,} images{where}")
+        return state
+
+    def _fitted(self, part: Part, data: Collection) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """What a component learns from a collection, and the rows that it looked at."""
+        data.touched = set()
         try:
             with torch.inference_mode():
-                state = to_state(part.component.fit(self.collection, self.progress))
+                state = to_state(part.component.fit(data, self.progress))
         except Exception as error:
             error.add_note(f"{describe(part)}, while fitting")
             raise
         finally:
-            self.collection.close()
+            data.close()
             self.progress.close()
-        rows = np.asarray(sorted(self.collection.touched), np.int64)
-        attrs = {"fitted-on": len(rows), "images-then": int(self.index.images.alive().sum())}
-        self.index.write_model(name, identity, {**state, "fitted-rows": rows}, attrs)
-        self.made.fitted.append(f"{part.stage} '{name}' on {len(rows):,} images")
-        return state
+        return state, np.asarray(sorted(data.touched), np.int64)
+
+    def _fitted_elsewhere(
+        self, part: Part, identity: dict[str, Any]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """A model fitted on another index: taken over if that index has the same one, else fitted there."""
+        pipeline = self.assembly.pipeline
+        other = Index.open(Path(pipeline.fit_on))
+        if contents(other) != pipeline.fit_on_digest:
+            raise InstsearchError(
+                f"{pipeline.fit_on} holds other images than when this pipeline was made: "
+                f"give it again with --fit-on {pipeline.fit_on}"
+            )
+        found = other.read_model(part.offer.spec.name, {k: v for k, v in identity.items() if k != "fit-on"})
+        if found is None:
+            return self._fitted(part, Collection(other, self.assembly))
+        state = dict(found[0])
+        return state, np.asarray(state.pop("fitted-rows"))
 
     # -- mapping --------------------------------------------------------------------------------------
 

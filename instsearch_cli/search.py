@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.assembly import Assembly
-    from instsearch_cli.data import Box, Codes, Image
+    from instsearch_cli.data import Box, Codes, Features, Image, WeightMap
     from instsearch_formats import Index
 
 
@@ -98,7 +98,8 @@ class Engine:
 
     def query(self, id: str, path: Path, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
         """Encode a picture. ``box`` is already clipped to it. Raises InstsearchError if it selects nothing."""
-        return self.encode(id, read_image(path, self.assembly.extractor.component.fit_size), box, exclude)
+        image = read_image(path, self.assembly.extractor.component.fit_size, name=str(path))
+        return self.encode(id, image, box, exclude)
 
     def encode(self, id: str, image: Image, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
         began = time.perf_counter()
@@ -109,23 +110,37 @@ class Engine:
             local = features
             if encoder.local is not None:
                 local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
-            weights = None if box is None else BoxWeight(box)
-            codes = encoder.aggregate(local, weights, None)
+            weights = self._weights(image, features) if self.assembly.pipeline.weigh_query else None
+            within = weights if box is None else BoxWeight(box, weights)
+            codes = encoder.aggregate(local, within, None)
         self._check(id, box, features, codes)
         self.timing.encode += time.perf_counter() - began
         return Query(id, image, box, features, local, codes, exclude)
 
+    def _weights(self, image: Image, features: Features) -> WeightMap | None:
+        """The weighting's map of a query, with the regions that it may need."""
+        kinds = self.assembly.kinds
+        if "weights" not in kinds:
+            return None
+        weights: WeightMap = self._made(image, features, kinds[: kinds.index("weights") + 1])["weights"]
+        return weights
+
+    def _made(self, image: Image, features: Features, kinds: Sequence[str]) -> dict[str, Any]:
+        """Layers of a picture, in the order in which the pipeline makes them."""
+        got: dict[str, Any] = {"image": image, "features": features}
+        for kind in kinds:
+            got[kind] = self.data.compute(
+                kind, Inputs(size=image.size, name=image.name, grid=features.grid, **got)
+            )
+        return got
+
     def stages(self, path: Path) -> dict[str, Any]:
         """Every layer of one picture, in or out of the collection: kind -> data type."""
         part = self.assembly.extractor
-        image = read_image(path, part.component.fit_size)
+        image = read_image(path, part.component.fit_size, name=str(path))
         with torch.inference_mode():
             features = as_stored(part.component.extract([image])[0])
-            got: dict[str, Any] = {"image": image, "features": features}
-            for kind in self.assembly.kinds:
-                got[kind] = self.data.compute(
-                    kind, Inputs(size=image.size, name=str(path), grid=features.grid, **got)
-                )
+            got = self._made(image, features, self.assembly.kinds)
         return {kind: got[kind] for kind in ("features", *self.assembly.kinds)}
 
     @staticmethod

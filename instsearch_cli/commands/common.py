@@ -51,6 +51,9 @@ weights_option = click.option(
 set_option = click.option(
     "--set", "assignments", multiple=True, metavar="STAGE.OPTION=VALUE", help="Any option of any component."
 )
+weigh_query_option = click.option(
+    "--weigh-query/--no-weigh-query", default=None, help="Weight queries as the collection is (default: no)."
+)
 pipeline_options = _stack(
     click.option("--preset", help="Start from a named pipeline or a TOML file (see `instsearch presets`)."),
     click.option("--extractor", help="Network or keypoint detector."),
@@ -58,6 +61,12 @@ pipeline_options = _stack(
     click.option("--weighting", help="Saliency or other weights of the local features."),
     click.option("--detector", help="Region detector; none for no regions."),
     click.option("--searcher", help="How codes are searched."),
+    click.option(
+        "--fit-on",
+        metavar="INDEX",
+        help="Fit whitening and vocabulary on another index's images; none: on these.",
+    ),
+    weigh_query_option,
     set_option,
     weights_option,
     device_option,
@@ -144,10 +153,27 @@ def choose_pipeline(
     pipeline = pipeline.with_rerank(rerank or None).with_options(options.get("assignments") or ())
     if options.get("weights") is not None:
         pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
+    pipeline = _fit_on(with_weighed_query(pipeline, options), options.get("fit_on"))
     changed = replace(pipeline, rerank=before.rerank) != before
     if not pipeline.name or changed:
         pipeline = replace(pipeline, name=_name(pipeline))
     return pipeline
+
+
+def with_weighed_query(pipeline: Pipeline, options: dict[str, Any]) -> Pipeline:
+    """The pipeline with --weigh-query as given."""
+    weigh = options.get("weigh_query")
+    return pipeline if weigh is None else replace(pipeline, weigh_query=weigh)
+
+
+def _fit_on(pipeline: Pipeline, path: str | None) -> Pipeline:
+    from instsearch_cli.records import contents
+
+    if path is None:
+        return pipeline
+    if path == "none":
+        return replace(pipeline, fit_on="", fit_on_digest="")
+    return replace(pipeline, fit_on=str(absolute(Path(path))), fit_on_digest=contents(open_index(Path(path))))
 
 
 def _name(pipeline: Pipeline) -> str:

@@ -56,6 +56,7 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
                 "name": model.name,
                 "fingerprint": model.fingerprint,
                 "fitted_on": int(attrs.get("fitted-on", 0)),
+                "fitted_in": str(attrs.get("fitted-in", "")),
                 "not_seen": max(0, n_alive - int(attrs.get("images-then", 0))),
                 "bytes": model.nbytes,
                 "identity": model.identity,
@@ -81,10 +82,11 @@ def _print(facts: dict[str, Any], kept: list[Any], show_layers: bool) -> None:
         if show_layers:
             click.echo("            " + json.dumps(layer["identity"]))
     for model in facts["models"]:
+        where = f" of {model['fitted_in']}" if model["fitted_in"] else ""
         unseen = f", {model['not_seen']:,} added since (--refit)" if model["not_seen"] else ""
         click.echo(
             f"  model     {model['name']:<16} {model['fingerprint'][:8]}  fitted on {model['fitted_on']:,} images"
-            f"{unseen}  {size(model['bytes'])}"
+            f"{where}{unseen}  {size(model['bytes'])}"
         )
     for record in kept:
         mark = " (last)" if record.pipeline.name == facts["last"] else ""

@@ -15,6 +15,8 @@ from instsearch_cli import (
 HERE = "instsearch_plugins"
 BLCF = "Mohedano et al., Saliency weighted convolutional features for instance search, 2018"
 
+WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
+
 
 @hookimpl
 def instsearch_extractors() -> list[ExtractorSpec]:
@@ -61,6 +63,13 @@ def instsearch_weighters() -> list[WeighterSpec]:
     return [
         WeighterSpec("none", f"{HERE}.weighters.none:NoWeighting", "every local feature counts 1", BLCF),
         WeighterSpec("gaussian", f"{HERE}.weighters.gaussian:Gaussian", "centre prior", BLCF),
+        WeighterSpec(
+            "itti-koch",
+            f"{HERE}.weighters.itti_koch:IttiKoch",
+            "saliency of intensity, colour and orientation contrasts at several scales",
+            "Itti et al., 1998; Walther & Koch, 2006",
+            ("image",),
+        ),
         WeighterSpec(
             "l2norm", f"{HERE}.weighters.l2norm:L2Norm", "norm of the local feature", BLCF, ("features",)
         ),
@@ -126,6 +135,27 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             "average query expansion: search again with the query plus its top hits",
             "Chum et al., 2007",
             ("codes",),
+        ),
+        RerankerSpec(
+            "gqe",
+            f"{HERE}.rerankers.aqe:AverageQueryExpansion",
+            "global query expansion: aqe under the name it has beside lqe",
+            WINDOWS,
+            ("codes",),
+        ),
+        RerankerSpec(
+            "lqe",
+            f"{HERE}.rerankers.lqe:LocalQueryExpansion",
+            "local query expansion: hits are added as they are inside their boxes; after spatial",
+            WINDOWS,
+            ("codes", "local"),
+        ),
+        RerankerSpec(
+            "spatial",
+            f"{HERE}.rerankers.spatial:Spatial",
+            "the window of each hit most like the query's box; gives every hit looked at its box",
+            WINDOWS,
+            ("local",),
         ),
         RerankerSpec(
             "geometric",

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_plugins.numeric.normalise import l2, stretched, unit_peak
-from instsearch_plugins.numeric.whitening import mean_and_covariance, pca_whitening, whiten
+from instsearch_plugins.numeric.whitening import (
+    mean_and_covariance,
+    pca_whitening,
+    pca_whitening_of_few,
+    whiten,
+)
 
 ROWS = torch.tensor([[2.0, 0], [0, 1], [-2, 0], [0, -1]])
 
@@ -71,6 +76,21 @@ def test_fewer_rows_than_dimensions():
     assert P.shape == (32, 4)
     assert pca_whitening([x], 2)[1].shape == (32, 2)
     torch.testing.assert_close(whiten(x, mean, P).T.cov(), torch.eye(4), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dims", [0, 3])
+@pytest.mark.parametrize(("n", "D"), [(2, 5), (9, 10), (9, 64), (12, 5)])
+def test_both_ways_to_whiten_agree(n, D, dims):
+    x = torch.randn(n, D, generator=torch.Generator().manual_seed(n)) * torch.logspace(0, 2, D) + 50
+    (mean, P), (mean2, P2) = pca_whitening([x], dims), pca_whitening_of_few(x, dims)
+    assert P2.shape == P.shape == (D, min(dims or D, n - 1, D))
+    torch.testing.assert_close(mean2, mean)
+    torch.testing.assert_close(P2 @ P2.T, P @ P.T, atol=1e-5, rtol=1e-4)  # but for the signs of the axes
+
+
+def test_few_rows_twice_over_have_no_more_directions():
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    assert pca_whitening_of_few(x)[1].shape == (32, 3)
 
 
 @pytest.mark.parametrize("x", [torch.ones(1, 3), torch.ones(7, 3)])

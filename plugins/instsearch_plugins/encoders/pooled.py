@@ -13,9 +13,11 @@ from instsearch_cli.data import FeatureMap, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
-from instsearch_plugins.numeric.whitening import pca_whitening, whiten
+from instsearch_plugins.numeric.whitening import pca_whitening, pca_whitening_of_few, whiten
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
@@ -32,6 +34,7 @@ class Pooled(ABC):
     local: ClassVar[None] = None
     codes: ClassVar[str] = "vectors"
     fit_needs: ClassVar[tuple[str, ...]] = ("features", "weights")
+    concurrent: ClassVar[bool] = True
     name: ClassVar[str]
 
     @dataclass(frozen=True)
@@ -56,28 +59,46 @@ class Pooled(ABC):
         """X: f32[C, h, w], alpha: f32[M, h, w], which is 0 outside the region -> f32[M, C]."""
 
     def fit(self, data: Data, progress: Progress) -> State:
-        """Learn the whitening. Returns mean f32[C], projection f32[C, d] and images, the number learnt from.
+        """Learn the whitening from unit vectors of whole pictures.
 
-        Raises InstsearchError if the collection is empty.
+        Returns mean f32[D] and projection f32[D, d], unless all the vectors are equal, and images, the number
+        learnt from. Raises InstsearchError if the collection is empty.
         """
-        rows = np.random.default_rng(self.config.seed).permutation(data.images)[: self.config.fit_images]
-        progress.start(f"learning the whitening of '{self.name}'", len(rows))
+        label = f"learning the whitening of '{self.name}'"
+        x = l2(self._sample(data, progress, label, self.config.fit_images, self.pool))
+        state: State = {"images": len(x)}
+        if (x != x[0]).any():
+            dims = self.config.dims or max(len(x) // PER_DIMENSION, FEW)
+            few = len(x) < x.shape[1]
+            learnt = pca_whitening_of_few(x, dims) if few else pca_whitening([x], dims)
+            state["mean"], state["projection"] = learnt
+        return state
+
+    def _sample(
+        self,
+        data: Data,
+        progress: Progress,
+        label: str,
+        limit: int,
+        pool: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Pooled vectors f32[n, D] of at most ``limit`` whole pictures, chosen at random."""
+        rows = np.random.default_rng(self.config.seed).permutation(data.images)[:limit]
+        progress.start(label, len(rows))
         found = []
         for inputs in data.inputs(self.fit_needs, np.sort(rows)):
             assert inputs.features is not None
-            found.append(l2(self._pooled(inputs.features, inputs.weights, None)[0]))
+            X, alpha, _ = self._cells(inputs.features, inputs.weights, None)
+            found.append(pool(X, alpha))
             progress.advance()
         if not found:
             raise InstsearchError(f"there is no image to learn the whitening of '{self.name}' from")
-        dims = self.config.dims or max(len(found) // PER_DIMENSION, FEW)
-        mean, projection = pca_whitening([torch.cat(found)], dims)
-        return {"mean": mean, "projection": projection, "images": len(found)}
+        return torch.cat(found)
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Take over what ``fit`` returned."""
-        self.mean, self.projection = (
-            torch.from_numpy(np.asarray(state[k])).to(self.device) for k in ("mean", "projection")
-        )
+        arrays = {k: torch.from_numpy(np.asarray(v)).to(self.device) for k, v in state.items()}
+        self.whitening = (arrays["mean"], arrays["projection"]) if "mean" in arrays else None
 
     def embed(self, features: Features) -> Features:
         """The features as they are."""
@@ -87,13 +108,18 @@ class Pooled(ABC):
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
     ) -> Vectors:
         """Unit vectors f32[M, d]; a region without any activation stays zero. Keypoints raise UsageError."""
-        psi, boxes = self._pooled(local, weights, regions)
+        X, alpha, boxes = self._cells(local, weights, regions)
+        psi = self.pool(X, alpha)
         some = (psi != 0).any(1, keepdim=True)
-        return Vectors(l2(whiten(l2(psi), self.mean, self.projection)) * some, boxes)
+        psi = l2(psi)
+        if self.whitening is not None:
+            psi = l2(whiten(psi, *self.whitening)) * some
+        return Vectors(psi, boxes)
 
-    def _pooled(
+    def _cells(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """X and alpha as :meth:`pool` takes them, and the boxes f32[M, 4]."""
         if not isinstance(local, FeatureMap):
             raise UsageError(
                 f"the {self.name} encoder needs a feature map, and this extractor gives keypoints: "
@@ -104,4 +130,4 @@ class Pooled(ABC):
         over = weights_over(local, weights)
         if over is not None:
             alpha = alpha * over.to(self.device)
-        return self.pool(local.values.to(self.device), alpha), boxes
+        return local.values.to(self.device), alpha, boxes

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from instsearch_cli.data import BoxWeight
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from instsearch_cli.data import Box, Grid, Local, Regions, WeightMap
+    from instsearch_cli.data import Box, BoxWeight, Grid, Local, Regions, WeightMap
 
 
 def sum_pool(X: Tensor, alpha: Tensor) -> Tensor:
@@ -39,6 +37,34 @@ def max_pool(X: Tensor, mask: Tensor) -> Tensor:
     return psi
 
 
+def power_normalised(S: Tensor, a: float, b: float) -> Tensor:
+    """Non-negative maps, each divided by its a-norm, to the power 1/b.
+
+    alpha_ij = (S_ij / z)^(1/b),  z = (sum_ij S_ij^a)^(1/a)
+
+    where S: f32[..., h, w]; negative values count 0. Returns f32[..., h, w]; an all-zero map stays zero.
+
+    Reference: Kalantidis, Mellina and Osindero, "Cross-dimensional weighting for aggregated deep
+    convolutional features", ECCV workshops 2016.
+    """
+    S = S.clamp(min=0)
+    peak = S.amax((-2, -1), keepdim=True)
+    S = S / torch.where(peak > 0, peak, 1)  # z scales with S, and peaks of 1 keep S^a within float32
+    z = torch.linalg.vector_norm(S, a, (-2, -1), keepdim=True)
+    return (S / torch.where(z > 0, z, 1)) ** (1 / b)
+
+
+def spatial_weights(X: Tensor, a: float = 2, b: float = 2) -> Tensor:
+    """CroW's weight of each cell: where many channels respond.
+
+    S_ij = sum_c X_cij,  alpha_ij = (S_ij / z)^(1/b),  z = (sum_ij S_ij^a)^(1/a)
+
+    where X: f32[C, h, w]. Returns f32[h, w], which does not reach 1; all zero where S is.
+    See :func:`power_normalised`.
+    """
+    return power_normalised(X.sum(0), a, b)
+
+
 def extent(grid: Grid) -> Box:
     """The box that a grid covers, in original pixels."""
     sx, sy, ox, oy = grid.transform
@@ -51,12 +77,15 @@ def region_masks(local: Local, regions: Regions | None) -> tuple[Tensor, Tensor]
     A cell lies in a region when its centre does. Without regions there is one, the extent of the grid.
     Returns the masks bool[M, h, w], or bool[M, N] at points, and the boxes f32[M, 4].
     """
+    geometry = getattr(local, "geometry", None)
     if regions is None:
-        geometry = getattr(local, "geometry", None)
         shape = local.grid.shape if geometry is None else (len(geometry),)
         return torch.ones(1, *shape, dtype=torch.bool), torch.tensor([extent(local.grid)])
-    masks = [BoxWeight((x0, y0, x1, y1)).over(local)[0] > 0 for x0, y0, x1, y1 in regions.boxes.tolist()]
-    return torch.stack(masks) if masks else torch.zeros(0, 1, 1, dtype=torch.bool), regions.boxes
+    if geometry is None:
+        return local.grid.masks(regions.boxes), regions.boxes
+    x, y = geometry[:, 0], geometry[:, 1]
+    x0, y0, x1, y1 = regions.boxes.to(geometry.device)[..., None].unbind(1)
+    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1), regions.boxes
 
 
 def weights_over(local: Local, weights: WeightMap | BoxWeight | None) -> Tensor | None:

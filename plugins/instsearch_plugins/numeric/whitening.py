@@ -24,18 +24,15 @@ def mean_and_covariance(batches: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]
 
     Reference: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979.
     """
-    n = 0
+    n, mean, scatter = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for batch in batches:
         x = batch.to(torch.float64)
         b, m = len(x), x.mean(0)
         x = x - m
-        if n == 0:
-            n, mean, scatter = b, m, x.T @ x
-        else:
-            delta = m - mean
-            mean = mean + delta * (b / (n + b))
-            scatter = scatter + x.T @ x + torch.outer(delta, delta) * (n * b / (n + b))
-            n += b
+        delta = m - mean
+        mean = mean + delta * (b / (n + b))
+        scatter = scatter + x.T @ x + torch.outer(delta, delta) * (n * b / (n + b))
+        n += b
     if n == 0:
         raise ValueError("there are no vectors to learn the whitening from")
     return n, mean, scatter / max(n - 1, 1)
@@ -51,13 +48,33 @@ def pca_whitening(batches: Iterable[Tensor], dims: int = 0) -> tuple[Tensor, Ten
     row) P is the identity and mu is 0. Returns mu f32[D], P f32[D, d].
     """
     _, mean, covariance = mean_and_covariance(batches)
-    variance, directions = torch.linalg.eigh(covariance)
-    variance, directions = variance.flip(0), directions.flip(1)
-    rank = int((variance > FLOOR * variance[0]).sum()) if variance[0] > 0 else 0
-    d = min(dims or len(mean), rank)
-    if d == 0:
+    variance, V = _largest(covariance, dims)
+    if len(variance) == 0:
         return torch.zeros_like(mean, dtype=torch.float32), torch.eye(len(mean), device=mean.device)
-    return mean.float(), (directions[:, :d] / variance[:d].sqrt()).float().contiguous()
+    return mean.float(), (V / variance.sqrt()).float().contiguous()
+
+
+def pca_whitening_of_few(x: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
+    """The same from fewer rows than dimensions, without the D x D covariance.
+
+    G = X X^T / (n - 1) = U diag(lambda) U^T,  P = X^T U_d diag(1 / lambda_d) / sqrt(n - 1)
+
+    where the rows of X are x_i - mu. G has the covariance's variances, but for its zeros. x: f32[n, D], with
+    rows that differ. Returns mu f32[D], P f32[D, d].
+    """
+    mean = x.mean(0, dtype=torch.float64)
+    X, r = x - mean, len(x) - 1
+    variance, U = _largest(X @ X.T / r, dims)
+    return mean.float(), (X.T @ (U / (variance * r**0.5))).float()
+
+
+def _largest(symmetric: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """The ``dims`` largest eigenvalues (0: all), without those that are rounding errors, and their vectors."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    values, vectors = values.flip(0), vectors.flip(1)
+    d = int((values > max(FLOOR * values[0].item(), 0)).sum())
+    d = min(dims or d, d)
+    return values[:d], vectors[:, :d]
 
 
 def whiten(x: Tensor, mean: Tensor, projection: Tensor) -> Tensor:

@@ -87,8 +87,12 @@ class AverageQueryExpansion:
                 break
             if row in query.exclude:
                 continue
-            codes = data.read("codes", row)
-            place = matched(codes, hits.boxes[i, rank])
+            codes, place = self._described(row, hits.boxes[i, rank], data)
             if place is not None:
                 top.append((codes, place))
         return expanded(query.codes, top)
+
+    def _described(self, row: int, box: np.ndarray, data: Data) -> tuple[Codes, int | None]:
+        """A hit's codes, and which of their rows is added to the query, if any."""
+        codes = data.read("codes", row)
+        return codes, matched(codes, box)

@@ -1,0 +1,168 @@
+"""Spatial re-ranking and localisation by sliding windows (Mohedano et al., ICMR 2016, section 3.3).
+
+Every window of a hit is described as the query is, by the pipeline's own encoder: words or vectors. The window
+most like the query's box is where the object is, and its likeness is the hit's score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from instsearch_cli.data import Hits, Regions, SparseVectors, Vectors
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from instsearch_cli.components import Data, Encoder
+    from instsearch_cli.data import Box, Codes, Grid, Local, Query
+
+SHARES = (1, 2, 4)  #: a window's side is that of the map, its half or its quarter
+FULL, QUADRANT = 1 / 2, 1.0  #: weights of the pyramid's two levels, 1 / 2^(L - l) with L = 2
+
+
+def windows(h: int, w: int) -> np.ndarray:
+    """Windows of an h x w map that overlap by half.
+
+    Sides floor(h / f) and floor(w / f) for f in 1, 2, 4, taken in all nine combinations; the step is half a
+    side, at least a cell. Returns i64[M, 4] of cells x0, y0, x1, y1 (ends excluded): 121 of a 16 x 24 map.
+    """
+    across, down = ({s for f in SHARES if (s := n // f)} for n in (w, h))
+    found = [
+        (x, y, x + ww, y + hh)
+        for hh in sorted(down, reverse=True)
+        for ww in sorted(across, reverse=True)
+        for y in range(0, h - hh + 1, max(1, hh // 2))
+        for x in range(0, w - ww + 1, max(1, ww // 2))
+    ]
+    return np.array(found, np.int64)
+
+
+def aspect_likeness(boxes: Tensor, ratio: float) -> Tensor:
+    """How alike the shapes are: s = min(AR_w, AR_q) / max(AR_w, AR_q), AR = width / height.
+
+    boxes: f32[M, 4], ratio: AR_q. Returns f32[M] in (0, 1].
+    """
+    AR = (boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1])
+    return torch.minimum(AR, AR.new_tensor(ratio)) / torch.maximum(AR, AR.new_tensor(ratio))
+
+
+def pyramid(cells: np.ndarray) -> np.ndarray:
+    """Each window and its four quadrants: i64[M, 4] -> i64[M, 5, 4]; those of a side of one cell are that side."""
+    x0, y0, x1, y1 = cells.T
+    xm, ym = x0 + (x1 - x0) // 2, y0 + (y1 - y0) // 2
+    left, right = (x0, np.maximum(xm, x0 + 1)), (xm, x1)
+    top, bottom = (y0, np.maximum(ym, y0 + 1)), (ym, y1)
+    quadrants = [(a[0], b[0], a[1], b[1]) for b in (top, bottom) for a in (left, right)]
+    return np.stack([cells, *(np.stack(q, 1) for q in quadrants)], 1)
+
+
+def quarters(box: Box) -> list[Box]:
+    """A box and its four quadrants, in the order of :func:`pyramid`."""
+    x0, y0, x1, y1 = box
+    xm, ym = (x0 + x1) / 2, (y0 + y1) / 2
+    return [box, (x0, y0, xm, ym), (xm, y0, x1, ym), (x0, ym, xm, y1), (xm, ym, x1, y1)]
+
+
+def pyramid_score(likeness: Tensor) -> Tensor:
+    """sum_r w_r cos(r, r of the query) / sum_r w_r: f32[M, 5] -> f32[M], the window first, then its quadrants."""
+    w = likeness.new_tensor([FULL, *(4 * [QUADRANT])])
+    return likeness @ (w / w.sum())
+
+
+def likeness(codes: Codes, asked: Codes) -> Tensor:
+    """Dot products of all rows of two codes, cosines where rows have unit length: f32[M, Q]."""
+    if isinstance(codes, Vectors) and isinstance(asked, Vectors):
+        return codes.vectors @ asked.vectors.T
+    if not isinstance(codes, SparseVectors) or not isinstance(asked, SparseVectors):
+        raise InstsearchError("dense and sparse codes cannot be compared: the index is not of one pipeline")
+    Q = torch.zeros(asked.dim, len(asked.boxes), device=asked.data.device)
+    Q[asked.indices, _row_of_each(asked)] = asked.data
+    products = codes.data[:, None] * Q[codes.indices]
+    return products.new_zeros(len(codes.boxes), Q.shape[1]).index_add_(0, _row_of_each(codes), products)
+
+
+def _row_of_each(codes: SparseVectors) -> Tensor:
+    return torch.repeat_interleave(codes.indptr.diff())
+
+
+class Spatial:
+    """score = the best window's likeness, for the hits looked at; the others keep their order, after these.
+
+    A hit's score is counted from the score of the first hit that was not looked at, so that scores fall
+    along the list.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        depth: int = 100  #: how many of the best hits are looked at
+        aspect: float = (
+            0.4  #: windows less alike in shape to the query's box than this are left out; 0 keeps all
+        )
+
+        def __post_init__(self) -> None:
+            if self.depth < 1 or not 0 <= self.aspect <= 1:
+                raise ValueError("depth is at least 1, aspect between 0 and 1")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+
+    def rerank(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes], int], Hits],
+    ) -> Hits:
+        """Look at the first ``depth`` hits of each query; each of them gets a box."""
+        ranked = [self._ranked(query, hits, i, data) for i, query in enumerate(queries)]
+        return Hits.stack(ranked, hits.images.shape[1])
+
+    def _ranked(
+        self, query: Query, hits: Hits, i: int, data: Data
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        n = hits.valid(i)
+        images, scores, boxes = hits.images[i, :n], hits.scores[i, :n].copy(), hits.boxes[i, :n].copy()
+        top = min(self.config.depth, n)
+        below = float(scores[top]) if top < n else 0.0
+        box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
+        encoder = data.encoder
+        asked = encoder.aggregate(query.local, None, _regions(torch.tensor(quarters(box))))
+        ratio = (box[2] - box[0]) / (box[3] - box[1])
+        rank = {int(row): r for r, row in enumerate(images[:top])}
+        for inputs in data.inputs(("features" if encoder.local is None else "local",), images[:top]):
+            local = inputs.local or inputs.features
+            assert local is not None
+            found, where = self._best(encoder, local, asked, ratio)
+            scores[rank[inputs.row]], boxes[rank[inputs.row]] = below + found, where
+        order = np.concatenate([np.lexsort((np.arange(top), -scores[:top])), np.arange(top, n)])
+        return images[order], scores[order], boxes[order]
+
+    def _best(self, encoder: Encoder, local: Local, asked: Codes, ratio: float) -> tuple[float, np.ndarray]:
+        """The score and the box of the best window of one image."""
+        cells = windows(local.grid.h, local.grid.w)
+        alike = aspect_likeness(boxes_of(cells, local.grid), ratio)
+        kept = alike >= min(self.config.aspect, float(alike.max()))
+        parts = pyramid(cells[kept.numpy()])
+        distinct, place = np.unique(parts.reshape(-1, 4), axis=0, return_inverse=True)
+        codes = encoder.aggregate(local, None, _regions(boxes_of(distinct, local.grid)))
+        cosines = likeness(codes, asked).cpu()[torch.from_numpy(place.reshape(parts.shape[:2]))]
+        score = pyramid_score(cosines.diagonal(dim1=1, dim2=2))
+        best = int(score.argmax())
+        return float(score[best]), boxes_of(parts[best, :1], local.grid)[0].numpy()
+
+
+def boxes_of(cells: np.ndarray, grid: Grid) -> Tensor:
+    """Windows in cells i64[M, 4] as boxes f32[M, 4] in original pixels."""
+    sx, sy, ox, oy = grid.transform
+    return torch.from_numpy(cells * (sx, sy, sx, sy) + (ox, oy, ox, oy)).to(torch.float32)
+
+
+def _regions(boxes: Tensor) -> Regions:
+    return Regions(boxes.to(torch.float32), torch.ones(len(boxes)))
