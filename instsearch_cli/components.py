@@ -74,9 +74,11 @@ class Data(Protocol):
 
     def read(self, kind: str, row: int) -> Any:
         """One image's item of a layer (features, regions, weights, local, codes): the types of data.py."""
+        ...
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
+        ...
 
     def blocks(self, kind: str) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, part by part.
@@ -84,9 +86,11 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
+        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
 
 @runtime_checkable
@@ -98,9 +102,11 @@ class Extractor(Protocol):
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) at which a picture of the given size is to be read."""
+        ...
 
     def extract(self, images: Sequence[Image]) -> Sequence[Features]:
         """Local features of some images, one item each, on the component's device."""
+        ...
 
 
 @runtime_checkable
@@ -143,6 +149,7 @@ class Searcher(Protocol):
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         """Best k images of ``data.images`` less each query's ``exclude``; ties by row; rows are global."""
+        ...
 
 
 @runtime_checkable
@@ -187,7 +194,16 @@ class Relevance:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Images, queries, and what is relevant. Its constructor takes ``(config, root)``."""
+    """Images, queries, and what is relevant. Its constructor takes ``(config, root)``. It may have
+
+    average_precision: str     how it is taken, "plain" or "trapezoid" (metrics.py); plain without it
+    settings: tuple[str, ...]  several judgements of one ranking: ``relevance(query, setting)`` gives each,
+                               ``relevance(query)`` the main one; a query without positives in a setting
+                               is left out of its mean
+    source: str                where the images come from, for those who lack them
+    size: int                  how many images there should be, where ``images`` cannot name all
+    boxes_of(query, name)      annotated boxes of the query's object in an image, in place of ``boxes``
+    """
 
     name: str
     protocol: str  #: one line for people: how average precision is taken, what is junk
@@ -197,3 +213,4 @@ class Dataset(Protocol):
     def relevance(self, query: QueryRef) -> Relevance: ...
     def boxes(self) -> Mapping[str, Sequence[Box]]:
         """Annotated boxes of the object, by image name; empty where there are none."""
+        ...

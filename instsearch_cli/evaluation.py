@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,86 +12,137 @@ import numpy as np
 from instsearch_cli.boxes import clip_box
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, read_header
-from instsearch_cli.metrics import average_precision, localisation, precision_at, recall_at, relevance
+from instsearch_cli.metrics import (
+    average_precision,
+    localisation,
+    precision_at,
+    recall_at,
+    relevance,
+    revisited_precision_at,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from instsearch_cli.components import Dataset, QueryRef, Relevance
     from instsearch_cli.progress import Quiet
     from instsearch_cli.search import Engine
 
 DEPTHS = (1, 5, 10, 20)
+REVISITED_DEPTHS = (1, 5, 10)
 LOCALISED_DEPTH = 10
+MAIN = ""
 
 
 @dataclass
 class Evaluation:
-    """The numbers of one run. ``queries`` has one row per query, ``metrics`` their means."""
+    """The numbers of one run. ``queries`` has one row per query, ``metrics`` their means.
+
+    A number of a row is None where the query has no positives in that setting. ``dropped`` are the queries
+    that have none at all, or no image; ``lost`` counts the positives that are not in the collection.
+    """
 
     metrics: dict[str, float]
     queries: list[dict[str, Any]]
     timing: dict[str, float]
+    dropped: list[str] = field(default_factory=list)
+    lost: int = 0
 
 
-def evaluate(engine: Engine, dataset: Dataset, rows: Mapping[str, int], progress: Quiet) -> Evaluation:
+def evaluate(
+    engine: Engine, dataset: Dataset, rows: Mapping[str, int], progress: Quiet, present_only: bool = False
+) -> Evaluation:
     """Run every query of a dataset. ``rows`` maps its image names to rows of the index.
 
+    With ``present_only`` positives without a row do not count, and queries left without any are dropped.
     Raises InstsearchError naming a query without positives, or whose box selects nothing.
     """
     names = {row: name for name, row in rows.items()}
-    annotated = dataset.boxes()
-    queries: list[dict[str, Any]] = []
+    settings: tuple[str, ...] = getattr(dataset, "settings", ())
+    boxes_of = _boxes_of(dataset)
+    done = Evaluation({}, [], {})
     seconds: list[float] = []
-    found: list[tuple[np.ndarray, list[Any]]] = []
+    found: list[tuple[np.ndarray, Sequence[Any]]] = []
     refs = dataset.queries()
     progress.start("queries", len(refs), "queries")
     for ref in refs:
-        judged = dataset.relevance(ref)
+        progress.advance()
+        judged = _judged(dataset, ref, settings)
+        if present_only:
+            wanted = _positives(*judged.values())
+            done.lost += len(wanted.difference(rows))
+            judged = {setting: _among(j, rows) for setting, j in judged.items()}
+        if not _positives(*judged.values()) or (present_only and not ref.image.exists()):
+            if not (present_only or settings):
+                raise InstsearchError(f"query '{ref.id}' has no positives: nothing can be measured")
+            done.dropped.append(ref.id)
+            continue
         began = time.perf_counter()
-        ranked, boxes = _rank(engine, ref, judged, rows, names)
+        ranked, boxes = _rank(engine, ref, judged[MAIN], rows, names)
         seconds.append(time.perf_counter() - began)
-        scored = _score(ranked, judged, dataset.protocol)
-        places = _places(ranked, boxes, judged, annotated)
+        places = _places(ranked, boxes, judged[MAIN], partial(boxes_of, ref))
         found += places
-        iou = localisation(np.array([b for b, _ in places]).reshape(-1, 4), [a for _, a in places])
-        queries.append(
+        iou = _localised(places)
+        done.queries.append(
             {
                 "id": ref.id,
-                **scored,
+                **_score(ranked, judged, getattr(dataset, "average_precision", "plain")),
                 "seconds": round(seconds[-1], 4),
                 "localised": iou["n_localised"],
                 "annotated": iou["n_annotated"],
             }
         )
-        progress.advance()
     progress.close()
-    means = {"mAP": float(np.mean([q["ap"] for q in queries]))}
-    for name in [f"{m}@{k}" for m in ("precision", "recall") for k in DEPTHS]:
-        means[name] = float(np.mean([q[name] for q in queries]))
-    overall = localisation(np.array([b for b, _ in found]).reshape(-1, 4), [a for _, a in found])
+    if not done.queries:
+        raise InstsearchError(
+            f"none of the {len(refs):,} queries of '{dataset.name}' has an image and positives"
+        )
+    done.metrics = _means(done.queries, settings)
+    overall = _localised(found)
     if overall["n_annotated"]:
-        means |= {
+        done.metrics |= {
             f"localised@{LOCALISED_DEPTH}": overall["share"],
             f"mean IoU@{LOCALISED_DEPTH}": overall["mean_iou"],
             f"annotated true hits@{LOCALISED_DEPTH}": overall["n_annotated"],
         }
-    timing = {
-        "queries": len(queries),
+    n = len(done.queries)
+    done.timing = {
+        "queries": n,
         "median seconds": float(np.median(seconds)),
-        "encode": engine.timing.encode / len(queries),
-        "search": engine.timing.search / len(queries),
-        "rerank": engine.timing.rerank / len(queries),
+        "encode": engine.timing.encode / n,
+        "search": engine.timing.search / n,
+        "rerank": engine.timing.rerank / n,
     }
-    return Evaluation(means, queries, timing)
+    return done
+
+
+def _judged(dataset: Dataset, ref: QueryRef, settings: Iterable[str]) -> dict[str, Relevance]:
+    """What is relevant, by setting; MAIN is what the dataset gives if asked for none."""
+    of: Callable[..., Relevance] = dataset.relevance
+    return {MAIN: of(ref)} | {setting: of(ref, setting) for setting in settings}
+
+
+def _positives(*judged: Relevance) -> frozenset[str]:
+    return frozenset().union(*((j.good | j.ok) - j.junk - j.exclude for j in judged))
+
+
+def _among(judged: Relevance, rows: Mapping[str, int]) -> Relevance:
+    """The same, of positives that have a row."""
+    return replace(judged, good=judged.good.intersection(rows), ok=judged.ok.intersection(rows))
+
+
+def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
+    own: Callable[[QueryRef, str], Sequence[Any]] | None = getattr(dataset, "boxes_of", None)
+    if own is not None:
+        return own
+    annotated = dataset.boxes()
+    return lambda ref, name: annotated.get(name, ())
 
 
 def _rank(
     engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int], names: Mapping[int, str]
 ) -> tuple[list[str], np.ndarray]:
     """Names of the whole collection, best first, and their boxes."""
-    if not judged.good | judged.ok:
-        raise InstsearchError(f"query '{ref.id}' has no positives: nothing can be measured")
     try:
         header = read_header(ref.image)
         box = clip_box(_xywh(ref.box), (header.width, header.height)) if ref.box is not None else None
@@ -109,22 +161,51 @@ def _xywh(box: tuple[float, float, float, float]) -> tuple[float, float, float, 
     return box[0], box[1], box[2] - box[0], box[3] - box[1]
 
 
-def _score(ranked: list[str], judged: Relevance, protocol: str) -> dict[str, float]:
-    positives = (judged.good | judged.ok) - judged.junk - judged.exclude
-    found = relevance(ranked, positives, judged.junk)
-    n = len(positives)
-    scored = {"ap": average_precision(found, n, "trapezoid" if "trapezoid" in protocol else "plain")}
-    for k in DEPTHS:
-        scored |= {f"precision@{k}": precision_at(found, k), f"recall@{k}": recall_at(found, k, n)}
+def _score(ranked: list[str], judged: Mapping[str, Relevance], protocol: str) -> dict[str, float | None]:
+    """One query's numbers: the main ones, then "ap SETTING" and "mP@k SETTING" of each setting."""
+    scored: dict[str, float | None] = {}
+    for setting, j in judged.items():
+        positives = _positives(j)
+        n = len(positives)
+        found = relevance(ranked, positives, j.junk)
+        ap = average_precision(found, n, protocol) if n else None
+        if setting == MAIN:
+            scored["ap"] = ap
+            for k in DEPTHS:
+                scored[f"precision@{k}"] = precision_at(found, k) if n else None
+                scored[f"recall@{k}"] = recall_at(found, k, n) if n else None
+        else:
+            scored[f"ap {setting}"] = ap
+            for k in REVISITED_DEPTHS:
+                scored[f"mP@{k} {setting}"] = revisited_precision_at(found, k) if n else None
     return scored
 
 
+def _means(queries: Sequence[Mapping[str, Any]], settings: Iterable[str]) -> dict[str, float]:
+    """Means over the queries that have positives. A setting that no query has is left out."""
+    columns = {"mAP": "ap"}
+    columns |= {name: name for name in [f"{m}@{k}" for m in ("precision", "recall") for k in DEPTHS]}
+    for setting in settings:
+        columns[f"mAP {setting}"] = f"ap {setting}"
+        columns |= {name: name for name in [f"mP@{k} {setting}" for k in REVISITED_DEPTHS]}
+    means: dict[str, float] = {}
+    for name, column in columns.items():
+        values = [q[column] for q in queries if q[column] is not None]
+        if values:
+            means[name] = float(np.mean(values))
+            if name.startswith("mAP "):
+                means[f"queries {name.removeprefix('mAP ')}"] = len(values)
+    return means
+
+
+def _localised(places: Sequence[tuple[np.ndarray, Sequence[Any]]]) -> dict[str, float]:
+    return localisation(np.array([box for box, _ in places]).reshape(-1, 4), [a for _, a in places])
+
+
 def _places(
-    ranked: list[str], boxes: np.ndarray, judged: Relevance, annotated: Mapping[str, Any]
-) -> list[tuple[np.ndarray, list[Any]]]:
+    ranked: list[str], boxes: np.ndarray, judged: Relevance, annotated: Callable[[str], Sequence[Any]]
+) -> list[tuple[np.ndarray, Sequence[Any]]]:
     """(box of the hit, annotated boxes) of the true hits among the first ten."""
     positives = judged.good | judged.ok
     counted = [(n, b) for n, b in zip(ranked, boxes, strict=True) if n not in judged.junk]
-    return [
-        (box, list(annotated.get(name, ()))) for name, box in counted[:LOCALISED_DEPTH] if name in positives
-    ]
+    return [(box, list(annotated(name))) for name, box in counted[:LOCALISED_DEPTH] if name in positives]

@@ -19,6 +19,8 @@ COMMANDS = {
     "index": "Make a folder of photographs searchable.",
     "query": "Find the object in a box.",
     "eval": "Measure retrieval on a dataset.",
+    "saliency": "Measure saliency maps against eye fixations.",
+    "reproduce": "Measure a paper's tables again.",
     "add": "Add images to an index.",
     "remove": "Remove images from an index.",
     "relocate": "Tell an index that its photographs moved.",

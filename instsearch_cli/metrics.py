@@ -57,6 +57,18 @@ def precision_at(relevant: ArrayLike, k: int) -> float:
     return float(np.asarray(relevant, bool)[:k].sum() / k)
 
 
+def revisited_precision_at(relevant: ArrayLike, k: int) -> float:
+    """The share of positives among the first k hits, or up to the last positive if that comes earlier.
+
+    P@k = |positives at rank <= q| / q,  q = min(k, rank of the last positive)
+
+    A query with fewer than k positives can thus reach 1. No positive found gives 0.
+    Reference: Radenovic et al. 2018 (mP@k of ROxford and RParis).
+    """
+    found = np.flatnonzero(np.asarray(relevant, bool))
+    return precision_at(relevant, min(k, int(found[-1]) + 1)) if len(found) else 0.0
+
+
 def recall_at(relevant: ArrayLike, k: int, n_positives: int) -> float:
     """The share of all positives that are among the first k hits."""
     return float(np.asarray(relevant, bool)[:k].sum() / n_positives)

@@ -102,7 +102,8 @@ def documented(cls: type[Any]) -> list[Documented]:
     if config is None:
         return []
     try:
-        lines = inspect.getsource(config).splitlines()
+        own: list[type] = [c for c in config.__mro__ if dataclasses.is_dataclass(c)]
+        lines = [line for c in own for line in inspect.getsource(c).splitlines()]
     except (OSError, TypeError):
         lines = []
     shown = []

@@ -19,7 +19,7 @@ from instsearch_cli.storage import Filling, to_item, to_state
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from instsearch_cli.assembly import Assembly, Part
     from instsearch_cli.progress import Quiet
@@ -45,6 +45,7 @@ class Runner:
     def __init__(self, index: Index, assembly: Assembly, progress: Quiet, strict: bool = False) -> None:
         self.index, self.assembly, self.progress, self.strict = index, assembly, progress, strict
         self.made = Made()
+        self._loaded: set[str] = set()
         self.before = 0  #: rows that the index had before this run
         self.collection = Collection(index, assembly, self._bad)
 
@@ -64,6 +65,9 @@ class Runner:
     def index_all(self) -> Made:
         """Fit, map and build the search structure: everything the pipeline's codes need."""
         kinds = self.assembly.kinds
+        self.load_models(
+            lambda kind: "features" not in self._read_by_fit(kind)
+        )  # it may find that files lack
         if self.assembly.pipeline.keep_features or self._features_pass(kinds):
             self._map(["features"])
         self.load_models()
@@ -75,14 +79,19 @@ class Runner:
 
     # -- fitting --------------------------------------------------------------------------------------
 
-    def load_models(self) -> None:
-        """Load every fitted model, fitting what is not there yet, left to right."""
-        done = set()
+    def load_models(self, wanted: Callable[[str], bool] = lambda kind: True) -> None:
+        """Load every fitted model that is not loaded, fitting what is not there yet, left to right."""
         for kind in self.assembly.kinds:
             part = self.assembly.part(kind)
-            if part.fits and part.stage not in done:
-                done.add(part.stage)
+            if part.fits and part.stage not in self._loaded and wanted(kind):
+                self._loaded.add(part.stage)
                 part.component.load(self._model(kind))
+
+    def _read_by_fit(self, kind: str) -> tuple[str, ...]:
+        """The layers that the fit of the component behind a layer reads."""
+        part = self.assembly.part(kind)
+        read: tuple[str, ...] = part.component.fit_needs if part is self.assembly.encoder else part.needs
+        return read
 
     def _model(self, kind: str) -> dict[str, np.ndarray]:
         part, identity = self.assembly.part(kind), self.assembly.model_identity(kind)
@@ -232,6 +241,7 @@ class Runner:
             return False
         fits_due = any(
             part.fits
+            and "features" in self._read_by_fit(kind)
             and self.index.read_model(part.offer.spec.name, self.assembly.model_identity(kind)) is None
             for kind in kinds
             for part in [self.assembly.part(kind)]

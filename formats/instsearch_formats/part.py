@@ -75,7 +75,7 @@ class Part:
             raise damaged(
                 self.path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
             )
-        self._fields = {name: self._dataset(name) for name in self._h5}
+        self._fields = {name: self._dataset(name) for name in map(str, self._h5)}
         self.pointers: list[np.ndarray] = []
         self.dim = 0
         if encoding.pointers:

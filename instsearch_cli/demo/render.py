@@ -183,7 +183,7 @@ class Canvas:
 
     def __init__(self, pixels: np.ndarray, owner: np.ndarray | None = None) -> None:
         self.pixels = np.ascontiguousarray(pixels)
-        self.owner = np.zeros(pixels.shape[:2], np.uint8) if owner is None else owner
+        self.owner: np.ndarray = np.zeros(pixels.shape[:2], np.uint8) if owner is None else owner
         self.drawn: dict[int, int] = {}  #: pixels that each owner would fill if nothing hid it
 
     def _window(self, sprite: np.ndarray, x: int, y: int) -> tuple[slice, slice, np.ndarray] | None:

@@ -48,7 +48,7 @@ def ramp(values: np.ndarray, stops: Sequence[Colour]) -> np.ndarray:
 
 def shade(picture: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """The picture times a factor per pixel, clipped: u8[h, w, 3]."""
-    return np.asarray(cv2.multiply(picture, cv2.merge([np.float32(factor)] * 3), dtype=cv2.CV_8U))
+    return np.asarray(cv2.multiply(picture, cv2.merge([factor.astype(np.float32)] * 3), dtype=cv2.CV_8U))
 
 
 def _pick(rng: np.random.Generator, *choices: Sequence[Colour]) -> Sequence[Colour]:
@@ -197,7 +197,7 @@ def pebbles(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     at_x = np.clip(columns + rng.uniform(-0.45, 0.45, rows.shape) * size, 0, w - 1).astype(np.intp)
     seeds[at_y, at_x] = 0
     distance, label = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    tone = rng.random(int(label.max()) + 1, np.float32)[label]
+    tone = rng.random(int(label.max()) + 1, np.float32)[label.astype(np.intp)]
     stops = _pick(
         rng,
         [(86, 78, 70), (150, 138, 124), (206, 198, 186)],

@@ -68,7 +68,7 @@ def read_image(
 def _pixels(image: ImageFile, wanted: tuple[int, int], orientation: int) -> np.ndarray:
     """Decode to upright RGB u8[H, W, 3] of the wanted (upright) width and height."""
     turned = image.format == "TIFF"  # by Pillow, while decoding
-    stored = wanted if orientation < 5 or turned else wanted[::-1]
+    stored = wanted if orientation < 5 or turned else (wanted[1], wanted[0])
     drafted = image.draft(None, stored)
     image.load()
     flat = _flat(image)

@@ -15,6 +15,8 @@ from instsearch_cli import (
 HERE = "instsearch_plugins"
 BLCF = "Mohedano et al., Saliency weighted convolutional features for instance search, 2018"
 
+POOLS = ("features", "weights", "regions")
+CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
 
 
@@ -64,6 +66,26 @@ def instsearch_weighters() -> list[WeighterSpec]:
         WeighterSpec("none", f"{HERE}.weighters.none:NoWeighting", "every local feature counts 1", BLCF),
         WeighterSpec("gaussian", f"{HERE}.weighters.gaussian:Gaussian", "centre prior", BLCF),
         WeighterSpec(
+            "crow",
+            f"{HERE}.weighters.crow:CroW",
+            "summed activation of each cell, root of its normalised map",
+            CROW,
+            ("features",),
+        ),
+        WeighterSpec(
+            "bms",
+            f"{HERE}.weighters.bms:BMS",
+            "Boolean Map Saliency: what is surrounded at many thresholds; no training",
+            "Zhang & Sclaroff, 2013; 2016",
+            ("image",),
+        ),
+        WeighterSpec(
+            "maps",
+            f"{HERE}.weighters.maps:Maps",
+            "ready saliency maps of a folder: PNG, JPEG, NPY, MAT",
+            BLCF,
+        ),
+        WeighterSpec(
             "itti-koch",
             f"{HERE}.weighters.itti_koch:IttiKoch",
             "saliency of intensity, colour and orientation contrasts at several scales",
@@ -91,15 +113,46 @@ def instsearch_encoders() -> list[EncoderSpec]:
             "sum",
             f"{HERE}.encoders.sum_pooling:SumPooling",
             "weighted sum pooling, PCA-whitened",
+            BLCF,
+            POOLS,
+        ),
+        EncoderSpec(
+            "spoc",
+            f"{HERE}.encoders.spoc:SPoC",
+            "sum pooling with a centre prior, PCA-whitened",
             "Babenko & Lempitsky, 2015",
-            ("features", "weights", "regions"),
+            POOLS,
+        ),
+        EncoderSpec(
+            "ucrow",
+            f"{HERE}.encoders.sum_pooling:SumPooling",
+            "CroW without its weights: sum by another name",
+            CROW,
+            POOLS,
+        ),
+        EncoderSpec(
+            "crow",
+            f"{HERE}.encoders.crow:CroW",
+            "cross-dimensional weighting: cells by response, channels by sparsity",
+            CROW,
+            POOLS,
+        ),
+        EncoderSpec(
+            "gem", f"{HERE}.encoders.gem:GeM", "generalised mean pooling", "Radenović et al., 2019", POOLS
+        ),
+        EncoderSpec(
+            "pwa",
+            f"{HERE}.encoders.pwa:PWA",
+            "part-based weighting: sum pooling under 25 channels as part detectors",
+            "Xu et al., 2018",
+            POOLS,
         ),
         EncoderSpec(
             "mac",
             f"{HERE}.encoders.mac:MAC",
             "maximum activations of convolutions, PCA-whitened",
             "Tolias et al., 2016",
-            ("features", "weights", "regions"),
+            POOLS,
         ),
     ]
 
@@ -169,11 +222,25 @@ def instsearch_rerankers() -> list[RerankerSpec]:
 
 @hookimpl
 def instsearch_datasets() -> list[DatasetSpec]:
-    """Ground truth of one's own."""
+    """Ground truth of one's own, and the field's collections."""
+    oxford, paris = "Philbin et al., 2007", "Philbin et al., 2008"
+    revisited = "Radenović et al., 2018"
+    known = [
+        ("manifest", "manifest:Manifest", "a JSON file naming images, queries, boxes and positives", ""),
+        (
+            "instre",
+            "instre:Instre",
+            "INSTRE: 1,250 queries over 27,293 images",
+            "Wang & Jiang, 2015; Iscen et al., 2017",
+        ),
+        ("oxford5k", "oxford_paris:Oxford5k", "Oxford buildings: 55 queries over 5,062 images", oxford),
+        ("paris6k", "oxford_paris:Paris6k", "Paris buildings: 55 queries over 6,392 images", paris),
+        ("oxford105k", "oxford_paris:Oxford105k", "oxford5k among the distractors of Flickr100k", oxford),
+        ("paris106k", "oxford_paris:Paris106k", "paris6k among the distractors of Flickr100k", paris),
+        ("roxford5k", "revisited:ROxford5k", "revisited Oxford: easy, medium and hard", revisited),
+        ("rparis6k", "revisited:RParis6k", "revisited Paris: easy, medium and hard", revisited),
+    ]
     return [
-        DatasetSpec(
-            "manifest",
-            f"{HERE}.datasets.manifest:Manifest",
-            "a JSON file naming images, queries, boxes and positives",
-        )
+        DatasetSpec(name, f"{HERE}.datasets.{factory}", summary, reference)
+        for name, factory, summary, reference in known
     ]

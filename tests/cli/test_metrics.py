@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.metrics import average_precision, localisation, precision_at, recall_at, relevance
+from instsearch_cli.metrics import (
+    average_precision,
+    localisation,
+    precision_at,
+    recall_at,
+    relevance,
+    revisited_precision_at,
+)
 
 
 def at(ranks: set[int], n: int) -> list[bool]:
@@ -85,6 +92,22 @@ def test_precision_and_recall_at_k() -> None:
     assert precision_at(relevant, 10) == pytest.approx(0.2)
     assert recall_at(relevant, 1, 4) == 0.25
     assert recall_at(relevant, 10, 4) == 0.5
+
+
+def test_revisited_precision_by_hand() -> None:
+    relevant = [True, False, True, False, False]
+    assert revisited_precision_at(relevant, 1) == 1
+    assert revisited_precision_at(relevant, 2) == 0.5
+    assert revisited_precision_at(relevant, 10) == pytest.approx(2 / 3)  # up to the last positive
+    assert revisited_precision_at([True, True], 10) == 1
+    assert revisited_precision_at([False] * 3, 5) == 0
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any), st.integers(1, 12))
+def test_revisited_precision_is_that_of_the_protocol(relevant: list[bool], k: int) -> None:
+    ranks = [i + 1 for i, good in enumerate(relevant) if good]
+    kq = min(max(ranks), k)
+    assert revisited_precision_at(relevant, k) == pytest.approx(sum(r <= kq for r in ranks) / kq)
 
 
 NONE = [math.nan] * 4

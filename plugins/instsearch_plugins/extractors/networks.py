@@ -11,7 +11,7 @@ import difflib
 import re
 import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -127,9 +127,22 @@ class Network:
         """The weights file. Raises InstsearchError if there is none."""
         return find_weights(self.architecture, self.config.weights)
 
+    @classmethod
+    def build(cls) -> nn.Module:
+        """The network without weights."""
+        from torchvision.models import get_model
+
+        network: nn.Module = get_model(cls.architecture, weights=None)
+        return network
+
+    @classmethod
+    def import_weights(cls, path: Path) -> dict[str, Tensor]:
+        """A checkpoint by torchvision's names. Raises InstsearchError for a damaged one."""
+        return load_state_dict(path)
+
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by torchvision's names."""
-        return load_state_dict(self.weights)
+        return self.import_weights(self.weights)
 
     def _take(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if not self.config.logits:
@@ -144,10 +157,8 @@ class Network:
 
     @cached_property
     def _network(self) -> nn.Module:
-        from torchvision.models import get_model
-
         with torch.device("meta"):
-            network: nn.Module = get_model(self.architecture, weights=None)
+            network = self.build()
         network.eval().requires_grad_(False)
         names = self._needed(network)
         state = self.state_dict()
@@ -179,15 +190,12 @@ class Network:
         shapes: list[tuple[int, ...]] = []
         touched: dict[str, None] = {}
 
-        def enter(prefix: str, module: nn.Module) -> None:
+        def enter(prefix: str, module: nn.Module, _: Any) -> None:
             if self.config.logits or not shapes:
                 tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
                 touched.update((f"{prefix}.{name}", None) for name, _ in tensors)
 
-        handles = [
-            module.register_forward_pre_hook(lambda module, _, name=name: enter(name, module))
-            for name, module in modules.items()
-        ]
+        handles = [module.register_forward_pre_hook(partial(enter, name)) for name, module in modules.items()]
         handles.append(modules[self.layer].register_forward_hook(lambda *args: shapes.append(args[2].shape)))
         network(torch.empty(1, 3, 224, 224, device="meta"))
         for handle in handles:
@@ -228,10 +236,11 @@ class DenseNet161(Network):
     default = "features"
     rectify = True
 
-    def state_dict(self) -> dict[str, Tensor]:
+    @classmethod
+    def import_weights(cls, path: Path) -> dict[str, Tensor]:
         """The weights by torchvision's names; its published file has older ones, ``norm.1`` for ``norm1``."""
         older = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-        return {older.sub(r"\1\2", name): tensor for name, tensor in super().state_dict().items()}
+        return {older.sub(r"\1\2", name): tensor for name, tensor in super().import_weights(path).items()}
 
 
 class SqueezeNet10(Network):

@@ -193,10 +193,8 @@ class Faiss:
             wanted, before = min(2 * wanted, self.owners.rows), images
 
     def _ask(self, q: np.ndarray, k: int, shown: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
-
         if shown is not None:
-            selector = faiss.IDSelectorBitmap(np.packbits(shown, bitorder="little"))
+            selector = _faiss().IDSelectorBitmap(np.packbits(shown, bitorder="little"))
             try:
                 scores, rows = self.index.search(q, k, params=_selecting(self.index, selector))
                 return scores.ravel(), rows.ravel()
@@ -204,6 +202,13 @@ class Faiss:
                 pass  # an index that cannot select: the rows are left out of what it returns
         scores, rows = self.index.search(q, k)
         return scores.ravel(), rows.ravel()
+
+
+def _faiss() -> Any:
+    """faiss with what its Python layer adds at run time, of which a type checker knows nothing."""
+    import faiss
+
+    return faiss
 
 
 def _centroids(index: Any) -> int:
@@ -219,8 +224,7 @@ def _centroids(index: Any) -> int:
 
 def _selecting(index: Any, selector: Any) -> Any:
     """The search parameters that an index has, with a selector of rows added."""
-    import faiss
-
+    faiss = _faiss()
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         return faiss.SearchParametersPreTransform(index_params=_selecting(index.index, selector))

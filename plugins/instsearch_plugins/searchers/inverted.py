@@ -42,7 +42,8 @@ def transposed(parts: Iterable[sparse.csr_array]) -> Iterator[sparse.csc_array]:
         return sparse.csr_array((values[:postings], words[:postings], indptr), (rows, width)).tocsc()
 
     for part in parts:
-        at, indptr, height, wide = 0, part.indptr, part.shape[0], max(wide, part.shape[1])
+        height, width = part.shape  # pyright: ignore[reportGeneralTypeIssues]
+        at, indptr, wide = 0, part.indptr, max(wide, width)
         while at < height:
             fits = int(np.searchsorted(indptr, indptr[at] + POSTINGS - postings, side="right")) - 1
             end = min(fits, at + ROWS - rows, height)
@@ -96,7 +97,8 @@ class Inverted:
             rows.append(block.indices)
             values.append(block.data)
             pointers.append(block.indptr.astype(np.int32))
-            blocks.append((blocks[-1][0] + block.shape[0], rows.count))
+            height = block.shape[0]  # pyright: ignore[reportOptionalSubscript]
+            blocks.append((blocks[-1][0] + height, rows.count))
             del block  # before the next is gathered
         return {
             **gathered.state(),

@@ -157,9 +157,13 @@ class IttiKoch:
         self.config = config
         self.device = device
 
+    def saliency(self, pixels: np.ndarray) -> np.ndarray:
+        """The map at the working image's size: u8[H, W, 3] -> f32[H', W']."""
+        return saliency(pixels, self.config.max_size, self.config.norm, self.config.form)
+
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[1, h, w] on ``inputs.grid``: each cell's largest saliency, over the largest of all."""
         assert inputs.grid is not None
         assert inputs.image is not None
-        s = saliency(inputs.image.pixels, self.config.max_size, self.config.norm, self.config.form)
+        s = self.saliency(inputs.image.pixels)
         return WeightMap(block_max(s, *inputs.grid.shape)[None].to(self.device), inputs.grid)

@@ -1,0 +1,185 @@
+"""A dataset's images into an index, a pipeline over them, and how good it is: what measuring commands share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instsearch_cli import records
+from instsearch_cli.commands import common
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.evaluation import evaluate
+from instsearch_cli.images import Discovery, Found
+from instsearch_cli.intake import take_in
+from instsearch_cli.options import make_config
+from instsearch_cli.runner import Runner
+from instsearch_cli.search import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from instsearch_cli.components import Dataset, ImageRef
+    from instsearch_cli.evaluation import Evaluation
+    from instsearch_cli.pipeline import Pipeline
+    from instsearch_cli.plugins import Registry
+    from instsearch_cli.progress import Quiet
+    from instsearch_formats import Index
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and what it was made on."""
+
+    evaluation: Evaluation
+    pipeline: Pipeline
+    present: int  #: images of the dataset that are there
+    indexed: int  #: of these, images that could be read
+    values: float  #: mean number of values that an image's codes have, zeros left out
+
+
+def measure(
+    known: Registry,
+    dataset: Dataset,
+    index_path: Path,
+    choose: Callable[[Pipeline | None], Pipeline],
+    progress: Quiet,
+    device: str = "auto",
+    strict: bool = False,
+    present_only: bool = False,
+) -> Measured:
+    """Index what is missing, run every query. ``choose`` gives the pipeline, told the index's last one.
+
+    Raises InstsearchError if images are missing, unless ``present_only``.
+    """
+    began = time.perf_counter()
+    refs = present(dataset, present_only)
+    with common.writing(index_path, create=True) as index:
+        last = records.last(index)
+        assembly = common.assemble(choose(last.pipeline if last else None), known, device)
+        rows = take_dataset(index, dataset, refs, strict, progress)
+        common.check_space(index, assembly, assembly.pipeline.keep_features, progress)
+        Runner(index, assembly, progress, strict).index_all()
+        records.record(index, assembly)
+    seconds = time.perf_counter() - began
+    alive = index.images.alive()
+    rows = {image: row for image, row in rows.items() if alive[row]}
+    absent = [ref.name for ref in refs if ref.name not in rows]
+    if absent:
+        progress.say(
+            f"warning: {len(absent):,} of the {len(refs):,} images of '{dataset.name}' are not in the index: "
+            f"{_first(absent)}"
+        )
+    engine = Engine(index, assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
+    evaluation = evaluate(engine, dataset, rows, progress, present_only)
+    evaluation.timing["indexing"] = seconds
+    values = sum(
+        len(block["data"] if "data" in block else block["vectors"].ravel())
+        for block in engine.data.blocks("codes")
+    )
+    return Measured(evaluation, assembly.pipeline, len(refs), len(rows), values / max(1, len(index.images)))
+
+
+def load_dataset(
+    known: Registry,
+    name: str,
+    root: Path | None,
+    boxes: Path | None = None,
+    assignments: Iterable[str] = (),
+) -> Dataset:
+    """A dataset by name, or the one that a manifest describes; ``assignments`` are "dataset.option=value"."""
+
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.strip().removeprefix("dataset.").partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set takes dataset.option=value, not '{assignment}'")
+        values[key.strip()] = value
+    if name.endswith(".json"):
+        values["manifest"], name = name, "manifest"
+    if boxes is not None:
+        values["boxes"] = str(boxes)
+    cls = known.get("dataset", name).load()
+    dataset: Dataset = cls(make_config(cls, values, "dataset"), root)
+    return dataset
+
+
+def default_index(name: str, root: Path | None) -> Path:
+    """Where `eval` keeps its index if not told: the user's cache, one folder a dataset."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instsearch"
+    what = str(common.absolute(Path(name))) if name.endswith(".json") else name
+    where = what + "\0" + (str(common.absolute(root)) if root else "")
+    return cache / f"{Path(name).stem}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+
+
+def size(dataset: Dataset) -> int:
+    """How many images the dataset should have."""
+    return max(len(dataset.images()), getattr(dataset, "size", 0))
+
+
+def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
+    """The dataset's images that are there. Raises InstsearchError if others are missing, unless told to go on."""
+    refs, total = dataset.images(), size(dataset)
+    if not refs:
+        raise InstsearchError(f"dataset '{dataset.name}' has no images")
+    missing = [ref for ref in refs if not ref.path.exists()]
+    apart = {ref.path for ref in missing}
+    there = [ref for ref in refs if ref.path not in apart]
+    queries = dataset.queries()
+    gone = [ref for ref in queries if ref.image not in apart and not ref.image.exists()]
+    if (len(there) == total and not gone) or (present_only and there):
+        return there
+    what = []
+    if len(there) < total:
+        first = f": {_first([ref.name for ref in missing])}" if missing else ""
+        what.append(
+            f"{total - len(there):,} of the {total:,} images of '{dataset.name}' are not there{first}"
+        )
+    if gone:
+        what.append(
+            f"{len(gone):,} of the {len(queries):,} query images not there, first that of query "
+            f"'{gone[0].id}': {gone[0].image}"
+        )
+    raise InstsearchError(
+        "; ".join(what)
+        + (f"\nLooked for {missing[0].path}; say" if missing else "\nSay")
+        + " where they are with --root"
+        + (", or take those that are there with --present-only" if there else "")
+        + (f"; they come from {dataset.source}" if hasattr(dataset, "source") else "")
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def take_dataset(
+    index: Index, dataset: Dataset, refs: Sequence[ImageRef], strict: bool, progress: Any
+) -> dict[str, int]:
+    """Give these images of a dataset rows; returns name -> row of those that can be read."""
+
+    folders = {
+        ref.path.parent for ref in dataset.images()
+    }  # of those not there, too: the root stays the same
+    root = Path(os.path.commonpath([common.absolute(folder) for folder in folders]))
+    names = {ref.name: os.fsencode(os.path.relpath(common.absolute(ref.path), root)) for ref in refs}
+    found = [Found(root, names[ref.name], ref.path) for ref in refs]
+    found.sort(key=lambda f: f.name)
+    intake = take_in(index, Discovery(found, []), progress, strict)
+    for name, reason in intake.skipped[:10]:
+        progress.say(f"warning: skipped {name}: {reason}")
+    table = index.images
+    number = table.roots.index(str(root))
+    removed = table.removed()
+    by_name = {r.name: row for row, r in table.records() if r.root == number and row not in removed}
+    rows = {}
+    for ref in refs:
+        row = by_name.get(names[ref.name])
+        if row is not None:
+            rows[ref.name] = row
+    return rows

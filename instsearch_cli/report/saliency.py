@@ -1,0 +1,64 @@
+"""Saliency maps beside what people looked at: a row a picture, a column a map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
+from instsearch_cli.report.draw import heat, panels
+from instsearch_cli.report.pictures import clipped, font, shrink
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from instsearch_cli.fixations import Scene
+
+SIDE = 320  #: longer side of a panel, in pixels
+
+
+class SaliencySheet:
+    """Collects some pictures, by name, as they are scored, and draws them on one sheet.
+
+    Columns: the photograph, the density of people's fixations, then the maps in the order given, each over
+    the photograph and under its name and AUC.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = frozenset(names)
+        self._shown: list[tuple[str, Image.Image]] = []
+        self._columns = 1
+
+    def add(self, scene: Scene, maps: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]) -> None:
+        """Take a picture if it is one of those wanted. ``maps`` are f32[H, W], the first score is the AUC."""
+        if scene.name not in self.names:
+            return
+        image = Image.fromarray(scene.pixels).resize(
+            shrink(*scene.size, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0
+        )
+        looked = sum(map(len, scene.points))
+        name = clipped(printable(scene.name), font(21), SIDE, keep="end").replace(": ", ":")
+        row = [(name, image), (f"people: {looked:,} fixations", self._over(image, scene, scene.density))]
+        for name, P in maps.items():
+            detail = "the same everywhere" if P.max() == P.min() else f"AUC {scores[name][0]:.2f}"
+            row.append((f"{name}: {detail}", self._over(image, scene, P)))
+        self._columns = len(row)
+        self._shown += row
+
+    @staticmethod
+    def _over(image: Image.Image, scene: Scene, P: np.ndarray) -> Image.Image:
+        return heat(image, P, (1.0, 1.0, 0.0, 0.0), scene.size)
+
+    def write(self, path: Path) -> None:
+        """Write the sheet as PNG. Raises InstsearchError if it has no picture or cannot be written."""
+        if not self._shown:
+            raise InstsearchError(f"{path} is not written: none of its pictures could be read")
+        try:
+            panels(self._shown, self._columns).save(path, "PNG")
+        except OSError as error:
+            raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error

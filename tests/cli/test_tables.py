@@ -1,0 +1,153 @@
+"""Published tables: read from TOML, and measured again on a small collection."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instsearch_cli.errors import UsageError
+from instsearch_cli.plugins import load_registry
+from instsearch_cli.tables import parse_tables, tables
+
+Cli = Callable[..., Any]
+
+FILE = """
+paper = "p"
+title = "A paper"
+[pipeline.extractor]
+name = "vgg16"
+max-size = 340
+[pipeline.encoder]
+name = "blcf"
+[[table]]
+number = "2"
+title = "t"
+metric = "mAP"
+datasets = ["a", "b"]
+[[table.row]]
+name = "one"
+weighting = "gaussian"
+set = ["extractor.layer=features.30", "encoder.words=7"]
+rerank = ["aqe"]
+reported = [0.5, nan]
+"""
+
+
+def test_a_file_of_tables() -> None:
+    (table,) = parse_tables(FILE, "here")
+    (row,) = table.rows
+    assert (table.number, table.datasets, row.metric) == ("2", ("a", "b"), "mAP")
+    assert row.reported == {"a": 0.5}
+    pipeline = row.pipeline(table.base, None, ["encoder.seed=3"], ["spatial"])
+    assert pipeline.extractor.options == {"max_size": 340, "layer": "features.30"}
+    assert pipeline.weighting is not None
+    assert pipeline.weighting.name == "gaussian"
+    assert pipeline.encoder is not None
+    assert pipeline.encoder.options == {"words": "7", "seed": "3"}
+    assert [stage.name for stage in pipeline.rerank] == ["aqe", "spatial"]
+    other = row.pipeline(table.base, "sift", [], [])
+    assert (other.extractor.name, other.extractor.options) == ("sift", {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('metric = "mAP"', 'metric = "map"', "metric is one of mAP, words, seconds, not map"),
+        ("[0.5, nan]", "[0.5]", "not a file of tables"),
+        ('weighting = "gaussian"', 'wieghting = "gaussian"', "row 'one' has no 'wieghting'"),
+        ('paper = "p"', "", "KeyError 'paper'"),
+        ('paper = "p"', "paper = ", "is not TOML"),
+    ],
+)
+def test_a_damaged_file_says_what_is_wrong(old: str, new: str, said: str) -> None:
+    with pytest.raises(UsageError, match="here") as caught:
+        parse_tables(FILE.replace(old, new), "here")
+    assert said in str(caught.value)
+
+
+def test_every_row_of_the_first_paper_can_be_built_or_says_why() -> None:
+    found = {table.number: table for table in tables(load_registry(), "papers/1")}
+    assert set(found) == {"1", "3", "4", "5", "6"}
+    mean = {row.name: list(row.reported.values()) for row in found["3"].rows}
+    assert len(mean) == 9
+    assert mean["SalGAN"] == [0.698, 0.746, 0.812]
+    assert mean["L2-norm"] == [0.674, 0.740, 0.817]
+    for table in found.values():
+        for row in table.rows:
+            assert not any(math.isnan(v) for v in row.reported.values())
+            row.pipeline(table.base, None, [], [])
+
+
+@pytest.fixture
+def manifest(photos: Path) -> Path:
+    names = sorted(str(p.relative_to(photos)) for p in photos.rglob("*.png"))
+    queries = [{"id": n, "image": n, "box": None, "positives": [n]} for n in names[:3]]
+    (photos / "mine.json").write_text(json.dumps({"name": "mine", "images": names, "queries": queries}))
+    return photos / "mine.json"
+
+
+def test_reproduce_measures_what_it_can(
+    cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path
+) -> None:
+    flags = (
+        "--dataset",
+        manifest,
+        "--extractor",
+        "cells",
+        "--index",
+        tmp_path / "indexes",
+        "--set",
+        "encoder.words=8",
+    )
+    said = cli("reproduce", "papers/1", "--table", 3, *flags, "--json").json
+    assert (said["paper"], said["table"], said["datasets"]) == ("papers/1", "3", [str(manifest)])
+    rows = {row["name"]: row["results"][str(manifest)] for row in said["rows"]}
+    for name in ("None", "Gaussian", "L2-norm", "Itti-Koch", "BMS"):
+        stages = (
+            "--extractor",
+            "cells",
+            "--encoder",
+            "blcf",
+            "--weighting",
+            name.lower().replace("2-n", "2n"),
+        )
+        paper = (
+            "encoder.words=8",
+            "encoder.n_train=3000000",
+            "encoder.fit_images=9500",
+            "encoder.iterations=20",
+        )
+        sets = [word for setting in paper for word in ("--set", setting)]
+        alone = cli(
+            "eval", "--dataset", manifest, "--index", tmp_path / "alone", *stages, *sets, "--json"
+        ).json
+        assert rows[name]["measured"] == pytest.approx(alone["metrics"]["mAP"])
+        assert rows[name]["reported"] is None
+    assert "salgan" in rows["SalGAN"]["why_not"]
+    text = cli("reproduce", "papers/1", "--table", 3, *flags).out
+    assert "papers/1, table 3" in text
+    assert "[1] no w" in text
+    measured = cli("reproduce", "papers/1", "--table", 1, *flags, "--json").json["rows"]
+    words = measured[0]["results"][str(manifest)]["measured"]
+    assert 1 <= words <= 8
+    assert (tmp_path / "indexes" / "mine").is_dir()
+
+
+def test_reproduce_on_the_papers_datasets_says_what_is_missing(cli: Cli, tmp_path: Path) -> None:
+    said = cli("reproduce", "papers/1", "--table", 5, "--root", tmp_path, "--json").json
+    for row in said["rows"]:
+        for dataset, cell in row["results"].items():
+            assert cell["why_not"], (row["name"], dataset)
+            assert "measured" not in cell
+    assert "fine-tuned" in said["rows"][3]["results"]["instre"]["why_not"]
+
+
+def test_reproduce_lists_and_refuses(cli: Cli) -> None:
+    assert "papers/1" in cli("reproduce").out
+    assert "papers/1" in cli("reproduce", "paper/1", status=2).err
+    assert "no table 7" in cli("reproduce", "papers/1", "--table", 7, status=2).err
