@@ -102,7 +102,7 @@ def documented(cls: type[Any]) -> list[Documented]:
     if config is None:
         return []
     try:
-        own: list[type] = [c for c in config.__mro__ if dataclasses.is_dataclass(c)]
+        own = [c for c in config.__mro__ if hasattr(c, "__dataclass_fields__")]
         lines = [line for c in own for line in inspect.getsource(c).splitlines()]
     except (OSError, TypeError):
         lines = []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.pipeline import STAGE_NAMES
 
 if TYPE_CHECKING:
     from instsearch_cli.pipeline import Pipeline
@@ -30,7 +32,14 @@ if TYPE_CHECKING:
 )
 @click.option("--extractor", help="This network instead of the paper's, with its own defaults.")
 @click.option("--rerank", multiple=True, help="Rerankers after those of every row; repeatable.")
-@common.set_option
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="STAGE.OPTION=VALUE",
+    help="Any option of any component, in the rows whose component has it.",
+)
+@click.option("--keep-features", is_flag=True, help="Keep raw features on disk, for the next rows (large).")
 @common.weights_option
 @common.device_option
 @click.option(
@@ -76,6 +85,7 @@ class Runs:
         """Every row on every dataset, as it is printed with --json."""
         own = self.options["dataset"]
         datasets = (own,) if own else table.datasets
+        self._check(table)
         rows = [
             {
                 "name": row.name,
@@ -91,6 +101,18 @@ class Runs:
             "datasets": list(datasets),
         }
         return {**title, "rows": rows}
+
+    def _check(self, table: Table) -> None:
+        """Raise UsageError for a setting that no row has."""
+        from instsearch_cli.errors import InstsearchError, UsageError
+
+        for setting in self.options["assignments"]:
+            taken = False
+            for row in table.rows:
+                with contextlib.suppress(InstsearchError):
+                    taken |= self._has(row.pipeline(table.base, self.options["extractor"], (), ()), setting)
+            if not taken:
+                raise UsageError(f"--set {setting}: no row of table {table.number} has such an option")
 
     def _cell(self, table: Table, row: Row, dataset: str) -> dict[str, Any]:
         """What was reported, what is measured, or why nothing is."""
@@ -117,8 +139,10 @@ class Runs:
         settings = list(options["assignments"])
         if options["weights"] is not None:
             settings.append(f"extractor.weights={options['weights'].resolve()}")
-        pipeline = row.pipeline(table.base, options["extractor"], settings, options["rerank"])
-        pipeline = replace(pipeline, name=f"{table.paper}-{table.number}-{row.name}".translate(SAFE))
+        pipeline = row.pipeline(table.base, options["extractor"], (), options["rerank"])
+        pipeline = pipeline.with_options([s for s in settings if self._has(pipeline, s)])
+        name_in_index = f"{table.paper}-{table.number}-{row.name}".translate(SAFE)
+        pipeline = replace(pipeline, name=name_in_index, keep_features=options["keep_features"])
         dataset = load_dataset(self.known, name, self._root(name))
         if name in row.fit_on:
             pipeline = self._fitted_elsewhere(pipeline, row.fit_on[name], cell)
@@ -138,6 +162,15 @@ class Runs:
             "seconds": found.timing["search"],
         }
         return by_metric[row.metric]
+
+    def _has(self, pipeline: Pipeline, setting: str) -> bool:
+        """Whether a row's component has the option that "stage.option=value" sets."""
+        stage, _, option = setting.partition("=")[0].strip().partition(".")
+        component = getattr(pipeline, stage, None)
+        if stage not in STAGE_NAMES or component is None:
+            return False
+        config = getattr(self.known.get(stage, component.name).load(), "Config", None)
+        return option.replace("-", "_") in {f.name for f in fields(config)} if config else False
 
     def _fitted_elsewhere(self, pipeline: Pipeline, other: str, cell: dict[str, Any]) -> Pipeline:
         """Fit on the other dataset's images if they are there, else on the row's own, and say so."""

@@ -147,6 +147,29 @@ def test_reproduce_on_the_papers_datasets_says_what_is_missing(cli: Cli, tmp_pat
     assert "fine-tuned" in said["rows"][3]["results"]["instre"]["why_not"]
 
 
+def test_settings_go_to_the_rows_that_have_them(
+    cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path
+) -> None:
+    flags = (
+        "--dataset",
+        manifest,
+        "--extractor",
+        "cells",
+        "--index",
+        tmp_path / "i",
+        "--set",
+        "encoder.words=8",
+    )
+    rows = cli("reproduce", "papers/1", "--table", 5, *flags, "--json").json["rows"]
+    for name, words in (("CroW", False), ("BLCF", True)):
+        (row,) = [row for row in rows if row["name"] == name]
+        assert "measured" in row["results"][str(manifest)]
+        pipeline = (tmp_path / "i" / "mine" / "pipelines" / f"papers-1-5-{name}.toml").read_text()
+        assert ("words = 8" in pipeline) is words
+    said = cli("reproduce", "papers/1", "--table", 3, *flags, "--set", "encoder.wrods=8", status=2).err
+    assert "no row of table 3 has such an option" in said
+
+
 def test_reproduce_lists_and_refuses(cli: Cli) -> None:
     assert "papers/1" in cli("reproduce").out
     assert "papers/1" in cli("reproduce", "paper/1", status=2).err
