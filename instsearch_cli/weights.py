@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from instsearch_cli.errors import InstsearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -63,13 +63,15 @@ def official(network: str) -> Official | None:
     return Official(url, name, Path(torch.hub.get_dir()) / "checkpoints" / name)
 
 
-def find_weights(network: str, explicit: str | os.PathLike[str] | None = None) -> Path:
-    """The weights file of ``network``: the explicit one, INSTSEARCH_WEIGHTS, torchvision's cache, a download.
+def find_weights(network: str, explicit: str | os.PathLike[str] | None = None, published: str = "") -> Path:
+    """The weights file of ``network``: the explicit one, INSTSEARCH_WEIGHTS, the imported one, torchvision's.
 
     INSTSEARCH_WEIGHTS names a folder, or several; a file there is the network's when it is called
-    NETWORK.pth or NETWORK-ANYTHING.pth (.pt and .bin too). INSTSEARCH_OFFLINE=1 forbids the download.
+    NETWORK.pth or NETWORK-ANYTHING.pth (.pt and .bin too), and so in :func:`user_folder`. torchvision's
+    comes from its cache or a download, which INSTSEARCH_OFFLINE=1 forbids. ``published`` says which file of
+    which project to fetch and import, for a network that is not torchvision's.
 
-    Raises InstsearchError that says what to download, from where, and where to put it.
+    Raises InstsearchError that says what to fetch, from where, and how to have it found.
     """
     if explicit:
         path = Path(explicit).expanduser()
@@ -78,7 +80,12 @@ def find_weights(network: str, explicit: str | os.PathLike[str] | None = None) -
             raise InstsearchError(f"{path}: the weights file {what}.")
         return path
     if placed := _in_folders(network):
-        return placed
+        return placed[0]
+    if published:
+        raise InstsearchError(
+            f"no weights for {network}. Published: {published}.\n"
+            f"Fetch that file and run `instsearch weights import {network} FILE`."
+        )
     source = official(network)
     if source is None:
         raise InstsearchError(
@@ -95,19 +102,44 @@ def find_weights(network: str, explicit: str | os.PathLike[str] | None = None) -
     return source.cached
 
 
-def list_weights(networks: Iterable[str]) -> list[WeightsRow]:
-    """Where each network's weights are, for people; nothing is fetched."""
+def list_weights(networks: Mapping[str, str]) -> list[WeightsRow]:
+    """Where the weights of networks are, for people; nothing is fetched.
+
+    networks: name -> what is published of it, "" for what torchvision has
+    """
     rows = []
-    for network in networks:
-        path, source = _in_folders(network), official(network)
-        if path:
-            where = "INSTSEARCH_WEIGHTS"
-        elif source and source.cached.is_file():
-            path, where = source.cached, "torchvision's cache"
-        else:
-            where = f"missing: {source.name} of torchvision" if source else "missing"
+    for network, published in networks.items():
+        path, where = _in_folders(network) or (None, f"missing: {published}" if published else "missing")
+        if path is None and not published and (source := official(network)):
+            if source.cached.is_file():
+                path, where = source.cached, "torchvision's cache"
+            else:
+                where = f"missing: {source.name} of torchvision"
         rows.append(WeightsRow(network, path, where, sha256(path)[:12] if path else ""))
     return rows
+
+
+def user_folder() -> Path:
+    """Where imported weights lie: $XDG_DATA_HOME/instsearch/weights, ~/.local/share without it."""
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path("~/.local/share").expanduser()) / "instsearch" / "weights"
+
+
+def named_folders() -> list[Path]:
+    """The folders of INSTSEARCH_WEIGHTS. Raises InstsearchError for one that is not there."""
+    folders = []
+    for name in filter(None, os.environ.get("INSTSEARCH_WEIGHTS", "").split(os.pathsep)):
+        if not (folder := Path(name).expanduser()).is_dir():
+            raise InstsearchError(f"INSTSEARCH_WEIGHTS: {name} is not a folder.")
+        folders.append(folder)
+    return folders
+
+
+def weights_in(folder: Path, network: str) -> list[Path]:
+    """The files of a folder that are called like the network's weights, sorted."""
+    # vgg16_bn.pth is another network than vgg16
+    mine = re.compile(rf"{re.escape(network)}(-.*)?({'|'.join(map(re.escape, SUFFIXES))})")
+    return sorted(path for path in folder.iterdir() if mine.fullmatch(path.name) and path.is_file())
 
 
 def sha256(path: Path) -> str:
@@ -150,6 +182,11 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in loaded.items()}
 
 
+def needed(network: nn.Module) -> list[str]:
+    """Names of the tensors that ``network`` computes with: all but the counters that only training reads."""
+    return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+
+
 def check_state_dict(network: nn.Module, names: Iterable[str], state: dict[str, Tensor], path: Path) -> None:
     """Compare the tensors that ``network`` needs, by ``names``, with those of ``state``.
 
@@ -162,7 +199,7 @@ def check_state_dict(network: nn.Module, names: Iterable[str], state: dict[str, 
             first = next(iter(state), "nothing")
             raise InstsearchError(
                 f"{path}: no tensor {name!r} of shape {shape}; the first one is {first!r}.\n"
-                "Give the weights file of this very network, with torchvision's names."
+                "Give the weights file of this very network; `instsearch weights import` converts published ones."
             )
         if (found := tuple(state[name].shape)) != shape:
             raise InstsearchError(f"{path}: tensor {name!r} has shape {found}, the network's has {shape}.")
@@ -174,20 +211,20 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_folders(network: str) -> Path | None:
-    for folder in filter(None, os.environ.get("INSTSEARCH_WEIGHTS", "").split(os.pathsep)):
-        if not (root := Path(folder).expanduser()).is_dir():
-            raise InstsearchError(f"INSTSEARCH_WEIGHTS: {folder} is not a folder.")
-        # vgg16_bn.pth is another network than vgg16
-        mine = re.compile(rf"{re.escape(network)}(-.*)?({'|'.join(map(re.escape, SUFFIXES))})")
-        found = sorted(path for path in root.iterdir() if mine.fullmatch(path.name) and path.is_file())
+def _in_folders(network: str) -> tuple[Path, str] | None:
+    """The network's file in the folders that people fill, and how to call the place."""
+    places = [(folder, "INSTSEARCH_WEIGHTS") for folder in named_folders()]
+    if (imported := user_folder()).is_dir():
+        places.append((imported, "imported"))
+    for folder, place in places:
+        found = weights_in(folder, network)
         if len(found) > 1:
             raise InstsearchError(
-                f"{root}: several weights for {network}: {', '.join(path.name for path in found)}.\n"
+                f"{folder}: several weights for {network}: {', '.join(path.name for path in found)}.\n"
                 "Keep one there, or choose with --weights FILE."
             )
         if found:
-            return found[0]
+            return found[0], place
     return None
 
 

@@ -1,21 +1,87 @@
-"""`instsearch weights`: network weights and where they are."""
+"""`instsearch weights`: network weights, where they are, and published ones imported."""
 
 from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from instsearch_cli.plugins import Registry
 
 
-@click.command("weights")
-def command() -> None:
+@click.group("weights", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """List the networks whose weights can be given, where each was found, and what is missing."""
+    if context.invoked_subcommand is not None:
+        return
     from instsearch_cli.weights import list_weights
 
-    known = common.registry()
-    names = [
-        name for name, offer in known.offers["extractor"].items() if hasattr(offer.load(), "architecture")
-    ]
-    for row in list_weights(names):
+    published: dict[str, str] = {}
+    for _, component in _networks(common.registry()):
+        published.setdefault(component.architecture, getattr(component, "published", ""))
+    width = max(16, *map(len, published))
+    for row in list_weights(published):
         where = f"{row.found}  ({row.source}, sha256 {row.sha256}…)" if row.found else row.source
-        click.echo(f"{row.network:<16} {where}")
+        click.echo(f"{row.network:<{width}} {where}")
+
+
+@command.command("import")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to write NAME.pth into.")
+@click.option("--force", is_flag=True, help="Replace other weights of that name.")
+def import_command(name: str, file: Path, folder: Path | None, force: bool) -> None:
+    """Convert the published checkpoint FILE of the network NAME, check it, and keep it as NAME.pth.
+
+    It is written into --to, else the first folder of INSTSEARCH_WEIGHTS, else your own folder of data, where it is
+    found from then on. Files of other frameworks are read as numbers only, never as code.
+    """
+    from instsearch_cli.importing import default_folder, import_weights
+    from instsearch_cli.weights import named_folders, user_folder
+
+    component = _network(common.registry(), name)
+    if not hasattr(component, "import_weights"):
+        raise InstsearchError(f"{name} imports no weights: it takes its own files as they are.")
+    folder = folder or default_folder()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        done = import_weights(component, file, folder, force)
+    for warning in caught:
+        click.echo(f"warning: {warning.message}", err=True)
+    click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
+    if folder.resolve() not in [known.resolve() for known in (*named_folders(), user_folder())]:
+        click.echo(f"To have it found, add {folder} to INSTSEARCH_WEIGHTS.")
+
+
+def _networks(known: Registry) -> Iterator[tuple[str, Any]]:
+    """(name, class) of every component that is or has a network; one that cannot be imported is a warning."""
+    for offers in known.offers.values():
+        for name, offer in offers.items():
+            try:
+                component = offer.load()
+            except InstsearchError as error:
+                click.echo(f"warning: {error}", err=True)
+                continue
+            if hasattr(component, "architecture"):
+                yield name, component
+
+
+def _network(known: Registry, name: str) -> Any:
+    """The class that is called so, or whose network is. Raises UsageError naming the nearest."""
+    for offers in known.offers.values():
+        if name in offers and hasattr(component := offers[name].load(), "architecture"):
+            return component
+    networks = dict(_networks(known))
+    for component in networks.values():
+        if component.architecture == name:
+            return component
+    raise UsageError(f"no network is called '{name}'.{nearest(name, networks)}")

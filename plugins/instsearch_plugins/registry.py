@@ -80,6 +80,20 @@ def instsearch_weighters() -> list[WeighterSpec]:
             ("image",),
         ),
         WeighterSpec(
+            "salnet",
+            f"{HERE}.weighters.salnet:SalNet",
+            "SalNet: a deep network that predicts where people look",
+            "Pan et al., Shallow and deep convolutional networks for saliency prediction, 2016",
+            ("image",),
+        ),
+        WeighterSpec(
+            "salgan",
+            f"{HERE}.weighters.salgan:SalGAN",
+            "SalGAN: the same, trained against a discriminator",
+            "Pan et al., SalGAN: visual saliency prediction with generative adversarial networks, 2017",
+            ("image",),
+        ),
+        WeighterSpec(
             "maps",
             f"{HERE}.weighters.maps:Maps",
             "ready saliency maps of a folder: PNG, JPEG, NPY, MAT",

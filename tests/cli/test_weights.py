@@ -13,16 +13,25 @@ from torch import nn
 
 from instsearch_cli import weights
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.weights import check_state_dict, find_weights, list_weights, load_state_dict, sha256
+from instsearch_cli.weights import (
+    check_state_dict,
+    find_weights,
+    list_weights,
+    load_state_dict,
+    needed,
+    sha256,
+    user_folder,
+)
 
 SHARED = Path(__file__).parents[2] / "../shared/weights"
 
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch):
-    """An empty torchvision cache, no folders of weights, and no way out."""
+    """An empty torchvision cache, no folders of weights, nothing imported, and no way out."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("INSTSEARCH_OFFLINE", "1")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("INSTSEARCH_WEIGHTS", raising=False)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -91,6 +100,27 @@ class TestFinding:
         with pytest.raises(InstsearchError, match="torchvision publishes none"):
             find_weights("mscnet")
 
+    def test_a_network_that_others_publish(self):
+        with pytest.raises(InstsearchError) as caught:
+            find_weights("salgan", published="x.npz of y/z (MIT)")
+        assert str(caught.value) == (
+            "no weights for salgan. Published: x.npz of y/z (MIT).\n"
+            "Fetch that file and run `instsearch weights import salgan FILE`."
+        )
+
+    def test_imported_weights_come_after_the_folders(self, tmp_path, monkeypatch):
+        imported = put(user_folder() / "vgg16.pth")
+        assert imported == tmp_path / "data/instsearch/weights/vgg16.pth"
+        assert find_weights("vgg16") == imported
+        mine = put(tmp_path / "a/vgg16.pth")
+        monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path / "a"))
+        assert find_weights("vgg16") == mine
+
+    def test_imported_weights_are_in_the_home_without_xdg(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("XDG_DATA_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert user_folder() == tmp_path / ".local/share/instsearch/weights"
+
 
 def published(monkeypatch, hub, url: str) -> weights.Official:
     """Pretend that torchvision publishes this file."""
@@ -152,10 +182,14 @@ class TestTorchvisionsCache:
 def test_list_weights_says_where_and_what_is_missing(tmp_path, monkeypatch):
     mine = put(tmp_path / "w/squeezenet1_0-mine.pth", b"abc")
     monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(mine.parent))
-    found, missing, unknown = list_weights(["squeezenet1_0", "vgg16", "mscnet"])
+    imported = put(user_folder() / "sam.pth", b"abc")
+    networks = {"squeezenet1_0": "", "vgg16": "", "mscnet": "", "salgan": "x.npz of y/z", "sam": "x of y"}
+    found, missing, unknown, published, sam = list_weights(networks)
     assert found == ("squeezenet1_0", mine, "INSTSEARCH_WEIGHTS", hashlib.sha256(b"abc").hexdigest()[:12])
     assert missing == ("vgg16", None, "missing: vgg16-397923af.pth of torchvision", "")
     assert unknown == ("mscnet", None, "missing", "")
+    assert published == ("salgan", None, "missing: x.npz of y/z", "")
+    assert sam == ("sam", imported, "imported", hashlib.sha256(b"abc").hexdigest()[:12])
 
 
 def test_sha256_follows_the_file(tmp_path):
@@ -242,6 +276,12 @@ class TestReading:
         state = load_state_dict(SHARED / "squeezenet1_0-deepcompression.pth")
         assert state["features.0.weight"].shape == (96, 3, 7, 7)
         assert len(state) == 52
+
+
+def test_counters_of_batches_are_not_needed():
+    network = nn.BatchNorm2d(2)
+    assert "num_batches_tracked" in network.state_dict()
+    assert needed(network) == ["weight", "bias", "running_mean", "running_var"]
 
 
 class TestChecking:
