@@ -17,6 +17,7 @@ BLCF = "Mohedano et al., Saliency weighted convolutional features for instance s
 
 POOLS = ("features", "weights", "regions")
 CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
+SAM = "Cornia et al., Predicting human eye fixations via an LSTM-based saliency attentive model, 2018"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
 
 
@@ -92,6 +93,16 @@ def instsearch_weighters() -> list[WeighterSpec]:
             "SalGAN: the same, trained against a discriminator",
             "Pan et al., SalGAN: visual saliency prediction with generative adversarial networks, 2017",
             ("image",),
+        ),
+        WeighterSpec(
+            "sam-vgg",
+            f"{HERE}.weighters.sam:SamVGG",
+            "SAM over a dilated VGG-16: predicts where people look, in several looks",
+            SAM,
+            ("image",),
+        ),
+        WeighterSpec(
+            "sam-resnet", f"{HERE}.weighters.sam:SamResNet", "SAM over a dilated ResNet-50", SAM, ("image",)
         ),
         WeighterSpec(
             "maps",
