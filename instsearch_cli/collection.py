@@ -19,7 +19,7 @@ import torch
 from instsearch_cli.data import Inputs
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, Reader, read_image
-from instsearch_cli.storage import as_stored, from_item
+from instsearch_cli.storage import as_stored, from_item, grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -272,11 +272,13 @@ class Collection:
 
     def _grid(self, row: int, got: Got) -> Grid:
         for kind in ("features", "local"):
-            if kind in got or (kind in ("features", *self.assembly.kinds) and self.stored(kind, row)):
-                grid: Grid = self._obtain(row, kind, got).grid
-                return grid
-        grid = self._obtain(row, "features", got).grid
-        return grid
+            if kind in got:
+                known: Grid = got[kind].grid
+                return known
+            if kind in ("features", *self.assembly.kinds) and self.stored(kind, row):
+                return grid_of(self.layer(kind).head(row))
+        made: Grid = self._obtain(row, "features", got).grid
+        return made
 
     def compute(self, kind: str, inputs: Inputs) -> Any:
         """Let the component make a layer of one image; what it raises is told with its name and the image's."""

@@ -82,17 +82,17 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
     """The data type of one stored image."""
     match encoding:
         case "dense-map":
-            grid = _grid_of(item)
+            grid = grid_of(item)
             values = _tensor(item["values"], torch.float32)
             return FeatureMap(values.T.reshape(-1, grid.h, grid.w), grid)
         case "keypoints":
             return Keypoints(
                 _tensor(item["values"], torch.float32),
                 _tensor(item["geometry"], torch.float32),
-                _grid_of(item),
+                grid_of(item),
             )
         case "word-map":
-            grid, stored = _grid_of(item), item["words"]
+            grid, stored = grid_of(item), item["words"]
             none = np.iinfo(stored.dtype).max
             words = stored.astype(np.int64)
             words[stored == none] = -1
@@ -101,7 +101,7 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
                 return Words(tensor, grid, _tensor(item["geometry"], torch.float32), int(none))
             return Words(tensor.reshape(grid.shape), grid, None, int(none))
         case "weight-map":
-            grid = _grid_of(item)
+            grid = grid_of(item)
             return WeightMap(_tensor(item["values"], torch.float32).T.reshape(-1, grid.h, grid.w), grid)
         case "regions":
             return Regions(_tensor(item["boxes"], torch.float32), _tensor(item["scores"], torch.float32))
@@ -154,7 +154,8 @@ def _grid(grid: Grid) -> Item:
     return {"grid": np.asarray(grid.shape, np.int32), "transform": np.asarray(grid.transform, np.float64)}
 
 
-def _grid_of(item: Mapping[str, np.ndarray]) -> Grid:
+def grid_of(item: Mapping[str, np.ndarray]) -> Grid:
+    """The grid of a stored map."""
     h, w = (int(n) for n in item["grid"])
     sx, sy, ox, oy = (float(t) for t in item["transform"])
     return Grid(h, w, (sx, sy, ox, oy))

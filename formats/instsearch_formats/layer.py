@@ -102,11 +102,20 @@ class Layer:
 
     def read(self, row: int) -> Item:
         """One image's item. FormatError if no part has the row."""
+        part, index = self._row(row)
+        return part.item(index)
+
+    def head(self, row: int) -> Item:
+        """What one image has one of, its grid say, without its values. FormatError if no part has the row."""
+        part, index = self._row(row)
+        return part.head(index)
+
+    def _row(self, row: int) -> tuple[Part, int]:
         self._want_items()
         span = self._find(row)
         if span is None:
             raise FormatError(f"{self.kind}/{self.path.name} has no row {row}")
-        return self._open(span).item(row - span.start)
+        return self._open(span), row - span.start
 
     def blocks(self, span: range | None = None) -> Iterator[dict[str, Any]]:
         """The encoding's arrays, with "start" and "stop", in blocks of about 32 MiB at most.

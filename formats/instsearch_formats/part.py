@@ -157,6 +157,11 @@ class Part:
                 block[field.name] = block[field.name][0]
         return block
 
+    def head(self, index: int) -> Item:
+        """What the part's ``index``-th row has one of, its grid say, without its values."""
+        with reading(self.path):
+            return {f.name: self._fields[f.name][index] for f in self.encoding.fields if not f.level}
+
     def slice(self, first: int, last: int) -> dict[str, Any]:
         """The arrays of the part's rows ``first`` to ``last``, exclusive; pointers begin at 0."""
         out: dict[str, Any] = {}

@@ -114,6 +114,10 @@ def test_items(v1, encoding):
     stored = layer(v1, encoding)
     for row, column in ((0, 1), (2, 2)):
         item = stored.read(row)
+        head = stored.head(row)
+        assert set(head) == ({"grid", "transform"} if encoding in GRIDDED else set())
+        for name, value in head.items():
+            np.testing.assert_array_equal(value, item[name])
         if encoding in GRIDDED:
             np.testing.assert_array_equal(item.pop("grid"), [2, 2] if row == 0 else [1, 2])
             np.testing.assert_array_equal(item.pop("transform"), [16, 16, 0.5, row])
