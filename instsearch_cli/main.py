@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "Measure retrieval on a dataset.",
     "saliency": "Measure saliency maps against eye fixations.",
     "reproduce": "Measure a paper's tables again.",
+    "train": "Train a network on your own data.",
     "add": "Add images to an index.",
     "remove": "Remove images from an index.",
     "relocate": "Tell an index that its photographs moved.",
@@ -31,7 +32,7 @@ COMMANDS = {
     "demo": "Draw scenes, index them, find objects in them.",
     "plugins": "List every component on offer.",
     "presets": "List the named pipelines.",
-    "weights": "List network weights and where they are.",
+    "weights": "List network weights, import published ones.",
 }
 
 

@@ -53,7 +53,14 @@ class Offer:
 
     def load(self) -> type[Any]:
         """Import the component's class. Raises InstsearchError naming the distribution if that fails."""
-        module, _, attribute = self.spec.factory.partition(":")
+        return self._import(self.spec.factory)
+
+    def load_trainer(self) -> type[Any]:
+        """Import the class that trains it, likewise."""
+        return self._import(self.spec.trainer)
+
+    def _import(self, path: str) -> type[Any]:
+        module, _, attribute = path.partition(":")
         try:
             component: type[Any] = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:

@@ -17,6 +17,7 @@ class Spec:
     needs      the layers it reads, among image, features, regions, weights, local, codes
     version    raised when the component's output changes for the same options: old layers stay valid
                for the pipelines that made them, new runs make new layers
+    trainer    "package.module:Class" of what `instsearch train` runs for it (training.py); "" for none
     """
 
     kind: ClassVar[str] = ""
@@ -27,6 +28,7 @@ class Spec:
     reference: str = ""
     needs: tuple[str, ...] = ()
     version: int = 1
+    trainer: str = ""
 
 
 class ExtractorSpec(Spec):

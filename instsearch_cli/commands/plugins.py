@@ -40,7 +40,8 @@ def command(name: str | None, as_json: bool) -> None:
             click.echo(f"{kind}")
         for offer in by_name.values():
             origin = "" if offer.distribution == "instsearch" else f"  [{offer.distribution} {offer.version}]"
-            click.echo(f"  {offer.spec.name:<{width}}  {offer.spec.summary}{origin}")
+            trainable = " (trainable)" if offer.spec.trainer else ""
+            click.echo(f"  {offer.spec.name:<{width}}  {offer.spec.summary}{trainable}{origin}")
 
 
 def _describe(offer: object) -> None:
@@ -56,3 +57,14 @@ def _describe(offer: object) -> None:
     prefix = f"rerank.{spec.name}" if spec.kind == "rerank" else spec.kind
     for option in documented(offer.load()):
         click.echo(f"  --set {prefix}.{option.name}={option.default}".ljust(44) + f" {option.text}".rstrip())
+    if spec.trainer:
+        click.echo(f"  trained by `instsearch train {spec.name} --data DIR`, with")
+        for option in documented(offer.load_trainer()):
+            click.echo(
+                f"    --set {option.name}={_written(option.default)}".ljust(44) + f" {option.text}".rstrip()
+            )
+
+
+def _written(value: object) -> str:
+    """A default as it would be typed."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -15,7 +15,7 @@ from instsearch_cli import (
 HERE = "instsearch_plugins"
 BLCF = "Mohedano et al., Saliency weighted convolutional features for instance search, 2018"
 
-POOLS = ("features", "weights", "regions")
+READS = ("features", "weights", "regions")
 CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
 SAM = "Cornia et al., Predicting human eye fixations via an LSTM-based saliency attentive model, 2018"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
@@ -86,6 +86,7 @@ def instsearch_weighters() -> list[WeighterSpec]:
             "SalNet: a deep network that predicts where people look",
             "Pan et al., Shallow and deep convolutional networks for saliency prediction, 2016",
             ("image",),
+            trainer=f"{HERE}.training.salnet:SalNetTrainer",
         ),
         WeighterSpec(
             "salgan",
@@ -93,6 +94,7 @@ def instsearch_weighters() -> list[WeighterSpec]:
             "SalGAN: the same, trained against a discriminator",
             "Pan et al., SalGAN: visual saliency prediction with generative adversarial networks, 2017",
             ("image",),
+            trainer=f"{HERE}.training.salgan:SalGANTrainer",
         ),
         WeighterSpec(
             "sam-vgg",
@@ -132,52 +134,53 @@ def instsearch_encoders() -> list[EncoderSpec]:
             f"{HERE}.encoders.blcf:BLCF",
             "bag of local (convolutional) features: assignment map, weighted histogram",
             BLCF,
-            ("features", "weights", "regions"),
+            READS,
+            version=2,
         ),
         EncoderSpec(
             "sum",
             f"{HERE}.encoders.sum_pooling:SumPooling",
             "weighted sum pooling, PCA-whitened",
             BLCF,
-            POOLS,
+            READS,
         ),
         EncoderSpec(
             "spoc",
             f"{HERE}.encoders.spoc:SPoC",
             "sum pooling with a centre prior, PCA-whitened",
             "Babenko & Lempitsky, 2015",
-            POOLS,
+            READS,
         ),
         EncoderSpec(
             "ucrow",
             f"{HERE}.encoders.sum_pooling:SumPooling",
             "CroW without its weights: sum by another name",
             CROW,
-            POOLS,
+            READS,
         ),
         EncoderSpec(
             "crow",
             f"{HERE}.encoders.crow:CroW",
             "cross-dimensional weighting: cells by response, channels by sparsity",
             CROW,
-            POOLS,
+            READS,
         ),
         EncoderSpec(
-            "gem", f"{HERE}.encoders.gem:GeM", "generalised mean pooling", "Radenović et al., 2019", POOLS
+            "gem", f"{HERE}.encoders.gem:GeM", "generalised mean pooling", "Radenović et al., 2019", READS
         ),
         EncoderSpec(
             "pwa",
             f"{HERE}.encoders.pwa:PWA",
             "part-based weighting: sum pooling under 25 channels as part detectors",
             "Xu et al., 2018",
-            POOLS,
+            READS,
         ),
         EncoderSpec(
             "mac",
             f"{HERE}.encoders.mac:MAC",
             "maximum activations of convolutions, PCA-whitened",
             "Tolias et al., 2016",
-            POOLS,
+            READS,
         ),
     ]
 

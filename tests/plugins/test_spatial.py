@@ -15,11 +15,12 @@ from instsearch_cli.data import FeatureMap, Grid, Hits, Inputs, Query, Regions, 
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.numeric.pooling import region_masks, sum_pool
+from instsearch_plugins.numeric.regions import cell_boxes
 from instsearch_plugins.rerankers.lqe import LocalQueryExpansion
 from instsearch_plugins.rerankers.spatial import (
     Spatial,
     aspect_likeness,
-    boxes_of,
+    hull,
     pyramid,
     pyramid_score,
     quarters,
@@ -114,7 +115,7 @@ def plain(local: Words, asked: Words, box, aspect: float) -> tuple[float, list[f
     ratio = (box[2] - box[0]) / (box[3] - box[1])
     best, where = -1.0, [0.0] * 4
     for cells in windows(local.grid.h, local.grid.w):
-        parts = boxes_of(pyramid(cells[None])[0], local.grid).tolist()
+        parts = cell_boxes(pyramid(cells[None])[0], local.grid).tolist()
         x0, y0, x1, y1 = parts[0]
         likeness = min((x1 - x0) / (y1 - y0), ratio) / max((x1 - x0) / (y1 - y0), ratio)
         if likeness < aspect:
@@ -131,14 +132,14 @@ def plain(local: Words, asked: Words, box, aspect: float) -> tuple[float, list[f
 def test_scores_and_boxes_of_the_plain_loop(seed, aspect):
     encoder, box = blcf(), (32.0, 16.0, 112.0, 80.0)
     query, theirs = words(seed), words(seed + 1)
-    spatial = Spatial(Spatial.Config(aspect=aspect), CPU)
+    spatial = Spatial(Spatial.Config(aspect=aspect, within=1), CPU)
     found = spatial.rerank([ask(query, encoder, box)], hits(5), Collection(encoder, {5: theirs}), None)
     score, where = plain(theirs, query, box, aspect)
     assert found.scores[0, 0] == pytest.approx(score, abs=1e-5)
     got = found.boxes[0, 0].tolist()
     if got != pytest.approx(where):  # two windows may score the same
         clipped = [
-            c for c in windows(6, 10) if boxes_of(c[None], theirs.grid)[0].tolist() == pytest.approx(got)
+            c for c in windows(6, 10) if cell_boxes(c[None], theirs.grid)[0].tolist() == pytest.approx(got)
         ]
         assert clipped
 
@@ -161,13 +162,42 @@ def test_the_object_is_found_where_it_is_and_comes_first(dense):
         items = [Words(torch.from_numpy(m), grid, None, K) for m in maps]
         encoder = blcf()
     data = Collection(encoder, {7: items[1], 8: items[2], 9: items[1]})
-    found = Spatial(Spatial.Config(depth=2), CPU).rerank(
+    found = Spatial(Spatial.Config(depth=2, within=1), CPU).rerank(
         [ask(items[0], encoder, box)], hits(7, 8, 9), data, None
     )
     assert found.images.tolist() == [[8, 7, 9]]
     assert found.boxes[0, 0].tolist() == [48, 32, 96, 64]
     assert np.isnan(found.boxes[0, 2]).all()
     assert (np.diff(found.scores[0]) <= 0).all()
+
+
+def test_the_box_holds_the_windows_that_are_nearly_as_good():
+    best, others = np.array([2, 2, 5, 5]), np.array([[1, 3, 4, 6], [5, 2, 8, 5], [2, 2, 5, 5], [0, 0, 2, 9]])
+    assert hull(best, others).tolist() == [1, 2, 5, 6]
+    assert hull(best, others[:0]).tolist() == best.tolist()
+    encoder, query, theirs = blcf(), words(1), words(2)
+    areas = []
+    for within in (1, 0.9, 0.5, 0.01):
+        spatial = Spatial(Spatial.Config(within=within), CPU)
+        asked = ask(query, encoder, (32.0, 16.0, 64.0, 48.0))
+        found = spatial.rerank([asked], hits(5), Collection(encoder, {5: theirs}), None)
+        x0, y0, x1, y1 = found.boxes[0, 0].tolist()
+        areas.append((x1 - x0) * (y1 - y0))
+    assert areas == sorted(areas)
+    assert areas[0] < areas[-1]
+
+
+def test_the_score_before_may_count_too():
+    encoder, query = blcf(), ask(words(1), blcf())
+    data = Collection(encoder, {5: words(2), 6: words(3)})
+    alone, both = (
+        Spatial(Spatial.Config(times_before=b), CPU).rerank([query], hits(5, 6), data, None)
+        for b in (False, True)
+    )
+    before = dict(zip([5, 6], hits(5, 6).scores[0], strict=True))
+    likeness = dict(zip(alone.images[0], alone.scores[0], strict=True))
+    for row, score in zip(both.images[0], both.scores[0], strict=True):
+        assert score == pytest.approx(likeness[row] * before[row])
 
 
 def test_local_expansion_adds_what_is_inside_the_box():

@@ -14,6 +14,7 @@ import torch
 
 from instsearch_cli.data import Hits, Regions, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric.regions import cell_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data, Encoder
-    from instsearch_cli.data import Box, Codes, Grid, Local, Query
+    from instsearch_cli.data import Box, Codes, Local, Query
 
 SHARES = (1, 2, 4)  #: a window's side is that of the map, its half or its quarter
 FULL, QUADRANT = 1 / 2, 1.0  #: weights of the pyramid's two levels, 1 / 2^(L - l) with L = 2
@@ -70,6 +71,13 @@ def quarters(box: Box) -> list[Box]:
     return [box, (x0, y0, xm, ym), (xm, y0, x1, ym), (x0, ym, xm, y1), (xm, ym, x1, y1)]
 
 
+def hull(best: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The smallest window around one window and those of the others that overlap it: i64[4], i64[M, 4] -> i64[4]."""
+    overlapping = (np.maximum(best[:2], others[:, :2]) < np.minimum(best[2:], others[:, 2:])).all(1)
+    around = np.vstack([best, others[overlapping]])
+    return np.concatenate([around[:, :2].min(0), around[:, 2:].max(0)])
+
+
 def pyramid_score(likeness: Tensor) -> Tensor:
     """sum_r w_r cos(r, r of the query) / sum_r w_r: f32[M, 5] -> f32[M], the window first, then its quadrants."""
     w = likeness.new_tensor([FULL, *(4 * [QUADRANT])])
@@ -102,13 +110,18 @@ class Spatial:
     @dataclass(frozen=True)
     class Config:
         depth: int = 100  #: how many of the best hits are looked at
-        aspect: float = (
-            0.4  #: windows less alike in shape to the query's box than this are left out; 0 keeps all
+        #: windows less alike in shape to the query's box than this are left out; 0 keeps all
+        aspect: float = 0.4
+        #: a hit's box holds all windows that reach this share of the best one's score and overlap it; 1 is the
+        #: best window alone, as in the paper, which tends to be a part of the object
+        within: float = 0.75
+        times_before: bool = (
+            False  #: the likeness is multiplied by the hit's score before; the paper's is not
         )
 
         def __post_init__(self) -> None:
-            if self.depth < 1 or not 0 <= self.aspect <= 1:
-                raise ValueError("depth is at least 1, aspect between 0 and 1")
+            if self.depth < 1 or not (0 <= self.aspect <= 1 and 0 < self.within <= 1):
+                raise ValueError("depth is at least 1, aspect between 0 and 1, within above 0 and at most 1")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -134,34 +147,35 @@ class Spatial:
         box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
         encoder = data.encoder
         asked = encoder.aggregate(query.local, None, _regions(torch.tensor(quarters(box))))
+        if len(asked.boxes) != 5:
+            raise InstsearchError(
+                "the spatial reranker compares single regions, and the pipeline's encoder has one code for all "
+                "of them: use an encoder that describes each by itself (mac, regions, blcf), or another reranker"
+            )
         ratio = (box[2] - box[0]) / (box[3] - box[1])
         rank = {int(row): r for r, row in enumerate(images[:top])}
         for inputs in data.inputs(("features" if encoder.local is None else "local",), images[:top]):
             local = inputs.local or inputs.features
             assert local is not None
-            found, where = self._best(encoder, local, asked, ratio)
-            scores[rank[inputs.row]], boxes[rank[inputs.row]] = below + found, where
+            r = rank[inputs.row]
+            found, boxes[r] = self._best(encoder, local, asked, ratio)
+            scores[r] = below + (found * scores[r] if self.config.times_before else found)
         order = np.concatenate([np.lexsort((np.arange(top), -scores[:top])), np.arange(top, n)])
         return images[order], scores[order], boxes[order]
 
     def _best(self, encoder: Encoder, local: Local, asked: Codes, ratio: float) -> tuple[float, np.ndarray]:
         """The score and the box of the best window of one image."""
         cells = windows(local.grid.h, local.grid.w)
-        alike = aspect_likeness(boxes_of(cells, local.grid), ratio)
+        alike = aspect_likeness(cell_boxes(cells, local.grid), ratio)
         kept = alike >= min(self.config.aspect, float(alike.max()))
         parts = pyramid(cells[kept.numpy()])
         distinct, place = np.unique(parts.reshape(-1, 4), axis=0, return_inverse=True)
-        codes = encoder.aggregate(local, None, _regions(boxes_of(distinct, local.grid)))
+        codes = encoder.aggregate(local, None, _regions(cell_boxes(distinct, local.grid)))
         cosines = likeness(codes, asked).cpu()[torch.from_numpy(place.reshape(parts.shape[:2]))]
         score = pyramid_score(cosines.diagonal(dim1=1, dim2=2))
         best = int(score.argmax())
-        return float(score[best]), boxes_of(parts[best, :1], local.grid)[0].numpy()
-
-
-def boxes_of(cells: np.ndarray, grid: Grid) -> Tensor:
-    """Windows in cells i64[M, 4] as boxes f32[M, 4] in original pixels."""
-    sx, sy, ox, oy = grid.transform
-    return torch.from_numpy(cells * (sx, sy, sx, sy) + (ox, oy, ox, oy)).to(torch.float32)
+        near = parts[(score >= self.config.within * score[best]).numpy(), 0]
+        return float(score[best]), cell_boxes(hull(parts[best, 0], near)[None], local.grid)[0].numpy()
 
 
 def _regions(boxes: Tensor) -> Regions:

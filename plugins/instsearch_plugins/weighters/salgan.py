@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -153,6 +154,18 @@ def _place(name: str) -> tuple[int, int, bool]:
 class SalGAN(DeepSaliency):
     """Weights from SalGAN's saliency map."""
 
+    @dataclass(frozen=True)
+    class Config(DeepSaliency.Config):
+        """Options of ``salgan``."""
+
+        #: height and width of the network's input: what it was trained at, multiples of 16
+        size: tuple[int, ...] = (SIZE[1], SIZE[0])
+
+        def __post_init__(self) -> None:
+            if len(self.size) != 2 or any(side < 16 or side % 16 for side in self.size):
+                raise ValueError(f"size is a height and a width, multiples of 16, not {self.size}")
+
+    config: Config
     architecture = "salgan"
     published = "gen_modelWeights0090.npz of github.com/imatge-upc/salgan (MIT licence)"
 
@@ -180,8 +193,10 @@ class SalGAN(DeepSaliency):
         raise refused(path, cls.published)
 
     def saliency(self, pixels: np.ndarray) -> np.ndarray:
-        """u8[H, W, 3] in RGB -> u8[H, W]: the map of the picture pressed into 256 x 192, brought back, blurred."""
-        small = torch.from_numpy(cv2.resize(pixels, SIZE, interpolation=cv2.INTER_AREA)).to(self.device)
+        """u8[H, W, 3] in RGB -> u8[H, W]: the map of the picture pressed into ``size``, brought back, blurred."""
+        height, width = self.config.size
+        small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+        small = torch.from_numpy(small).to(self.device)
         predicted = self.network(normalise(small.permute(2, 0, 1)[None]))[0, 0]
         saliency = (255 * predicted).to(torch.uint8).cpu().numpy()
         h, w = pixels.shape[:2]

@@ -1,0 +1,96 @@
+"""What a training was asked for and what came out of it: the weights' card, and whether a run is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.errors import InstsearchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from instsearch_cli.progress import Quiet
+
+CHECKPOINT = "checkpoint.pt"  #: in the run's folder, until the run is finished
+
+
+def card_of(out: Path) -> Path:
+    """Where the card of a weights file lies."""
+    return out.with_suffix(".json")
+
+
+def finished(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The card of a finished run that was asked for the same; None if there is nothing at ``out``.
+
+    Raises UsageError if there is something else, which training would overwrite.
+    """
+    card, folder = card_of(out), folder_of(out)
+    made = load_json(card) if card.exists() else None
+    if made is not None and (difference := differs(asked, made)):
+        raise UsageError(
+            f"{card} is of weights made with {difference}.\nChoose another --out, or delete them and {folder}."
+        )
+    if not out.exists() or (folder / CHECKPOINT).exists():
+        return None
+    if made is None:
+        raise UsageError(f"{out} is there, and was not made by this command.\nChoose another --out.")
+    return made
+
+
+def folder_of(out: Path) -> Path:
+    """Where the run that ends in ``out`` keeps its state."""
+    return out.with_name(f"{out.name}.training")
+
+
+def differs(asked: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What another run was asked for, at the first difference, in words; "" if nothing differs."""
+    for key, wanted in asked.items():
+        had = found.get(key)
+        if had == wanted:
+            continue
+        if key == "data":
+            return "other data"
+        if isinstance(wanted, dict) and isinstance(had, dict):
+            name = next(k for k in [*wanted, *had] if wanted.get(k) != had.get(k))
+            return f"{name} = {json.dumps(had.get(name))}, not {json.dumps(wanted.get(name))}"
+        return f"{key} {json.dumps(had)}, not {json.dumps(wanted)}"
+    return ""
+
+
+def data_digest(folder: Path, progress: Quiet) -> dict[str, Any]:
+    """What a folder holds: number of files, bytes, and a sha256 over their names and contents.
+
+    Hidden files are left out. Raises InstsearchError for a folder that is not there or cannot be read.
+    """
+    if not folder.is_dir():
+        raise InstsearchError(f"--data: there is no folder {folder}")
+    whole, count, total = hashlib.sha256(), 0, 0
+    progress.start("reading the data", unit="files")
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        for name in sorted(name for name in names if name[0] != "."):
+            path = Path(parent) / name
+            try:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256")
+                    total += file.tell()
+            except OSError as error:
+                raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
+            whole.update(json.dumps([path.relative_to(folder).as_posix(), digest.hexdigest()]).encode())
+            count += 1
+            progress.advance()
+    progress.close()
+    return {"files": count, "bytes": total, "sha256": whole.hexdigest()}
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """An object from a small file of ours. Raises InstsearchError if it cannot be read."""
+    try:
+        loaded = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InstsearchError(f"{path} cannot be read ({type(error).__name__}): delete it.") from error
+    return loaded if isinstance(loaded, dict) else {}

@@ -1,0 +1,1 @@
+"""Detectors: features, weights or the picture -> regions."""
