@@ -94,10 +94,13 @@ class Collection:
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         wanted = self.images if rows is None else rows
-        for row, got in self.stream([(int(row), tuple(kinds)) for row in wanted]):
+        unmade = {"weights", "regions"} - set(self.assembly.kinds)  # None: the pipeline has none
+        kinds = tuple(kind for kind in kinds if kind not in unmade)
+        for row, got in self.stream([(int(row), kinds) for row in wanted]):
             if got is None:
                 continue
-            self.touched.add(row)
+            if kinds:
+                self.touched.add(row)
             yield self._inputs(row, {kind: got[kind] for kind in kinds}, got.get("grid"))
 
     def blocks(self, kind: str) -> Iterator[Mapping[str, Any]]:

@@ -127,7 +127,13 @@ class Detector(Protocol):
 class Encoder(Protocol):
     """Local features, weights and regions -> codes.
 
-    It may define ``embed_query(features)`` where a query is embedded in another way than the collection.
+    It may have
+
+        embed_query(features)              where a query is embedded in another way than the collection
+        aggregate_query(local, weights)    where a query is described in another way than its box as one
+                                           region, which is ``aggregate(local, weights, None)``
+        localises: bool                    False where a code describes the picture as a whole whatever its
+                                           regions: hits then have no boxes
     """
 
     local: ClassVar[str | None]  #: encoding of ``embed``'s result; None: the features as they are

@@ -112,7 +112,8 @@ class Engine:
                 local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
             weights = self._weights(image, features) if self.assembly.pipeline.weigh_query else None
             within = weights if box is None else BoxWeight(box, weights)
-            codes = encoder.aggregate(local, within, None)
+            asked = getattr(encoder, "aggregate_query", None)
+            codes = asked(local, within) if asked else encoder.aggregate(local, within, None)
         self._check(id, box, features, codes)
         self.timing.encode += time.perf_counter() - began
         return Query(id, image, box, features, local, codes, exclude)
@@ -181,7 +182,8 @@ class Engine:
         with torch.inference_mode():
             found = [component.search(queries, data, k) for data, component in self.segments]
         hits = found[0] if len(found) == 1 else merge(found, k)
-        if self.assembly.detector is None:  # a code of the whole picture says nothing of where the object is
+        localises = self.assembly.detector is not None and getattr(self.data.encoder, "localises", True)
+        if not localises:  # a code of the whole picture says nothing of where the object is
             hits = replace(hits, boxes=np.full_like(hits.boxes, np.nan))
         return hits
 

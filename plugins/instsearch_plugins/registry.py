@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instsearch_cli import (
     DatasetSpec,
+    DetectorSpec,
     EncoderSpec,
     ExtractorSpec,
     RerankerSpec,
@@ -16,6 +17,7 @@ HERE = "instsearch_plugins"
 BLCF = "Mohedano et al., Saliency weighted convolutional features for instance search, 2018"
 
 READS = ("features", "weights", "regions")
+RMAC = "Tolias et al., 2016"
 CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
 SAM = "Cornia et al., Predicting human eye fixations via an LSTM-based saliency attentive model, 2018"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
@@ -126,6 +128,17 @@ def instsearch_weighters() -> list[WeighterSpec]:
 
 
 @hookimpl
+def instsearch_detectors() -> list[DetectorSpec]:
+    """Regions that need no learning."""
+    return [
+        DetectorSpec("whole", f"{HERE}.detectors.whole:Whole", "one region: the picture"),
+        DetectorSpec(
+            "grid", f"{HERE}.detectors.grid:Grid", "R-MAC's squares at several sizes, evenly spread", RMAC
+        ),
+    ]
+
+
+@hookimpl
 def instsearch_encoders() -> list[EncoderSpec]:
     """Bags of local features, and pooling."""
     return [
@@ -179,7 +192,21 @@ def instsearch_encoders() -> list[EncoderSpec]:
             "mac",
             f"{HERE}.encoders.mac:MAC",
             "maximum activations of convolutions, PCA-whitened",
-            "Tolias et al., 2016",
+            RMAC,
+            READS,
+        ),
+        EncoderSpec(
+            "regions",
+            f"{HERE}.encoders.region_vectors:RegionVectors",
+            "every region by itself: MAC of each, PCA-whitened; hits have boxes",
+            RMAC,
+            READS,
+        ),
+        EncoderSpec(
+            "regions-sum",
+            f"{HERE}.encoders.regions_sum:RegionsSum",
+            "R-MAC over any detector's regions: each whitened, then summed",
+            RMAC,
             READS,
         ),
     ]

@@ -29,12 +29,26 @@ def max_pool(X: Tensor, mask: Tensor) -> Tensor:
 
     where X: f32[C, h, w], mask: bool[M, h, w]. Returns f32[M, C]; an empty mask gives zeros.
     """
-    X = X.flatten(1)
     psi = X.new_zeros(len(mask), len(X))
-    for row, inside in zip(psi, mask.flatten(1), strict=True):
-        if inside.any():
-            row.copy_(X[:, inside].amax(1))
+    for row, inside, (x0, y0, x1, y1, full) in zip(psi, mask, _bounds(mask), strict=True):
+        if x0 < x1:
+            around = X[:, y0:y1, x0:x1]
+            if not full:
+                around = around.masked_fill(~inside[y0:y1, x0:x1], -torch.inf)
+            row.copy_(around.amax((1, 2)))
     return psi
+
+
+def _bounds(mask: Tensor) -> list[list[int]]:
+    """The smallest rectangle of cells around each mask, x0, y0, x1, y1, and whether it is full."""
+    columns, rows = mask.any(1), mask.any(2)
+    x0, y0 = columns.int().argmax(1), rows.int().argmax(1)
+    x1 = mask.shape[2] - columns.flip(1).int().argmax(1)
+    y1 = mask.shape[1] - rows.flip(1).int().argmax(1)
+    x1 = torch.where(columns.any(1), x1, x0)
+    full = mask.sum((1, 2)) == (x1 - x0) * (y1 - y0)
+    bounds: list[list[int]] = torch.stack([x0, y0, x1, y1, full], 1).tolist()
+    return bounds
 
 
 def power_normalised(S: Tensor, a: float, b: float) -> Tensor:

@@ -1,4 +1,7 @@
-"""PCA-whitening (Jégou and Chum, "Negative evidences and co-occurrences in image retrieval", ECCV 2012)."""
+"""Whitening: by PCA (Jégou and Chum, "Negative evidences and co-occurrences in image retrieval", ECCV 2012), and
+by matching pairs (Mikolajczyk and Matas, "Improving descriptors for fast tree matching by optimal linear
+projection", ICCV 2007; Radenović, Tolias and Chum, "CNN image retrieval learns from BoW", ECCV 2016).
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,11 @@ def pca_whitening(batches: Iterable[Tensor], dims: int = 0) -> tuple[Tensor, Ten
     row) P is the identity and mu is 0. Returns mu f32[D], P f32[D, d].
     """
     _, mean, covariance = mean_and_covariance(batches)
+    return whitening_of(mean, covariance, dims)
+
+
+def whitening_of(mean: Tensor, covariance: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
+    """:func:`pca_whitening` from what :func:`mean_and_covariance` gives."""
     variance, V = _largest(covariance, dims)
     if len(variance) == 0:
         return torch.zeros_like(mean, dtype=torch.float32), torch.eye(len(mean), device=mean.device)
@@ -66,6 +74,38 @@ def pca_whitening_of_few(x: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
     X, r = x - mean, len(x) - 1
     variance, U = _largest(X @ X.T / r, dims)
     return mean.float(), (X.T @ (U / (variance * r**0.5))).float()
+
+
+def supervised_whitening(X: Tensor, q: Tensor, p: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
+    """Learn y = P^T (x - mu) that undoes what differs between matching vectors.
+
+    mu = mean of x_q,  S = sum_i (x_q_i - x_p_i)(x_q_i - x_p_i)^T / n,  S = L L^T
+    Y = L^(-1) (X - mu)^T,  Y Y^T = U diag(lambda) U^T,  P = L^(-T) U_d
+
+    where x_q_i matches x_p_i, i = 1 ... n, and d are the ``dims`` largest lambda (0: all), less those that are
+    rounding errors. P^T S P = I. A singular S gets 1e-10, or as many times ten of it as it takes, added to its
+    diagonal. X: f32[N, D], q, p: i64[n], rows of X. Returns mu f32[D], P f32[D, d]. Raises ValueError if X has
+    values that are not finite.
+
+    Reference: Radenović, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", 2018.
+    """
+    x = X.to(torch.float64)
+    mean, difference = x[q].mean(0), x[q] - x[p]
+    L = _cholesky(difference.T @ difference / len(difference))
+    Y = torch.linalg.solve_triangular(L, (x - mean).T, upper=False)
+    _, U = _largest(Y @ Y.T, dims)
+    P = torch.linalg.solve_triangular(L.T, U, upper=True)
+    return mean.float(), P.float().contiguous()
+
+
+def _cholesky(S: Tensor) -> Tensor:
+    """The lower triangle L of S = L L^T; a singular S is helped."""
+    for alpha in (0.0, *(10.0**t for t in range(-10, 4))):
+        L: Tensor
+        L, failed = torch.linalg.cholesky_ex(S + alpha * torch.eye(len(S), dtype=S.dtype, device=S.device))
+        if not failed:
+            return L
+    raise ValueError("the differences of the pairs are not finite")
 
 
 def _largest(symmetric: Tensor, dims: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,44 @@
+"""Pairs of matching images, to learn from."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SHOWN = 5  #: unknown names that are named
+
+
+def read_pairs(path: str, rows: Mapping[str, int]) -> np.ndarray:
+    """The rows of the images that each line of a CSV file names: i64[n, 2].
+
+    ``rows`` gives the row of each name. Raises InstsearchError for a file that cannot be read, a line that has
+    not two names, names that are not among ``rows``, counted, and a file without any pair.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            lines = [
+                (i, [name.strip() for name in line]) for i, line in enumerate(csv.reader(file), 1) if line
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InstsearchError(f"cannot read the pairs {path}: {error}") from error
+    for i, names in lines:
+        if len(names) != 2:
+            raise InstsearchError(f"{path}, line {i}: a pair is two names of images, not {len(names)}")
+    unknown = list(dict.fromkeys(name for _, names in lines for name in names if name not in rows))
+    if unknown:
+        shown = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+        raise InstsearchError(
+            f"{path} names {len(unknown):,} images that are not in the collection: {shown}\n"
+            "An image is named as in the hits of a query: by its path below the folder that was indexed."
+        )
+    if not lines:
+        raise InstsearchError(f"{path} has no pair: write the names of two matching images on each line")
+    return np.array([[rows[name] for name in names] for _, names in lines], np.int64)
