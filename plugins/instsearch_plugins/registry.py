@@ -135,6 +135,13 @@ def instsearch_detectors() -> list[DetectorSpec]:
         DetectorSpec(
             "grid", f"{HERE}.detectors.grid:Grid", "R-MAC's squares at several sizes, evenly spread", RMAC
         ),
+        DetectorSpec(
+            "egm",
+            f"{HERE}.detectors.egm:EGM",
+            "rectangles around what is heavy on the weight map: expanding Gaussian mixture",
+            "Siméoni et al., Unsupervised object discovery for instance recognition, 2018",
+            ("weights",),
+        ),
     ]
 
 

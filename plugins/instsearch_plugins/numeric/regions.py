@@ -66,7 +66,8 @@ def cell_boxes(cells: Tensor | np.ndarray, grid: Grid) -> Tensor:
     """Rectangles of cells i64[R, 4] as boxes f32[R, 4] in original pixels."""
     sx, sy, ox, oy = grid.transform
     scale, origin = torch.tensor([(sx, sy, sx, sy), (ox, oy, ox, oy)], dtype=torch.float64)
-    return (torch.as_tensor(cells).cpu() * scale + origin).to(torch.float32)
+    corners: Tensor = torch.as_tensor(cells).cpu() * scale + origin
+    return corners.to(torch.float32)
 
 
 def box_cells(boxes: Tensor, grid: Grid) -> Tensor:
