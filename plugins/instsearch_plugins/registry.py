@@ -155,7 +155,6 @@ def instsearch_encoders() -> list[EncoderSpec]:
             "bag of local (convolutional) features: assignment map, weighted histogram",
             BLCF,
             READS,
-            version=2,
         ),
         EncoderSpec(
             "sum",

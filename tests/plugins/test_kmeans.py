@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_plugins.numeric import kmeans as module
-from instsearch_plugins.numeric.kmeans import kmeans, nearest, nearest_coarsely, nearest_nearby
+from instsearch_plugins.numeric.kmeans import kmeans, nearest, nearest_nearby
 
 
 def slow_nearest(x, c):
@@ -44,25 +44,6 @@ def test_nearest_in_chunks_is_the_same(monkeypatch):
 def test_ties_go_to_the_lower_word():
     c = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     assert nearest(torch.tensor([[1.0, 0], [0, 0]]), c).tolist() == [0, 0]
-
-
-def test_coarsely_with_every_cell_is_exact(monkeypatch):
-    monkeypatch.setattr(module, "TILE", 200)  # several tiles
-    generator = torch.Generator().manual_seed(3)
-    x, c = torch.randn(300, 6, generator=generator), torch.randn(50, 6, generator=generator)
-    assert torch.equal(nearest_coarsely(x, c, cells=99), nearest(x, c))
-
-
-def test_coarsely_is_the_best_of_the_cells_around():
-    generator = torch.Generator().manual_seed(4)
-    x, c = torch.randn(400, 3, generator=generator), torch.randn(64, 3, generator=generator)
-    found, exact = nearest_coarsely(x, c, cells=3), nearest(x, c)
-    near, best = ((x - c[a]).square().sum(1) for a in (found, exact))
-    assert (near >= best - 1e-5).all()
-    assert (found == exact).float().mean() > 0.8
-    assert torch.equal(nearest_coarsely(c, c, cells=2), torch.arange(64))
-    twins = torch.ones(9, 3)
-    assert (twins[nearest_coarsely(twins, twins)] == 1).all()
 
 
 def test_nearby_with_every_neighbour_is_exact(monkeypatch):

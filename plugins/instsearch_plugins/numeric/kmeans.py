@@ -5,7 +5,6 @@ Agustsson, Timofte and Van Gool, "k^2-means for fast and accurate large scale cl
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,31 +36,6 @@ def nearest(x: Tensor, centroids: Tensor) -> Tensor:
 def _argmax(score: Tensor) -> Tensor:
     # numpy's argmax is vectorised on the CPU and several times faster than torch's
     return torch.from_numpy(score.numpy().argmax(1)) if score.device.type == "cpu" else score.argmax(1)
-
-
-def nearest_coarsely(x: Tensor, centroids: Tensor, cells: int = 12, seed: int = 0) -> Tensor:
-    """Nearest centroid among those of the coarse cells around each row: about 2 n cells sqrt(K) comparisons.
-
-    a_i = argmin_{k in N(b_i)} ||x_i - c_k||^2,  b_i = argmin_g ||x_i - C_g||^2
-
-    where C are sqrt(K) clusters of the centroids, and N(g) all the centroids in the ``cells`` clusters nearest
-    to C_g. A first guess, for :func:`nearest_nearby` to make better. Returns i64[n].
-    """
-    coarse, _ = kmeans(centroids, max(1, math.isqrt(len(centroids))), 4, seed)
-    occupied, cell = torch.unique(nearest(centroids, coarse), return_inverse=True)
-    coarse = coarse[occupied]
-    b = nearest(x, coarse)
-    around = torch.cdist(coarse, coarse).topk(min(cells, len(coarse)), dim=1, largest=False).indices
-    inside = torch.split(cell.argsort(), torch.bincount(cell, minlength=len(coarse)).tolist())
-    half = centroids.square().sum(1) / 2
-    assigned = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    members = torch.split(b.argsort(), torch.bincount(b, minlength=len(coarse)).tolist())
-    for rows, near in zip(members, around.tolist(), strict=True):
-        candidates = torch.cat([inside[g] for g in near])
-        for some in rows.split(max(1, TILE // max(1, len(candidates)))):
-            score = torch.addmm(half[candidates], x[some], centroids[candidates].T, beta=-1)
-            assigned[some] = candidates[_argmax(score)]
-    return assigned
 
 
 def nearest_nearby(x: Tensor, centroids: Tensor, assigned: Tensor, neighbours: int) -> Tensor:
@@ -99,9 +73,8 @@ def kmeans(
 
     c_j <- mean {x_i : a_i = j},  a_i = argmin_k ||x_i - c_k||^2
 
-    where x: f32[n, D] with n >= k. With ``neighbours`` no row is compared to all the centroids: the first
-    assignment is :func:`nearest_coarsely`, the later ones look around the present centroid
-    (:func:`nearest_nearby`). A cluster left empty
+    where x: f32[n, D] with n >= k. With ``neighbours`` only the first assignment compares each row to all the
+    centroids; the later ones look around the present centroid (:func:`nearest_nearby`). A cluster left empty
     starts again from a random row. Returns c: f32[k, D] and a: i64[n] as it was when c was last moved. The same
     seed gives the same result, on the CPU to the last bit. Raises ValueError if n < k or iterations < 1.
     """
@@ -115,10 +88,8 @@ def kmeans(
     if progress is not None:
         progress.start(f"clustering {len(x):,} local features into {k:,} words", iterations, "iterations")
     for _ in range(iterations):
-        if neighbours is None or neighbours >= k:
+        if assigned is None or neighbours is None or neighbours >= k:
             assigned = nearest(x, centroids)
-        elif assigned is None:
-            assigned = nearest_coarsely(x, centroids, seed=seed)
         else:
             assigned = nearest_nearby(x, centroids, assigned, neighbours)
         size = torch.bincount(assigned, minlength=k)
