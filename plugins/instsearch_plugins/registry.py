@@ -236,6 +236,13 @@ def instsearch_searchers() -> list[SearcherSpec]:
             "Johnson et al., 2019",
             ("codes",),
         ),
+        SearcherSpec(
+            "diffusion",
+            f"{HERE}.searchers.diffusion:Diffusion",
+            "dense codes; similarity diffused over the graph of mutual neighbours",
+            "Iscen et al., 2017",
+            ("codes",),
+        ),
     ]
 
 
@@ -249,6 +256,27 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             "average query expansion: search again with the query plus its top hits",
             "Chum et al., 2007",
             ("codes",),
+        ),
+        RerankerSpec(
+            "alpha-qe",
+            f"{HERE}.rerankers.alpha_qe:AlphaQueryExpansion",
+            "query expansion, each hit weighted by its similarity to a power",
+            "Radenović et al., 2019",
+            ("codes",),
+        ),
+        RerankerSpec(
+            "r-match",
+            f"{HERE}.rerankers.r_match:RMatch",
+            "sum over the query's regions of the best match among the image's",
+            "Iscen et al., 2017",
+            ("codes",),
+        ),
+        RerankerSpec(
+            "aml",
+            f"{HERE}.rerankers.aml:AML",
+            "finds the query's maxima in each hit's map; gives every hit looked at its box",
+            RMAC,
+            ("features", "local"),
         ),
         RerankerSpec(
             "gqe",

@@ -76,10 +76,13 @@ class AverageQueryExpansion:
         search: Callable[[Sequence[Codes], int], Hits],
     ) -> Hits:
         """The hits of the expanded queries; where a query has fewer hits than ``depth``, those there are."""
-        codes = [self._expanded(query, hits, i, data) for i, query in enumerate(queries)]
+        codes = [self._expanded(q.codes, self._top(q, hits, i, data)) for i, q in enumerate(queries)]
         return search(codes, hits.images.shape[1])
 
-    def _expanded(self, query: Query, hits: Hits, i: int, data: Data) -> Codes:
+    def _expanded(self, query: Codes, top: Sequence[tuple[Codes, int]]) -> Codes:
+        return expanded(query, top)
+
+    def _top(self, query: Query, hits: Hits, i: int, data: Data) -> list[tuple[Codes, int]]:
         top: list[tuple[Codes, int]] = []
         for rank in range(hits.valid(i)):
             row = int(hits.images[i, rank])
@@ -90,7 +93,7 @@ class AverageQueryExpansion:
             codes, place = self._described(row, hits.boxes[i, rank], data)
             if place is not None:
                 top.append((codes, place))
-        return expanded(query.codes, top)
+        return top
 
     def _described(self, row: int, box: np.ndarray, data: Data) -> tuple[Codes, int | None]:
         """A hit's codes, and which of their rows is added to the query, if any."""

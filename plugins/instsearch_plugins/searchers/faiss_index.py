@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from instsearch_cli.components import option
-from instsearch_cli.data import Hits, Vectors
+from instsearch_cli.data import Hits
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_plugins.numeric.ranking import Appended, Best, Gathered, Owners
+from instsearch_plugins.numeric.expansion import augmented
+from instsearch_plugins.numeric.ranking import Appended, Best, Owners
+from instsearch_plugins.searchers.dense import gather, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from instsearch_cli.components import Data, Progress, State
-    from instsearch_cli.data import Codes, Query
+    from instsearch_cli.data import Query
 
 ROWS = 1 << 16  # vectors scored, or added to an index, at once
 TRAIN = 1 << 18  # vectors to train on, unless the centroids ask for more
@@ -33,6 +35,11 @@ class Faiss:
     ``Flat`` is exact and holds nothing in memory. Any other factory is trained on the segment and loaded as a
     whole; its scores are those of faiss, so approximate where it quantises. A segment with fewer than 39
     vectors for each centroid that the factory trains is kept exact.
+
+    With ``dba`` each x_r is first augmented with its nearest neighbours in the segment (:func:`augmented`). What
+    is stored as codes stays as it was, so that query expansion adds codes that are not augmented. An image
+    that is excluded for a query, or removed later, has left its share in its neighbours by then: measure
+    without ``dba`` where a protocol excludes images.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
@@ -41,6 +48,12 @@ class Faiss:
     class Config:
         factory: str = option("Flat", touches="search")  #: faiss index factory, as IVF1024,Flat or HNSW32
         search: str = option("", touches="query")  #: faiss search parameters, as nprobe=16 or efSearch=64
+        dba: int = option(0, touches="search")  #: neighbours that each vector is augmented with; 0: none
+        dba_alpha: float = option(3.0, touches="search")  #: they weigh their similarity to this power
+
+        def __post_init__(self) -> None:
+            if self.dba < 0 or self.dba_alpha < 0:
+                raise ValueError("dba and dba-alpha are not negative")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -51,18 +64,16 @@ class Faiss:
         Returns vectors f32[R, D], or index u8[...] as faiss writes it, and the owners of the rows.
         """
         scratch = data.scratch()
-        gathered = Gathered(data, scratch)
-        vectors: Appended | None = None
-        progress.start("gathering codes", len(data.span))
-        for block in data.blocks("codes"):
-            values, pointers = np.asarray(block["vectors"]), np.asarray(block["indptr"])
-            gathered.add(block, pointers)
-            if len(values):  # a part without any does not know how wide they are
-                vectors = vectors or Appended(scratch / "vectors", np.float32, values.shape[1])
-                vectors.append(values)
-            progress.advance(len(pointers) - 1)
-        state = gathered.state()
-        rows = vectors.array() if vectors else np.empty((0, 0), np.float32)
+        state, rows = gather(data, scratch, progress)
+        if self.config.dba:
+            progress.start("augmenting codes", len(rows), "vectors")
+            shown = np.ones(len(rows), bool)
+            shown[Owners.of_state(state).removed(data)] = False
+            into = Appended(scratch / "augmented", np.float32, rows.shape[1])
+            for block in augmented(rows, self.config.dba, self.config.dba_alpha, shown):
+                into.append(block)
+                progress.advance(len(block))
+            rows = into.array()
         index = None if self.config.factory.strip() == "Flat" else self._build(rows, progress)
         return state | ({"vectors": rows} if index is None else {"index": index})
 
@@ -121,7 +132,7 @@ class Faiss:
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         width = self.vectors.shape[1] if self.index is None else self.index.d
-        vectors = [self._values(query.codes, width) for query in queries]
+        vectors = [values_of(q.codes, width if self.owners.rows else None, "faiss") for q in queries]
         if not self.owners.rows:
             return Hits.stack([(np.empty(0, np.int64), np.empty(0, np.float32), None)] * len(queries), k)
         removed = self.owners.removed(data)
@@ -134,17 +145,6 @@ class Faiss:
                 part = slice(first, first + QUERIES)
                 ranked += self._exact(vectors[part], hidden[part], k)
         return Hits.stack(ranked, k)
-
-    def _values(self, codes: Codes, width: int) -> np.ndarray:
-        """A query's vectors f32[M, D]."""
-        if not isinstance(codes, Vectors):
-            raise InstsearchError("the faiss searcher takes vectors; use the inverted searcher")
-        if self.owners.rows and codes.vectors.shape[1] != width:
-            raise InstsearchError(
-                f"the query has {codes.vectors.shape[1]} values and the index {width}: "
-                "they come from different pipelines"
-            )
-        return np.ascontiguousarray(codes.vectors.cpu().numpy(), np.float32)
 
     def _exact(self, queries: list[np.ndarray], hidden: list[np.ndarray], k: int) -> list[Any]:
         """A matrix product finds the rows that may count; they are then scored one by one, so that equal
