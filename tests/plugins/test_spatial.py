@@ -132,7 +132,7 @@ def plain(local: Words, asked: Words, box, aspect: float) -> tuple[float, list[f
 def test_scores_and_boxes_of_the_plain_loop(seed, aspect):
     encoder, box = blcf(), (32.0, 16.0, 112.0, 80.0)
     query, theirs = words(seed), words(seed + 1)
-    spatial = Spatial(Spatial.Config(aspect=aspect, within=1), CPU)
+    spatial = Spatial(Spatial.Config(aspect=aspect, within=1, times_before=False), CPU)
     found = spatial.rerank([ask(query, encoder, box)], hits(5), Collection(encoder, {5: theirs}), None)
     score, where = plain(theirs, query, box, aspect)
     assert found.scores[0, 0] == pytest.approx(score, abs=1e-5)

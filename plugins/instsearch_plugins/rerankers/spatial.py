@@ -101,7 +101,7 @@ def _row_of_each(codes: SparseVectors) -> Tensor:
 
 
 class Spatial:
-    """score = the best window's likeness, for the hits looked at; the others keep their order, after these.
+    """score = the best window's likeness, times the score before, for the hits looked at; the others come after.
 
     A hit's score is counted from the score of the first hit that was not looked at, so that scores fall
     along the list.
@@ -115,9 +115,9 @@ class Spatial:
         #: a hit's box holds all windows that reach this share of the best one's score and overlap it; 1 is the
         #: best window alone, as in the paper, which tends to be a part of the object
         within: float = 0.75
-        times_before: bool = (
-            False  #: the likeness is multiplied by the hit's score before; the paper's is not
-        )
+        #: the likeness is multiplied by the hit's score before, without which weighted codes lose by re-ranking;
+        #: the paper's is not
+        times_before: bool = True
 
         def __post_init__(self) -> None:
             if self.depth < 1 or not (0 <= self.aspect <= 1 and 0 < self.within <= 1):
