@@ -54,7 +54,10 @@ SHOWN = 8  #: pictures on a sheet
     help="Gaussian laid over every map first, as a share of the width.",
 )
 @click.option(
-    "--jitter/--no-jitter", help="Part equal values by noise of 1e-7 for AUC-Judd, as the MIT benchmark does."
+    "--jitter/--no-jitter",
+    default=True,
+    show_default=True,
+    help="Part equal values by noise of 1e-7 for AUC-Judd, as the MIT benchmark does.",
 )
 @click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped.")
 @click.option(
