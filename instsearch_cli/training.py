@@ -102,7 +102,8 @@ class Run:
 
     def __init__(self, folder: Path, asked: Mapping[str, Any], progress: Quiet) -> None:
         self.folder, self.asked, self.progress = folder, dict(asked), progress
-        self.card: dict[str, Any] = {}  #: what the trainer has to say about the weights
+        #: what the trainer has to say about the weights; "component options" are those to use them with
+        self.card: dict[str, Any] = {}
         self.step = 0  #: steps done in this stage
         self._steps_before = self._epoch = self._batch = 0
         self._announced = False

@@ -69,7 +69,9 @@ def command(name: str, data: Path, out: Path | None, assignments: tuple[str, ...
     )
     for key, value in card.get("held out", {}).items():
         click.echo(f"held out: {key} {value}")
-    click.echo(f"use it with --{offer.spec.kind} {name} --set {offer.spec.kind}.weights={out}")
+    needed = {"weights": out, **card.get("component options", {})}
+    sets = " ".join(f"--set {offer.spec.kind}.{option}={value}" for option, value in needed.items())
+    click.echo(f"use it with --{offer.spec.kind} {name} {sets}")
 
 
 def choose(known: Registry, name: str) -> Offer:

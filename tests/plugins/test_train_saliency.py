@@ -296,6 +296,7 @@ def test_steps_are_the_discriminators_and_the_generators_in_turn(
     _, card = train(SalGANTrainer, data, tmp_path / "g.pth", SALGAN)
     assert [(bool(g), bool(d)) for g, d in seen_in_steps] == [(False, True), (True, False)] * 3
     assert card["epochs"] == {"bootstrap": 2, "adversarial": 2}
+    assert card["component options"] == {"size": "16,32"}
     assert card["steps"] == 2 * 3 + 2 * 3  # six pictures less one in batches of two
 
 

@@ -15,7 +15,7 @@ from instsearch_cli.weights import check_state_dict, find_weights, load_state_di
 from instsearch_plugins.training.descent import descend, he, trainable
 from instsearch_plugins.training.discriminator import Discriminator, adversarial_loss, seen
 from instsearch_plugins.training.saliency_batches import SaliencyBatches, SaliencyOptions
-from instsearch_plugins.weighters.salgan import MEAN, SalGANGenerator, normalise
+from instsearch_plugins.weighters.salgan import MEAN, SIZE, SalGANGenerator, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +90,8 @@ class SalGANTrainer:
         batches = SaliencyBatches(data, c)
         G = self.generator().to(self.device)
         run.card["initial weights"] = self._origin()
+        if c.size != (SIZE[1], SIZE[0]):
+            run.card["component options"] = {"size": ",".join(map(str, c.size))}
         run.progress.say(f"first weights: {self._origin()}")
 
         best = Best()
