@@ -90,7 +90,17 @@ def red(scene: Any) -> np.ndarray:
 
 
 def test_maps_on_cells_are_scored_as_the_metrics_say(cli: Cli, data: Path) -> None:
-    run = ("saliency", "--no-jitter", "--data", data, "--weighting", "bright", "--extractor", "cells", "--json")
+    run = (
+        "saliency",
+        "--no-jitter",
+        "--data",
+        data,
+        "--weighting",
+        "bright",
+        "--extractor",
+        "cells",
+        "--json",
+    )
     report = cli(*run, "--weighting", "gaussian", "--weighting", "none").json
     rows = by_name(report)
     assert [row["name"] for row in report["rows"]] == [
@@ -145,7 +155,17 @@ def test_a_component_with_a_map_of_the_picture_is_scored_on_it(cli: Cli, data: P
 
 
 def test_a_weighting_that_reads_the_picture_gets_it_as_in_an_index_run(cli: Cli, data: Path) -> None:
-    run = ("saliency", "--no-jitter", "--data", data, "--weighting", "narrow", "--extractor", "cells", "--json")
+    run = (
+        "saliency",
+        "--no-jitter",
+        "--data",
+        data,
+        "--weighting",
+        "narrow",
+        "--extractor",
+        "cells",
+        "--json",
+    )
     assert by_name(cli(*run).json)["narrow"]["undefined"] == {}
 
 
@@ -175,7 +195,9 @@ def test_people_predict_each_other(cli: Cli, data: Path) -> None:
             turns.append([auc_judd(P, S), cc(P, Q), nss(P, S), kl(P, Q)])
         each.append(np.mean(turns, axis=0))
         assert people_scores(scene) == pytest.approx(each[-1], rel=1e-6)
-    row = by_name(cli("saliency", "--no-jitter", "--data", data, "--weighting", "none", "--json").json)["people"]
+    row = by_name(cli("saliency", "--no-jitter", "--data", data, "--weighting", "none", "--json").json)[
+        "people"
+    ]
     assert list(numbers(row).values()) == pytest.approx(np.mean(each, axis=0).tolist(), rel=1e-6)
 
 
@@ -370,7 +392,18 @@ def test_the_centre_gaussian_is_as_wide_as_the_picture() -> None:
 
 @pytest.mark.skipif(not SCENES.is_dir(), reason="the photographs with fixations are not here")
 def test_real_fixations(cli: Cli) -> None:
-    run = ("saliency", "--no-jitter", "--data", SCENES, "--weighting", "gaussian", "--weighting", "none", "--limit", 5)
+    run = (
+        "saliency",
+        "--no-jitter",
+        "--data",
+        SCENES,
+        "--weighting",
+        "gaussian",
+        "--weighting",
+        "none",
+        "--limit",
+        5,
+    )
     report = cli(*run, "--json").json
     rows = by_name(report)
     assert report["images"] == {"found": 500, "scored": 5, "skipped": [], "not asked for": 495}
