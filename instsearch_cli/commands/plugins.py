@@ -56,7 +56,8 @@ def _describe(offer: object) -> None:
     click.echo(f"  from {offer.distribution} {offer.version}")
     prefix = f"rerank.{spec.name}" if spec.kind == "rerank" else spec.kind
     for option in documented(offer.load()):
-        click.echo(f"  --set {prefix}.{option.name}={option.default}".ljust(44) + f" {option.text}".rstrip())
+        value = _written(option.default)
+        click.echo(f"  --set {prefix}.{option.name}={value}".ljust(44) + f" {option.text}".rstrip())
     if spec.trainer:
         click.echo(f"  trained by `instsearch train {spec.name} --data DIR`, with")
         for option in documented(offer.load_trainer()):
