@@ -1,13 +1,14 @@
 """Ctrl-C that cannot get lost.
 
-Python drops a KeyboardInterrupt that comes while a destructor or a weak reference's callback runs. The
-handler remembers it too, and work that reports progress asks.
+Python drops a KeyboardInterrupt that comes while a destructor or a weak reference's callback runs, and prints its
+traceback. The handler remembers it too, work that reports progress asks, and nothing is printed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,14 @@ def remembered() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, _handle)
+    before, told = signal.signal(signal.SIGINT, _handle), sys.unraisablehook
+    sys.unraisablehook = lambda dropped: (
+        None if isinstance(dropped.exc_value, KeyboardInterrupt) else told(dropped)
+    )
     try:
         yield
     finally:
+        sys.unraisablehook = told
         signal.signal(signal.SIGINT, before)
 
 
