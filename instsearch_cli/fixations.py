@@ -104,6 +104,7 @@ class _Layout(Protocol):
 
     def recorded(self, name: str) -> tuple[tuple[int, int], list[np.ndarray]]:
         """(width, height) that the points f64[n, 2] of each person were measured in, and these."""
+        ...
 
     def density(self, name: str) -> Path | None: ...
 

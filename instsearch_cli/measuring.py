@@ -150,7 +150,7 @@ def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
         + (f"\nLooked for {missing[0].path}; say" if missing else "\nSay")
         + " where they are with --root"
         + (", or take those that are there with --present-only" if there else "")
-        + (f"; they come from {dataset.source}" if hasattr(dataset, "source") else "")
+        + (f"; they come from {source}" if (source := getattr(dataset, "source", "")) else "")
     )
 
 

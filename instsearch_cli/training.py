@@ -58,6 +58,7 @@ class Trainer(Protocol):
 
         The loop is ``for epoch in run.stage(...): for batch in run.steps(...): run.log(...)``.
         """
+        ...
 
 
 @runtime_checkable

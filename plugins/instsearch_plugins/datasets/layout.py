@@ -152,7 +152,7 @@ class Truth:
         try:
             numbers = np.asarray(value).ravel()
             with np.errstate(invalid="ignore"):
-                places = numbers.astype(np.int64)
+                places: np.ndarray = numbers.astype(np.int64)
             whole = bool((places == numbers).all())
         except (TypeError, ValueError, OverflowError):
             whole = False
