@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from instsearch_cli.data import FeatureMap, Hits, Regions
+from instsearch_cli.data import FeatureMap, Regions
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.pooling import max_pool
 from instsearch_plugins.numeric.regions import cell_boxes
-from instsearch_plugins.rerankers.r_match import placed
-from instsearch_plugins.rerankers.spatial import likeness
+from instsearch_plugins.rerankers.hit_by_hit import HitByHit, Look, box_of, likeness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator
 
     from torch import Tensor
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Box, Codes, Features, Grid, Inputs, Query
+    from instsearch_cli.data import Box, Features, Grid, Inputs, Query
 
 POWER = 10.0
 ASPECT = 1.1  #: how far from the query's ratio of height to width a window of the search may be
@@ -106,7 +105,7 @@ def localised(integral: Integral, a: np.ndarray, ratio: float) -> np.ndarray:
     return best
 
 
-class AML:
+class AML(HitByHit):
     """Finds the query's maxima in the maps of the hits, then compares codes of what was found.
 
     The window of a hit is the one whose maxima are most like those of the query's box; the hit's score is the
@@ -123,36 +122,16 @@ class AML:
             if self.depth < 1:
                 raise ValueError("depth is at least 1")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config = config
+    config: Config
 
-    def rerank(
-        self,
-        queries: Sequence[Query],
-        hits: Hits,
-        data: Data,
-        search: Callable[[Sequence[Codes], int], Hits],
-    ) -> Hits:
-        """Look at the first ``depth`` hits of each query; each of them gets a box."""
-        ranked = [self._ranked(query, hits, i, data) for i, query in enumerate(queries)]
-        return Hits.stack(ranked, hits.images.shape[1])
-
-    def _ranked(
-        self, query: Query, hits: Hits, i: int, data: Data
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        n = hits.valid(i)
-        images, scores, boxes = hits.images[i, :n], hits.scores[i, :n], hits.boxes[i, :n].copy()
-        top = min(self.config.depth, n)
-        found = np.zeros(top, np.float32)
+    def look(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[Look]:
+        """The best window of each hit, and its codes' likeness to the query's."""
         X, grid = _map(query.features)
-        box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
+        box = box_of(query)
         a = max_pool(X, grid.mask(box)[None].to(X.device))[0].clamp(min=0).cpu().numpy()
-        rank = {int(row): r for r, row in enumerate(images[:top])}
         kinds = ("features",) if data.encoder.local is None else ("features", "local")
-        for inputs in data.inputs(kinds, images[:top]):
-            r = rank[inputs.row]
-            found[r], boxes[r] = self._found(inputs, query, a, box, data)
-        return placed(images, scores, boxes, found)
+        for inputs in data.inputs(kinds, rows):
+            yield Look(inputs.row, *self._found(inputs, query, a, box, data))
 
     def _found(
         self, inputs: Inputs, query: Query, a: np.ndarray, box: Box, data: Data

@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instsearch_cli.data import BoxWeight, Features, Hits, Keypoints
+from instsearch_cli.data import BoxWeight, Features, Keypoints
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.geometry import Agreement, Verified, box_under, ratio_matches, verify
+from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, box_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    import torch
+    from collections.abc import Iterable, Iterator
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Codes, Inputs, Query
+    from instsearch_cli.data import Inputs, Query
 
 PRODUCTS = 1 << 22  # pairs of keypoints compared at once
 
 
-class Geometric:
+class Geometric(QueryByQuery):
     """score = inliers + the score before, for verified hits; the others keep score and order, after these."""
 
     @dataclass(frozen=True)
@@ -38,27 +37,14 @@ class Geometric:
         degrees: float = 30.0  #: how far an inlier's turn may be from the transform's
         min_inliers: int = 4  #: fewer inliers than this verify nothing
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config = config
+    config: Config
 
-    def rerank(
-        self,
-        queries: Sequence[Query],
-        hits: Hits,
-        data: Data,
-        search: Callable[[Sequence[Codes], int], Hits],
-    ) -> Hits:
-        """Verify the first ``depth`` hits of each query. Raises UsageError where features are no keypoints."""
-        ranked = [self._ranked(query, hits, i, data) for i, query in enumerate(queries)]
-        return Hits.stack(ranked, hits.images.shape[1])
-
-    def _ranked(
-        self, query: Query, hits: Hits, i: int, data: Data
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        n = hits.valid(i)
-        images, scores, boxes = hits.images[i, :n], hits.scores[i, :n].copy(), hits.boxes[i, :n].copy()
+    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
+        """Verify the first ``depth`` hits. Raises UsageError where features are no keypoints."""
+        images, scores, boxes = hits[0], hits[1].copy(), hits[2].copy()
+        n = len(images)
         verified = np.zeros(n, bool)
-        box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
+        box = box_of(query)
         top = images[: self.config.depth].tolist()
         rank = {row: r for r, row in enumerate(top)}
         for candidate, found in self._verified(_inside(query), data.inputs(("features",), top)):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from instsearch_cli.data import Hits, Regions, SparseVectors, Vectors
+from instsearch_cli.data import Regions
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.regions import cell_boxes
+from instsearch_plugins.rerankers.hit_by_hit import HitByHit, Look, box_of, likeness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator
 
     from torch import Tensor
 
@@ -84,23 +85,7 @@ def pyramid_score(likeness: Tensor) -> Tensor:
     return likeness @ (w / w.sum())
 
 
-def likeness(codes: Codes, asked: Codes) -> Tensor:
-    """Dot products of all rows of two codes, cosines where rows have unit length: f32[M, Q]."""
-    if isinstance(codes, Vectors) and isinstance(asked, Vectors):
-        return codes.vectors @ asked.vectors.T
-    if not isinstance(codes, SparseVectors) or not isinstance(asked, SparseVectors):
-        raise InstsearchError("dense and sparse codes cannot be compared: the index is not of one pipeline")
-    Q = torch.zeros(asked.dim, len(asked.boxes), device=asked.data.device)
-    Q[asked.indices, _row_of_each(asked)] = asked.data
-    products = codes.data[:, None] * Q[codes.indices]
-    return products.new_zeros(len(codes.boxes), Q.shape[1]).index_add_(0, _row_of_each(codes), products)
-
-
-def _row_of_each(codes: SparseVectors) -> Tensor:
-    return torch.repeat_interleave(codes.indptr.diff())
-
-
-class Spatial:
+class Spatial(HitByHit):
     """score = the best window's likeness, times the score before, for the hits looked at; the others come after.
 
     A hit's score is counted from the score of the first hit that was not looked at, so that scores fall
@@ -123,29 +108,11 @@ class Spatial:
             if self.depth < 1 or not (0 <= self.aspect <= 1 and 0 < self.within <= 1):
                 raise ValueError("depth is at least 1, aspect between 0 and 1, within above 0 and at most 1")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config = config
+    config: Config
 
-    def rerank(
-        self,
-        queries: Sequence[Query],
-        hits: Hits,
-        data: Data,
-        search: Callable[[Sequence[Codes], int], Hits],
-    ) -> Hits:
-        """Look at the first ``depth`` hits of each query; each of them gets a box."""
-        ranked = [self._ranked(query, hits, i, data) for i, query in enumerate(queries)]
-        return Hits.stack(ranked, hits.images.shape[1])
-
-    def _ranked(
-        self, query: Query, hits: Hits, i: int, data: Data
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        n = hits.valid(i)
-        images, scores, boxes = hits.images[i, :n], hits.scores[i, :n].copy(), hits.boxes[i, :n].copy()
-        top = min(self.config.depth, n)
-        below = float(scores[top]) if top < n else 0.0
-        box = query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
-        encoder = data.encoder
+    def look(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[Look]:
+        """The best window of each hit. Raises InstsearchError for an encoder that sums regions up."""
+        encoder, box = data.encoder, box_of(query)
         asked = encoder.aggregate(query.local, None, _regions(torch.tensor(quarters(box))))
         if len(asked.boxes) != 5:
             raise InstsearchError(
@@ -153,15 +120,14 @@ class Spatial:
                 "of them: use an encoder that describes each by itself (mac, regions, blcf), or another reranker"
             )
         ratio = (box[2] - box[0]) / (box[3] - box[1])
-        rank = {int(row): r for r, row in enumerate(images[:top])}
-        for inputs in data.inputs(("features" if encoder.local is None else "local",), images[:top]):
+        for inputs in data.inputs(("features" if encoder.local is None else "local",), rows):
             local = inputs.local or inputs.features
             assert local is not None
-            r = rank[inputs.row]
-            found, boxes[r] = self._best(encoder, local, asked, ratio)
-            scores[r] = below + (found * scores[r] if self.config.times_before else found)
-        order = np.concatenate([np.lexsort((np.arange(top), -scores[:top])), np.arange(top, n)])
-        return images[order], scores[order], boxes[order]
+            yield Look(inputs.row, *self._best(encoder, local, asked, ratio))
+
+    def counted(self, score: float, before: float) -> float:
+        """The likeness, times the score before if so asked."""
+        return score * before if self.config.times_before else score
 
     def _best(self, encoder: Encoder, local: Local, asked: Codes, ratio: float) -> tuple[float, np.ndarray]:
         """The score and the box of the best window of one image."""

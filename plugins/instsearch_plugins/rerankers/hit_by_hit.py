@@ -1,0 +1,121 @@
+"""What rerankers share that look at the best hits, one query and one hit at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from instsearch_cli.data import Hits, SparseVectors, Vectors
+from instsearch_cli.errors import InstsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Box, Codes, Query
+
+Ranked = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""images i64[n], scores f32[n], boxes f32[n, 4] of one query, best first."""
+
+
+class QueryByQuery(ABC):
+    """A reranker whose queries do not concern each other. Its ``Config`` has a ``depth``."""
+
+    def __init__(self, config: Any, device: torch.device) -> None:
+        self.config = config
+
+    def rerank(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes], int], Hits],
+    ) -> Hits:
+        """Look at the first ``depth`` hits of each query; the others come after them."""
+        ranked = []
+        for i, query in enumerate(queries):
+            n = hits.valid(i)
+            ranked.append(
+                self.ranked(query, (hits.images[i, :n], hits.scores[i, :n], hits.boxes[i, :n]), data)
+            )
+        return Hits.stack(ranked, hits.images.shape[1])
+
+    @abstractmethod
+    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
+        """The hits of one query in their new order."""
+
+
+class Look(NamedTuple):
+    """What became of one hit: its row, its new score, and its box f32[4] if one was found."""
+
+    row: int
+    score: float
+    box: np.ndarray | None
+
+
+class HitByHit(QueryByQuery):
+    """New scores for the hits looked at; the others keep their order, after these (:func:`placed`)."""
+
+    gives_boxes: ClassVar[bool] = True  #: False: a hit that had no box stays without
+
+    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
+        """See :func:`placed`."""
+        images, scores, boxes = hits[0], hits[1], hits[2].copy()
+        top = images[: self.config.depth]
+        found = np.zeros(len(top), np.float32)
+        rank = {int(row): r for r, row in enumerate(top)}
+        for row, score, box in self.look(query, top, data):
+            r = rank[row]
+            found[r] = self.counted(score, float(scores[r]))
+            if box is not None and (self.gives_boxes or not np.isnan(boxes[r]).any()):
+                boxes[r] = box
+        return placed(images, scores, boxes, found)
+
+    @abstractmethod
+    def look(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[Look]:
+        """Look at the hits in these rows; one that is left out gets 0."""
+
+    def counted(self, score: float, before: float) -> float:
+        """A hit's new score out of what was found and the score before."""
+        return score
+
+
+def placed(
+    images: np.ndarray, scores: np.ndarray, boxes: np.ndarray, found: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits in the order of new scores f32[t] of the first t of them; the others keep theirs, after these.
+
+    Where there are others, the new scores are counted from that of the first of them, so that scores fall along
+    the list.
+    """
+    t, n = len(found), len(images)
+    if t < n:
+        found = found - min(0.0, float(found.min(initial=0))) + scores[t]
+    order = np.concatenate([np.lexsort((np.arange(t), -found)), np.arange(t, n)])
+    return images[order], np.concatenate([found, scores[t:]])[order], boxes[order]
+
+
+def box_of(query: Query) -> Box:
+    """The query's box; the whole picture without one."""
+    return query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
+
+
+def likeness(codes: Codes, asked: Codes) -> Tensor:
+    """Dot products of all rows of two codes, cosines where rows have unit length: f32[M, Q]."""
+    if isinstance(codes, Vectors) and isinstance(asked, Vectors):
+        return codes.vectors @ asked.vectors.T
+    if not isinstance(codes, SparseVectors) or not isinstance(asked, SparseVectors):
+        raise InstsearchError("dense and sparse codes cannot be compared: the index is not of one pipeline")
+    Q = torch.zeros(asked.dim, len(asked.boxes), device=asked.data.device)
+    Q[asked.indices, _row_of_each(asked)] = asked.data
+    products = codes.data[:, None] * Q[codes.indices]
+    return products.new_zeros(len(codes.boxes), Q.shape[1]).index_add_(0, _row_of_each(codes), products)
+
+
+def _row_of_each(codes: SparseVectors) -> Tensor:
+    return torch.repeat_interleave(codes.indptr.diff())
