@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import tomllib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -178,15 +177,8 @@ def presets(registry: Registry) -> dict[str, tuple[str, str]]:
     A preset is a file ``presets/NAME.toml`` beside a plugin's module.
     """
     found: dict[str, tuple[str, str]] = {}
-    for distribution, package in registry.packages:
-        try:
-            folder = importlib.resources.files(package).joinpath("presets")
-            files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else []
-        except (ModuleNotFoundError, TypeError, OSError):
-            continue
-        for file in files:
-            if file.name.endswith(".toml"):
-                found.setdefault(file.name.removesuffix(".toml"), (file.read_text("utf-8"), distribution))
+    for file in registry.shipped("presets"):
+        found.setdefault(file.name.removesuffix(".toml"), (file.text, file.distribution))
     return found
 
 

@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -18,7 +18,7 @@ from instsearch_cli.specs import SPECS, Spec
 from instsearch_cli.strangers import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
     import click
@@ -71,6 +71,15 @@ class Offer:
         return component
 
 
+class Shipped(NamedTuple):
+    """A file that lies in a folder beside a plugin's module."""
+
+    distribution: str
+    package: str
+    name: str
+    text: str
+
+
 @dataclass
 class Registry:
     """Every component on offer, by kind and name."""
@@ -96,6 +105,20 @@ class Registry:
             return self.offers[kind][name]
         except KeyError:
             raise UsageError(f"no {kind} is called '{name}'.{nearest(name, self.offers[kind])}") from None
+
+    def shipped(self, folder: str) -> Iterator[Shipped]:
+        """The TOML files that plugins ship in a folder of that name, in the order of plugins and of names."""
+        import importlib.resources
+
+        for distribution, package in self.packages:
+            try:
+                there = importlib.resources.files(package).joinpath(folder)
+                files = sorted(there.iterdir(), key=lambda f: f.name) if there.is_dir() else []
+            except (ModuleNotFoundError, TypeError, OSError):
+                continue
+            for file in files:
+                if file.name.endswith(".toml"):
+                    yield Shipped(distribution, package, file.name, file.read_text("utf-8"))
 
     def add_commands(self, cli: click.Group) -> None:
         """Let every plugin add its commands to ``cli``."""

@@ -20,7 +20,6 @@ A table file is ``tables/NAME.toml`` beside a plugin's module:
 
 from __future__ import annotations
 
-import importlib.resources
 import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,36 +76,21 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def tables(registry: Registry, paper: str) -> list[Table]:
-    """The tables of a paper, in its order. Raises UsageError with the nearest name if no plugin has any."""
+def by_paper(registry: Registry) -> dict[str, list[Table]]:
+    """Every table that plugins ship, in order, under its paper's name."""
     known: dict[str, list[Table]] = {}
-    for text, where in _files(registry):
-        for table in parse_tables(text, where):
+    for file in registry.shipped("tables"):
+        for table in parse_tables(file.text, f"{file.package}: {file.name}"):
             known.setdefault(table.paper, []).append(table)
+    return known
+
+
+def tables(registry: Registry, paper: str) -> list[Table]:
+    """The tables of a paper. Raises UsageError with the nearest name if no plugin has any."""
+    known = by_paper(registry)
     if paper not in known:
         raise UsageError(f"no plugin has tables of '{paper}'.{nearest(paper, known)}")
     return known[paper]
-
-
-def papers(registry: Registry) -> dict[str, tuple[str, list[str]]]:
-    """Every paper with tables: name -> (title, table numbers)."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for text, where in _files(registry):
-        for table in parse_tables(text, where):
-            found.setdefault(table.paper, (table.paper_title, []))[1].append(table.number)
-    return found
-
-
-def _files(registry: Registry) -> list[tuple[str, str]]:
-    found = []
-    for _, package in registry.packages:
-        try:
-            folder = importlib.resources.files(package).joinpath("tables")
-            files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else []
-        except (ModuleNotFoundError, TypeError, OSError):
-            continue
-        found += [(f.read_text("utf-8"), f"{package}: {f.name}") for f in files if f.name.endswith(".toml")]
-    return found
 
 
 def parse_tables(text: str, where: str) -> list[Table]:

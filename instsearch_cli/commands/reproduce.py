@@ -54,12 +54,12 @@ def command(paper: str | None, numbers: tuple[str, ...], as_json: bool, **option
     Stages that rows share are computed once.
     """
     from instsearch_cli.errors import UsageError, nearest
-    from instsearch_cli.tables import papers, tables
+    from instsearch_cli.tables import by_paper, tables
 
     known = common.registry()
     if paper is None:
-        for name, (title, there) in papers(known).items():
-            click.echo(f"{name:<10} {title}: tables {', '.join(there)}")
+        for name, its in by_paper(known).items():
+            click.echo(f"{name:<10} {its[0].paper_title}: tables {', '.join(table.number for table in its)}")
         return
     chosen = tables(known, paper)
     there = [table.number for table in chosen]
