@@ -20,6 +20,7 @@ from instsearch_cli.errors import InstsearchError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    import torch
     from torch import Tensor, nn
 
 SUFFIXES = (".pth", ".pt", ".bin")
@@ -203,6 +204,30 @@ def check_state_dict(network: nn.Module, names: Iterable[str], state: dict[str, 
             )
         if (found := tuple(state[name].shape)) != shape:
             raise InstsearchError(f"{path}: tensor {name!r} has shape {found}, the network's has {shape}.")
+
+
+def put_weights(
+    network: nn.Module,
+    names: Iterable[str],
+    state: dict[str, Tensor],
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Give a network that has shapes alone the tensors of ``state``, by ``names``, on a device and in a type.
+
+    They are copies, so that the file may go, laid out as convolutions run fastest, on the CPU too. Raises
+    InstsearchError as :func:`check_state_dict` does.
+    """
+    import torch
+
+    names = list(names)
+    check_state_dict(network, names, state, path)
+    placed = {}
+    for name in names:
+        memory = torch.channels_last if state[name].ndim == 4 else torch.contiguous_format
+        placed[name] = state[name].to(device, dtype, copy=True, memory_format=memory)
+    network.load_state_dict(placed, strict=False, assign=True)
 
 
 @lru_cache(maxsize=64)

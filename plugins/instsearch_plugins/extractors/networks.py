@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.weights import check_state_dict, find_weights, load_state_dict, sha256
+from instsearch_cli.weights import find_weights, load_state_dict, put_weights, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,18 +161,9 @@ class Network:
             network = self.build()
         network.eval().requires_grad_(False)
         names = self._needed(network)
-        state = self.state_dict()
-        check_state_dict(network, names, state, self.weights)
-        network.load_state_dict(
-            {name: self._placed(state[name]) for name in names}, strict=False, assign=True
-        )
+        put_weights(network, names, self.state_dict(), self.weights, self.device, self.dtype)
         network.get_submodule(self.layer).register_forward_hook(self._take)
         return network
-
-    def _placed(self, tensor: Tensor) -> Tensor:
-        """A copy, so that the file may go, laid out as convolutions run fastest, on the CPU too."""
-        memory = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        return tensor.to(self.device, self.dtype, copy=True, memory_format=memory)
 
     def _needed(self, network: nn.Module) -> list[str]:
         """Names of the tensors that the forward pass touches up to the layer; all of them with logits.

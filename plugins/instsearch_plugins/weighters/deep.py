@@ -12,7 +12,7 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import WeightMap
-from instsearch_cli.weights import check_state_dict, find_weights, load_state_dict, needed, sha256
+from instsearch_cli.weights import find_weights, load_state_dict, needed, put_weights, sha256
 from instsearch_plugins.numeric.blocks import block_max
 
 if TYPE_CHECKING:
@@ -96,14 +96,5 @@ class DeepSaliency(ABC):
         with torch.device("meta"):
             network = self.build()
         state = load_state_dict(self.weights)
-        names = needed(network)
-        check_state_dict(network, names, state, self.weights)
-        network.load_state_dict(
-            {name: self._placed(state[name]) for name in names}, strict=False, assign=True
-        )
+        put_weights(network, needed(network), state, self.weights, self.device, torch.float32)
         return network.eval().requires_grad_(False)
-
-    def _placed(self, tensor: Tensor) -> Tensor:
-        """A copy, so that the file may go, laid out as convolutions run fastest, on the CPU too."""
-        memory = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        return tensor.to(self.device, torch.float32, copy=True, memory_format=memory)
