@@ -1,10 +1,13 @@
-"""Diffusion: what making the graph and asking one query cost.
+"""Diffusion: what making the graph and asking one query cost, and how far the quick ways agree with the whole.
 
     OMP_NUM_THREADS=1 python benchmarks/diffusion.py [--vectors 100000] [--dims 64] [--k 50] [--truncate 10000]
+        [--offline 1000]
 
 Made vectors: Gaussian clusters of --members unit vectors around centres of their own, as wide as --spread. The
-graph takes time with the square of --vectors: half a minute for 100,000 on one core. Times are medians over
---queries queries, made like the vectors; each is asked alone, and once all are asked together.
+graph takes time with the square of --vectors: half a minute for 100,000 on one core; columns of `offline-diffusion`
+take a few times that (--offline without a number leaves them out). Times are medians over --queries queries, made
+like the vectors; each is asked alone, and once all are asked together. Agreement is the share of the best --depth
+images of diffusion among all that are among those of the other, the mean over the queries.
 """
 
 from __future__ import annotations
@@ -20,13 +23,17 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy import sparse
 
 from instsearch_cli.data import Query, Vectors
 from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.faiss_index import Faiss
+from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from instsearch_cli.data import Hits
 
 CPU = torch.device("cpu")
 NOTHING: Any = None
@@ -65,17 +72,35 @@ def clusters(n: int, dims: int, members: int, spread: float, queries: int) -> tu
     return x[:n], x[n:]
 
 
-def asked(searcher: Any, data: Any, queries: list[Query], depth: int) -> tuple[float, float]:
-    """Milliseconds for a query asked alone, and for one of all asked together."""
+def asked(searcher: Any, data: Any, queries: list[Query], depth: int) -> tuple[float, float, Hits]:
+    """Milliseconds for a query asked alone, and for one of all asked together; what was found."""
 
     def took(action: Callable[[], Any]) -> float:
         began = time.perf_counter()
         action()
         return 1000 * (time.perf_counter() - began)
 
-    searcher.search(queries[:1], data, depth)
+    hits = searcher.search(queries, data, depth)
     alone = statistics.median(took(lambda q=q: searcher.search([q], data, depth)) for q in queries)
-    return alone, took(lambda: searcher.search(queries, data, depth)) / len(queries)
+    return alone, took(lambda: searcher.search(queries, data, depth)) / len(queries), hits
+
+
+def agreement(hits: Hits, whole: Hits) -> float:
+    """The share of the images of ``whole`` that are among ``hits``, the mean over the queries."""
+    pairs = zip(hits.images, whole.images, strict=True)
+    return float(np.mean([np.isin(w[w >= 0], h).mean() for h, w in pairs]))
+
+
+def offline(state: dict[str, Any], scratch: Path, config: OfflineDiffusion.Config) -> OfflineDiffusion:
+    """`offline-diffusion` of a graph that `diffusion` has made."""
+    R = len(state["vectors"])
+    graph = sparse.csr_array((state["edges"], state["ends"], state["pointers"]), shape=(R, R))
+    node = np.argsort(state["order"])
+    W = graph[node][:, node]
+    searcher = OfflineDiffusion(config, CPU)
+    made = searcher.prepared(W, state["vectors"], np.ones(R, bool), scratch, Silent())
+    searcher.load({**state, **made})
+    return searcher
 
 
 def main() -> None:
@@ -88,6 +113,7 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=1.0)
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--truncate", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--offline", type=int, nargs="*", default=[1000])
     parser.add_argument("--queries", type=int, default=16)
     parser.add_argument("--depth", type=int, default=100, help="images to return")
     args = parser.parse_args()
@@ -96,20 +122,32 @@ def main() -> None:
         Query("q", NOTHING, None, NOTHING, NOTHING, Vectors(torch.from_numpy(q[None]), torch.zeros(1, 4)))
         for q in asking
     ]
-    table = Table("search", "ms/query alone", f"ms/query of {args.queries}")
+    table = Table("search", "ms/query alone", f"ms/query of {args.queries}", f"agreement, top {args.depth}")
     with tempfile.TemporaryDirectory() as folder:
         data = Made(vectors, Path(folder))
-        plain = Faiss(Faiss.Config(), CPU)
-        plain.load(plain.fit(data, Silent()))
-        table.add_row("faiss, Flat", *(f"{ms:.1f}" for ms in asked(plain, data, queries, args.depth)))
         began = time.perf_counter()
         state = Diffusion(Diffusion.Config(k=args.k), CPU).fit(data, Silent())
         making = time.perf_counter() - began
+        searchers: dict[str, Any] = {}
         for truncate in (0, *args.truncate):
-            searcher = Diffusion(Diffusion.Config(k=args.k, truncate=truncate), CPU)
-            searcher.load(state)
             name = f"diffusion among {truncate:,}" if truncate else "diffusion among all"
-            table.add_row(name, *(f"{ms:.1f}" for ms in asked(searcher, data, queries, args.depth)))
+            searchers[name] = Diffusion(Diffusion.Config(k=args.k, truncate=truncate), CPU)
+            searchers[name].load(state)
+        for truncate in args.offline:
+            began = time.perf_counter()
+            apart = Path(folder) / str(truncate)
+            apart.mkdir()
+            found = offline(state, apart, OfflineDiffusion.Config(k=args.k, truncate=truncate))
+            took = time.perf_counter() - began
+            name = f"offline-diffusion among {truncate:,}: {took:.0f} s, {found.bounds[-1]:,} entries"
+            searchers[name] = found
+        searchers["faiss, Flat"] = Faiss(Faiss.Config(), CPU)
+        searchers["faiss, Flat"].load(state)
+        whole: Hits | None = None
+        for name, searcher in searchers.items():
+            alone, together, hits = asked(searcher, data, queries, args.depth)
+            whole = whole or hits
+            table.add_row(name, f"{alone:.1f}", f"{together:.1f}", f"{agreement(hits, whole):.3f}")
     largest = np.bincount(state["components"]).max()
     console = Console()
     console.print(

@@ -45,6 +45,9 @@ class Job(NamedTuple):
     got: Got
 
 
+MANY = {"regions": "detect_many", "weights": "weigh_many"}
+"""What a component may have that makes a layer of several images at once."""
+
 Done = tuple[Job, BadImage | None]
 """A job with all its kinds in ``got``, or what was wrong with the picture."""
 
@@ -287,7 +290,7 @@ class Collection:
         """Let the component make a layer of one image; what it raises is told with its name and the image's."""
         part = self.assembly.part(kind)
         component = part.component
-        try:
+        with noted(part, [inputs]):
             if kind == "regions":
                 return component.detect(inputs)
             if kind == "weights":
@@ -296,9 +299,6 @@ class Collection:
                 return component.embed(inputs.features)
             local = inputs.features if component.local is None else inputs.local
             return component.aggregate(local, inputs.weights, inputs.regions)
-        except Exception as error:
-            error.add_note(f"{describe(part)}, image {inputs.name}")
-            raise
 
     def _inputs(self, row: int, got: Got, grid: Grid | None) -> Inputs:
         record = self.record(row)
@@ -328,7 +328,10 @@ class Collection:
         return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
 
     def _in_batches(self, jobs: Iterable[Job]) -> Generator[Done, None, None]:
-        """Read ahead in threads, extract pictures of equal shape together, make the rest one by one."""
+        """Read ahead in threads, extract pictures of equal shape together, make the rest one by one.
+
+        But for the layers that a component makes of several images at once (MANY).
+        """
         extractor = self.assembly.extractor.component
         width = 4 * extractor.batch if extractor.batch > 1 else 1
         window: list[tuple[Job, Image | BadImage | None]] = []
@@ -360,6 +363,7 @@ class Collection:
                 made = self._features([job.got["image"] for job in batch])
                 for job, features in zip(batch, made, strict=True):
                     job.got["features"] = features
+        self._many([job for job, image in window if not isinstance(image, BadImage)])
         for job, image in window:
             if isinstance(image, BadImage):
                 yield job, image
@@ -369,16 +373,28 @@ class Collection:
                     self._obtain(job.row, kind, job.got)
             yield job, None
 
+    @torch.inference_mode()
+    def _many(self, jobs: list[Job]) -> None:
+        """Make what is made of several images at once, and what it is made of."""
+        for kind in [kind for kind in self.assembly.kinds if kind in MANY]:
+            part = self.assembly.part(kind)
+            make = getattr(part.component, MANY[kind], None)
+            wanting = [job for job in jobs if kind in job.kinds and not self.stored(kind, job.row)]
+            if make is None or not wanting:
+                continue
+            for job in wanting:
+                for source in self.sources(kind):
+                    self._obtain(job.row, source, job.got)
+            inputs = [self._inputs(job.row, job.got, job.got.get("grid")) for job in wanting]
+            with noted(part, inputs):
+                for job, made in zip(wanting, make(inputs), strict=True):
+                    job.got[kind] = made
+
     def _features(self, images: list[Any]) -> list[Features]:
         part = self.assembly.extractor
-        try:
-            with torch.inference_mode():
-                found = part.component.extract(images)
-                return [as_stored(features) for features in found] if self.rounding else list(found)
-        except Exception as error:
-            names = ", ".join(image.name for image in images)
-            error.add_note(f"{describe(part)}, images {names}")
-            raise
+        with noted(part, images), torch.inference_mode():
+            found = part.component.extract(images)
+            return [as_stored(features) for features in found] if self.rounding else list(found)
 
     def _remember(self, row: int, features: Features) -> None:
         """Keep features that had to be extracted again, within CACHE_BYTES."""
@@ -387,6 +403,17 @@ class Collection:
         self._cached += size
         while self._cached > CACHE_BYTES and self._cache:
             self._cached -= self._cache.popitem(last=False)[1][1]
+
+
+@contextlib.contextmanager
+def noted(part: Part, images: Sequence[Image | Inputs]) -> Iterator[None]:
+    """What a component raises is told with its name and the images'."""
+    try:
+        yield
+    except Exception as error:
+        names = ", ".join(image.name for image in images)
+        error.add_note(f"{describe(part)}, image{'s' * (len(images) > 1)} {names}")
+        raise
 
 
 def describe(part: Part) -> str:

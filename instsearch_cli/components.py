@@ -6,8 +6,12 @@ comment) and a constructor ``(config, device)`` that does nothing heavy. It may 
     fit(data, progress) -> State   called once; the runner stores the result and hands it to ``load``
     load(state)                    named arrays, as ``fit`` returned them; memory-mapped for searchers
     identity() -> dict             facts beside the options that decide its output (sha256 of weights)
+    explain(inputs) -> Sequence[Drawing]  how it came to what it made of one picture, for `instsearch show`;
+                                   inputs has every layer of the picture, its own too, and no row
     concurrent: bool               its methods may run in several threads at once (then images are worked on
                                    side by side on the CPU); what it builds lazily is behind a lock
+    weigh_many, detect_many        as ``weigh`` and ``detect``, of a list of Inputs at once, one result each in
+                                   their order: called where images come in batches, on a GPU say
 
 A ``Config`` field made by :func:`option` says which layer its value first touches, so that changing
 it remakes no layer to the left of that one.
@@ -206,6 +210,7 @@ class Dataset(Protocol):
     settings: tuple[str, ...]  several judgements of one ranking: ``relevance(query, setting)`` gives each,
                                ``relevance(query)`` the main one; a query without positives in a setting
                                is left out of its mean
+    tops: tuple[int, ...]      the k of the mAP@k that are reported beside mAP
     source: str                where the images come from, for those who lack them
     size: int                  how many images there should be, where ``images`` cannot name all
     boxes_of(query, name)      annotated boxes of the query's object in an image, in place of ``boxes``

@@ -199,6 +199,29 @@ class Regions:
 
 
 @dataclass(frozen=True, eq=False)
+class Ellipses:
+    """Upright ellipses in original pixels: centres f32[m, 2] = x, y, radii f32[m, 2] = along x, y, scores f32[m]."""
+
+    centres: Tensor
+    radii: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """What a component has to show of its work on a picture: things laid over it, one on the other.
+
+    caption  "iteration 3: 12 regions"; what comes before ": " is the title
+    items    FeatureMap, WeightMap, Words, Keypoints, Regions and Ellipses; a map covers what is below it
+    row      the picture of the collection that it is drawn over; -1: the very picture that was explained
+    """
+
+    caption: str
+    items: tuple[FeatureMap | Keypoints | WeightMap | Words | Regions | Ellipses, ...] = ()
+    row: int = -1
+
+
+@dataclass(frozen=True, eq=False)
 class Vectors:
     """Dense codes of one image: vectors f32[M, D], boxes f32[M, 4]; M = 1 for a global descriptor."""
 

@@ -14,6 +14,7 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, read_header
 from instsearch_cli.metrics import (
     average_precision,
+    average_precision_at,
     localisation,
     precision_at,
     recall_at,
@@ -49,8 +50,26 @@ class Evaluation:
     lost: int = 0
 
 
+@dataclass(frozen=True)
+class Tops:
+    """The k of the mAP@k that are wanted, and what AP@k is divided by (metrics.DENOMINATORS)."""
+
+    depths: tuple[int, ...] = ()  #: none: those that the dataset asks for
+    denominator: str = "positives"
+
+    def at(self) -> dict[int, str]:
+        """How each is named behind "mAP" and "ap": "@10", or "@10 (reachable)"."""
+        how = "" if self.denominator == "positives" else f" ({self.denominator})"
+        return {k: f"@{k}{how}" for k in self.depths}
+
+
 def evaluate(
-    engine: Engine, dataset: Dataset, rows: Mapping[str, int], progress: Quiet, present_only: bool = False
+    engine: Engine,
+    dataset: Dataset,
+    rows: Mapping[str, int],
+    progress: Quiet,
+    present_only: bool = False,
+    tops: Tops | None = None,
 ) -> Evaluation:
     """Run every query of a dataset. ``rows`` maps its image names to rows of the index.
 
@@ -59,6 +78,8 @@ def evaluate(
     """
     names = {row: name for name, row in rows.items()}
     settings: tuple[str, ...] = getattr(dataset, "settings", ())
+    tops = tops or Tops()
+    tops = replace(tops, depths=tops.depths or getattr(dataset, "tops", ()))
     boxes_of = _boxes_of(dataset)
     done = Evaluation({}, [], {})
     seconds: list[float] = []
@@ -86,7 +107,7 @@ def evaluate(
         done.queries.append(
             {
                 "id": ref.id,
-                **_score(ranked, judged, getattr(dataset, "average_precision", "plain")),
+                **_score(ranked, judged, getattr(dataset, "average_precision", "plain"), tops),
                 "seconds": round(seconds[-1], 4),
                 "localised": iou["n_localised"],
                 "annotated": iou["n_annotated"],
@@ -97,7 +118,7 @@ def evaluate(
         raise InstsearchError(
             f"none of the {len(refs):,} queries of '{dataset.name}' has an image and positives"
         )
-    done.metrics = _means(done.queries, settings)
+    done.metrics = _means(done.queries, settings, tops)
     overall = _localised(found)
     if overall["n_annotated"]:
         done.metrics |= {
@@ -161,7 +182,9 @@ def _xywh(box: tuple[float, float, float, float]) -> tuple[float, float, float, 
     return box[0], box[1], box[2] - box[0], box[3] - box[1]
 
 
-def _score(ranked: list[str], judged: Mapping[str, Relevance], protocol: str) -> dict[str, float | None]:
+def _score(
+    ranked: list[str], judged: Mapping[str, Relevance], protocol: str, tops: Tops
+) -> dict[str, float | None]:
     """One query's numbers: the main ones, then "ap SETTING" and "mP@k SETTING" of each setting."""
     scored: dict[str, float | None] = {}
     for setting, j in judged.items():
@@ -171,6 +194,9 @@ def _score(ranked: list[str], judged: Mapping[str, Relevance], protocol: str) ->
         ap = average_precision(found, n, protocol) if n else None
         if setting == MAIN:
             scored["ap"] = ap
+            for k, at in tops.at().items():
+                cut = average_precision_at(found, k, n, protocol, tops.denominator) if n else None
+                scored[f"ap{at}"] = cut
             for k in DEPTHS:
                 scored[f"precision@{k}"] = precision_at(found, k) if n else None
                 scored[f"recall@{k}"] = recall_at(found, k, n) if n else None
@@ -181,9 +207,9 @@ def _score(ranked: list[str], judged: Mapping[str, Relevance], protocol: str) ->
     return scored
 
 
-def _means(queries: Sequence[Mapping[str, Any]], settings: Iterable[str]) -> dict[str, float]:
+def _means(queries: Sequence[Mapping[str, Any]], settings: Iterable[str], tops: Tops) -> dict[str, float]:
     """Means over the queries that have positives. A setting that no query has is left out."""
-    columns = {"mAP": "ap"}
+    columns = {f"mAP{at}": f"ap{at}" for at in ("", *tops.at().values())}
     columns |= {name: name for name in [f"{m}@{k}" for m in ("precision", "recall") for k in DEPTHS]}
     for setting in settings:
         columns[f"mAP {setting}"] = f"ap {setting}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ COMMANDS = {
     "eval": "Measure retrieval on a dataset.",
     "saliency": "Measure saliency maps against eye fixations.",
     "reproduce": "Measure a paper's tables again.",
+    "pairs": "Find matching images to learn from.",
     "train": "Train a network on your own data.",
     "add": "Add images to an index.",
     "remove": "Remove images from an index.",
@@ -97,7 +99,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        with remembered():
+        with remembered(), warnings.catch_warnings():
+            warnings.showwarning = _warn if not debug else warnings.showwarning
             result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
@@ -133,6 +136,11 @@ def _say(error: Exception) -> int:
         text = f"{type(error).__name__}: {text}" + (f" ({notes})" if notes else "")
         text = " ".join(text.split())[:500] + "\nThis is a bug, here or in a plugin: --debug shows where."
     return _print(text, getattr(error, "exit_status", 1))
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning as one line on stderr, without the line of code that it comes from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _print(text: str, status: int) -> int:

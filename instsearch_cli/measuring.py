@@ -24,8 +24,9 @@ from instsearch_cli.search import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from instsearch_cli.assembly import Assembly
     from instsearch_cli.components import Dataset, ImageRef
-    from instsearch_cli.evaluation import Evaluation
+    from instsearch_cli.evaluation import Evaluation, Tops
     from instsearch_cli.pipeline import Pipeline
     from instsearch_cli.plugins import Registry
     from instsearch_cli.progress import Quiet
@@ -43,7 +44,18 @@ class Measured:
     values: float  #: mean number of values that an image's codes have, zeros left out
 
 
-def measure(
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset's images in an index, with every layer that a pipeline makes of them."""
+
+    index: Index
+    assembly: Assembly
+    rows: dict[str, int]  #: image name -> row, of the images that could be read
+    present: int  #: images of the dataset that are there
+    seconds: float
+
+
+def prepare(
     known: Registry,
     dataset: Dataset,
     index_path: Path,
@@ -52,8 +64,11 @@ def measure(
     device: str = "auto",
     strict: bool = False,
     present_only: bool = False,
-) -> Measured:
-    """Index what is missing, run every query. ``choose`` gives the pipeline, told the index's last one.
+    remember: bool = True,
+) -> Prepared:
+    """Index what is missing. ``choose`` gives the pipeline, told the index's last one.
+
+    The pipeline is then the index's last one; not so without ``remember``, for one that it knows already.
 
     Raises InstsearchError if images are missing, unless ``present_only``.
     """
@@ -65,7 +80,8 @@ def measure(
         rows = take_dataset(index, dataset, refs, strict, progress)
         common.check_space(index, assembly, assembly.pipeline.keep_features, progress)
         Runner(index, assembly, progress, strict).index_all()
-        records.record(index, assembly)
+        if remember:
+            records.record(index, assembly)
     seconds = time.perf_counter() - began
     alive = index.images.alive()
     rows = {image: row for image, row in rows.items() if alive[row]}
@@ -75,14 +91,32 @@ def measure(
             f"warning: {len(absent):,} of the {len(refs):,} images of '{dataset.name}' are not in the index: "
             f"{_first(absent)}"
         )
-    engine = Engine(index, assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
-    evaluation = evaluate(engine, dataset, rows, progress, present_only)
-    evaluation.timing["indexing"] = seconds
+    return Prepared(index, assembly, rows, len(refs), seconds)
+
+
+def measure(
+    known: Registry,
+    dataset: Dataset,
+    index_path: Path,
+    choose: Callable[[Pipeline | None], Pipeline],
+    progress: Quiet,
+    device: str = "auto",
+    strict: bool = False,
+    present_only: bool = False,
+    tops: Tops | None = None,
+) -> Measured:
+    """:func:`prepare`, then run every query."""
+    made = prepare(known, dataset, index_path, choose, progress, device, strict, present_only)
+    index, rows = made.index, made.rows
+    engine = Engine(index, made.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
+    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops)
+    evaluation.timing["indexing"] = made.seconds
     values = sum(
         len(block["data"] if "data" in block else block["vectors"].ravel())
         for block in engine.data.blocks("codes")
     )
-    return Measured(evaluation, assembly.pipeline, len(refs), len(rows), values / max(1, len(index.images)))
+    each = values / max(1, len(index.images))
+    return Measured(evaluation, made.assembly.pipeline, made.present, len(rows), each)
 
 
 def load_dataset(

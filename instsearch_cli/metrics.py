@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 PROTOCOLS = ("plain", "trapezoid")
+DENOMINATORS = ("positives", "reachable")
 
 
 def relevance(
@@ -34,7 +35,7 @@ def average_precision(relevant: ArrayLike, n_positives: int, protocol: str = "pl
     trapezoid  AP = 1/P sum_j (p0 + p1) / 2,  p0 = j / r_j (1 where r_j = 0),  p1 = (j + 1) / (r_j + 1)
 
     where r_j is the rank of the j-th positive found, both counted from 0, and P = ``n_positives`` counts
-    those not found too: each of them adds 0. With a ranking cut at k this is AP@k over all P.
+    those not found too: each of them adds 0.
 
     Raises ValueError if P < 1, if more than P are relevant, or for another protocol.
     References: Philbin et al. 2007, compute_ap (trapezoid); also the protocol of INSTRE (Iscen et al. 2017).
@@ -50,6 +51,26 @@ def average_precision(relevant: ArrayLike, n_positives: int, protocol: str = "pl
     elif protocol != "plain":
         raise ValueError(f"protocol is one of {PROTOCOLS}, not {protocol!r}")
     return float(precision.sum() / n_positives)
+
+
+def average_precision_at(
+    relevant: ArrayLike, k: int, n_positives: int, protocol: str = "plain", denominator: str = "positives"
+) -> float:
+    """Average precision of the first k hits, AP@k.
+
+    AP@k = 1/N sum of :func:`average_precision`'s terms of the positives at ranks below k, where
+
+    positives  N = P: what cannot be found among k hits counts as not found, so that AP@k is at most k / P
+    reachable  N = min(k, P), so that k positives in front give 1
+
+    Raises ValueError as :func:`average_precision` does, and for another denominator.
+    The papers on Instance-160 and Instance-335 do not say which; their numbers grow from k = 10 to all as only
+    the first can.
+    """
+    if denominator not in DENOMINATORS:
+        raise ValueError(f"denominator is one of {DENOMINATORS}, not {denominator!r}")
+    n = n_positives if denominator == "positives" else min(k, n_positives)
+    return average_precision(np.asarray(relevant, bool)[:k], n, protocol)
 
 
 def precision_at(relevant: ArrayLike, k: int) -> float:

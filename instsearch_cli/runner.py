@@ -63,7 +63,7 @@ class Runner:
         return self.made
 
     def index_all(self) -> Made:
-        """Fit, map and build the search structure: everything the pipeline's codes need."""
+        """Fit and map every layer of the pipeline, and build the search structure if it has a searcher."""
         kinds = self.assembly.kinds
         self.load_models(
             lambda kind: "features" not in self._read_by_fit(kind)
@@ -212,8 +212,8 @@ class Runner:
     # -- search ---------------------------------------------------------------------------------------
 
     def _build_search(self) -> None:
-        part = self.assembly.part("search")
-        if not part.fits:
+        part = self.assembly.searcher
+        if part is None or not part.fits:
             return
         layer, n = self.collection.layer("search"), len(self.index.images)
         cover = layer.cover(n)

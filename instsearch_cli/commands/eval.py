@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,17 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from instsearch_cli.components import Dataset
     from instsearch_cli.evaluation import Evaluation
+    from instsearch_cli.localisation import Coverage
+    from instsearch_cli.measuring import Prepared
     from instsearch_cli.pipeline import Pipeline
+
+CHOOSING: tuple[str, ...] = ("preset", "extractor", "encoder", "weighting", "detector", "searcher")
+CHOOSING += ("fit_on", "weigh_query", "assignments", "weights")
+"""Options that say which pipeline."""
 
 
 @click.command("eval")
@@ -30,6 +39,29 @@ if TYPE_CHECKING:
 @common.rerank_option
 @click.option("--keep-features/--no-keep-features", default=None, help="Keep raw features on disk (large).")
 @click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read.")
+@click.option(
+    "--top",
+    "tops",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="K",
+    help="Report mAP@K, of the first K hits, too; repeatable (default: those of the dataset).",
+)
+@click.option(
+    "--top-of",
+    type=click.Choice(["positives", "reachable"]),
+    default="positives",
+    show_default=True,
+    help="What AP@K is divided by: all P positives, or the min(K, P) that K hits can reach.",
+)
+@click.option(
+    "--regions",
+    is_flag=True,
+    help="Run no queries: how well the detector's regions cover the annotated boxes.",
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="PNG or SVG to write, with --regions: recall against IoU."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--queries", "each", is_flag=True, help="Print every query's average precision.")
 @common.quiet_option
@@ -41,12 +73,19 @@ def command(
     Retrieval: mAP, precision and recall at k. Localisation, where a method gives boxes and the dataset has
     annotated ones: the share of true hits among the first ten with IoU over 0.5, and their mean IoU.
 
+    With --regions, of every pipeline of the index that has a detector, or of the one that the flags choose:
+    the share of annotated boxes that a region covers with IoU of at least 0.05, 0.10, ... 0.95 (recall), and
+    the share of regions that cover an annotated box.
+
     A dataset's own options are set like those of a stage: --set dataset.ground_truth=FILE.
     """
     from dataclasses import replace
 
-    from instsearch_cli.measuring import default_index, load_dataset, measure, size
+    from instsearch_cli.evaluation import Tops
+    from instsearch_cli.measuring import default_index, load_dataset, measure, prepare, size
     from instsearch_cli.progress import make_progress
+
+    _check(options)
 
     known = common.registry()
     own = [a for a in options["assignments"] if a.strip().startswith("dataset.")]
@@ -60,16 +99,23 @@ def command(
         return pipeline if keep is None else replace(pipeline, keep_features=keep)
 
     present_only = options["present_only"]
-    measured = measure(
-        known,
-        dataset,
-        index_path,
-        choose,
-        make_progress(options["quiet"]),
-        device=options["device"],
-        strict=options["strict"],
-        present_only=present_only,
-    )
+    how = {"device": options["device"], "strict": options["strict"], "present_only": present_only}
+    progress = make_progress(options["quiet"])
+    if options["regions"]:
+
+        def prepared() -> Iterator[Prepared]:
+            asked = bool(rerank) or any(options[name] not in (None, ()) for name in CHOOSING)
+            there = [] if asked else _with_detector(index_path)
+            for pipeline in there:
+                again = partial(_itself, pipeline)
+                yield prepare(known, dataset, index_path, again, progress, **how, remember=False)
+            if not there:
+                yield prepare(known, dataset, index_path, partial(_localising, choose), progress, **how)
+
+        _regions(dataset, prepared(), options["plot"], options["as_json"])
+        return
+    tops = Tops(options["tops"], options["top_of"])
+    measured = measure(known, dataset, index_path, choose, progress, **how, tops=tops)
     evaluation, total = measured.evaluation, size(dataset)
     if options["as_json"]:
         report = {
@@ -115,3 +161,72 @@ def _print(
         f"search {1000 * timing['search']:.1f}, reranking {1000 * timing['rerank']:.0f})"
     )
     click.echo(f"index: {index_path}")
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raises UsageError for options that contradict each other, and a plot that could not be written."""
+    plot: Path | None = options["plot"]
+    if options["regions"]:
+        common.usage(
+            not (options["tops"] or options["each"]), "--regions runs no queries: no --top, no --queries"
+        )
+    if plot is not None:
+        common.usage(options["regions"], "--plot draws what --regions measures: give both")
+        common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")
+        common.usage(plot.parent.is_dir(), f"--plot: there is no folder {plot.parent}")
+
+
+def _itself(pipeline: Pipeline, last: Pipeline | None) -> Pipeline:
+    return pipeline
+
+
+def _localising(choose: Callable[[Pipeline | None], Pipeline], last: Pipeline | None) -> Pipeline:
+    """The pipeline chosen, which has a detector."""
+    pipeline = choose(last)
+    common.usage(
+        pipeline.detector is not None, "the pipeline finds no regions: name a detector with --detector"
+    )
+    return pipeline
+
+
+def _with_detector(index_path: Path) -> list[Pipeline]:
+    """The pipelines of an index that have one; none of no index."""
+    from instsearch_cli import records
+
+    if not index_path.is_dir() or not any(index_path.iterdir()):
+        return []
+    recorded = records.recorded(common.open_index(index_path))
+    return [r.pipeline for r in recorded if r.searchable and r.pipeline.detector]
+
+
+def _regions(dataset: Dataset, prepared: Iterator[Prepared], plot: Path | None, as_json: bool) -> None:
+    """Measure and print how well each pipeline's regions cover the dataset's annotated boxes."""
+    from instsearch_cli.collection import Collection
+    from instsearch_cli.errors import InstsearchError
+    from instsearch_cli.localisation import coverage
+    from instsearch_cli.measuring import size
+    from instsearch_cli.report.coverage import lines, plain, plot_recall
+
+    annotated = dataset.boxes()
+    if not annotated:
+        raise InstsearchError(
+            f"'{dataset.name}' has no annotated boxes; those of a manifest are in boxes.csv beside it, "
+            "or name them with --boxes FILE"
+        )
+    covered: dict[str, Coverage] = {}
+    configs: dict[str, Any] = {}
+    for got in prepared:
+        pipeline = got.assembly.pipeline
+        boxes = {got.rows[name]: its for name, its in annotated.items() if name in got.rows}
+        covered[pipeline.name] = coverage(Collection(got.index, got.assembly).blocks("regions"), boxes)
+        configs[pipeline.name] = pipeline.plain()
+    if plot is not None:
+        plot_recall(plot, dataset.name, covered)
+    if as_json:
+        images = {"dataset": size(dataset), "indexed": len(got.rows)}
+        click.echo(json.dumps({"dataset": dataset.name, "images": images, **plain(covered, configs)}))
+        return
+    for line in lines(dataset.name, covered):
+        click.echo(line)
+    if plot is not None:
+        click.echo(f"wrote {plot}")

@@ -20,6 +20,7 @@ READS = ("features", "weights", "regions")
 RMAC = "Tolias et al., 2016"
 CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
 SAM = "Cornia et al., Predicting human eye fixations via an LSTM-based saliency attentive model, 2018"
+OBJECTS = "Siméoni et al., Unsupervised object discovery for instance recognition, 2018"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
 
 
@@ -122,6 +123,20 @@ def instsearch_weighters() -> list[WeighterSpec]:
             ("image",),
         ),
         WeighterSpec(
+            "fs",
+            f"{HERE}.weighters.feature_saliency:FeatureSaliency",
+            "feature saliency: cells where channels respond that rarely do",
+            OBJECTS,
+            ("features",),
+        ),
+        WeighterSpec(
+            "os",
+            f"{HERE}.weighters.object_saliency:ObjectSaliency",
+            "object saliency: what is salient here and common in the collection; learnt from it",
+            OBJECTS,
+            ("features",),
+        ),
+        WeighterSpec(
             "l2norm", f"{HERE}.weighters.l2norm:L2Norm", "norm of the local feature", BLCF, ("features",)
         ),
     ]
@@ -139,7 +154,7 @@ def instsearch_detectors() -> list[DetectorSpec]:
             "egm",
             f"{HERE}.detectors.egm:EGM",
             "rectangles around what is heavy on the weight map: expanding Gaussian mixture",
-            "Siméoni et al., Unsupervised object discovery for instance recognition, 2018",
+            OBJECTS,
             ("weights",),
         ),
     ]
@@ -203,7 +218,7 @@ def instsearch_encoders() -> list[EncoderSpec]:
         ),
         EncoderSpec(
             "regions",
-            f"{HERE}.encoders.region_vectors:RegionVectors",
+            f"{HERE}.encoders.regions:RegionCodes",
             "every region by itself: MAC of each, PCA-whitened; hits have boxes",
             RMAC,
             READS,
@@ -241,6 +256,20 @@ def instsearch_searchers() -> list[SearcherSpec]:
             f"{HERE}.searchers.diffusion:Diffusion",
             "dense codes; similarity diffused over the graph of mutual neighbours",
             "Iscen et al., 2017",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "regional-diffusion",
+            f"{HERE}.searchers.regional_diffusion:RegionalDiffusion",
+            "diffusion with the setting for several regions an image: k = kq = 200",
+            "Iscen et al., 2017",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "offline-diffusion",
+            f"{HERE}.searchers.offline_diffusion:OfflineDiffusion",
+            "diffusion worked out beforehand: a query is a sum of a few sparse columns",
+            "Yang et al., Efficient image retrieval via decoupling diffusion, AAAI 2019",
             ("codes",),
         ),
     ]
@@ -328,6 +357,24 @@ def instsearch_datasets() -> list[DatasetSpec]:
         ("paris106k", "oxford_paris:Paris106k", "paris6k among the distractors of Flickr100k", paris),
         ("roxford5k", "revisited:ROxford5k", "revisited Oxford: easy, medium and hard", revisited),
         ("rparis6k", "revisited:RParis6k", "revisited Paris: easy, medium and hard", revisited),
+        (
+            "instance160",
+            "instance:Instance160",
+            "Instance-160: 160 queries over 11,885 frames of videos",
+            "Zhan & Zhao, 2021",
+        ),
+        (
+            "instance335",
+            "instance:Instance335",
+            "Instance-335: 335 queries over 40,914 frames of videos",
+            "Xiao et al., 2022",
+        ),
+        (
+            "holidays",
+            "holidays:Holidays",
+            "INRIA Holidays: 500 queries over 1,491 images",
+            "Jégou et al., 2008",
+        ),
     ]
     return [
         DatasetSpec(name, f"{HERE}.datasets.{factory}", summary, reference)

@@ -97,6 +97,33 @@ def test_excluded_images_are_not_there_and_junk_is_not_counted(
     assert cli(*run).json["queries"][1]["ap"] == 1
 
 
+def test_tops_cut_the_ranking(cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path) -> None:
+    table = json.loads(manifest.read_text())
+    for query in table["queries"]:
+        query["positives"] = [query["image"], *table["images"][4:]]
+    manifest.write_text(json.dumps(table))
+    run = ("eval", "--dataset", manifest, "--index", tmp_path / "i", *tiny)
+    assert not [m for m in cli(*run, "--json").json["metrics"] if m.startswith("mAP@")]
+    report = cli(*run, "--top", 2, "--top", 5, "--json").json
+    cut: dict[int, list[float]] = {2: [], 5: []}
+    for query in table["queries"]:
+        index = ("--index", tmp_path / "i", "--box", "0,0,64,48", "--json", "-k", 10)
+        hits = cli("query", tmp_path / query["image"], *index).json["hits"]
+        ranks = sorted(h["rank"] for h in hits if f"photos/{h['image']}" in query["positives"])
+        for k, scores in cut.items():
+            scores.append(sum((i + 1) / r for i, r in enumerate(ranks) if r <= k) / len(query["positives"]))
+    for k, scores in cut.items():
+        assert [q[f"ap@{k}"] for q in report["queries"]] == pytest.approx(scores)
+        assert report["metrics"][f"mAP@{k}"] == pytest.approx(sum(scores) / 4)
+    assert list(report["metrics"])[:3] == ["mAP", "mAP@2", "mAP@5"]
+    n = len(table["queries"][0]["positives"])
+    other = cli(*run, "--top", 2, "--top-of", "reachable", "--json").json
+    assert other["metrics"]["mAP@2 (reachable)"] == pytest.approx(sum(cut[2]) / 4 * n / 2)
+    assert "mAP@2" not in other["metrics"]
+    assert "mAP@2 (reachable)" in cli(*run, "--top", 2, "--top-of", "reachable").out
+    assert "--top" in cli(*run, "--top", 0, status=2).err
+
+
 def test_other_images_of_the_index_are_not_ranked(
     cli: Cli, tiny: tuple[str, ...], manifest: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instsearch_cli.metrics import (
+    DENOMINATORS,
+    PROTOCOLS,
     average_precision,
+    average_precision_at,
     localisation,
     precision_at,
     recall_at,
@@ -40,8 +43,35 @@ def test_average_precision_by_hand(ranks: set[int], positives: int, plain: float
 
 def test_average_precision_of_a_cut_ranking_counts_all_positives() -> None:
     relevant = [True, False, True, True, False, False, True]
-    assert average_precision(relevant[:4], 5) == pytest.approx(0.483333, abs=1e-6)
-    assert average_precision(relevant, 5) == pytest.approx(0.597619, abs=1e-6)
+    assert average_precision_at(relevant, 4, 5) == pytest.approx(0.483333, abs=1e-6)
+    assert average_precision_at(relevant, 4, 5, denominator="reachable") == pytest.approx(0.604167, abs=1e-6)
+    for denominator in DENOMINATORS:
+        assert average_precision_at(relevant, 7, 5, "plain", denominator) == pytest.approx(0.597619, abs=1e-6)
+    assert average_precision_at([True] * 74, 10, 74) == pytest.approx(10 / 74)
+    assert average_precision_at([True] * 74, 10, 74, denominator="reachable") == 1
+    with pytest.raises(ValueError, match="'all'"):
+        average_precision_at(relevant, 4, 5, denominator="all")
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.booleans(), max_size=30),
+    st.integers(0, 5),
+    st.integers(1, 35),
+    st.sampled_from(PROTOCOLS),
+)
+def test_average_precision_at_k_by_its_parts(
+    relevant: list[bool], missing: int, k: int, protocol: str
+) -> None:
+    positives = max(1, sum(relevant) + missing)
+    of_all = average_precision_at(relevant, k, positives, protocol)
+    reachable = average_precision_at(relevant, k, positives, protocol, "reachable")
+    assert of_all == pytest.approx(average_precision(relevant[:k], positives, protocol))
+    assert reachable * min(k, positives) == pytest.approx(of_all * positives)
+    assert 0 <= of_all <= reachable <= 1 + 1e-12
+    assert of_all <= average_precision(relevant, positives, protocol) + 1e-12  # grows to that of all hits
+    if k >= len(relevant):
+        assert of_all == average_precision(relevant, positives, protocol)
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(0, 5))

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from instsearch_cli.errors import UsageError
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.tables import parse_tables, tables
+from instsearch_cli.options import make_config
+from instsearch_cli.pipeline import STAGE_NAMES, Pipeline
+from instsearch_cli.plugins import Registry, load_registry
+from instsearch_cli.tables import Figure, by_paper, parse_tables, tables
 
 Cli = Callable[..., Any]
 
@@ -70,17 +72,122 @@ def test_a_damaged_file_says_what_is_wrong(old: str, new: str, said: str) -> Non
     assert said in str(caught.value)
 
 
-def test_every_row_of_the_first_paper_can_be_built_or_says_why() -> None:
+FIGURES = """
+paper = "p"
+title = "A paper"
+note = "n"
+[pipeline.extractor]
+name = "vgg16"
+[pipeline.detector]
+name = "egm"
+[[figure]]
+number = 5
+title = "t"
+metric = "mAP"
+datasets = ["a"]
+x = "detector.rho"
+x-label = "rho"
+values = [1, 2.5]
+[[figure.row]]
+name = "one"
+weighting = "gaussian"
+[[figure.row]]
+name = "two"
+at = 3
+[[figure]]
+number = 8
+title = "u"
+command = "instsearch show"
+"""
+
+
+def test_a_file_of_figures() -> None:
+    five, eight = parse_tables(FIGURES, "here")
+    assert isinstance(five, Figure)
+    assert isinstance(eight, Figure)
+    assert (five.label, five.note, five.datasets) == ("figure 5", "n", ("a",))
+    assert (five.x, five.x_label, five.values, five.seconds) == ("detector.rho", "rho", (1, 2.5), False)
+    one, two = five.rows
+    assert (one.at, one.metric, one.reported, two.at) == (None, "mAP", {}, 3)
+    pipeline = one.pipeline(five.base, None, ["detector.rho=2.5"], [])
+    assert pipeline.weighting is not None
+    assert pipeline.detector is not None
+    assert (pipeline.weighting.name, pipeline.detector.options) == ("gaussian", {"rho": "2.5"})
+    assert (eight.command, eight.rows, eight.label) == ("instsearch show", (), "figure 8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("values = [1, 2.5]", "values = []", "figure 5 has no values"),
+        ("values = [1, 2.5]", "", "KeyError 'values'"),
+        ("at = 3", "reported = [0.5]", "row 'two' has no 'reported'"),
+        ("x-label", "xlabel", "figure 5 has no 'xlabel'"),
+        ('command = "instsearch show"', 'command = ""\nvalues = [1]', "figure 8 has no 'values'"),
+    ],
+)
+def test_a_damaged_figure_says_what_is_wrong(old: str, new: str, said: str) -> None:
+    with pytest.raises(UsageError, match="here") as caught:
+        parse_tables(FIGURES.replace(old, new), "here")
+    assert said in str(caught.value)
+
+
+NOT_HERE = {"CAM"}  # rows whose network is not among the built-in ones
+
+
+def check(known: Registry, pipeline: Pipeline) -> None:
+    """Every component that a pipeline names is there and has the options that are set."""
+    for kind in STAGE_NAMES:
+        if (stage := getattr(pipeline, kind)) is not None:
+            make_config(known.get(kind, stage.name).load(), stage.options, kind)
+    for stage in pipeline.rerank:
+        make_config(known.get("rerank", stage.name).load(), stage.options, stage.name)
+
+
+def shipped() -> list[Any]:
+    return [
+        pytest.param(table, row, id=f"{table.paper}, {table.label}, {row.name}")
+        for its in by_paper(load_registry()).values()
+        for table in its
+        for row in table.rows
+        if not row.only
+    ]
+
+
+@pytest.mark.parametrize(("table", "row"), shipped())
+def test_every_row_that_is_shipped_can_be_built(table: Any, row: Any) -> None:
+    known = load_registry()
+    assert not any(math.isnan(v) for v in row.reported.values())
+    if row.name in NOT_HERE:
+        with pytest.raises(UsageError, match="is called"):
+            check(known, row.pipeline(table.base, None, [], []))
+        return
+    check(known, row.pipeline(table.base, None, [], []))
+    if isinstance(table, Figure) and row.at is None:
+        for value in table.values:
+            check(known, row.pipeline(table.base, None, [f"{table.x}={value}"], []))
+
+
+def test_what_the_first_paper_reports() -> None:
     found = {table.number: table for table in tables(load_registry(), "papers/1")}
     assert set(found) == {"1", "3", "4", "5", "6"}
     mean = {row.name: list(row.reported.values()) for row in found["3"].rows}
     assert len(mean) == 9
     assert mean["SalGAN"] == [0.698, 0.746, 0.812]
     assert mean["L2-norm"] == [0.674, 0.740, 0.817]
-    for table in found.values():
-        for row in table.rows:
-            assert not any(math.isnan(v) for v in row.reported.values())
-            row.pipeline(table.base, None, [], [])
+
+
+def test_what_the_second_paper_reports() -> None:
+    every = tables(load_registry(), "papers/2")
+    assert [table.label for table in every] == ["table 1", *(f"figure {n}" for n in range(3, 11))]
+    mean = {row.name: list(row.reported.values()) for row in every[0].rows}
+    assert len(mean) == 10
+    assert mean["OS.EGM-triangle"] == [0.537, 0.798, 0.714]
+    assert mean["Uniform, diffusion"] == [0.703, 0.857, 0.827]
+    for row in every[0].rows:
+        pipeline = row.pipeline(every[0].base, None, [], [])
+        assert pipeline.searcher is not None
+        assert pipeline.searcher.name == ("diffusion" if ", diffusion" in row.name else "faiss")
 
 
 @pytest.fixture
@@ -171,6 +278,9 @@ def test_settings_go_to_the_rows_that_have_them(
 
 
 def test_reproduce_lists_and_refuses(cli: Cli) -> None:
-    assert "papers/1" in cli("reproduce").out
+    listed = cli("reproduce").out
+    assert "tables 1, 3, 4, 5, 6\n" in listed
+    assert "table 1; figures 5, 6, 7, 10\n" in listed
+    assert "figure 8: instsearch saliency --precision" in listed
     assert "papers/1" in cli("reproduce", "paper/1", status=2).err
     assert "no table 7" in cli("reproduce", "papers/1", "--table", 7, status=2).err

@@ -382,6 +382,7 @@ def test_boxes_of_instre_follow_the_query(tmp_path: Path) -> None:
     assert dataset.boxes_of(b, images[2]) == [(100, 5, 110, 15)]
     assert dataset.boxes_of(both, images[2]) == [(10, 5, 110, 60)]
     assert dataset.boxes_of(a, images[1]) == []
+    assert dataset.boxes() == {images[0]: [(1, 2, 4, 6)], images[2]: [(10, 20, 40, 60), (100, 5, 110, 15)]}
     (tmp_path / images[0]).with_suffix(".txt").write_text("1 2 3\n")
     with pytest.raises(InstsearchError, match=r"001\.txt: wanted lines of x y w h"):
         dataset.boxes_of(a, images[0])

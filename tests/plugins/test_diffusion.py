@@ -10,13 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from instsearch_cli.data import Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.options import make_config
-from instsearch_plugins.searchers import diffusion
-from instsearch_plugins.searchers.diffusion import Diffusion, gmp_weights, largest, seeds
+from instsearch_cli.options import config_for, make_config
+from instsearch_plugins.numeric.graph import Laplacian, conjugate_gradient, mutual_graph
+from instsearch_plugins.searchers import graph_search, offline_diffusion
+from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.faiss_index import Faiss
+from instsearch_plugins.searchers.graph_search import gmp_weights, largest, seeds
+from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion
+from instsearch_plugins.searchers.regional_diffusion import RegionalDiffusion
 
 V = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [-1, 0]], np.float32)
 CPU = torch.device("cpu")
@@ -66,8 +71,8 @@ def query(rows, exclude=()) -> Query:
     )
 
 
-def fitted(codes: Codes, **options) -> Diffusion:
-    searcher = Diffusion(Diffusion.Config(**options), CPU)
+def fitted(codes: Codes, kind: Any = Diffusion, **options) -> Any:
+    searcher = kind(kind.Config(**options), CPU)
     searcher.load(searcher.fit(codes, Silent()))
     return searcher
 
@@ -230,8 +235,9 @@ def test_removed_images_as_if_they_were_excluded(tmp_path, truncate):
     for a, b in zip(excluded, found(searcher, later, query(q, {10})), strict=True):
         np.testing.assert_array_equal(a, b)
     before = fitted(later, k=8, truncate=truncate)
-    assert not np.diff(before.W.indptr)[[2, 3, 12, 13]].any()
-    assert not np.isin(before.W.indices, [2, 3, 12, 13]).any()
+    assert not before.W[before.node[[2, 3, 12, 13]]].nnz
+    assert not before.W[:, before.node[[2, 3, 12, 13]]].nnz
+    assert before.W.nnz
     kept = [i for i in range(30) if i not in (1, 6)]
     alone = Codes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, tmp_path)
     a, b = found(before, later, query(q)), found(fitted(alone, k=8, truncate=truncate), alone, query(q))
@@ -244,8 +250,10 @@ def test_excluded_images_pass_nothing_on(tmp_path):
     turn = np.deg2rad([0, 40, 80])
     X = np.stack([np.cos(turn), np.sin(turn)], 1)
     codes = Codes(X, folder=tmp_path)
-    searcher = fitted(codes, k=3, kq=1)
-    searcher.W = searcher.W.multiply(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)).tocsr()
+    searcher = Diffusion(Diffusion.Config(k=3, kq=1), CPU)
+    bridge = sparse.csr_array(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32))
+    graph = {"edges": bridge.data, "ends": bridge.indices, "pointers": bridge.indptr, "order": np.arange(3)}
+    searcher.load(searcher.fit(codes, Silent()) | graph | {"components": np.zeros(3, np.int32)})
     assert (found(searcher, codes, query(X[0]))[1] > 0).sum() == 3
     images, scores, _ = found(searcher, codes, query(X[0], {1}))
     assert images == [0, 2]
@@ -287,6 +295,45 @@ def test_truncated_is_the_graph_of_the_nearest_alone(tmp_path):
     np.testing.assert_allclose(scores, expected[images], atol=2e-4)
 
 
+def test_truncation_counts_images_by_their_best_region(tmp_path):
+    """Among the 12 images whose best row is most like either region of the query, with all their rows."""
+    X, q = clustered(90), clustered(2, seed=5)
+    counts = [3, 0, 1, 4, 2, 5, 1, 1, 3, 20, *[2] * 25]
+    codes = Codes(X, counts, tmp_path, start=2)
+    searcher = fitted(codes, k=90, kq=5, truncate=12, alpha=0.9, iterations=300, pool="max")
+    images, scores, _ = found(searcher, codes, query(q))
+    s = (q @ X.T).max(0)
+    best = {i: s[codes.first[i] : codes.first[i + 1]].max() for i, n in enumerate(counts) if n}
+    nearest = sorted(best, key=lambda i: -best[i])[:12]
+    near = np.concatenate([np.arange(codes.first[i], codes.first[i + 1]) for i in sorted(nearest)])
+    total = np.zeros(90)
+    for one in q @ X.T:
+        total[np.argsort(-one)[:5]] += np.sort(one)[::-1][:5]
+    y = np.zeros(90)
+    y[np.argsort(-total)[:5]] = np.sort(total)[::-1][:5] ** 3
+    assert set(np.flatnonzero(y)) <= set(near)
+    A = Laplacian(mutual_graph(X[near], 90, 3.0).astype(np.float64), 0.9)
+    f = np.zeros(90)
+    f[near] = np.linalg.solve(A @ np.eye(len(near)), y[near])
+    expected = {}
+    for i, n in enumerate(counts):
+        if n:
+            own = f[codes.first[i] : codes.first[i + 1]].max()
+            expected[i + 2] = own if i in nearest else min(best[i] - 1, 0)
+    assert sorted(images) == sorted(expected)
+    np.testing.assert_allclose(scores, [expected[i] for i in images], atol=5e-4)
+
+
+def test_regional_diffusion_is_diffusion_with_the_papers_setting(tmp_path):
+    codes, q = Codes(clustered(300), [3] * 100, tmp_path), query(clustered(4, seed=1))
+    a = found(fitted(codes, RegionalDiffusion), codes, q)
+    b = found(fitted(codes, k=200, kq=200), codes, q)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert RegionalDiffusion.Config(kq=7) == RegionalDiffusion.Config(200, 3.0, 7)
+    assert config_for(RegionalDiffusion.Config(), "search") == {"k": 200, "gamma": 3.0}
+
+
 @pytest.mark.parametrize("truncate", [0, 30])
 def test_queries_of_one_call_do_not_mix(tmp_path, monkeypatch, truncate):
     """However queries are grouped, whatever they exclude: each as if it were alone."""
@@ -295,8 +342,8 @@ def test_queries_of_one_call_do_not_mix(tmp_path, monkeypatch, truncate):
     queries = [query(clustered(1 + j % 2, clusters=12, seed=j), {j, 2 * j}) for j in range(9)]
     alone = [searcher.search([q], codes, 50) for q in queries]
     for cut in (1, 4, 16):
-        monkeypatch.setattr(diffusion, "QUERIES", cut)
-        monkeypatch.setattr(diffusion, "ROWS", 50)
+        monkeypatch.setattr(graph_search, "QUERIES", cut)
+        monkeypatch.setattr(graph_search, "ROWS", 50)
         hits = searcher.search(queries, codes, 50)
         for j, one in enumerate(alone):
             np.testing.assert_allclose(hits.scores[j], one.scores[0], rtol=1e-4, atol=1e-5)
@@ -348,6 +395,8 @@ def test_a_damaged_graph_is_an_error(tmp_path):
         {"edges": state["edges"][:-1]},
         {"components": state["components"] - 1},
         {"weights": state["weights"][1:]},
+        {"order": state["order"][1:]},
+        {"order": np.zeros_like(state["order"])},
     ):
         with pytest.raises(InstsearchError, match="damaged"):
             searcher.load(state | change)
@@ -365,6 +414,155 @@ def test_wrong_queries_and_options_are_errors(tmp_path):
     for wrong in ({"alpha": 1.0}, {"kq": 0}, {"truncate": 3}, {"pool": "mean"}, {"gamma": 0.0}):
         with pytest.raises(UsageError):
             make_config(Diffusion, wrong, "searcher")
+
+
+def test_what_does_not_converge_is_said_once_a_search(tmp_path, monkeypatch):
+    """A circle of vectors, each with two neighbours: 5 iterations do not go far; 20 on clusters are silent."""
+    monkeypatch.setattr(graph_search, "QUERIES", 2)
+    turn = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    codes = Codes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
+    circle = fitted(codes, k=3)
+    queries = [query([np.cos(t), np.sin(t)]) for t in (0.1, 1.0, 2.0, 3.0, 4.0)]
+    few = fitted(codes, k=3, kq=1, iterations=5)
+    with pytest.warns(
+        RuntimeWarning, match=r"after 5 iterations the residual is 0\.\d+, above 0\.1"
+    ) as caught:
+        few.search(queries, codes, 3)
+    assert len(caught) == 1
+    y = np.zeros((400, 1))
+    y[circle.node[3]] = 1
+    residual = conjugate_gradient(Laplacian(circle.W.astype(np.float64), 0.99), y, max_iter=5).residuals[0]
+    assert f"{residual:.2g}" in str(caught[0].message)
+    fitted(codes, k=3, kq=1, iterations=100).search(queries, codes, 3)
+    codes = Codes(clustered(300, spread=0.5), folder=tmp_path)
+    fitted(codes).search([query(unit(1, 8, 1))], codes, 3)
+
+
+# -- columns worked out beforehand ----------------------------------------------------------------------
+
+
+def column(X: np.ndarray, i: int, k: int, m: int, alpha: float) -> np.ndarray:
+    """What vector i diffuses to among its m nearest, by dense algebra."""
+    near = np.sort(np.argsort(-(X @ X[i]), kind="stable")[:m])
+    W = mutual_graph(X, k, 3.0).toarray().astype(np.float64)[np.ix_(near, near)]
+    D = W.sum(1)
+    root = np.where(D > 0, 1 / np.sqrt(np.where(D > 0, D, 1)), 0)
+    f = np.zeros(len(X))
+    f[near] = np.linalg.solve(np.eye(m) - alpha * root[:, None] * W * root, near == i)
+    return f
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    n=st.integers(1, 30),
+    k=st.integers(1, 40),
+    m=st.integers(1, 40),
+    M=st.integers(1, 3),
+)
+def test_offline_is_a_sum_of_columns(seed, n, k, m, M, tmp_path_factory):
+    """Isolated vectors, fewer vectors than k or than are kept, a single one, several regions in the query."""
+    X, q = clustered(n, seed=seed), unit(M, 8, seed + 1)
+    codes = Codes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline_diffusion, "TOGETHER", 3 * m)
+        patch.setattr(offline_diffusion, "LISTED", 7 * m)
+        searcher = fitted(
+            codes, OfflineDiffusion, k=k, kq=4, alpha=0.9, iterations=200, truncate=m, pool="max"
+        )
+    images, scores, _ = found(searcher, codes, query(q))
+    rows, y = seeds(q @ X.T, 4, 3.0)
+    f = sum(s * column(X, i, k, min(m, n), 0.9) for i, s in zip(rows, y, strict=True))
+    expected = np.where(f > 1e-7, f, np.minimum((q @ X.T).max(0) - 1, 0))
+    assert sorted(images) == list(codes.span)
+    little = (f > 1e-12) & (f < 1e-4)
+    at = np.array([i - 5 for i in images])
+    np.testing.assert_allclose(scores[~little[at]], expected[at][~little[at]], atol=3e-4)
+
+
+def test_offline_among_all_is_diffusion(tmp_path):
+    codes = Codes(clustered(90), [3] * 30, tmp_path, start=4)
+    options = {"k": 12, "kq": 5, "iterations": 300}
+    q = query(clustered(2, seed=3))
+    a = found(fitted(codes, OfflineDiffusion, truncate=90, **options), codes, q)
+    b = found(fitted(codes, **options), codes, q)
+    assert a[0] == b[0]
+    np.testing.assert_allclose(a[1], b[1], rtol=2e-3, atol=1e-4)
+    np.testing.assert_array_equal(a[2], b[2])
+
+
+def test_offline_removed_and_excluded_images(tmp_path):
+    """Removed before, an image is in no column; later, or excluded, it sets off nothing and is not returned."""
+    X = clustered(60)
+    options = {"k": 8, "truncate": 20, "kq": 5}
+    kept = [i for i in range(30) if i not in (1, 6)]
+    later = Codes(X, [2] * 30, tmp_path, start=3, removed={4, 9})
+    (tmp_path / "before").mkdir()
+    before = fitted(Codes(X, [2] * 30, tmp_path / "before", 3, {4, 9}), OfflineDiffusion, **options)
+    assert not np.isin(before.reached, [2, 3, 12, 13]).any()
+    (tmp_path / "alone").mkdir()
+    alone = Codes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, tmp_path / "alone")
+    q = unit(1, 8, 1)
+    a, b = found(before, later, query(q)), found(fitted(alone, OfflineDiffusion, **options), alone, query(q))
+    assert a[0] == [kept[i] + 3 for i in b[0]]
+    np.testing.assert_allclose(a[1], b[1], atol=1e-4)
+    codes = Codes(X, [2] * 30, tmp_path, start=3)
+    searcher = fitted(codes, OfflineDiffusion, **options)
+    excluded = found(searcher, codes, query(q, {4, 9}))
+    assert not {4, 9} & set(excluded[0])
+    for x, y in zip(excluded, found(searcher, later, query(q)), strict=True):
+        np.testing.assert_array_equal(x, y)
+    s = q @ X.T
+    s[:, [2, 3, 12, 13]] = -np.inf
+    rows, y = seeds(s, 5, 3.0)
+    f = sum(w * column(X, i, 8, 20, 0.99) for i, w in zip(rows, y, strict=True))
+    f[[2, 3, 12, 13]] = 0
+    assert set(excluded[0][: int((excluded[1] > 0).sum())]) == {3 + i // 2 for i in np.flatnonzero(f > 1e-7)}
+
+
+def test_offline_of_equal_vectors_and_of_none(tmp_path):
+    """A row that as many equal ones crowd out of its own list is in its column all the same."""
+    equal = Codes(np.tile([[0.6, 0.8]], (20, 1)), folder=tmp_path)
+    searcher = fitted(equal, OfflineDiffusion, k=3, truncate=3)
+    for i in range(20):
+        assert i in searcher.reached[searcher.bounds[i] : searcher.bounds[i + 1]]
+    empty = Codes(np.empty((0, 4)), [0, 0], tmp_path)
+    assert found(fitted(empty, OfflineDiffusion), empty, query(np.ones(4)))[0] == []
+    gone = Codes(np.eye(4)[:2], folder=tmp_path, removed={0, 1})
+    assert found(fitted(gone, OfflineDiffusion), gone, query(np.eye(4)[0]))[0] == []
+
+
+def test_offline_options_and_damage(tmp_path):
+    a, b = OfflineDiffusion.Config(), OfflineDiffusion.Config(alpha=0.9, iterations=30, truncate=50)
+    assert config_for(a, "search").keys() == {"k", "gamma", "alpha", "iterations", "truncate"}
+    assert config_for(a, "search") != config_for(b, "search")
+    assert config_for(Diffusion.Config(), "search").keys() == {"k", "gamma"}
+    for wrong in ({"alpha": 1.0}, {"iterations": 0}, {"truncate": 0}, {"kq": 0}):
+        with pytest.raises(UsageError):
+            make_config(OfflineDiffusion, wrong, "searcher")
+    codes = Codes(clustered(50), folder=tmp_path)
+    searcher = OfflineDiffusion(OfflineDiffusion.Config(k=10), CPU)
+    state = searcher.fit(codes, Silent())
+    for change in (
+        {"bounds": state["bounds"][1:]},
+        {"bounds": state["bounds"][::-1]},
+        {"columns": state["columns"][1:]},
+        {"reached": state["reached"][1:]},
+    ):
+        with pytest.raises(InstsearchError, match="damaged"):
+            searcher.load(state | change)
+    searcher.load(state | {"reached": state["reached"] + 50})
+    with pytest.raises(InstsearchError, match="damaged"):
+        searcher.search([query(unit(1, 8))], codes, 3)
+
+
+def test_offline_columns_that_do_not_converge_are_said_when_they_are_made(tmp_path):
+    turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    codes = Codes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
+    with pytest.warns(RuntimeWarning, match="after 3 iterations") as caught:
+        searcher = fitted(codes, OfflineDiffusion, k=3, iterations=3)
+    assert len(caught) == 1
+    found(searcher, codes, query([1, 0]))
 
 
 def test_dba_searches_the_augmented_vectors(tmp_path):

@@ -297,6 +297,30 @@ def test_the_triangle_adds_a_grid_inside_each_region():
         assert bool((inside[:, :2] >= box[:2]).all() and (inside[:, 2:] <= box[2:]).all())
 
 
+@pytest.mark.parametrize("levels", [0, 2])
+def test_several_images_at_once_get_the_regions_that_each_gets_alone(levels):
+    """On a GPU images are detected together: the same code here, on the CPU."""
+    maps = [
+        *plain.random_maps(4, 20, 28),
+        planted(),
+        np.zeros((7, 3), np.float32),
+        np.ones((1, 9), np.float32),
+    ]
+    many = []
+    for S in maps:
+        grid = Grid.over(*S.shape, (320, 192))
+        values = torch.from_numpy(np.stack([S / 4, S * 3 / 4]))
+        many.append(Inputs(size=(320, 192), grid=grid, weights=WeightMap(values, grid)))
+    component = EGM(make_config(EGM, {"inner_levels": levels}, "detector"), CPU)
+    for found in (component.batch(many), component.detect_many(many)):
+        assert len(found) == len(many)
+        for regions, inputs in zip(found, many, strict=True):
+            expected = component.detect(inputs)
+            assert torch.equal(regions.boxes, expected.boxes)
+            torch.testing.assert_close(regions.scores, expected.scores)
+    assert len(component.batch(many[:1])[0].boxes) > 1
+
+
 @pytest.mark.parametrize("where", [(), (5, 7)])
 def test_no_cell_or_one_gives_the_whole_picture(where):
     S = torch.zeros(12, 20)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from instsearch_cli.data import Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric import ranking
 from instsearch_plugins.searchers import faiss_index
+from instsearch_plugins.searchers.dense import image_blocks, r_match
 from instsearch_plugins.searchers.faiss_index import Faiss
 
 
@@ -44,18 +46,18 @@ class Codes:
             }
 
     def best(self, q: np.ndarray, k: int, exclude=frozenset()):
-        """(image, score, box), by the plainest of loops."""
+        """(image, score, box), by the plainest of loops: R-Match, which with one row is the best product."""
         found = []
         for image in self.images.tolist():
             i = image - self.start
-            scores = [
-                max(float(np.float64(x) @ row) for row in q)
-                for x in self.rows[self.first[i] : self.first[i + 1]]
-            ]
-            if image in exclude or not scores:
+            rows = self.rows[self.first[i] : self.first[i + 1]]
+            products = [[float(np.float64(x) @ row) for row in q] for x in rows]
+            if image in exclude or not products:
                 continue
-            row = self.first[i] + scores.index(max(scores))
-            found.append((-max(scores), image, self.boxes[row].tolist()))
+            score = sum(max(column) for column in zip(*products, strict=True))
+            peaks = [max(row) for row in products]
+            row = self.first[i] + peaks.index(max(peaks))
+            found.append((-score, image, self.boxes[row].tolist()))
         return [(image, -score, box) for score, image, box in sorted(found)[:k]]
 
 
@@ -118,7 +120,7 @@ def collections(draw):
             draw(some),
             draw(st.integers(1, 5)),
         ),
-        "q": draw(st.lists(st.lists(eighths, min_size=D, max_size=D), min_size=1, max_size=2)),
+        "q": draw(st.lists(st.lists(eighths, min_size=D, max_size=D), min_size=1, max_size=3)),
         "exclude": draw(some),
         "k": draw(st.integers(1, 15)),
         "cut": (draw(st.integers(1, 5)), draw(st.integers(1, 4))),
@@ -179,6 +181,43 @@ def test_queries_of_one_call_do_not_mix(tmp_path):
     assert fitted(codes).search(queries, codes, 1).images.tolist() == [[2], [1]]
 
 
+def test_a_query_of_several_vectors_is_matched_region_by_region(tmp_path):
+    """Image 1: 0.6 + 0.8; image 2: 0.8 + 1, and the box of its row 2, the best of all; image 0: 1 + 0."""
+    rows = [[1, 0], [0.6, 0.8], [0.8, 0.6], [-1, 0], [0, 1]]
+    codes = Codes(np.array(rows, np.float16).astype(np.float32), [1, 1, 3], folder=tmp_path)
+    got = found(fitted(codes), codes, query(np.eye(2)), 5)
+    assert [i for i, *_ in got] == [2, 1, 0]
+    np.testing.assert_allclose([s for _, s, _ in got], [1.8, 1.4, 1.0], atol=1e-3)
+    assert [box[0] for *_, box in got] == [16, 4, 0]
+    assert found(fitted(codes), codes, query(np.zeros((0, 2))), 5) == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    M=st.integers(1, 4),
+    counts=st.lists(st.integers(0, 4), min_size=1, max_size=8),
+    rows=st.integers(1, 9),
+)
+def test_r_match_equals_the_plain_loop_over_any_blocks(seed, M, counts, rows):
+    pointers = np.cumsum([0, *counts])
+    products = np.random.default_rng(seed).integers(-4, 5, (M, pointers[-1])).astype(np.float32)
+    scores = np.full(pointers[-1], -np.inf)
+    blocks = list(image_blocks(pointers, rows))
+    assert [i for part in blocks for i in range(part.start, part.stop)] == list(range(len(counts)))
+    for part in blocks:
+        own = pointers[part.start : part.stop + 1]
+        assert own[-1] - own[0] <= rows or part.stop == part.start + 1
+        scores[own[0] : own[-1]] = r_match(products[:, own[0] : own[-1]], own)
+    for a, b in pairwise(pointers):
+        if a == b:
+            continue
+        expected = np.full(b - a, -np.inf)
+        best = max(range(a, b), key=lambda r: (products[:, r].max(), -r))
+        expected[best - a] = sum(max(row[a:b]) for row in products)
+        np.testing.assert_array_equal(scores[a:b], products[0, a:b] if M == 1 else expected)
+
+
 FACTORIES = [
     ("IVF16,Flat", "nprobe=16"),
     ("HNSW16", "efSearch=400"),
@@ -203,6 +242,33 @@ def test_other_indexes_find_what_flat_finds(tmp_path, factory, search, several):
         assert [i for i, *_ in got] == [i for i, *_ in expected]
         assert [b for *_, b in got] == [b for *_, b in expected]
         np.testing.assert_allclose([s for _, s, _ in got], [s for _, s, _ in expected], atol=2e-3)
+
+
+@pytest.mark.parametrize(("factory", "search"), FACTORIES)
+def test_other_indexes_match_several_vectors_as_flat_does_where_they_see_all(tmp_path, factory, search):
+    """Asked for so many images that every vector of the query comes upon every one of them."""
+    codes = Codes(clustered(900, 16), [3] * 300, start=10, removed={12}, part=64, folder=tmp_path)
+    searcher = fitted(codes, factory, search.replace("400", "1000"))
+    assert searcher.index is not None
+    q = codes.rows[[1, 200, 7]]
+    expected, got = codes.best(q, 300, {11}), found(searcher, codes, query(q, {11}), 300)
+    assert len(got) == len(expected) == 298
+    sums = {i: s for i, s, _ in expected}
+    np.testing.assert_allclose([s for _, s, _ in got], [sums[i] for i, *_ in got], atol=4e-3)
+    assert {i for i, *_ in got[:10]} == {i for i, *_ in expected[:10]}
+
+
+def test_a_vector_that_did_not_come_upon_an_image_counts_its_least(tmp_path):
+    """Two rows are asked for: the first vector finds 1 and 0.9, the second 0.8 and 0.7."""
+    codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
+    searcher = fitted(codes, "IVF16,Flat", "nprobe=16")
+    rows, scores = np.array([[3, 5], [5, 9]]), np.array([[1, 0.9], [0.8, 0.7]], np.float32)
+    images, best = searcher._gathered(scores, rows, rows >= 0)
+    assert images.tolist() == [3, 5, 9]
+    np.testing.assert_allclose(best, [1.7, 1.7, 1.6], rtol=1e-6)
+    images, best = searcher._gathered(scores, rows, np.array([[True, False], [False, False]]))
+    assert images.tolist() == [3]
+    assert best.tolist() == [1]
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "PQ4x4", "OPQ4_8,IVF8,PQ4x4", "IVF8,PQ4x4fs"])

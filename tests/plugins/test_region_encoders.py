@@ -14,7 +14,7 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
 from instsearch_cli.testing import EncoderContract, make_features
 from instsearch_plugins.encoders.mac import MAC
-from instsearch_plugins.encoders.region_vectors import RegionVectors
+from instsearch_plugins.encoders.regions import RegionCodes
 from instsearch_plugins.encoders.regions_sum import RegionsSum
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pairs import read_pairs
@@ -93,7 +93,7 @@ RAW = torch.cat([pooled(f.values, CELLS) for f in IMAGES])
 def test_unwhitened_against_plain_loops(seed, mode):
     f = image(seed)
     v = pooled(f.values, CELLS, mode)
-    codes = bare(RegionVectors, pool=mode).aggregate(f, None, GRIDDED)
+    codes = bare(RegionCodes, pool=mode).aggregate(f, None, GRIDDED)
     torch.testing.assert_close(codes.vectors, v, atol=1e-5, rtol=0)
     assert codes.boxes is GRIDDED.boxes
     total = bare(RegionsSum, pool=mode).aggregate(f, None, GRIDDED)
@@ -102,7 +102,7 @@ def test_unwhitened_against_plain_loops(seed, mode):
 
 
 def test_regions_are_whitened_by_what_is_learnt_from_regions():
-    encoder = fitted(RegionVectors, Collection(IMAGES))
+    encoder = fitted(RegionCodes, Collection(IMAGES))
     assert isinstance(encoder, Encoder)
     expected = l2(whiten(RAW, *pca_whitening([RAW])))
     got = torch.cat([encoder.aggregate(f, None, GRIDDED).vectors for f in IMAGES])
@@ -130,14 +130,12 @@ def test_regions_are_the_default_of_what_is_whitened():
 
 def test_dimensions():
     many = [image(i, C=40) for i in range(30)]
-    assert fitted(RegionVectors, Collection(many), dims=3).aggregate(
-        many[0], None, GRIDDED
-    ).vectors.shape == (
+    assert fitted(RegionCodes, Collection(many), dims=3).aggregate(many[0], None, GRIDDED).vectors.shape == (
         len(CELLS),
         3,
     )
     n = len(many) * len(CELLS)
-    assert fitted(RegionVectors, Collection(many)).whitening[1].shape == (40, n // 8)
+    assert fitted(RegionCodes, Collection(many)).whitening[1].shape == (40, n // 8)
     assert fitted(RegionsSum, Collection(many), whiten="both", dims=5).of_sum[1].shape == (5, 5)
     assert fitted(RegionsSum, Collection(many), whiten="sum").of_sum[1].shape == (40, 16)
 
@@ -150,7 +148,7 @@ def test_a_sample_is_learnt_from():
             seen.extend(rows)
             return super().inputs(kinds, rows)
 
-    fitted(RegionVectors, Watched(IMAGES), fit_images=5)
+    fitted(RegionCodes, Watched(IMAGES), fit_images=5)
     assert len(set(seen)) == len(seen) == 5
     assert seen == sorted(seen)
 
@@ -168,7 +166,7 @@ def test_batches_do_not_matter(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("cls", [RegionVectors, RegionsSum])
+@pytest.mark.parametrize("cls", [RegionCodes, RegionsSum])
 @pytest.mark.parametrize("none", [None, Regions(torch.zeros(0, 4), torch.zeros(0))])
 def test_without_regions_the_whole_picture(cls, none):
     encoder = fitted(cls, Collection(IMAGES, none))
@@ -180,7 +178,7 @@ def test_without_regions_the_whole_picture(cls, none):
     assert encoder.aggregate(IMAGES[0], None, none).boxes.tolist() == [[0, 0, *SIZE]]
 
 
-@pytest.mark.parametrize("cls", [RegionVectors, RegionsSum])
+@pytest.mark.parametrize("cls", [RegionCodes, RegionsSum])
 def test_nothing_to_learn_from(cls):
     with pytest.raises(InstsearchError, match=r"no image to learn the whitening of 'regions"):
         fitted(cls, Collection([]))
@@ -207,7 +205,7 @@ def test_silence_stays_zero(whiten):
     assert codes.vectors.eq(0).all()
     half = FeatureMap(IMAGES[0].values.clone(), GRID)
     half.values[:, :, 3:] = 0
-    left = fitted(RegionVectors, Collection(IMAGES)).aggregate(
+    left = fitted(RegionCodes, Collection(IMAGES)).aggregate(
         half, None, regions_of(torch.tensor([[0, 0, 3, 6], [3, 0, 8, 6]]))
     )
     torch.testing.assert_close(left.vectors.norm(dim=1), torch.tensor([1.0, 0]))
@@ -219,8 +217,8 @@ def test_weights_mask_the_maximum_and_weigh_the_mean():
     alpha[0, 1, 1], alpha[0, 4, 6], alpha[0, 2, 2] = 2, 1, 3
     cells = torch.tensor([[0, 0, 4, 4], [4, 0, 8, 6]])
     weights = WeightMap(alpha, GRID)
-    largest = bare(RegionVectors).aggregate(f, weights, regions_of(cells)).vectors
-    mean = bare(RegionVectors, pool="mean").aggregate(f, weights, regions_of(cells)).vectors
+    largest = bare(RegionCodes).aggregate(f, weights, regions_of(cells)).vectors
+    mean = bare(RegionCodes, pool="mean").aggregate(f, weights, regions_of(cells)).vectors
     a, b, c = f.values[:, 1, 1], f.values[:, 2, 2], f.values[:, 4, 6]
     torch.testing.assert_close(largest, l2(torch.stack([torch.maximum(a, b), c])))
     torch.testing.assert_close(mean, l2(torch.stack([2 * a + 3 * b, c])))
@@ -262,7 +260,7 @@ def test_a_query_of_one_region_and_a_box_added_to_its_grid():
 @pytest.mark.parametrize("levels", [0, 2])
 def test_a_query_for_regions_is_one_vector(levels):
     box = (20.0, 10.0, 70.0, 50.0)
-    encoder = fitted(RegionVectors, Collection(IMAGES), query_levels=levels)
+    encoder = fitted(RegionCodes, Collection(IMAGES), query_levels=levels)
     asked = encoder.aggregate_query(IMAGES[0], BoxWeight(box))
     assert asked.boxes.tolist() == [list(box)]
     if levels == 0:
@@ -274,9 +272,78 @@ def test_a_query_for_regions_is_one_vector(levels):
     torch.testing.assert_close(asked.vectors, expected)
 
 
+def test_a_query_whose_regions_stay_apart():
+    box = (20.0, 10.0, 70.0, 50.0)
+    encoder = fitted(RegionCodes, Collection(IMAGES), query_levels=2, query_apart=True, reduce=2)
+    asked = encoder.aggregate_query(IMAGES[0], BoxWeight(box))
+    inside = rmac_grid(4, 5, 2) + torch.tensor([2, 1, 2, 1])
+    whole = fitted(RegionCodes, Collection(IMAGES))
+    expected = whole.aggregate(IMAGES[0], None, regions_of(inside))
+    torch.testing.assert_close(asked.vectors, expected.vectors)
+    torch.testing.assert_close(asked.boxes, expected.boxes)
+    together = fitted(RegionCodes, Collection(IMAGES), query_levels=2, reduce=2)
+    summed = together.aggregate_query(IMAGES[0], BoxWeight(box))
+    torch.testing.assert_close(summed.vectors, l2(asked.vectors.sum(0, keepdim=True)))
+
+
+def test_regions_of_a_query_without_activation_are_left_out():
+    half = FeatureMap(IMAGES[0].values.clone(), GRID)
+    half.values[:, :, :5] = 0
+    asked = bare(RegionCodes, query_apart=True, query_levels=2).aggregate_query(half, None)
+    assert 0 < len(asked.vectors) == len(asked.boxes) < len(CELLS)
+    assert asked.vectors.any(1).all()
+    dead = FeatureMap(torch.zeros(6, 6, 8), GRID)
+    asked = bare(RegionCodes, query_apart=True).aggregate_query(dead, None)
+    assert asked.vectors.shape == (1, 6)
+    assert not asked.vectors.any()
+
+
+def test_regions_reduced_are_the_means_of_a_mixture():
+    """Two kinds of cells, left and right: two vectors, each with the box around its regions."""
+    values = torch.zeros(6, 6, 8)
+    values[0, :, :4], values[1, :, 4:] = 1, 1
+    cells = torch.tensor([[0, 0, 2, 2], [4, 0, 6, 3], [1, 2, 4, 5], [5, 3, 8, 4], [2, 5, 4, 6]])
+    codes = bare(RegionCodes, reduce=2).aggregate(FeatureMap(values, GRID), None, regions_of(cells))
+    torch.testing.assert_close(codes.vectors, torch.eye(6)[:2])
+    around = torch.tensor([[0, 0, 4, 6], [4, 0, 8, 4]])
+    torch.testing.assert_close(codes.boxes, cell_boxes(around, GRID))
+
+
+@pytest.mark.parametrize("reduce", [0, 5, 9])
+def test_as_many_regions_or_fewer_stay_as_they_are(reduce):
+    f, five = IMAGES[0], regions_of(CELLS[:5])
+    expected = bare(RegionCodes).aggregate(f, None, five)
+    codes = bare(RegionCodes, reduce=reduce).aggregate(f, None, five)
+    assert torch.equal(codes.vectors, expected.vectors)
+    assert codes.boxes is five.boxes
+    one = bare(RegionCodes, reduce=1).aggregate(f, None, five)
+    torch.testing.assert_close(one.vectors, l2(expected.vectors.mean(0, keepdim=True)))
+
+
+def test_regions_without_activation_are_not_reduced_to():
+    half = FeatureMap(IMAGES[0].values.clone(), GRID)
+    half.values[:, :, 3:] = 0
+    cells = torch.tensor([[0, 0, 2, 6], [3, 0, 8, 6], [0, 0, 3, 3], [1, 0, 3, 6]])
+    codes = bare(RegionCodes, reduce=2).aggregate(half, None, regions_of(cells))
+    torch.testing.assert_close(codes.vectors.norm(dim=1), torch.ones(2))
+    assert codes.boxes[:, 2].max() == 30
+    assert bare(RegionCodes, reduce=3).aggregate(half, None, regions_of(cells)).vectors.shape == (4, 6)
+
+
+def test_reducing_touches_the_codes_alone():
+    a, b = RegionCodes.Config(), RegionCodes.Config(reduce=5)
+    assert config_for(a, "local") == config_for(b, "local")
+    assert config_for(a, "codes") != config_for(b, "codes")
+    with pytest.raises(UsageError, match="reduce"):
+        make_config(RegionCodes, {"reduce": "-1"}, "encoder")
+    with pytest.raises(UsageError, match="no option 'reduce'"):
+        make_config(RegionsSum, {"reduce": "1"}, "encoder")
+
+
 def test_query_options_remake_no_layer():
-    for cls in (RegionVectors, RegionsSum):
-        a, b = cls.Config(), cls.Config(query_levels=0, query_whole=True)
+    for cls in (RegionCodes, RegionsSum):
+        apart = {"query_apart": True} if cls is RegionCodes else {}
+        a, b = cls.Config(), cls.Config(query_levels=0, query_whole=True, **apart)
         assert config_for(a, "search") == config_for(b, "search")
         assert "pool" in config_for(a, "model")
 
@@ -294,7 +361,7 @@ def test_a_box_smaller_than_a_cell():
     torch.testing.assert_close(got, l2(IMAGES[0].values[:, 2, 3]))
 
 
-@pytest.mark.parametrize("cls", [RegionVectors, RegionsSum])
+@pytest.mark.parametrize("cls", [RegionCodes, RegionsSum])
 def test_keypoints_are_refused(cls):
     with pytest.raises(UsageError, match=f"the {cls.name} encoder needs a feature map"):
         bare(cls).aggregate(Keypoints(torch.rand(3, 6), torch.rand(3, 4), GRID), None, None)
@@ -406,10 +473,10 @@ def test_pairs_whiten_the_sum_only():
 
 
 class TestRegionsContract(EncoderContract):
-    component = RegionVectors
+    component = RegionCodes
 
     def make_fitted(self):
-        return fitted(RegionVectors, Collection([make_features(seed=i) for i in range(9)], None))
+        return fitted(RegionCodes, Collection([make_features(seed=i) for i in range(9)], None))
 
 
 class TestRegionsSumContract(EncoderContract):
@@ -417,3 +484,11 @@ class TestRegionsSumContract(EncoderContract):
 
     def make_fitted(self):
         return fitted(RegionsSum, Collection([make_features(seed=i) for i in range(9)], None), whiten="both")
+
+
+class TestRegionsReducedContract(EncoderContract):
+    component = RegionCodes
+
+    def make_fitted(self):
+        collection = Collection([make_features(seed=i) for i in range(9)], None)
+        return fitted(RegionCodes, collection, reduce=2, query_apart=True)

@@ -71,7 +71,9 @@ class Instre:
         return Relevance(frozenset(images[i].name if i < len(images) else "(after the last)" for i in places))
 
     def boxes(self) -> Mapping[str, Sequence[Box]]:
-        return {}
+        """Every object's, where the files of :meth:`boxes_of` are there; reads all of them."""
+        found = {ref.name: _annotated(ref.path.with_suffix(".txt")) for ref in self._images}
+        return {name: boxes for name, boxes in found.items() if boxes}
 
     def boxes_of(self, query: QueryRef, name: str) -> Sequence[Box]:
         """The query's object in an image, from the file of x, y, w, h beside it (``001.txt``); maybe none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("", "gt", "groundtruth", "ground_truth", "gt_files", "gt_files_170407", "paris_120310")
 MAT_LIMIT = 64 << 20
+TEXT_LIMIT = 16 << 20
 
 
 def need_root(root: Path | None, name: str) -> Path:
@@ -73,6 +75,25 @@ def pictures(folder: Path, without: Collection[str] = ()) -> dict[str, Path]:
         return {}
     named = {printable(os.fsdecode(f.name)): f.path for f in found}
     return {name: path for name, path in named.items() if name.partition("/")[0] not in without}
+
+
+def lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1, stripped.
+
+    Names come as the file system has them (os.fsdecode). Raises InstsearchError if the file cannot be read, is
+    larger than 16 MB, or is no text.
+    """
+    try:
+        if path.stat().st_size > TEXT_LIMIT:
+            raise InstsearchError(f"{path} is larger than {TEXT_LIMIT >> 20} MB: not a ground truth")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
+    if b"\0" in data:
+        raise InstsearchError(f"{path} is not a text file in UTF-8")
+    text = os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
+    numbered = enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
+    return [(number, line.strip()) for number, line in numbered if line.strip()]
 
 
 class Stems:

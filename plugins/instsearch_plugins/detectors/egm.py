@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
-from instsearch_cli.data import Regions
-from instsearch_plugins.numeric.egm import Recipe, cells, fit
+from instsearch_cli.data import Drawing, Ellipses, Regions
+from instsearch_plugins.numeric.egm import Recipe, cells, fit, samples
+from instsearch_plugins.numeric.egm_batch import fit_batch, padded
 from instsearch_plugins.numeric.regions import cell_boxes, grid_in
 
 if TYPE_CHECKING:
-    from instsearch_cli.data import Inputs
+    from collections.abc import Sequence
+
+    from instsearch_cli.data import Grid, Inputs
 
 
 class EGM:
@@ -72,8 +76,65 @@ class EGM:
         gives the whole picture, with score 1.
         """
         assert inputs.weights is not None
+        return self._regions(inputs, fit(inputs.weights.values.sum(0).cpu().numpy(), self.recipe))
+
+    def detect_many(self, many: Sequence[Inputs]) -> list[Regions]:
+        """As :meth:`detect`, all together on a GPU."""
+        return [self.detect(inputs) for inputs in many] if self.device.type == "cpu" else self.batch(many)
+
+    def batch(self, many: Sequence[Inputs]) -> list[Regions]:
+        """As :meth:`detect`, all together on any device."""
+        maps = [inputs.weights.values.sum(0).to(self.device) for inputs in many if inputs.weights is not None]
+        mixtures = fit_batch(padded(maps), self.recipe)
+        return [
+            self._regions(*found) for found in zip(many, [q.cpu().numpy() for q in mixtures], strict=True)
+        ]
+
+    def explain(self, inputs: Inputs) -> list[Drawing]:
+        """The mixture as it comes about, over the weights: at first, at last, and after 1, 2, 4, … iterations.
+
+        The latter as far as components are purged. A component is an ellipse as long and as high as its box.
+        """
+        assert inputs.weights is not None
+        S, most = inputs.weights.values.sum(0).cpu().numpy(), self.recipe.iterations
+
+        def after(n: int) -> np.ndarray:
+            return fit(S, self.recipe._replace(iterations=n))
+
+        final = after(most)
+        if not len(final):
+            return []
+        last = 1 + bisect_left(range(1, most), True, key=lambda n: np.array_equal(after(n), final))
+        amplitude = samples(S, self.recipe.rho, self.recipe.tau)
+        cell = np.argwhere(amplitude > 0)
+        first = np.full((len(cell), 5), self.recipe.sigma)
+        first[:, 0], first[:, 1:3] = amplitude[amplitude > 0], cell
+        steps, n = {0: first}, 1
+        while n < last:
+            q = after(n)
+            if len(q) < len([*steps.values()][-1]):
+                steps[n] = q
+            n *= 2
+        steps[last] = final
+        return [
+            Drawing(
+                f"iteration {n}: {len(q):,} region{'s' * (len(q) != 1)}",
+                (inputs.weights, self._ellipses(q, inputs.weights.grid)),
+            )
+            for n, q in steps.items()
+        ]
+
+    def _ellipses(self, mixture: np.ndarray, grid: Grid) -> Ellipses:
+        sx, sy, ox, oy = grid.transform
+        q = torch.from_numpy(mixture).float()
+        step, origin = torch.tensor([sx, sy]), torch.tensor([ox, oy])
+        radii = self.config.box_scale * q[:, [4, 3]].sqrt()
+        return Ellipses(origin + step * (q[:, [2, 1]] + 0.5), step * radii, q[:, 0])
+
+    def _regions(self, inputs: Inputs, mixture: np.ndarray) -> Regions:
+        """The boxes of a mixture f64[m, 5]."""
+        assert inputs.weights is not None
         grid = inputs.weights.grid
-        mixture = fit(inputs.weights.values.sum(0).cpu().numpy(), self.recipe)
         if not len(mixture):
             return Regions(torch.tensor([[0.0, 0.0, *inputs.size]]), torch.ones(1))
         found = cells(mixture, *grid.shape, self.config.box_scale)

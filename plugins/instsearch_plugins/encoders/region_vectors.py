@@ -1,4 +1,7 @@
-"""Every region by itself: MAC, or the mean, of each (Razavian et al., 2014; Tolias et al., 2016)."""
+"""Every region by itself: MAC, or the mean, of each (Razavian et al., 2014; Tolias et al., 2016).
+
+What is made of these vectors: `regions` keeps them, `regions-sum` adds them up.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
-    from instsearch_cli.data import Features, Inputs, WeightMap
+    from instsearch_cli.data import Box, Features, Inputs, WeightMap
 
     Whitening = tuple[Tensor, Tensor]
 
@@ -48,6 +51,8 @@ class RegionVectors(Pooled):
         dims: int = 0
         #: each channel's largest value in a region (weights only mask), or its mean
         pool: Literal["max", "mean"] = "max"
+        #: weights mask the maximum and weigh the mean; else they only tell the detector where to look
+        weighted: bool = True
         #: levels of R-MAC's grid in a query's box; 0: the box is the query's only region
         query_levels: int = option(3, touches="query")
         #: the box is added to its grid, as the grid detector's `whole` adds the picture
@@ -116,18 +121,26 @@ class RegionVectors(Pooled):
 
     def aggregate_query(self, local: Features, weights: WeightMap | BoxWeight | None) -> Vectors:
         """A unit vector f32[1, d] of the box of a BoxWeight, or of the whole picture."""
+        box, weights, regions = self._asked(local, weights)
+        psi = self.aggregate(local, weights, regions).vectors.sum(0, keepdim=True)
+        return Vectors(l2(psi), torch.tensor([box]))
+
+    def _asked(
+        self, local: Features, weights: WeightMap | BoxWeight | None
+    ) -> tuple[Box, WeightMap | None, Regions]:
+        """A query's box, the weights that count in it, and its regions."""
         box = extent(local.grid)
         if isinstance(weights, BoxWeight):
             box, weights = weights.box, weights.weights
         cells = grid_in(box_cells(torch.tensor([box]), local.grid), self.config.query_levels)
         if self.config.query_levels and not self.config.query_whole:
             cells = cells[1:]
-        regions = Regions(cell_boxes(cells, local.grid), torch.ones(len(cells)))
-        psi = self.aggregate(local, weights, regions).vectors.sum(0, keepdim=True)
-        return Vectors(l2(psi), torch.tensor([box]))
+        return box, weights, Regions(cell_boxes(cells, local.grid), torch.ones(len(cells)))
 
     def _cells(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.config.weighted:
+            weights = BoxWeight(weights.box) if isinstance(weights, BoxWeight) else None
         none = regions is None or not len(regions.boxes)
         return super()._cells(local, weights, None if none else regions)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 64  #: components purged together; changes the time that it takes, not what is kept
+BLOCK = 32  #: components purged together; changes the time that it takes, not what is kept
 FAINT = 1e-3  #: samples below this share of the largest are left out
 FLOOR = 1e-3  #: variances are at least this, in square cells
 LOST = 1e-200  #: a sample to which the whole mixture gives less than this belongs to no component
@@ -69,7 +69,7 @@ def fit(S: np.ndarray, recipe: Recipe | None = None) -> np.ndarray:
             break
         mu = q[:, 1:3]
         moved = m_step(*e_step(q, sigma, *S.shape), weight, add)
-    return q
+    return by_weight(q)
 
 
 def samples(S: np.ndarray, rho: float, tau: float) -> np.ndarray:
@@ -95,33 +95,31 @@ def inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     a: f64[m, 5], b: f64[n, 5]. Returns f64[m, n].
     """
-    pi_a, y_a, x_a, vy_a, vx_a = a.T[:, :, None]
-    pi_b, y_b, x_b, vy_b, vx_b = b.T[:, None]
-    vy, vx = vy_a + vy_b, vx_a + vx_b
-    distance = (y_a - y_b) ** 2 / vy + (x_a - x_b) ** 2 / vx
-    product: np.ndarray = pi_a * pi_b * np.exp(-0.5 * distance) / (2 * math.pi * np.sqrt(vy * vx))
+    a, b = a.T[:, :, None], b.T[:, None]
+    V = a[3:] + b[3:]
+    distance = (a[1:3] - b[1:3]) ** 2 / V
+    exponent = -0.5 * (distance[0] + distance[1])
+    product: np.ndarray = a[0] * b[0] * np.exp(exponent) / (2 * math.pi * np.sqrt(V[0] * V[1]))
     return product
 
 
-def e_step(q: np.ndarray, sigma: float, h: int, w: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def e_step(q: np.ndarray, sigma: float, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     """Responsibilities of the components for the cells of an h x w grid (eq. 5), in factors.
 
     gamma_ik = <s_i, q_k> / sum_j <s_i, q_j> = gy_k(y_i) gx_k(x_i) / total_i
     <s_i, q_k> = S_i pi_k N(p_i | mu_k, Sigma_k + sigma I)
 
-    where S_i cancels. q: f64[m, 5]. Returns gy f64[m, h], gx f64[m, w] and total f64[h, w].
+    where S_i cancels. q: f64[m, 5]. Returns g f64[2, m, max(h, w)], of which gy is [0, :, :h] and gx is
+    [1, :, :w], and total f64[h, w].
     """
-    pi, y, x, vy, vx = q.T[:, :, None]
-    vy, vx = vy + sigma, vx + sigma
-    rows, columns = (_powers(n)[:, 1] for n in (h, w))
-    gy = np.exp((rows - y) ** 2 * (-0.5 / vy)) * (pi / (2 * math.pi * np.sqrt(vy * vx)))
-    gx = np.exp((columns - x) ** 2 * (-0.5 / vx))
-    return gy, gx, gy.T @ gx
+    q = q.T[..., None]
+    v = q[3:] + sigma
+    g = np.exp((_powers(max(h, w))[:, 1] - q[1:3]) ** 2 * (-0.5 / v))
+    g[0] *= q[0] / (2 * math.pi * np.sqrt(v[0] * v[1]))
+    return g, g[0, :, :h].T @ g[1, :, :w]
 
 
-def m_step(
-    gy: np.ndarray, gx: np.ndarray, total: np.ndarray, weight: np.ndarray, add: float = 0
-) -> np.ndarray:
+def m_step(g: np.ndarray, total: np.ndarray, weight: np.ndarray, add: float = 0) -> np.ndarray:
     """Moments of the samples of each component (eq. 6 to 8), each sample counting ``weight`` w_i.
 
     l_k = sum_i w_i gamma_ik,  pi_k = l_k / l,  mu_k = sum_i w_i gamma_ik p_i / l_k,
@@ -130,9 +128,13 @@ def m_step(
     with the factors of :func:`e_step`, and weight f64[h, w], 0 where there is no sample. Returns f64[m, 5]; a
     component without samples gets pi = 0.
     """
-    y, x = (_powers(n) for n in weight.shape)
+    h, w = weight.shape
     R = weight / np.maximum(total, LOST)
-    return _mixture((gy * (gx @ R.T)) @ y, (gx * (gy @ R)) @ x, add)
+    along = np.zeros(g.shape)  # sum of w_i gamma_ik over a row, over a column
+    np.matmul(g[1, :, :w], R.T, out=along[0, :, :h])
+    np.matmul(g[0, :, :h], R, out=along[1, :, :w])
+    along *= g
+    return _mixture(along @ _powers(max(h, w)), add)
 
 
 def first_step(amplitude: np.ndarray, weight: np.ndarray, sigma: float, add: float = 0) -> np.ndarray:
@@ -147,11 +149,8 @@ def first_step(amplitude: np.ndarray, weight: np.ndarray, sigma: float, add: flo
     y, x = (_powers(n) for n in weight.shape)
     gy, gx = (np.exp((n[:, 1] - n[:, 1:2]) ** 2 * (-0.25 / sigma)) for n in (y, x))
     R = weight / np.maximum(gy @ amplitude @ gx, LOST)
-    columns, rows = R @ gx, gy @ R
-    sums_y = np.stack([(gy * power) @ columns * amplitude for power in y.T], axis=-1)
-    sums_x = np.stack([rows @ (gx * power).T * amplitude for power in x.T], axis=-1)
-    found = amplitude > 0
-    return _mixture(sums_y[found], sums_x[found], add)
+    sums = np.stack([gy @ (y.T[:, :, None] * (R @ gx)), (gy @ R * x.T[:, None]) @ gx]) * amplitude
+    return _mixture(sums[:, :, amplitude > 0].swapaxes(1, 2), add)
 
 
 @lru_cache(maxsize=256)
@@ -161,25 +160,30 @@ def _powers(n: int) -> np.ndarray:
     return np.stack([np.ones(n), i, i * i], axis=1)
 
 
-def _mixture(sums_y: np.ndarray, sums_x: np.ndarray, add: float) -> np.ndarray:
-    """The mixture from sum_i w_i gamma_ik (1, p, p^2) along y and x: f64[m, 3] twice -> f64[m, 5]."""
-    mass = sums_y[:, 0]
-    safe = np.where(mass > 0, mass, 1)
-    q = np.empty((len(mass), 5))
-    q[:, 0] = mass / mass.sum()
-    for d, sums in ((1, sums_y), (2, sums_x)):
-        mean, square = sums.T[1:] / safe
-        q[:, d], q[:, d + 2] = mean, np.maximum(square - mean * mean + add, FLOOR)
-    return q
+def _mixture(sums: np.ndarray, add: float) -> np.ndarray:
+    """The mixture from sum_i w_i gamma_ik (1, p, p^2) along y and x: f64[2, m, 3] -> f64[m, 5]."""
+    mass = sums[0, :, 0]
+    moments = sums / np.maximum(mass, LOST)[:, None]
+    mean = moments[..., 1]
+    q = np.empty((5, len(mass)))
+    np.divide(mass, mass.sum(), out=q[0])
+    q[1:3] = mean
+    np.maximum(moments[..., 2] - mean * mean + add, FLOOR, out=q[3:])
+    return q.T
 
 
 def purge(q: np.ndarray, overlap: float) -> np.ndarray:
     """Keeps the components that those kept before them leave enough to themselves.
 
     By descending pi, component i joins the kept set K if  <q_i, q_i> / (<q_i, q_i> + sum_{j in K} <q_i, q_j>)
-    is at least ``overlap``. Returns the kept ones in that order, pi renormalised: f64[n, 5], n <= m.
+    is at least ``overlap``. Returns the kept ones in that order, pi renormalised, f64[n, 5] with n < m; or
+    ``q`` itself if all are kept.
     """
-    q = q[np.argsort(-np.round(q[:, 0] / TIE), kind="stable")]
+    if len(q) <= BLOCK:
+        products = inner(q, q)
+        if (products.sum(1) * overlap < products.diagonal()).all():  # even all the others leave enough
+            return q
+    q = by_weight(q)
     own = q[:, 0] ** 2 / (4 * math.pi * np.sqrt(q[:, 3] * q[:, 4]))
     room = (1 / overlap - 1) * own  # what the kept ones may at most add up to
     room[q[:, 0] <= 0] = -1
@@ -200,6 +204,12 @@ def purge(q: np.ndarray, overlap: float) -> np.ndarray:
     q = np.concatenate(kept)
     q[:, 0] /= q[:, 0].sum()
     return q
+
+
+def by_weight(q: np.ndarray) -> np.ndarray:
+    """The components by descending pi, ties as they come."""
+    ordered: np.ndarray = q[np.argsort(-np.round(q[:, 0] / TIE), kind="stable")]
+    return ordered
 
 
 def cells(q: np.ndarray, h: int, w: int, box_scale: float = math.sqrt(3)) -> np.ndarray:

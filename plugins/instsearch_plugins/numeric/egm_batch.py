@@ -14,6 +14,8 @@ import torch
 from instsearch_plugins.numeric.egm import FAINT, FLOOR, LOST, TIE, Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 BLOCK = 64  #: components purged together; changes the time that it takes, not what is kept
@@ -51,6 +53,15 @@ def fit_batch(S: Tensor, recipe: Recipe | None = None) -> list[Tensor]:
                 break
             active, weight, q = active[~done], weight[~done], q[~done]
     return mixtures
+
+
+def padded(maps: Sequence[Tensor]) -> Tensor:
+    """Some maps f[h_b, w_b] as one tensor f[B, h, w], zeros below and to the right."""
+    h, w = (max(S.shape[d] for S in maps) for d in (0, 1))
+    together = maps[0].new_zeros(len(maps), h, w)
+    for place, S in zip(together, maps, strict=True):
+        place[: len(S), : S.shape[1]] = S
+    return together
 
 
 def samples(S: Tensor, rho: float, tau: float) -> Tensor:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 QUERIES = 4096  # vectors whose neighbours are sought at once
 
 
-def knn(V: np.ndarray, k: int, advance: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def knn(
+    V: np.ndarray, k: int, advance: Callable[[int], None] | None = None, index: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of V that each row has the largest inner product with; among them, as a rule, itself.
 
-    V: f32[n, D], memory-mapped will do; exact. Returns the products f32[n, k] and the rows i64[n, k], best
-    first, with k = n where there are fewer rows. ``advance`` is told of every so many rows that are done.
+    V: f32[n, D], memory-mapped will do; exact, or by a faiss ``index`` that holds its rows. Returns the products
+    f32[n, k] and the rows i64[n, k], best first, with k = n where there are fewer rows; where an index finds
+    fewer the row is -1. ``advance`` is told of every so many rows that are done.
     """
     import faiss
 
@@ -33,26 +36,31 @@ def knn(V: np.ndarray, k: int, advance: Callable[[int], None] | None = None) -> 
     V = np.ascontiguousarray(V, np.float32)
     for first in range(0, n if k else 0, QUERIES):
         part = slice(first, first + QUERIES)
-        products[part], rows[part] = faiss.knn(V[part], V, k, metric=faiss.METRIC_INNER_PRODUCT)
+        if index is not None:
+            products[part], rows[part] = index.search(V[part], k)
+        else:
+            products[part], rows[part] = faiss.knn(V[part], V, k, metric=faiss.METRIC_INNER_PRODUCT)
         if advance:
             advance(len(V[part]))
     return products, rows
 
 
 def mutual_graph(
-    V: np.ndarray, k: int, gamma: float, advance: Callable[[int], None] | None = None
+    V: np.ndarray, k: int, gamma: float, advance: Callable[[int], None] | None = None, index: Any = None
 ) -> sparse.csr_array:
     """The weights of the mutual k-nearest-neighbour graph.
 
     W_ij = max(<v_i, v_j>, 0)^gamma where i != j and each is among the k nearest rows of the other, else 0
 
     V: f32[n, D]. As in the authors' code a row counts among its own k nearest, which leaves it k - 1
-    neighbours at most. Returns f32[n, n], symmetric, at most n (k - 1) entries, all positive.
+    neighbours at most. Neighbours are sought by ``index``, if given (:func:`knn`). Returns f32[n, n], symmetric,
+    at most n (k - 1) entries, all positive.
     """
     n = len(V)
-    products, rows = knn(V, k, advance)
+    products, rows = knn(V, k, advance, index)
     s = np.maximum(products, 0) ** np.float32(gamma)
-    s[rows == np.arange(n)[:, None]] = 0
+    s[(rows == np.arange(n)[:, None]) | (rows < 0)] = 0
+    np.maximum(rows, 0, out=rows)
     narrow = np.int32 if s.size < 2**31 else np.int64  # products wait for the memory
     indptr = np.arange(n + 1, dtype=narrow) * rows.shape[1]
     nearest = sparse.csr_array((s.ravel(), rows.ravel().astype(narrow), indptr), shape=(n, n))

@@ -12,7 +12,7 @@ from instsearch_cli.data import Hits
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric.expansion import augmented
 from instsearch_plugins.numeric.ranking import Appended, Best, Owners
-from instsearch_plugins.searchers.dense import gather, values_of
+from instsearch_plugins.searchers.dense import gather, image_blocks, r_match, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,11 +30,16 @@ ROUNDING = 1e-5  # what a product of unit vectors may be off by
 
 
 class Faiss:
-    """score(i) = max over the rows r of image i, and over the rows q of the query, of <q, x_r>.
+    """score(i) = sum over the query's vectors q of the max over the rows r of image i of <q, x_r>.
+
+    A query of one vector, as most are, finds each image's best row; one of several is matched with each image
+    vector by vector (:func:`r_match`, R-Match). The hit's box is that of the row most like any of the query's.
 
     ``Flat`` is exact and holds nothing in memory. Any other factory is trained on the segment and loaded as a
-    whole; its scores are those of faiss, so approximate where it quantises. A segment with fewer than 39
-    vectors for each centroid that the factory trains is kept exact.
+    whole; its scores are those of faiss, so approximate where it quantises. Of a query's several vectors one that
+    did not come upon an image counts the least of what it came upon, as in XTR (Lee et al., 2023): reranker
+    `r-match` then tells the best hits apart. A segment with fewer than 39 vectors for each centroid that the
+    factory trains is kept exact.
 
     With ``dba`` each x_r is first augmented with its nearest neighbours in the segment (:func:`augmented`). What
     is stored as codes stays as it was, so that query expansion adds codes that are not augmented. An image
@@ -150,29 +155,40 @@ class Faiss:
         """A matrix product finds the rows that may count; they are then scored one by one, so that equal
         vectors have equal scores wherever they lie."""
         stacked = np.concatenate(queries)
-        lengths = [float(np.linalg.norm(q, axis=1).max(initial=0)) for q in queries]
+        lengths = [float(np.linalg.norm(q, axis=1).sum()) for q in queries]
         best = [Best(k, self.owners, slack=ROUNDING * length) for length in lengths]
         parts = np.cumsum([len(q) for q in queries])[:-1]
-        for first in range(0, len(self.vectors), ROWS):
-            block = self.vectors[first : first + ROWS]
-            products = np.split(stacked @ block.T, parts)
+        for images in image_blocks(self.owners.pointers, ROWS):
+            pointers = self.owners.pointers[images.start : images.stop + 1]
+            first, stop = pointers[[0, -1]].tolist()
+            products = np.split(stacked @ self.vectors[first:stop].T, parts)
             for kept, product, gone in zip(best, products, hidden, strict=True):
-                scores = product.max(axis=0, initial=-np.inf)
-                near = slice(*np.searchsorted(gone, (first, first + len(block))))
+                scores = r_match(product, pointers)
+                near = slice(*np.searchsorted(gone, (first, stop)))
                 scores[gone[near] - first] = -np.inf
                 kept.add(first, scores)
-        found = [(kept.rows, self._dot(kept.rows, q)) for kept, q in zip(best, queries, strict=True)]
-        return [self.owners.ranked(rows, scores, k) for rows, scores in found]
+        return [self._rescored(kept.rows, q, k) for kept, q in zip(best, queries, strict=True)]
 
-    def _dot(self, rows: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """f32[n]: the best product of each row with the query's vectors q f32[M, D]."""
-        scores = np.full(len(rows), -np.inf, np.float32)
+    def _rescored(self, rows: np.ndarray, q: np.ndarray, k: int) -> Any:
+        """The best k images, of those that own these rows f32[n], by exact products."""
+        if len(q) == 1:
+            return self.owners.ranked(rows, self._dots(rows, q)[0].astype(np.float32), k)
+        images = np.unique(self.owners.image_of(rows))
+        rows = self.owners.rows_of(images)
+        counts = self.owners.pointers[images + 1] - self.owners.pointers[images]
+        scores = r_match(self._dots(rows, q), np.concatenate([[0], counts.cumsum()]))
+        found = scores > -np.inf
+        return self.owners.ranked(rows[found], scores[found].astype(np.float32), k)
+
+    def _dots(self, rows: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """f64[M, n]: the products of the query's vectors q f32[M, D] with each row."""
+        products = np.empty((len(q), len(rows)))
         for first in range(0, len(rows), ROWS):
             part = slice(first, first + ROWS)
             x = self.vectors[rows[part]].astype(np.float64)
-            for row in q:
-                scores[part] = np.maximum(scores[part], np.sum(x * row, axis=1))
-        return scores
+            for product, row in zip(products, q, strict=True):
+                product[part] = np.sum(x * row, axis=1)
+        return products
 
     def _approximate(self, q: np.ndarray, hidden: np.ndarray, k: int) -> Any:
         """Ask for twice as many rows until k images come back or the index has no more."""
@@ -182,9 +198,7 @@ class Faiss:
         while True:
             scores, rows = self._ask(q, wanted, shown if len(hidden) else None)
             good = (rows >= 0) & shown[rows]
-            found, inverse = np.unique(rows[good], return_inverse=True)
-            best = np.full(len(found), -np.inf, np.float32)
-            np.maximum.at(best, inverse, scores[good])
+            found, best = self._gathered(scores, rows, good)
             ranked = self.owners.ranked(found, best, k)
             images = len(ranked[0])
             spent = images == before and bool(np.any(rows < 0))
@@ -192,16 +206,32 @@ class Faiss:
                 return ranked
             wanted, before = min(2 * wanted, self.owners.rows), images
 
+    def _gathered(
+        self, scores: np.ndarray, rows: np.ndarray, good: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that came back, ascending, and their :func:`r_match`, out of f32[M, n], i64[M, n], bool[M, n]."""
+        found = np.unique(rows[good])
+        products = np.full((len(rows), len(found)), -np.inf, np.float32)
+        for product, score, row, came in zip(products, scores, rows, good, strict=True):
+            np.maximum.at(product, np.searchsorted(found, row[came]), score[came])
+        if len(rows) > 1:
+            least = np.where(good, scores, np.inf).min(axis=1, initial=np.inf)
+            least[np.isinf(least)] = 0  # it came upon nothing
+            products = np.maximum(products, least[:, None])
+        change = np.flatnonzero(np.diff(self.owners.image_of(found), prepend=-1))
+        best = r_match(products, np.append(change, len(found)))
+        return found[best > -np.inf], best[best > -np.inf]
+
     def _ask(self, q: np.ndarray, k: int, shown: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if shown is not None:
             selector = _faiss().IDSelectorBitmap(np.packbits(shown, bitorder="little"))
             try:
                 scores, rows = self.index.search(q, k, params=_selecting(self.index, selector))
-                return scores.ravel(), rows.ravel()
+                return scores, rows
             except RuntimeError:
                 pass  # an index that cannot select: the rows are left out of what it returns
         scores, rows = self.index.search(q, k)
-        return scores.ravel(), rows.ravel()
+        return scores, rows
 
 
 def _faiss() -> Any:

@@ -1,0 +1,239 @@
+"""A paper's tables and figures measured again: their rows' pipelines over datasets, shared stages made once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.commands import common
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.measuring import default_index, load_dataset, measure, present, take_dataset
+from instsearch_cli.options import make_config
+from instsearch_cli.pipeline import STAGE_NAMES
+from instsearch_cli.records import contents
+from instsearch_cli.tables import Figure
+from instsearch_formats import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from instsearch_cli.measuring import Measured
+    from instsearch_cli.pipeline import Pipeline, Stage
+    from instsearch_cli.plugins import Registry
+    from instsearch_cli.progress import Quiet
+    from instsearch_cli.tables import Row, Table, Value
+
+SAFE = str.maketrans(dict.fromkeys(" ,/", "-"))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for beside the paper's own choices; see `instsearch reproduce --help`."""
+
+    root: Path | None = None
+    dataset: str | None = None
+    index_path: Path | None = None
+    extractor: str | None = None
+    rerank: tuple[str, ...] = ()
+    assignments: tuple[str, ...] = ()
+    weights: Path | None = None
+    keep_features: bool = False
+    device: str = "auto"
+    present_only: bool = False
+
+
+class Runs:
+    """Measures rows."""
+
+    def __init__(self, known: Registry, wanted: Wanted, progress: Quiet) -> None:
+        self.known, self.wanted, self.progress = known, wanted, progress
+
+    def check(self, chosen: Sequence[Table]) -> None:
+        """Raise UsageError for a setting that no row has, or that a figure sweeps."""
+        measured = [table for table in chosen if table.rows]
+        for setting in self.wanted.assignments:
+            if not any(self._takes(table, row, setting) for table in measured for row in table.rows):
+                where = ", ".join(table.label for table in measured)
+                raise UsageError(f"--set {setting}: no row of {where or chosen[0].label} has such an option")
+            for table in measured:
+                if isinstance(table, Figure) and _same(setting, table.x):
+                    raise UsageError(f"--set {setting}: {table.label} sweeps it; --values says over what")
+
+    def check_values(self, figure: Figure) -> None:
+        """Raise UsageError if the option that a figure sweeps cannot have one of its values."""
+        row = next((row for row in figure.rows if row.at is None and not row.only), None)
+        if row is not None:
+            for value in figure.values:
+                settings = [f"{figure.x}={value}"]
+                pipeline = row.pipeline(figure.base, self.wanted.extractor, settings, self.wanted.rerank)
+                kind, stage, _ = addressed(pipeline, figure.x)
+                assert stage is not None
+                prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
+                make_config(self.known.get(kind, stage.name).load(), stage.options, prefix)
+
+    def _takes(self, table: Table, row: Row, setting: str) -> bool:
+        with contextlib.suppress(InstsearchError):  # a row that cannot be built says so when it is measured
+            return self._has(row.pipeline(table.base, self.wanted.extractor, (), self.wanted.rerank), setting)
+        return False
+
+    def table(self, table: Table) -> dict[str, Any]:
+        """Every row on every dataset, as it is printed with --json."""
+        datasets = self._datasets(table)
+        rows = [
+            {
+                "name": row.name,
+                "metric": row.metric,
+                "results": {name: self._cell(table, row, name) for name in datasets},
+            }
+            for row in table.rows
+        ]
+        return {**_heading(table, "table"), "datasets": datasets, "rows": rows}
+
+    def figure(self, figure: Figure) -> dict[str, Any]:
+        """Every curve on every dataset, as it is printed with --json."""
+        if figure.command:
+            return {**_heading(figure, "figure"), "command": figure.command}
+        if not self.wanted.keep_features:
+            self.progress.say("features are made again for every value: --keep-features keeps them on disk")
+        datasets = self._datasets(figure)
+        rows = [
+            {"name": row.name, "results": {name: self._curve(figure, row, name) for name in datasets}}
+            for row in figure.rows
+        ]
+        axis = {"metric": figure.metric, "x": figure.x, "x_label": figure.x_label, "seconds": figure.seconds}
+        return {**_heading(figure, "figure"), **axis, "datasets": datasets, "rows": rows}
+
+    def _datasets(self, table: Table) -> list[str]:
+        return [self.wanted.dataset] if self.wanted.dataset else list(table.datasets)
+
+    def _cell(self, table: Table, row: Row, dataset: str) -> dict[str, Any]:
+        """What was reported, what is measured, or why nothing is."""
+        cell: dict[str, Any] = {"reported": row.reported.get(dataset)}
+        found = self._tried(table, row, dataset, cell)
+        if found is not None:
+            cell["measured"] = _number(found, row.metric)
+            if cell["reported"] is not None:
+                cell["difference"] = cell["measured"] - cell["reported"]
+        return cell
+
+    def _curve(self, figure: Figure, row: Row, dataset: str) -> list[dict[str, Any]]:
+        """The points of a row: its x, what is measured there and the seconds of a query, or why nothing is."""
+        points = []
+        for value in figure.values if row.at is None else [row.at]:
+            point: dict[str, Any] = {"x": value}
+            found = self._tried(figure, row, dataset, point, value if row.at is None else None)
+            if found is not None:
+                point["measured"] = _number(found, row.metric)
+                timing = found.evaluation.timing
+                point["seconds"] = timing["search"] + timing["rerank"]
+            points.append(point)
+        return points
+
+    def _tried(
+        self, table: Table, row: Row, dataset: str, cell: dict[str, Any], value: Value | None = None
+    ) -> Measured | None:
+        """A row's measurement and the time it took, or None and why: the latter two go into ``cell``."""
+        if row.only:
+            cell["why_not"] = row.only
+            return None
+        began = time.perf_counter()
+        try:
+            found = self._measured(table, row, dataset, cell, value)
+        except (InstsearchError, FormatError) as error:
+            cell["why_not"] = str(error).splitlines()[0]
+            return None
+        cell["took"] = time.perf_counter() - began
+        return found
+
+    def _measured(
+        self, table: Table, row: Row, name: str, cell: dict[str, Any], value: Value | None
+    ) -> Measured:
+        pipeline = self._pipeline(table, row, value)
+        self.progress.say(f"{pipeline.name} on {Path(name).stem}")
+        dataset = load_dataset(self.known, name, self._root(name))
+        if name in row.fit_on:
+            pipeline = self._fitted_elsewhere(pipeline, row.fit_on[name], cell)
+        return measure(
+            self.known,
+            dataset,
+            self._index(name),
+            lambda last: pipeline,
+            self.progress,
+            device=self.wanted.device,
+            present_only=self.wanted.present_only,
+        )
+
+    def _pipeline(self, table: Table, row: Row, value: Value | None) -> Pipeline:
+        """A row's pipeline with the settings that it has options for, the swept one last, and its name."""
+        settings = list(self.wanted.assignments)
+        if self.wanted.weights is not None:
+            settings.append(f"extractor.weights={self.wanted.weights.resolve()}")
+        pipeline = row.pipeline(table.base, self.wanted.extractor, (), self.wanted.rerank)
+        pipeline = pipeline.with_options([s for s in settings if self._has(pipeline, s)])
+        parts = [table.paper, f"fig{table.number}" if isinstance(table, Figure) else table.number, row.name]
+        if isinstance(table, Figure) and value is not None:
+            pipeline = pipeline.with_options([f"{table.x}={value}"])
+            parts += [table.x.rpartition(".")[2], str(value)]
+        name = "-".join(parts).translate(SAFE)
+        return replace(pipeline, name=name, keep_features=self.wanted.keep_features)
+
+    def _has(self, pipeline: Pipeline, setting: str) -> bool:
+        """Whether a row's component has the option that "stage.option=value" sets."""
+        kind, stage, option = addressed(pipeline, setting.partition("=")[0])
+        if stage is None:
+            return False
+        config = getattr(self.known.get(kind, stage.name).load(), "Config", None)
+        return option.replace("-", "_") in {f.name for f in fields(config)} if config else False
+
+    def _fitted_elsewhere(self, pipeline: Pipeline, other: str, cell: dict[str, Any]) -> Pipeline:
+        """Fit on the other dataset's images if they are there, else on the row's own, and say so."""
+        try:
+            dataset = load_dataset(self.known, other, self._root(other))
+            refs = present(dataset, self.wanted.present_only)
+        except InstsearchError:
+            cell["note"] = f"fitted on itself: {other} is not there"
+            return pipeline
+        path = self._index(other)
+        with common.writing(path, create=True) as index:
+            take_dataset(index, dataset, refs, False, self.progress)
+            return replace(pipeline, fit_on=str(common.absolute(path)), fit_on_digest=contents(index))
+
+    def _root(self, name: str) -> Path | None:
+        root = self.wanted.root
+        return root / name if root is not None and (root / name).is_dir() else root
+
+    def _index(self, name: str) -> Path:
+        folder = self.wanted.index_path
+        return folder / Path(name).stem if folder is not None else default_index(name, self._root(name))
+
+
+def addressed(pipeline: Pipeline, key: str) -> tuple[str, Stage | None, str]:
+    """The kind, the stage (None if there is none) and the option that "stage.option" is of.
+
+    A reranker's is "rerank.name.option".
+    """
+    kind, _, option = key.strip().partition(".")
+    if kind == "rerank":
+        name, _, option = option.partition(".")
+        return kind, next((stage for stage in pipeline.rerank if stage.name == name), None), option
+    return kind, getattr(pipeline, kind) if kind in STAGE_NAMES else None, option
+
+
+def _same(setting: str, option: str) -> bool:
+    return setting.partition("=")[0].strip().replace("_", "-") == option.replace("_", "-")
+
+
+def _heading(table: Table, kind: str) -> dict[str, Any]:
+    heading = {"paper": table.paper, kind: table.number, "title": table.title}
+    return {**heading, "note": table.note} if table.note else heading
+
+
+def _number(found: Measured, metric: str) -> float:
+    return {
+        "mAP": found.evaluation.metrics["mAP"],
+        "words": found.values,
+        "seconds": found.evaluation.timing["search"],
+    }[metric]

@@ -1,0 +1,160 @@
+"""Diffusion worked out beforehand (Yang, Hinami, Matsui, Ly and Satoh, "Efficient image retrieval via decoupling
+diffusion into online and offline processing", AAAI 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from instsearch_cli.components import option
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric.graph import Laplacian, conjugate_gradient
+from instsearch_plugins.numeric.ranking import Appended
+from instsearch_plugins.numeric.symmetric import Symmetric
+from instsearch_plugins.searchers.graph_search import DAMAGED, TOLERANCE, GraphSearch, warn_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from instsearch_cli.components import Progress, State
+
+TOGETHER = 1 << 16  # unknowns solved for at once
+LISTED = 1 << 22  # neighbours listed at once
+
+
+class Apart:
+    """I - alpha D_q^(-1/2) W_q D_q^(-1/2) for Q graphs of m nodes each: column q of x is multiplied by the q-th."""
+
+    def __init__(self, graphs: list[sparse.csr_array], alpha: float) -> None:
+        m = graphs[0].shape[0]
+        ends = np.concatenate([W.indices + q * m for q, W in enumerate(graphs)])
+        counts = np.concatenate([np.diff(W.indptr) for W in graphs])
+        pointers = np.concatenate([[0], counts.cumsum()]).astype(ends.dtype)
+        n = len(counts)
+        W = sparse.csr_array((np.concatenate([W.data for W in graphs]), ends, pointers), shape=(n, n))
+        self.A = Laplacian(Symmetric(W), alpha)
+
+    def __matmul__(self, x: np.ndarray) -> np.ndarray:
+        product: np.ndarray = (self.A @ x.T.reshape(-1, 1)).reshape(x.shape[1], x.shape[0]).T
+        return product
+
+
+def columns(
+    W: sparse.csr_array, near: np.ndarray, of: np.ndarray, alpha: float, iterations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What one node of each of Q subgraphs diffuses to within it.
+
+    (I - alpha D_q^(-1/2) W_q D_q^(-1/2)) f_q = e_of(q), where W_q is the graph of the nodes near(q) alone
+
+    W: f32[n, n] symmetric; near: i64[Q, m], ascending, of(q) i64[Q] among near(q). Returns f f32[Q, m] and the
+    residuals f64[Q].
+    """
+    b = (near == of[:, None]).astype(W.dtype)
+    A = Apart([W[rows][:, rows] for rows in near], alpha)
+    f, residuals = conjugate_gradient(A, b.T, tol=TOLERANCE, max_iter=iterations)
+    return f.T, residuals
+
+
+def nearest_rows(V: np.ndarray, m: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The m nearest rows of each row, ascending, itself always among them: (first row, i64[n, m]) by parts."""
+    import faiss
+
+    V = np.ascontiguousarray(V, np.float32)
+    step = max(1, LISTED // max(m, 1))
+    for first in range(0, len(V), step):
+        near = faiss.knn(V[first : first + step], V, m, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        itself = np.arange(first, first + len(near))
+        crowded = (near != itself[:, None]).all(axis=1)  # out of its list, by as many equal vectors
+        near[crowded, -1] = itself[crowded]
+        near.sort(axis=1)
+        yield first, near
+
+
+class OfflineDiffusion(GraphSearch):
+    """score(i) = pooled f over the rows of image i, f = sum_j y_j f_j, each column f_j solved for beforehand.
+
+    f_j is what `diffusion` makes of vector j alone (:func:`columns`), among the ``truncate`` vectors nearest to it,
+    D being that of the graph among these; y is that of `diffusion` (:func:`seeds`), and so is everything else. A
+    query takes a sum of ``kq`` sparse columns in place of solving anything.
+
+    The columns take 8 * ``truncate`` bytes a vector on disk, which a search reads only the ``kq`` of, and time
+    with the square of the vectors. They are made with all images of the segment: one that is excluded for a query,
+    or removed later, sets off nothing and is not returned, but it has passed on what it had by then. Measure with
+    `diffusion` where a protocol excludes images.
+    """
+
+    name: ClassVar[str] = "offline-diffusion"
+
+    @dataclass(frozen=True)
+    class Config(GraphSearch.Config):
+        """Options of ``offline-diffusion``."""
+
+        alpha: float = option(0.99, touches="search")  #: how far it goes: 0 stays at the seeds, below 1
+        iterations: int = option(20, touches="search")  #: of conjugate gradients, at most
+        truncate: int = option(1000, touches="search")  #: nearest vectors that each vector diffuses among
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.iterations < 1 or not 0 <= self.alpha < 1:
+                raise ValueError("iterations is at least 1, alpha at least 0 and below 1")
+            if self.truncate < 1:
+                raise ValueError("truncate is at least 1")
+
+    config: Config
+
+    def prepared(
+        self, W: sparse.csr_array, V: np.ndarray, shown: np.ndarray, scratch: Path, progress: Progress
+    ) -> State:
+        """The columns: columns f32[nnz] at the rows reached i32[nnz], bounds i64[R + 1]. Warns as `diffusion` does."""
+        values = Appended(scratch / "columns", np.float32)
+        reached = Appended(scratch / "reached", np.int32 if len(V) < 2**31 else np.int64)
+        counts, place, worst = np.zeros(len(V), np.int64), np.flatnonzero(shown), 0.0
+        m = min(self.config.truncate, len(place))
+        if len(place) < len(V):
+            V, W = V[place], W[place][:, place]
+        progress.start("diffusing each vector", len(place), "vectors")
+        step = max(1, TOGETHER // max(m, 1))
+        for first, near in nearest_rows(V, m) if m else ():
+            for at in range(0, len(near), step):
+                rows = near[at : at + step]
+                of = np.arange(first + at, first + at + len(rows))
+                f, residuals = columns(W, rows, of, self.config.alpha, self.config.iterations)
+                counts[place[of]] = (f != 0).sum(axis=1)
+                values.append(f[f != 0])
+                reached.append(place[rows[f != 0]])
+                worst = max(worst, float(residuals.max()))
+                progress.advance(len(rows))
+        warn_of(worst, self.config.iterations, "raise searcher.iterations or lower searcher.alpha")
+        bounds = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
+        return {"columns": values.array(), "reached": reached.array(), "bounds": bounds}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``fit`` returned, the columns unread. Raises InstsearchError where it cannot be so."""
+        super().load(state)
+        self.columns, self.reached = np.asarray(state["columns"]), np.asarray(state["reached"])
+        self.bounds = np.asarray(state["bounds"])
+        if len(self.bounds) != self.owners.rows + 1 or self.bounds[0] or (np.diff(self.bounds) < 0).any():
+            raise InstsearchError(DAMAGED)
+        if not len(self.columns) == len(self.reached) == self.bounds[-1]:
+            raise InstsearchError(DAMAGED)
+
+    def spread(
+        self, y: np.ndarray, hidden: list[np.ndarray], initial: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """Sums of columns; the residual has been looked at when they were made."""
+        f = np.zeros_like(y)
+        for j, gone in enumerate(hidden):
+            total = np.zeros(len(y), np.float32)
+            for row in np.flatnonzero(y[:, j]).tolist():
+                part = slice(self.bounds[row], self.bounds[row + 1])
+                rows = self.reached[part]
+                if len(rows) and not 0 <= rows.min() <= rows.max() < len(y):
+                    raise InstsearchError(DAMAGED)
+                total[rows] += y[row, j] * self.columns[part]
+            total[gone] = 0
+            f[:, j] = total
+        return f, 0.0
