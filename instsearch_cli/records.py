@@ -43,9 +43,9 @@ def record(index: Index, assembly: Assembly) -> None:
             layers.append(_folder("models", name, fingerprint(assembly.model_identity(kind))) + ".h5")
     if assembly.searcher is not None:
         layers.append(_folder("search", assembly.searcher.offer.spec.name, assembly.fingerprint("search")))
-    index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())
     used = {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
     index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
+    index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())
     index.write_text("pipelines/LAST", pipeline.name + "\n")
 
 
@@ -61,10 +61,10 @@ def _folder(kind: str, name: str, digest: str) -> str:
 
 
 def recorded(index: Index) -> list[Record]:
-    """Every recorded pipeline, by name."""
-    folder = index.path / "pipelines"
-    names = sorted(p.name.removesuffix(".toml") for p in folder.glob("*.toml")) if folder.is_dir() else []
-    return [_read(index, name) for name in names]
+    """Every recorded pipeline, by name; one that a kill left without its second file is none."""
+    files = {p.name for p in (index.path / "pipelines").glob("*")}
+    names = sorted(f.removesuffix(".toml") for f in files if f.endswith(".toml"))
+    return [_read(index, name) for name in names if f"{name}.json" in files]
 
 
 def last(index: Index, name: str | None = None) -> Record | None:

@@ -70,6 +70,7 @@ class Runner:
         )  # it may find that files lack
         if self.assembly.pipeline.keep_features or self._features_pass(kinds):
             self._map(["features"])
+            self._map_for_fit(kinds)
         self.load_models()
         self._map(kinds)
         self._build_search()
@@ -209,6 +210,18 @@ class Runner:
                 f"{describe(part)}, image {self.index.images.name(row)}: {error}"
             ) from error
 
+    def _map_for_fit(self, kinds: list[str]) -> None:
+        """Write weights and regions that a fit is to read, so that they are not made once for it and once more.
+
+        Features have to be on disk: a pass over them is cheaper then than weighing or detecting twice.
+        """
+        read = {k for kind in kinds if self._fit_due(kind) for k in self._read_by_fit(kind)}
+        first = [kind for kind in kinds if kind in ("weights", "regions")]
+        while first and first[-1] not in read:
+            first.pop()
+        self.load_models(lambda kind: kind in first)
+        self._map(first)
+
     # -- search ---------------------------------------------------------------------------------------
 
     def _build_search(self) -> None:
@@ -239,14 +252,14 @@ class Runner:
         """Whether to keep features on disk during this run: a fit is due and the collection is small."""
         if len(self.index.images) > PASSING_FEATURES or not self._missing(kinds):
             return False
-        fits_due = any(
-            part.fits
-            and "features" in self._read_by_fit(kind)
-            and self.index.read_model(part.offer.spec.name, self.assembly.model_identity(kind)) is None
-            for kind in kinds
-            for part in [self.assembly.part(kind)]
-        )
-        return fits_due
+        return any(self._fit_due(kind) and "features" in self._read_by_fit(kind) for kind in kinds)
+
+    def _fit_due(self, kind: str) -> bool:
+        """Whether the component behind a layer has to be fitted first."""
+        part = self.assembly.part(kind)
+        if not part.fits:
+            return False
+        return self.index.read_model(part.offer.spec.name, self.assembly.model_identity(kind)) is None
 
     def _drop_passing_features(self) -> None:
         """Remove the features layer, unless a recorded pipeline keeps it."""

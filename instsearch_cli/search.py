@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.assembly import Assembly
-    from instsearch_cli.data import Box, Codes, Features, Image, WeightMap
+    from instsearch_cli.data import Box, Codes, Drawing, Features, Image, WeightMap
     from instsearch_formats import Index
 
 
@@ -135,14 +135,23 @@ class Engine:
             )
         return got
 
-    def stages(self, path: Path) -> dict[str, Any]:
-        """Every layer of one picture, in or out of the collection: kind -> data type."""
+    def stages(self, path: Path) -> tuple[dict[str, Any], dict[str, list[Drawing]]]:
+        """Every layer of one picture, in or out of the collection: kind -> data type; and what there is to show.
+
+        The drawings are those of the components that explain themselves, by the layer that each makes.
+        """
         part = self.assembly.extractor
         image = read_image(path, part.component.fit_size, name=str(path))
         with torch.inference_mode():
             features = as_stored(part.component.extract([image])[0])
             got = self._made(image, features, self.assembly.kinds)
-        return {kind: got[kind] for kind in ("features", *self.assembly.kinds)}
+            inputs = Inputs(size=image.size, name=image.name, grid=features.grid, **got)
+            drawings = {}
+            for kind in ("features", *self.assembly.kinds):
+                explain = getattr(self.assembly.part(kind).component, "explain", None)
+                if explain is not None and kind != "local":  # of an encoder, beside its codes
+                    drawings[kind] = list(explain(inputs))
+        return {kind: got[kind] for kind in ("features", *self.assembly.kinds)}, drawings
 
     @staticmethod
     def _check(id: str, box: Box | None, features: Any, codes: Codes) -> None:

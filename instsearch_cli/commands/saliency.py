@@ -1,4 +1,4 @@
-"""`instsearch saliency`: how well saliency maps agree with where people looked."""
+"""`instsearch saliency`: how well saliency maps agree with where people looked, or with annotated objects."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from instsearch_cli.commands import common
 
@@ -18,17 +19,33 @@ if TYPE_CHECKING:
     from instsearch_cli.pipeline import Pipeline
     from instsearch_cli.plugins import Registry
     from instsearch_cli.saliency import Report, Row
+    from instsearch_cli.saliency_precision import Report as PrecisionReport
 
 SHOWN = 8  #: pictures on a sheet
+WITH_DATA = ("split", "held_out", "sigma", "blur", "jitter", "max_pixels")
+WITH_PRECISION = ("dataset", "root", "index_path", "boxes", "present_only", "keep_features", "histogram")
 
 
 @click.command("saliency")
 @click.option("--weighting", "weightings", multiple=True, required=True, help="A weighting; repeatable.")
 @click.option(
     "--data",
-    required=True,
     type=click.Path(path_type=Path),
     help="Folder with images and fixations.json, or SALICON's folders.",
+)
+@click.option("--precision", is_flag=True, help="Measure what share of saliency lies on annotated objects.")
+@click.option("--dataset", help="With --precision: a dataset by name, or a MANIFEST.json.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the dataset's images are.")
+@click.option(
+    "--index", "index_path", type=click.Path(path_type=Path), help="The dataset's index (default: a cache)."
+)
+@click.option("--boxes", type=click.Path(path_type=Path), help="CSV of annotated boxes: image,x,y,w,h.")
+@click.option("--present-only", is_flag=True, help="Take the dataset's images that are there.")
+@click.option(
+    "--keep-features/--no-keep-features", default=False, help="Keep raw features in the index (large)."
+)
+@click.option(
+    "--histogram", type=click.Path(path_type=Path), help="PNG or SVG to write: how precisions are spread."
 )
 @click.option("--extractor", help="For weightings that read features: network or keypoint detector.")
 @common.set_option
@@ -65,14 +82,51 @@ SHOWN = 8  #: pictures on a sheet
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common.quiet_option
-def command(weightings: tuple[str, ...], data: Path, **options: Any) -> None:
+def command(weightings: tuple[str, ...], data: Path | None, **options: Any) -> None:
     """Score saliency maps against eye fixations: AUC-Judd, CC, NSS (more is better) and KL (less is better).
 
     A weighting that makes a map of the whole picture is scored on that; else its cells are laid over the
     picture. Two rows give the scale: a Gaussian on the centre, and what one person's fixations are worth
     when those of the others predict them. An option of one of several weightings is written
     --set weighting.NAME.OPTION=value.
+
+    With --precision: what share of a map's saliency lies inside the annotated boxes of a dataset's images.
+    Maps, and what is fitted to make them, stay in the dataset's index, where `eval` finds them, until
+    `instsearch gc`. Two rows give the scale: equal saliency everywhere, and a Gaussian on the centre.
     """
+    source = click.get_current_context().get_parameter_source
+    check_mode({name for name in options if source(name) is ParameterSource.COMMANDLINE}, data, options)
+    sheet_path: Path | None = options["sheet"]
+    folder = sheet_path.parent if sheet_path else Path()
+    common.usage(folder.is_dir(), f"--sheet: there is no folder {folder}")
+    if options["precision"]:
+        measure_precision(weightings, options)
+    else:
+        assert data is not None
+        measure_fixations(weightings, data, options)
+
+
+def check_mode(given: set[str], data: Path | None, options: dict[str, Any]) -> None:
+    """Raise UsageError for flags of one measure given with the other, or for want of what to measure on."""
+    if options["precision"]:
+        common.usage(data is None, "--precision is measured on a --dataset with boxes, not on --data")
+        common.usage(
+            options["dataset"] is not None, "--precision needs --dataset: a name, or a MANIFEST.json"
+        )
+        stray = [name for name in WITH_DATA if name in given]
+        common.usage(not stray, f"--{_flag(stray)} goes with --data, not with --precision")
+    else:
+        stray = [name for name in WITH_PRECISION if name in given]
+        common.usage(not stray, f"--{_flag(stray)} goes with --precision")
+        common.usage(data is not None, "what to measure on? Give --data, or --precision and --dataset")
+
+
+def _flag(names: Sequence[str]) -> str:
+    return {"index_path": "index"}.get(names[0], names[0].replace("_", "-")) if names else ""
+
+
+def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, Any]) -> None:
+    """Score against eye fixations, and print that."""
     from instsearch_cli.fixations import MOST_PIXELS, Fixations
     from instsearch_cli.fixations import split as part
     from instsearch_cli.progress import make_progress
@@ -81,8 +135,6 @@ def command(weightings: tuple[str, ...], data: Path, **options: Any) -> None:
 
     known = common.registry()
     sheet_path: Path | None = options["sheet"]
-    folder = sheet_path.parent if sheet_path else Path()
-    common.usage(folder.is_dir(), f"--sheet: there is no folder {folder}")
     pipelines = [choose(known, name, weightings, options) for name in dict.fromkeys(weightings)]
     fixations = Fixations(data, options["split"], options["sigma"], options["max_pixels"] or MOST_PIXELS)
     names = fixations.names
@@ -110,6 +162,61 @@ def command(weightings: tuple[str, ...], data: Path, **options: Any) -> None:
         click.echo(line)
     if sheet_path is not None:
         click.echo(f"wrote {sheet_path}")
+
+
+def measure_precision(weightings: Sequence[str], options: dict[str, Any]) -> None:
+    """Score against annotated boxes, and print that."""
+    from instsearch_cli.measuring import default_index, load_dataset
+    from instsearch_cli.progress import make_progress
+    from instsearch_cli.report import plot
+    from instsearch_cli.report.saliency import SaliencySheet
+    from instsearch_cli.saliency_precision import measure
+
+    known = common.registry()
+    histogram: Path | None = options["histogram"]
+    if histogram is not None:
+        plot.check(histogram)
+        common.usage(histogram.parent.is_dir(), f"--histogram: there is no folder {histogram.parent}")
+    own = [a for a in options["assignments"] if a.strip().startswith("dataset.")]
+    options["assignments"] = [a for a in options["assignments"] if a not in own]
+    pipelines = [
+        replace(choose(known, name, weightings, options), keep_features=options["keep_features"])
+        for name in dict.fromkeys(weightings)
+    ]
+    dataset = load_dataset(known, options["dataset"], options["root"], options["boxes"], own)
+    index_path = options["index_path"] or default_index(options["dataset"], options["root"])
+    sheet = SaliencySheet(())
+
+    def chosen(names: Sequence[str]) -> list[str]:
+        names = evenly(names, options["limit"] or len(names))
+        sheet.names = frozenset(evenly(names, SHOWN) if options["sheet"] else ())
+        return names
+
+    report = measure(
+        known,
+        dataset,
+        index_path,
+        pipelines,
+        make_progress(options["quiet"]),
+        options["device"],
+        chosen,
+        options["present_only"],
+        sheet.add_annotated,
+    )
+    if options["sheet"] is not None:
+        sheet.write(options["sheet"])
+    if histogram is not None:
+        samples = {row.name: row.defined() for row in report.rows[: len(pipelines)]}
+        title = f"Saliency inside the annotated boxes, {dataset.name}"
+        plot.histogram(histogram, samples, "saliency precision", f"share of {report.scored:,} images", title)
+    if options["as_json"]:
+        click.echo(json.dumps(precision_json(report, dataset.name, options)))
+        return
+    for line in precision_table(report):
+        click.echo(line)
+    for path in filter(None, (options["sheet"], histogram)):
+        click.echo(f"wrote {path}")
+    click.echo(f"index: {index_path}")
 
 
 def choose(known: Registry, name: str, weightings: Sequence[str], options: dict[str, Any]) -> Pipeline:
@@ -158,6 +265,43 @@ def table(rows: Sequence[Row], scored: int) -> list[str]:
         numbers = ["–" if math.isnan(v) else f"{v:.3f}" for v in row.means().values()]
         rate = row.rate()
         cells.append([row.name, *numbers, f"{scored:,}", "–" if rate is None else f"{rate:,.1f}"])
+    return columns(cells)
+
+
+def precision_table(report: PrecisionReport) -> list[str]:
+    """A line a row, then what adds up to the annotated images, and what a reader must know."""
+    from instsearch_cli.saliency_precision import STATISTICS
+
+    cells = [["", *STATISTICS, "images", "images/s"]]
+    for row in report.rows:
+        numbers = ["–" if math.isnan(v) else f"{v:.3f}" for v in row.summary().values()]
+        rate = row.rate()
+        cells.append([row.name, *numbers, f"{len(row.defined()):,}", "–" if rate is None else f"{rate:,.1f}"])
+    lines = columns(cells)
+    apart = report.annotated - report.scored - len(report.skipped)
+    lines.append(
+        f"{report.annotated:,} annotated images = scored {report.scored:,} + skipped {len(report.skipped):,}"
+        f" + not asked for {apart:,}"
+    )
+    for row in report.rows:
+        lines += [f"fitted {what}" for what in row.fitted]
+        if empty := report.scored - len(row.defined()):
+            lines.append(
+                f"{row.name}: no saliency anywhere in {empty:,} of {report.scored:,} images, left out"
+            )
+    return lines + skipped_lines(report.skipped)
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """The first images skipped, with their reasons, and how many more there are."""
+    from instsearch_cli.images import printable
+
+    lines = [f"  skipped {printable(name)}: {reason}" for name, reason in skipped[:10]]
+    return lines + ([f"  … and {len(skipped) - 10:,} more"] if len(skipped) > 10 else [])
+
+
+def columns(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells in columns of one width, the first flush left, the others right."""
     wide = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return [
         "  ".join([f"{line[0]:<{wide[0]}}", *(f"{c:>{w}}" for c, w in zip(line[1:], wide[1:], strict=True))])
@@ -167,16 +311,12 @@ def table(rows: Sequence[Row], scored: int) -> list[str]:
 
 def notes(report: Report) -> list[str]:
     """What a reader of the table must know: numbers that are not there, images skipped, points dropped."""
-    from instsearch_cli.images import printable
-
     lines = []
     for row in report.rows:
         for n in sorted(set(row.undefined().values()), reverse=True):
             which = ", ".join(m for m, count in row.undefined().items() if count == n)
             lines.append(f"{row.name}: {which} not defined in {n:,} of {report.scored:,} images, left out")
-    lines += [f"  skipped {printable(name)}: {reason}" for name, reason in report.skipped[:10]]
-    if len(report.skipped) > 10:
-        lines.append(f"  … and {len(report.skipped) - 10:,} more")
+    lines += skipped_lines(report.skipped)
     if report.outside:
         lines.append(f"{report.outside:,} fixations outside their image dropped")
     return lines
@@ -204,3 +344,32 @@ def as_json(report: Report, data: Path, found: int, options: dict[str, Any]) -> 
         "protocol": {k: options[k] for k in ("split", "held_out", "limit", "sigma", "blur", "jitter")},
         "rows": rows,
     }
+
+
+def precision_json(report: PrecisionReport, dataset: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The report for programs, every image's precision with it; null where it is not defined."""
+    rows = []
+    for row in report.rows:
+        rate = row.rate()
+        rows.append(
+            {"name": row.name, "config": row.config}
+            | {name: _number(v) for name, v in row.summary().items()}
+            | {"images": len(row.defined()), "undefined": report.scored - len(row.defined())}
+            | {"images/s": rate and round(rate, 3), "fitted": row.fitted}
+            | {"precision": {n: _number(v) for n, v in zip(report.images, row.values, strict=True)}}
+        )
+    return {
+        "dataset": dataset,
+        "images": {
+            "annotated": report.annotated,
+            "scored": report.scored,
+            "skipped": [{"image": n, "reason": r} for n, r in report.skipped],
+            "not asked for": report.annotated - report.scored - len(report.skipped),
+        },
+        "protocol": {"limit": options["limit"], "present_only": options["present_only"]},
+        "rows": rows,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

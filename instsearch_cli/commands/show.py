@@ -22,7 +22,11 @@ from instsearch_cli.commands import common
 def command(
     image: Path, index_path: Path, pipeline_name: str | None, out: Path | None, **options: Any
 ) -> None:
-    """Draw the regions, weights and words of IMAGE, which is in the index or is any other picture."""
+    """Draw the regions, weights and words of IMAGE, which is in the index or is any other picture.
+
+    A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
+    iteration.
+    """
     from instsearch_cli.report import draw_stages
     from instsearch_cli.search import Engine
 
@@ -32,7 +36,7 @@ def command(
     if options["weights"] is not None:
         pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
     engine = Engine(index, common.assemble(pipeline, known, options["device"]))
-    stages = engine.stages(image)
+    stages, drawings = engine.stages(image)
     out = out or Path(f"{image.stem}-show.png")
-    draw_stages(image, stages, out)
+    draw_stages(image, stages, out, drawings, engine.data.path)
     click.echo(f"wrote {out}: {', '.join(stages)}")

@@ -1,22 +1,21 @@
-"""What the stages made of one picture, drawn over it: weights as heat, regions as boxes, words as colours."""
+"""Things drawn over a picture: weights as heat, regions as boxes, words as colours, points, ellipses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.report.pictures import clipped, font, shrink
+from instsearch_cli.report.pictures import clipped, font
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     Transform = tuple[float, float, float, float]
+    Colour = tuple[int, int, int]
 
-SIDE = 640  #: longer side of a panel
+MOST = 40  #: outlines that can be told apart on one picture
 VIRIDIS = "440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"
 PAPER, INK, SOFT = (250, 249, 246), (27, 26, 24), (112, 109, 102)
 
@@ -109,23 +108,36 @@ def words(
     return Image.fromarray((_quiet(image) * (1 - share) + colours * share).astype(np.uint8))
 
 
+def _ground(image: Image.Image, colour: Colour | None) -> Image.Image:
+    """What outlines are drawn on: the picture as it is for outlines of one colour, else the quiet picture."""
+    return image.copy() if colour else Image.fromarray(_quiet(image).astype(np.uint8))
+
+
 def points(
-    image: Image.Image, geometry: np.ndarray, original: tuple[int, int], values: np.ndarray | None = None
+    image: Image.Image,
+    geometry: np.ndarray,
+    original: tuple[int, int],
+    values: np.ndarray | None = None,
+    colour: Colour | None = None,
 ) -> Image.Image:
-    """Keypoints f[N, 4] (x, y, scale, angle) as circles with their direction, coloured by word if given."""
+    """Keypoints f[N, 4] (x, y, scale, angle) as circles with their direction, coloured by word if given.
+
+    With ``colour`` they all have that, and the picture keeps its own.
+    """
     n = len(geometry)
     given = np.arange(n) if values is None else np.asarray(values)
-    colours = word_colours(given) if values is not None else np.tile(colour_table()[-1:], (n, 1))
+    plain = np.array([colour or colour_table()[-1]])
+    colours = np.tile(plain, (n, 1)) if colour or values is None else word_colours(given)
     fx, fy = image.width / original[0], image.height / original[1]
-    large = Image.fromarray(_quiet(image).astype(np.uint8)).resize((image.width * 2, image.height * 2))
+    large = _ground(image, colour).resize((image.width * 2, image.height * 2))
     pen = ImageDraw.Draw(large, "RGBA")
-    for (x, y, scale, angle), word, colour in zip(np.asarray(geometry)[:, :4], given, colours, strict=True):
+    for (x, y, scale, angle), word, own in zip(np.asarray(geometry)[:, :4], given, colours, strict=True):
         if word < 0:
             continue
         u, v, r = x * fx * 2, y * fy * 2, max(4.0, scale * fx)
-        pen.ellipse((u - r, v - r, u + r, v + r), outline=(*colour.tolist(), 230), width=3)
+        pen.ellipse((u - r, v - r, u + r, v + r), outline=(*own.tolist(), 230), width=3)
         turn = np.radians(angle)
-        pen.line((u, v, u + r * np.cos(turn), v + r * np.sin(turn)), (*colour.tolist(), 230), 3)
+        pen.line((u, v, u + r * np.cos(turn), v + r * np.sin(turn)), (*own.tolist(), 230), 3)
     return large.resize(image.size, Image.Resampling.LANCZOS)
 
 
@@ -134,13 +146,17 @@ def regions(
     boxes: np.ndarray,
     original: tuple[int, int],
     scores: np.ndarray | None = None,
-    most: int = 40,
+    most: int = MOST,
+    colour: Colour | None = None,
 ) -> Image.Image:
-    """Boxes f[R, 4] over a picture, the best ``most`` of them, brighter and thicker the better."""
+    """Boxes f[R, 4] over a picture, the best ``most`` of them, brighter and thicker the better.
+
+    With ``colour`` they all have that, and the picture keeps its own.
+    """
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     order = np.arange(len(boxes)) if scores is None else np.argsort(-np.asarray(scores), kind="stable")
     order, table = order[:most], colour_table()
-    shown = Image.fromarray(_quiet(image).astype(np.uint8))
+    shown = _ground(image, colour)
     pen = ImageDraw.Draw(shown, "RGBA")
     scale = np.array([image.width / original[0], image.height / original[1]] * 2)
     for place in range(len(order) - 1, -1, -1):
@@ -149,85 +165,58 @@ def regions(
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         width = round(2 + 2 * better)
         pen.rectangle(corners, outline=(0, 0, 0, 90), width=width + 2)
-        pen.rectangle(corners, outline=(*table[round(60 + 195 * better)].tolist(), 255), width=width)
+        own = colour or tuple(table[round(60 + 195 * better)].tolist())
+        pen.rectangle(corners, outline=(*own, 255), width=width)
     return shown
+
+
+def ellipses(
+    image: Image.Image,
+    centres: np.ndarray,
+    radii: np.ndarray,
+    original: tuple[int, int],
+    scores: np.ndarray | None = None,
+    colour: Colour | None = None,
+) -> Image.Image:
+    """Upright ellipses over a picture, brighter the better: centres and radii f[m, 2] along x and y.
+
+    Thin and faint where there are more than MOST. With ``colour`` they all have that, and the picture keeps its own.
+    """
+    m, table = len(centres), colour_table()
+    order = np.arange(m) if scores is None else np.argsort(-np.asarray(scores), kind="stable")
+    scale = 2 * np.array([image.width / original[0], image.height / original[1]])
+    large = _ground(image, colour).resize((image.width * 2, image.height * 2))
+    pen, width = ImageDraw.Draw(large, "RGBA"), 5 if m <= MOST else 2
+    for place in range(m - 1, -1, -1):
+        (x, y), (a, b) = centres[order[place]] * scale, np.maximum(radii[order[place]] * scale, 2)
+        own = colour or tuple(table[round(255 - 195 * place / max(m - 1, 1))].tolist())
+        if m <= MOST:
+            pen.ellipse((x - a - 1, y - b - 1, x + a + 1, y + b + 1), outline=(0, 0, 0, 90), width=width + 2)
+        pen.ellipse((x - a, y - b, x + a, y + b), outline=(*own, 255 if m <= MOST else 80), width=width)
+    return large.resize(image.size, Image.Resampling.LANCZOS)
 
 
 def panels(shown: Sequence[tuple[str, Image.Image]], columns: int = 3) -> Image.Image:
-    """Pictures of one size side by side, each with its caption above; raises ValueError for none."""
+    """Pictures in rows, each with its caption above; raises ValueError for none.
+
+    All columns are as wide as the widest, a row is as high as its highest.
+    """
     if not shown:
         raise ValueError("no panel to draw")
     columns = min(columns, len(shown))
-    rows = -(-len(shown) // columns)
-    w, h = max(p.width for _, p in shown), max(p.height for _, p in shown)
+    rows = [shown[first : first + columns] for first in range(0, len(shown), columns)]
+    w, heights = max(p.width for _, p in shown), [max(p.height for _, p in row) for row in rows]
     gap, head = 28, 44
-    sheet = Image.new("RGB", (gap + columns * (w + gap), gap // 2 + rows * (h + head) + gap), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for k, (caption, panel) in enumerate(shown):
-        x, y = gap + k % columns * (w + gap), gap // 2 + k // columns * (h + head)
-        title, _, detail = caption.partition(": ")
-        draw.text((x, y + 24), title, INK, font(21), anchor="lm", stroke_width=0.3)
-        at = x + font(21).getlength(title) + 14
-        draw.text((at, y + 25), clipped(detail, font(17), x + w - at), SOFT, font(17), anchor="lm")
-        sheet.paste(panel, (x, y + head))
+    size = gap + columns * (w + gap), gap // 2 + sum(heights) + len(rows) * head + gap
+    sheet = Image.new("RGB", size, PAPER)
+    draw, y = ImageDraw.Draw(sheet), gap // 2
+    for row, height in zip(rows, heights, strict=True):
+        for k, (caption, panel) in enumerate(row):
+            x = gap + k * (w + gap)
+            title, _, detail = caption.partition(": ")
+            draw.text((x, y + 24), title, INK, font(21), anchor="lm", stroke_width=0.3)
+            at = x + font(21).getlength(title) + 14
+            draw.text((at, y + 25), clipped(detail, font(17), x + w - at), SOFT, font(17), anchor="lm")
+            sheet.paste(panel, (x, y + head))
+        y += height + head
     return sheet
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor.detach().cpu() if hasattr(tensor, "detach") else tensor)
-
-
-def stage_panels(
-    image: Image.Image, original: tuple[int, int], stages: Mapping[str, Any]
-) -> list[tuple[str, Image.Image]]:
-    """One panel for each stage that can be drawn: stages maps features, weights, regions, local to their types."""
-    from instsearch_cli.data import FeatureMap, Keypoints, Regions, WeightMap, Words
-
-    shown = []
-    for kind, item in stages.items():
-        match item:
-            case FeatureMap(values=values, grid=grid):
-                energy = np.linalg.norm(_array(values), axis=0)
-                caption = f"{kind}: length of {len(values):,} channels, {grid.h} x {grid.w} cells"
-                shown.append((caption, heat(image, energy, grid.transform, original)))
-            case Keypoints(geometry=geometry):
-                panel = points(image, _array(geometry), original)
-                shown.append((f"{kind}: {len(geometry):,} keypoints", panel))
-            case WeightMap(values=values, grid=grid):
-                maps = _array(values)
-                peak = maps.reshape(len(maps), -1).max(1)
-                strongest = (maps / np.where(peak > 0, peak, 1)[:, None, None]).max(0)
-                detail = "dark least, yellow most" if np.ptp(strongest) > 0 else "the same everywhere"
-                if len(maps) > 1:
-                    detail = f"{len(maps)} maps, the strongest in each cell"
-                shown.append((f"{kind}: {detail}", heat(image, strongest, grid.transform, original)))
-            case Regions(boxes=boxes, scores=scores):
-                panel = regions(image, _array(boxes), original, _array(scores))
-                more = ", the best 40 shown" if len(boxes) > 40 else ""
-                shown.append((f"{kind}: {len(boxes):,} boxes{more}", panel))
-            case Words(words=found, grid=grid, geometry=None):
-                distinct = len(np.unique(_array(found)[_array(found) >= 0]))
-                panel = words(image, _array(found), grid.transform, original)
-                shown.append((f"{kind}: {distinct:,} visual words on {grid.h} x {grid.w} cells", panel))
-            case Words(words=found, geometry=geometry) if geometry is not None:
-                distinct = len(np.unique(_array(found)[_array(found) >= 0]))
-                panel = points(image, _array(geometry), original, _array(found))
-                shown.append((f"{kind}: {distinct:,} visual words at {len(geometry):,} points", panel))
-    return shown
-
-
-def draw_stages(path: Path, stages: Mapping[str, Any], out: Path) -> None:
-    """Draw a picture and what each stage made of it, side by side, to the PNG file ``out``.
-
-    Raises InstsearchError (BadImage) if the picture cannot be read or ``out`` cannot be written.
-    """
-    from instsearch_cli.images import printable, read_image
-
-    picture = read_image(path, lambda w, h: shrink(w, h, SIDE))
-    image = Image.fromarray(picture.pixels)
-    w, h = picture.size
-    shown = [(f"{printable(path.name)}: {w} x {h}", image), *stage_panels(image, picture.size, stages)]
-    try:
-        panels(shown).save(out, "PNG")
-    except OSError as error:
-        raise InstsearchError(f"cannot write {out}: {error.strerror or error}") from error

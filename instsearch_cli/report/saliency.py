@@ -1,22 +1,24 @@
-"""Saliency maps beside what people looked at: a row a picture, a column a map."""
+"""Saliency maps beside what people looked at or annotated: a row a picture, a column a map."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.images import printable, read_image
 from instsearch_cli.report.draw import heat, panels
-from instsearch_cli.report.pictures import clipped, font, shrink
+from instsearch_cli.report.pictures import clipped, font, mark, shrink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
+    from instsearch_cli.data import Box, WeightMap
     from instsearch_cli.fixations import Scene
 
 SIDE = 320  #: longer side of a panel, in pixels
@@ -25,8 +27,8 @@ SIDE = 320  #: longer side of a panel, in pixels
 class SaliencySheet:
     """Collects some pictures, by name, as they are scored, and draws them on one sheet.
 
-    Columns: the photograph, the density of people's fixations, then the maps in the order given, each over
-    the photograph and under its name and AUC.
+    Columns: the photograph, the density of people's fixations if it has any, then the maps in the order
+    given, each over the photograph and under its name and AUC, or its precision in the annotated boxes.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -53,6 +55,31 @@ class SaliencySheet:
     @staticmethod
     def _over(image: Image.Image, scene: Scene, P: np.ndarray) -> Image.Image:
         return heat(image, P, (1.0, 1.0, 0.0, 0.0), scene.size)
+
+    def add_annotated(
+        self,
+        name: str,
+        path: Path,
+        boxes: Sequence[Box],
+        maps: Mapping[str, WeightMap],
+        found: Mapping[str, float],
+    ) -> None:
+        """Take an image with its annotated boxes, the weightings' maps, and the precision of each."""
+        if name not in self.names:
+            return
+        picture = read_image(path, lambda w, h: shrink(w, h, SIDE))
+        image, shown = Image.fromarray(picture.pixels), clipped(printable(name), font(21), SIDE, keep="end")
+        row = [(shown.replace(": ", ":"), image)]
+        for weighting, weights in maps.items():
+            values, share = weights.values.sum(0).cpu().numpy(), found[weighting]
+            detail = "nothing anywhere" if math.isnan(share) else f"{share:.0%} in the box"
+            panel = heat(image, values, weights.grid.transform, picture.size)
+            row.append((f"{weighting}: {detail}", panel))
+        for _, panel in row:
+            for box in boxes:
+                mark(panel, box, picture.size)
+        self._columns = len(row)
+        self._shown += row
 
     def write(self, path: Path) -> None:
         """Write the sheet as PNG. Raises InstsearchError if it has no picture or cannot be written."""

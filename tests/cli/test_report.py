@@ -33,6 +33,7 @@ from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import MARK, clipped, font, mark, shrink, thumbnail
 from instsearch_cli.report.results import score_texts, tail
 from instsearch_cli.report.sheet import GAP, Tile, framed, rows_of
+from instsearch_cli.report.stages import stage_panels
 from instsearch_cli.report.table import plain_table, rich_table
 
 
@@ -414,6 +415,11 @@ def test_panels_lie_side_by_side() -> None:
     sheet = np.asarray(draw.panels([("a", panel), ("b: detail", panel), ("c", panel), ("d", panel)]))
     assert (sheet == (1, 2, 3)).all(2).sum() == 4 * 100 * 60
     assert sheet.shape[1] > 3 * 100
+    low, high = Image.new("RGB", (50, 20), (9, 9, 9)), Image.new("RGB", (80, 70), (7, 7, 7))
+    rows = np.asarray(draw.panels([("a", low), ("b", high), ("c", low)], columns=2))
+    assert rows.shape == (14 + 44 + 70 + 44 + 20 + 28, 28 + 2 * (80 + 28), 3)  # a row as high as its highest
+    assert (rows == 9).all(2).sum() == 2 * 50 * 20
+    assert (rows == 7).all(2).sum() == 80 * 70
     with pytest.raises(ValueError, match="no panel"):
         draw.panels([])
 
@@ -435,11 +441,12 @@ def test_every_kind_of_stage_is_drawn(tmp_path: Path) -> None:
         "codes": object(),
     }
     picture_panel = Image.open(path)
-    shown = draw.stage_panels(picture_panel, (320, 200), stages)
-    assert [caption.partition(":")[0] for caption, _ in shown] == [k for k in stages if k != "codes"]
+    shown = stage_panels(picture_panel, (320, 200), stages)
+    titles = ["features", "keypoints", "weights", "regions", "weights and regions", "local", "points"]
+    assert [caption.partition(":")[0] for caption, _ in shown] == titles
     assert all(panel.size == (320, 200) for _, panel in shown)
-    assert "40 visual words" in shown[4][0]
-    assert "1 visual words at 2 points" in shown[5][0]
+    assert "40 visual words" in shown[5][0]
+    assert "1 visual words at 2 points" in shown[6][0]
     draw_stages(path, stages, tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as drawn:
         assert drawn.width > 3 * 320

@@ -316,3 +316,15 @@ def test_a_range_without_a_readable_picture_is_searched_around(
     assert hits[0]["image"] == "a/3.png"
     assert not {h["image"] for h in hits} & {f"0{i}.png" for i in range(4)}
     assert "sound" in cli("verify", "--index", index).out
+
+
+def test_half_a_record_is_no_record_and_is_made_whole(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "i"
+    cli("index", photos, "--index", index, *tiny)
+    [whole] = (index / "pipelines").glob("*.json")
+    told = whole.read_bytes()
+    whole.unlink()
+    cli("index", "--index", index, *tiny)
+    assert whole.read_bytes() == told

@@ -344,7 +344,7 @@ def test_a_sheet_of_maps(cli: Cli, data: Path, tmp_path: Path) -> None:
         assert sheet.format == "PNG"
         sheet.load()
         assert sheet.width == 28 + 4 * (96 + 28)  # four columns
-        assert sheet.height == 14 + 5 * (64 + 44) + 28  # a row a picture that was scored
+        assert sheet.height == 14 + 3 * (48 + 44) + 2 * (64 + 44) + 28  # a row a picture that was scored
         pixels = np.asarray(sheet.convert("RGB"))
     first = np.asarray(PIL.Image.open(data / "images" / "0.png"))
     assert (pixels[14 + 44 : 14 + 44 + 48, 28 : 28 + 64] == first).all()

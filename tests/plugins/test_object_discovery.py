@@ -446,6 +446,7 @@ def test_an_index_that_ends_early(tmp_path):
             "saliency": np.ones(120, np.float32),
             "centrality": np.ones(120, np.float32),
             "images": np.arange(120),
+            "boxes": np.zeros((120, 4), np.float32),
         }
     )
     products, rows = component._nearest(torch.from_numpy(V[:3]), torch.tensor([7]))

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from instsearch_cli.components import option
-from instsearch_cli.data import WeightMap
+from instsearch_cli.data import Drawing, Regions, WeightMap
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION
 from instsearch_plugins.numeric import approximate, egm
 from instsearch_plugins.numeric.graph import centrality, mutual_graph
 from instsearch_plugins.numeric.normalise import l2, unit_peak
 from instsearch_plugins.numeric.ranking import Appended
+from instsearch_plugins.numeric.regions import cell_boxes
 from instsearch_plugins.numeric.saliency import attention, feature_saliency, patch_maxima
 from instsearch_plugins.numeric.whitening import FLOOR, mean_and_covariance, whiten, whitening_of
 from instsearch_plugins.weighters.feature_saliency import feature_map
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
-    from instsearch_cli.data import Inputs
+    from instsearch_cli.data import Grid, Inputs
 
 BATCH = 4096  # regions whitened at once
+SHOWN = 7  # neighbours of a patch that are drawn
 CELLS = 1 << 24  # products of patches and regions held at once
 
 
@@ -99,12 +101,12 @@ class ObjectSaliency:
         """Find the regions of the pictures, whiten them, and measure how central each is among them all.
 
         Returns mean f32[C] and projection f32[C, d]; the regions' vectors V f16[n, d], or index u8[...] as faiss
-        writes it; their saliency f f32[n] and centrality g f32[n]; and images i64[n], the picture of each.
+        writes it; their saliency f f32[n] and centrality g f32[n]; images i64[n] and boxes f32[n, 4], where each is.
         Warns, with the residual, where centrality does not converge. Raises InstsearchError if there is no region,
         UsageError for keypoints or an index that faiss cannot build.
         """
         scratch = data.scratch()
-        z, f, images = self._regions(data, scratch, progress)
+        z, f, images, boxes = self._regions(data, scratch, progress)
         n = len(z)
         if not n:
             raise InstsearchError(
@@ -125,31 +127,34 @@ class ObjectSaliency:
         progress.start("measuring their centrality", n, "regions")
         g = centrality(W, self.config.alpha)
         progress.advance(n)
-        return {**state, "saliency": f, "centrality": g.astype(np.float32), "images": images}
+        found = {"saliency": f, "centrality": g.astype(np.float32), "images": images, "boxes": boxes}
+        return {**state, **found}
 
     def _regions(
         self, data: Data, scratch: Path, progress: Progress
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Unit vectors f32[n, C] of all regions, memory-mapped; f f32[n] (eq. 9); their pictures i64[n]."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Unit vectors f32[n, C] of all regions, memory-mapped; f f32[n] (eq. 9); pictures i64[n]; boxes f32[n, 4]."""
         rows = np.asarray(data.images)
         if self.config.fit_images:
             rows = np.random.default_rng(self.config.seed).permutation(rows)[: self.config.fit_images]
         rows = np.sort(rows)
         progress.start("finding regions", len(rows))
         z: Appended | None = None
-        f, images = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+        f, images, boxes = [np.empty(0, np.float32)], [np.empty(0, np.int64)], [np.empty((0, 4), np.float32)]
         for inputs in data.inputs(("features",), rows):
             features = feature_map(inputs.features, "os")
-            vectors, saliency = self._regions_of(features.values.to(self.device))
+            vectors, saliency, cells = self._regions_of(features.values.to(self.device))
             z = z or Appended(scratch / "regions", np.float32, vectors.shape[1])
             z.append(vectors.cpu().numpy())
             f.append(saliency.cpu().numpy())
             images.append(np.full(len(saliency), inputs.row, np.int64))
+            boxes.append(cell_boxes(cells, features.grid).numpy())
             progress.advance()
-        return z.array() if z else np.empty((0, 0), np.float32), np.concatenate(f), np.concatenate(images)
+        found = z.array() if z else np.empty((0, 0), np.float32)
+        return found, np.concatenate(f), np.concatenate(images), np.concatenate(boxes)
 
-    def _regions_of(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors f32[R, C] (eq. 10) and f f32[R] (eq. 9) of a picture's regions, silent ones left out.
+    def _regions_of(self, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit vectors f32[R, C] (eq. 10), f f32[R] (eq. 9) and cells i64[R, 4] of a picture's live regions.
 
         A picture with fewer than two cells that count is one region.
         """
@@ -161,7 +166,7 @@ class ObjectSaliency:
         z = torch.stack([A[:, y0:y1, x0:x1].amax((1, 2)) for x0, y0, x1, y1 in cells])
         f = torch.stack([F[y0:y1, x0:x1].mean() for x0, y0, x1, y1 in cells])
         live = (z != 0).any(1)
-        return l2(z[live]), f[live]
+        return l2(z[live]), f[live], torch.tensor(cells)[live.cpu()]
 
     def _whitened(self, z: np.ndarray, scratch: Path, progress: Progress) -> tuple[np.ndarray, State]:
         """V f32[n, d] of z f32[n, C], memory-mapped; and what of it is kept, with the whitening learnt from z."""
@@ -196,6 +201,7 @@ class ObjectSaliency:
         arrays = {k: torch.from_numpy(np.array(v)).to(self.device) for k, v in state.items() if k != "index"}
         self.whitening = arrays["mean"], arrays["projection"]
         self.worth = arrays["saliency"] ** self.config.region_power * arrays["centrality"]
+        self.centrality, self.boxes = arrays["centrality"].cpu(), arrays["boxes"].cpu()
         self.images = np.asarray(state["images"])
         self.index = None
         if "index" in state:
@@ -214,6 +220,30 @@ class ObjectSaliency:
         step, S = max(1, CELLS // len(self.worth)), torch.zeros_like(F)
         S[told] = torch.cat([self._attended(part, own) for part in torch.split(u, step)])
         return WeightMap(unit_peak(S * F**self.config.patch_power)[None], features.grid)
+
+    def explain(self, inputs: Inputs) -> list[Drawing]:
+        """F^, S with its heaviest patch, and the regions nearest to that, each on its picture (figure 4)."""
+        features = feature_map(inputs.features, "os")
+        A, grid = features.values.to(self.device), features.grid
+        F, S = feature_saliency(A, self.config.epsilon), self.weigh(inputs)
+        i, j = divmod(int(S.values.argmax()), grid.w)
+        u = self._described(patch_maxima(A, self.config.a)[:, i, j][None])
+        own = np.flatnonzero(self.images == inputs.row) if self.config.exclude_self else np.empty(0, np.int64)
+        found, rows = (x[0, :SHOWN].tolist() for x in self._nearest(u, torch.from_numpy(own).to(self.device)))
+        drawings = [
+            Drawing("feature saliency", (WeightMap(F[None], grid),)),
+            Drawing("object saliency: and its heaviest patch", (S, self._patch(i, j, grid))),
+        ]
+        for n, (product, row) in enumerate(zip(found, rows, strict=True), start=1):
+            caption = f"neighbour {n}: similarity {product:.2f}, centrality {self.centrality[row]:.2f}"
+            there = Regions(self.boxes[row : row + 1], torch.ones(1))
+            drawings.append(Drawing(caption, (there,), int(self.images[row])))
+        return drawings
+
+    def _patch(self, i: int, j: int, grid: Grid) -> Regions:
+        r = self.config.a // 2
+        cells = [max(j - r, 0), max(i - r, 0), min(j + r + 1, grid.w), min(i + r + 1, grid.h)]
+        return Regions(cell_boxes(torch.tensor([cells]), grid), torch.ones(1))
 
     def _attended(self, u: Tensor, own: np.ndarray) -> Tensor:
         """The sum of eq. 14 for some patches: f32[P, d] -> f32[P]."""
