@@ -138,6 +138,8 @@ class Encoder(Protocol):
                                            region, which is ``aggregate(local, weights, None)``
         localises: bool                    False where a code describes the picture as a whole whatever its
                                            regions: hits then have no boxes
+        query_regions: bool                True where a query is described by the regions that the pipeline's
+                                           detector finds in its box: ``aggregate(local, weights, regions)``
     """
 
     local: ClassVar[str | None]  #: encoding of ``embed``'s result; None: the features as they are
@@ -153,7 +155,10 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Searcher(Protocol):
-    """Codes -> hits. One instance serves one segment, a contiguous range of rows (``data.span``)."""
+    """Codes -> hits. One instance serves one segment, a contiguous range of rows (``data.span``).
+
+    It may have ``lists_regions``: True where it heeds ``Query.per_image``.
+    """
 
     accepts: ClassVar[tuple[str, ...]]  #: among "csr" and "vectors"
 

@@ -200,11 +200,16 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class Ellipses:
-    """Upright ellipses in original pixels: centres f32[m, 2] = x, y, radii f32[m, 2] = along x, y, scores f32[m]."""
+    """Ellipses in original pixels: centres f32[m, 2] = x, y, radii f32[m, 2], scores f32[m].
+
+    The first radius of each lies along x, the second along y; with ``angles`` f32[m] they are turned by as many
+    radians, from x towards y.
+    """
 
     centres: Tensor
     radii: Tensor
     scores: Tensor
+    angles: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,6 +272,8 @@ class Query:
     """One query: the picture, its box (None: the whole picture), and what the pipeline made of it.
 
     exclude: rows that are not in the collection at all as far as this query goes.
+    per_image: hits that an image may give, each with a box of its own, 0 for as many as it has regions. Other
+    than 1 only where the searcher ``lists_regions`` and nothing reranks.
     """
 
     id: str
@@ -276,11 +283,14 @@ class Query:
     local: Local
     codes: Codes
     exclude: frozenset[int] = field(default_factory=frozenset)
+    per_image: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Hits:
     """Ranked results of Q queries, k each: best first, padded with image -1, score -inf and box NaN.
+
+    An image is there once, unless the query asked for more of it (``Query.per_image``).
 
     images i64[Q, k] rows of the image table; scores f32[Q, k]; boxes f32[Q, k, 4], NaN where unknown.
     """

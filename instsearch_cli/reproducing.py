@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.commands import common
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.evaluation import Tops
 from instsearch_cli.measuring import default_index, load_dataset, measure, present, take_dataset
 from instsearch_cli.options import make_config
 from instsearch_cli.pipeline import STAGE_NAMES
 from instsearch_cli.records import contents
-from instsearch_cli.tables import Figure
+from instsearch_cli.tables import Figure, of_dataset
 from instsearch_formats import FormatError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from instsearch_cli.progress import Quiet
     from instsearch_cli.tables import Row, Table, Value
 
-SAFE = str.maketrans(dict.fromkeys(" ,/", "-"))
+SAFE = str.maketrans({" ": "-", ",": "-", "/": "-", "*": "-star"})
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Runs:
 
     def check_values(self, figure: Figure) -> None:
         """Raise UsageError if the option that a figure sweeps cannot have one of its values."""
+        if of_dataset(figure.x):
+            for name in self._datasets(figure):
+                for value in figure.values:
+                    make_config(self._dataset_class(name), {_option(figure.x): value}, "dataset")
+            return
         row = next((row for row in figure.rows if row.at is None and not row.only), None)
         if row is not None:
             for value in figure.values:
@@ -75,6 +82,8 @@ class Runs:
                 make_config(self.known.get(kind, stage.name).load(), stage.options, prefix)
 
     def _takes(self, table: Table, row: Row, setting: str) -> bool:
+        if of_dataset(setting):
+            return any(self._dataset_has(name, setting) for name in self._datasets(table))
         with contextlib.suppress(InstsearchError):  # a row that cannot be built says so when it is measured
             return self._has(row.pipeline(table.base, self.wanted.extractor, (), self.wanted.rerank), setting)
         return False
@@ -82,26 +91,26 @@ class Runs:
     def table(self, table: Table) -> dict[str, Any]:
         """Every row on every dataset, as it is printed with --json."""
         datasets = self._datasets(table)
-        rows = [
-            {
-                "name": row.name,
-                "metric": row.metric,
-                "results": {name: self._cell(table, row, name) for name in datasets},
-            }
-            for row in table.rows
-        ]
-        return {**_heading(table, "table"), "datasets": datasets, "rows": rows}
+        rows = []
+        for row in table.rows:
+            cells = {name: self._cells(table, row, name) for name in datasets}
+            for metric in row.metrics:
+                results = {name: cells[name][metric] for name in datasets}
+                rows.append({"name": row.name, "metric": metric, "results": results})
+        heading = {**_heading(table, "table"), "metrics": list(table.metrics)}
+        return {**heading, "datasets": datasets, "rows": rows}
 
     def figure(self, figure: Figure) -> dict[str, Any]:
         """Every curve on every dataset, as it is printed with --json."""
         if figure.command:
             return {**_heading(figure, "figure"), "command": figure.command}
-        if not self.wanted.keep_features:
+        if not (self.wanted.keep_features or of_dataset(figure.x)):
             self.progress.say("features are made again for every value: --keep-features keeps them on disk")
         datasets = self._datasets(figure)
+        curves = {name: self._curves(figure, name) for name in datasets}
         rows = [
-            {"name": row.name, "results": {name: self._curve(figure, row, name) for name in datasets}}
-            for row in figure.rows
+            {"name": row.name, "results": {name: curves[name][i] for name in datasets}}
+            for i, row in enumerate(figure.rows)
         ]
         axis = {"metric": figure.metric, "x": figure.x, "x_label": figure.x_label, "seconds": figure.seconds}
         return {**_heading(figure, "figure"), **axis, "datasets": datasets, "rows": rows}
@@ -109,28 +118,41 @@ class Runs:
     def _datasets(self, table: Table) -> list[str]:
         return [self.wanted.dataset] if self.wanted.dataset else list(table.datasets)
 
-    def _cell(self, table: Table, row: Row, dataset: str) -> dict[str, Any]:
-        """What was reported, what is measured, or why nothing is."""
-        cell: dict[str, Any] = {"reported": row.reported.get(dataset)}
-        found = self._tried(table, row, dataset, cell)
-        if found is not None:
-            cell["measured"] = _number(found, row.metric)
-            if cell["reported"] is not None:
-                cell["difference"] = cell["measured"] - cell["reported"]
-        return cell
-
-    def _curve(self, figure: Figure, row: Row, dataset: str) -> list[dict[str, Any]]:
-        """The points of a row: its x, what is measured there and the seconds of a query, or why nothing is."""
-        points = []
-        for value in figure.values if row.at is None else [row.at]:
-            point: dict[str, Any] = {"x": value}
-            found = self._tried(figure, row, dataset, point, value if row.at is None else None)
+    def _cells(self, table: Table, row: Row, dataset: str) -> dict[str, dict[str, Any]]:
+        """Of each metric what was reported, what is measured, or why nothing is; measured once."""
+        said: dict[str, Any] = {}
+        found = self._tried(table, row, dataset, said)
+        cells = {}
+        for metric in row.metrics:
+            cell: dict[str, Any] = {"reported": row.reported.get((dataset, metric)), **said}
             if found is not None:
-                point["measured"] = _number(found, row.metric)
-                timing = found.evaluation.timing
-                point["seconds"] = timing["search"] + timing["rerank"]
-            points.append(point)
-        return points
+                cell["measured"] = _number(found, metric)
+                if cell["reported"] is not None:
+                    cell["difference"] = cell["measured"] - cell["reported"]
+            cells[metric] = cell
+        return cells
+
+    def _curves(self, figure: Figure, dataset: str) -> list[list[dict[str, Any]]]:
+        """The points of every row, all rows at one value before the next.
+
+        They learn from the same images so, where the values say which these are.
+        """
+        curves: list[list[dict[str, Any]]] = [[] for _ in figure.rows]
+        for step in zip_longest(*(figure.places(row) for row in figure.rows)):
+            for row, x, points in zip(figure.rows, step, curves, strict=True):
+                if x is not None:
+                    points.append(self._point(figure, row, dataset, x))
+        return curves
+
+    def _point(self, figure: Figure, row: Row, dataset: str, x: Value) -> dict[str, Any]:
+        """Its x, what is measured there and the seconds of a query, or why nothing is."""
+        point: dict[str, Any] = {"x": x}
+        found = self._tried(figure, row, dataset, point, x if row.at is None else None)
+        if found is not None:
+            point["measured"] = _number(found, figure.metric)
+            timing = found.evaluation.timing
+            point["seconds"] = timing["search"] + timing["rerank"]
+        return point
 
     def _tried(
         self, table: Table, row: Row, dataset: str, cell: dict[str, Any], value: Value | None = None
@@ -151,24 +173,31 @@ class Runs:
     def _measured(
         self, table: Table, row: Row, name: str, cell: dict[str, Any], value: Value | None
     ) -> Measured:
-        pipeline = self._pipeline(table, row, value)
-        self.progress.say(f"{pipeline.name} on {Path(name).stem}")
-        dataset = load_dataset(self.known, name, self._root(name))
+        given = [s for s in self.wanted.assignments if of_dataset(s) and self._dataset_has(name, s)]
+        settings, swept = [*row.dataset_settings, *given], ""
+        if isinstance(table, Figure) and of_dataset(table.x) and value is not None:
+            settings.append(f"{table.x}={value}")
+            swept = _option(table.x)
+        pipeline = self._pipeline(table, row, None if swept else value)
+        at = f", {swept} {value}" if swept else ""
+        self.progress.say(f"{pipeline.name} on {Path(name).stem}{at}")
+        dataset = load_dataset(self.known, name, self._root(name), assignments=settings)
         if name in row.fit_on:
             pipeline = self._fitted_elsewhere(pipeline, row.fit_on[name], cell)
         return measure(
             self.known,
             dataset,
-            self._index(name),
+            self._index(name, swept),
             lambda last: pipeline,
             self.progress,
             device=self.wanted.device,
             present_only=self.wanted.present_only,
+            tops=Tops(row.depths),
         )
 
     def _pipeline(self, table: Table, row: Row, value: Value | None) -> Pipeline:
         """A row's pipeline with the settings that it has options for, the swept one last, and its name."""
-        settings = list(self.wanted.assignments)
+        settings = [s for s in self.wanted.assignments if not of_dataset(s)]
         if self.wanted.weights is not None:
             settings.append(f"extractor.weights={self.wanted.weights.resolve()}")
         pipeline = row.pipeline(table.base, self.wanted.extractor, (), self.wanted.rerank)
@@ -185,8 +214,7 @@ class Runs:
         kind, stage, option = addressed(pipeline, setting.partition("=")[0])
         if stage is None:
             return False
-        config = getattr(self.known.get(kind, stage.name).load(), "Config", None)
-        return option.replace("-", "_") in {f.name for f in fields(config)} if config else False
+        return _has_option(self.known.get(kind, stage.name).load(), option)
 
     def _fitted_elsewhere(self, pipeline: Pipeline, other: str, cell: dict[str, Any]) -> Pipeline:
         """Fit on the other dataset's images if they are there, else on the row's own, and say so."""
@@ -205,9 +233,21 @@ class Runs:
         root = self.wanted.root
         return root / name if root is not None and (root / name).is_dir() else root
 
-    def _index(self, name: str) -> Path:
+    def _index(self, name: str, swept: str = "") -> Path:
+        """A dataset's index; another one if a ``swept`` option changes which images are in it."""
         folder = self.wanted.index_path
-        return folder / Path(name).stem if folder is not None else default_index(name, self._root(name))
+        path = folder / Path(name).stem if folder is not None else default_index(name, self._root(name))
+        return path.with_name(f"{path.name}-{swept}") if swept else path
+
+    def _dataset_class(self, name: str) -> type[Any]:
+        cls: type[Any] = self.known.get("dataset", "manifest" if name.endswith(".json") else name).load()
+        return cls
+
+    def _dataset_has(self, name: str, setting: str) -> bool:
+        """Whether a dataset has the option that "dataset.option=value" sets."""
+        with contextlib.suppress(InstsearchError):  # one that is not there says so when it is measured
+            return _has_option(self._dataset_class(name), _option(setting.partition("=")[0]))
+        return False
 
 
 def addressed(pipeline: Pipeline, key: str) -> tuple[str, Stage | None, str]:
@@ -222,6 +262,16 @@ def addressed(pipeline: Pipeline, key: str) -> tuple[str, Stage | None, str]:
     return kind, getattr(pipeline, kind) if kind in STAGE_NAMES else None, option
 
 
+def _has_option(cls: type[Any], option: str) -> bool:
+    config = getattr(cls, "Config", None)
+    return config is not None and option.replace("-", "_") in {f.name for f in fields(config)}
+
+
+def _option(key: str) -> str:
+    """ "most-distractors" of "dataset.most-distractors" """
+    return key.strip().partition(".")[2]
+
+
 def _same(setting: str, option: str) -> bool:
     return setting.partition("=")[0].strip().replace("_", "-") == option.replace("_", "-")
 
@@ -232,8 +282,6 @@ def _heading(table: Table, kind: str) -> dict[str, Any]:
 
 
 def _number(found: Measured, metric: str) -> float:
-    return {
-        "mAP": found.evaluation.metrics["mAP"],
-        "words": found.values,
-        "seconds": found.evaluation.timing["search"],
-    }[metric]
+    if metric == "words":
+        return found.values
+    return found.evaluation.timing["search"] if metric == "seconds" else found.evaluation.metrics[metric]

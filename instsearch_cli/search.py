@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from instsearch_cli.collection import Collection, describe
-from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, SparseVectors
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, Regions, SparseVectors
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
 from instsearch_cli.records import recorded
 from instsearch_cli.storage import as_stored
@@ -113,7 +113,10 @@ class Engine:
             weights = self._weights(image, features) if self.assembly.pipeline.weigh_query else None
             within = weights if box is None else BoxWeight(box, weights)
             asked = getattr(encoder, "aggregate_query", None)
-            codes = asked(local, within) if asked else encoder.aggregate(local, within, None)
+            if getattr(encoder, "query_regions", False) and self.assembly.detector is not None:
+                codes = encoder.aggregate(local, within, self._regions(image, features, box))
+            else:
+                codes = asked(local, within) if asked else encoder.aggregate(local, within, None)
         self._check(id, box, features, codes)
         self.timing.encode += time.perf_counter() - began
         return Query(id, image, box, features, local, codes, exclude)
@@ -125,6 +128,12 @@ class Engine:
             return None
         weights: WeightMap = self._made(image, features, kinds[: kinds.index("weights") + 1])["weights"]
         return weights
+
+    def _regions(self, image: Image, features: Features, box: Box | None) -> Regions:
+        """The detector's regions of a query, in its box."""
+        kinds = self.assembly.kinds
+        found: Regions = self._made(image, features, kinds[: kinds.index("regions") + 1])["regions"]
+        return found if box is None else regions_in(found, box)
 
     def _made(self, image: Image, features: Features, kinds: Sequence[str]) -> dict[str, Any]:
         """Layers of a picture, in the order in which the pipeline makes them."""
@@ -166,9 +175,14 @@ class Engine:
         )
 
     def search(self, queries: Sequence[Query], k: int) -> Hits:
-        """Rank the collection for each query, then rerank as the pipeline says. One row of k hits each."""
+        """Rank the collection for each query, then rerank as the pipeline says. One row of k hits each.
+
+        Raises UsageError where a query wants several hits of an image (``per_image``) and cannot have them.
+        """
         began = time.perf_counter()
         rerankers = self.assembly.rerankers
+        if any(query.per_image != 1 for query in queries):
+            self._check_lists_regions()
         deepest = max([k, *(getattr(r.config, "depth", 0) for r in rerankers)])
         queries = [self._restricted(q) for q in queries]
         hits = self._first(queries, deepest)
@@ -179,6 +193,19 @@ class Engine:
                 hits = part.component.rerank(queries, hits, self.data, self._again(queries))
         self.timing.rerank += time.perf_counter() - middle
         return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
+
+    def _check_lists_regions(self) -> None:
+        part = self.assembly.part("search")
+        if not getattr(part.component, "lists_regions", False):
+            raise UsageError(
+                f"searcher '{part.offer.spec.name}' ranks whole images: with more than one hit an image "
+                "(--per-image) take searcher faiss or inverted"
+            )
+        if self.assembly.rerankers:
+            raise UsageError(
+                f"reranker '{self.assembly.rerankers[0].offer.spec.name}' takes one hit an image: with more "
+                "(--per-image) add --rerank none"
+            )
 
     def _restricted(self, query: Query) -> Query:
         """Exclude what lies outside ``within`` too."""
@@ -201,6 +228,17 @@ class Engine:
             return self._first([replace(q, codes=c) for q, c in zip(queries, codes, strict=True)], k)
 
         return search
+
+
+def regions_in(regions: Regions, box: Box) -> Regions:
+    """The regions whose centre is in a box, cut to it; if there is none, the box, with score 1."""
+    low, high = regions.boxes.new_tensor([box[:2], box[2:]])
+    centres = (regions.boxes[:, :2] + regions.boxes[:, 2:]) / 2
+    inside = ((centres >= low) & (centres < high)).all(1)
+    if not inside.any():
+        return Regions(torch.tensor([box]), torch.ones(1))
+    cut = torch.minimum(torch.maximum(regions.boxes[inside], low.repeat(2)), high.repeat(2))
+    return Regions(cut, regions.scores[inside])
 
 
 def merge(found: Sequence[Hits], k: int) -> Hits:

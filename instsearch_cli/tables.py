@@ -9,29 +9,36 @@ A file of them is ``tables/NAME.toml`` beside a plugin's module:
     [[table]]
     number = 3
     title = "…"
-    metric = "mAP"                  of the table or of a row: or "words" an image, or "seconds" of search a query
+    metric = "mAP"                  of the table or of a row: or mAP@10, that of the first 10 hits, or "words" an
+                                    image, or "seconds" of search a query; a list of them is of one measurement
     datasets = ["instre", …]
+    set = ["encoder.dims=512"]      of every row, before its own
     [[table.row]]
     name = "Gaussian"
-    weighting = "gaussian"          what differs from the common pipeline: stages, set = ["encoder.dims=512"], rerank
-    reported = [0.656, …]           one number a dataset; nan where the paper has none
+    weighting = "gaussian"          what differs from the common pipeline: stages, set, rerank
+    reported = [0.656, …]           one number a dataset, or a list of one a metric; nan where the paper has none
     fit-on = {oxford5k = "paris6k"} datasets that the encoder is fitted on instead of their own
     only = "…"                      why this row has nothing to run
-    [[figure]]                      number, title, metric and datasets as of a table
-    x = "detector.rho"              the option that is swept
+    [[figure]]                      number, title, metric (one), datasets and set as of a table
+    x = "detector.rho"              the option that is swept: of a stage, or of the dataset
     x-label = "…"
     values = [1, 2, …]              what it is set to
     seconds = true                  the time of a query is told beside every point
     [[figure.row]]                  a curve: name, stages, set, rerank, fit-on, only as of a row
+    values = [3, 4]                 its own, in place of the figure's
     at = 1                          its one point's place on the axis: it is not swept
     [[figure]]                      number and title, and
     command = "instsearch …"        the command that makes it instead
+
+Options of a dataset are set like those of a stage, "dataset.distractors=flickr". Where one is swept, what is learnt
+from the collection is learnt at the first value.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -44,8 +51,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.plugins import Registry
 
-METRICS = ("mAP", "words", "seconds")
-
+METRIC = re.compile(r"mAP(?:@([1-9][0-9]*))?|words|seconds")
 
 Value = int | float | str
 
@@ -54,30 +60,45 @@ Value = int | float | str
 class Row:
     """One method of a table, or one curve of a figure.
 
-    ``reported`` is by dataset, without those that the paper leaves empty; ``at`` places a curve of one point.
+    ``metrics`` come of one measurement, and ``reported`` is by dataset and metric, without what the paper leaves
+    empty. ``values`` are a curve's own; ``at`` places a curve of one point.
     """
 
     name: str
-    metric: str
-    reported: Mapping[str, float]
+    metrics: tuple[str, ...]
+    reported: Mapping[tuple[str, str], float]
     stages: Mapping[str, str]
     settings: tuple[str, ...] = ()
     rerank: tuple[str, ...] = ()
     fit_on: Mapping[str, str] = field(default_factory=dict)
     only: str = ""
+    values: tuple[Value, ...] = ()
     at: float | None = None
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The k of the row's mAP@k."""
+        return tuple(int(found[1]) for m in self.metrics if (found := METRIC.fullmatch(m)) and found[1])
+
+    @property
+    def dataset_settings(self) -> tuple[str, ...]:
+        """The row's settings of the dataset, "dataset.option=value"."""
+        return tuple(filter(of_dataset, self.settings))
 
     def pipeline(
         self, base: Pipeline, extractor: str | None, settings: Sequence[str], rerank: Sequence[str]
     ) -> Pipeline:
-        """The row's pipeline; another ``extractor`` takes the place of the paper's with all its options."""
+        """The row's pipeline; another ``extractor`` takes the place of the paper's with all its options.
+
+        Settings of the dataset are left out.
+        """
         pipeline = base
         for stage, name in self.stages.items():
             if stage != "extractor" or extractor is None:
                 pipeline = pipeline.with_stage(stage, name)
         own = [s for s in self.settings if extractor is None or not s.startswith("extractor.")]
         pipeline = pipeline.with_stage("extractor", extractor).with_rerank((*self.rerank, *rerank) or None)
-        return pipeline.with_options([*own, *settings])
+        return pipeline.with_options([s for s in (*own, *settings) if not of_dataset(s)])
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,11 @@ class Table:
         """ "table 3" """
         return f"table {self.number}"
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of all its rows."""
+        return tuple(dict.fromkeys(metric for row in self.rows for metric in row.metrics))
+
 
 @dataclass(frozen=True)
 class Figure(Table):
@@ -114,6 +140,20 @@ class Figure(Table):
     def label(self) -> str:
         """ "figure 5" """
         return f"figure {self.number}"
+
+    def places(self, row: Row) -> tuple[Value, ...]:
+        """Where on the axis a row has points."""
+        return (row.at,) if row.at is not None else row.values or self.values
+
+    def over(self, values: Sequence[Value]) -> Figure:
+        """The same figure, all of whose curves are swept over other values."""
+        rows = tuple(replace(row, values=()) for row in self.rows)
+        return replace(self, values=tuple(values), rows=rows)
+
+
+def of_dataset(setting: str) -> bool:
+    """Whether "stage.option=value", or "stage.option", is of the dataset."""
+    return setting.strip().startswith("dataset.")
 
 
 def by_paper(registry: Registry) -> dict[str, list[Table]]:
@@ -148,6 +188,7 @@ def parse_tables(text: str, where: str) -> list[Table]:
 
 
 def _table(content: Mapping[str, Any], entry: Mapping[str, Any], base: Pipeline) -> Table:
+    _refuse_strays(entry, {"number", "title", "metric", "datasets", "set", "row"}, f"table {entry['number']}")
     rows = (_row(row, entry, {"metric", "reported"}) for row in entry["row"])
     return Table(**_common(content, entry, base), datasets=tuple(entry["datasets"]), rows=tuple(rows))
 
@@ -157,14 +198,16 @@ def _figure(content: Mapping[str, Any], entry: Mapping[str, Any], base: Pipeline
     if "command" in entry:
         _refuse_strays(entry, {"number", "title", "command"}, what)
         return Figure(**_common(content, entry, base), command=entry["command"])
-    own = {"number", "title", "metric", "datasets", "x", "x-label", "values", "seconds", "row"}
+    own = {"number", "title", "metric", "datasets", "set", "x", "x-label", "values", "seconds", "row"}
     _refuse_strays(entry, own, what)
     if not entry["values"]:
         raise ValueError(f"{what} has no values")
+    if not isinstance(entry["metric"], str):
+        raise ValueError(f"{what} has one metric, not {entry['metric']}")
     return Figure(
         **_common(content, entry, base),
         datasets=tuple(entry["datasets"]),
-        rows=tuple(_row(row, entry, {"at"}) for row in entry["row"]),
+        rows=tuple(_row(row, entry, {"at", "values"}) for row in entry["row"]),
         metric=entry["metric"],
         x=entry["x"],
         x_label=entry["x-label"],
@@ -185,24 +228,36 @@ def _common(content: Mapping[str, Any], entry: Mapping[str, Any], base: Pipeline
 
 
 def _row(row: Mapping[str, Any], table: Mapping[str, Any], own: set[str]) -> Row:
-    metric = row.get("metric", table["metric"])
-    if metric not in METRICS:
-        raise ValueError(f"metric is one of {', '.join(METRICS)}, not {metric}")
-    _refuse_strays(
-        row, {*STAGE_NAMES, "name", "set", "rerank", "fit-on", "only", *own}, f"row '{row['name']}'"
-    )
+    what = f"row '{row['name']}'"
+    _refuse_strays(row, {*STAGE_NAMES, "name", "set", "rerank", "fit-on", "only", *own}, what)
+    metrics = _listed(row.get("metric", table["metric"]))
+    for metric in metrics:
+        if not METRIC.fullmatch(metric):
+            raise ValueError(f"metric is one of mAP, mAP@10 and the like, words, seconds, not {metric}")
+    if "at" in row and "values" in row:
+        raise ValueError(f"{what} has one point, at {row['at']}, or values")
     reported = zip(table["datasets"], row["reported"], strict=True) if "reported" in own else ()
+    numbers = {
+        (dataset, metric): float(value)
+        for dataset, values in reported
+        for metric, value in zip(metrics, _listed(values), strict=True)
+    }
     return Row(
         name=row["name"],
-        metric=metric,
-        reported={dataset: float(value) for dataset, value in reported if value == value},
+        metrics=metrics,
+        reported={key: value for key, value in numbers.items() if value == value},
         stages={stage: row[stage] for stage in STAGE_NAMES if stage in row},
-        settings=tuple(row.get("set", ())),
+        settings=(*table.get("set", ()), *row.get("set", ())),
         rerank=tuple(row.get("rerank", ())),
         fit_on=dict(row.get("fit-on", {})),
         only=row.get("only", ""),
+        values=tuple(row.get("values", ())),
         at=row.get("at"),
     )
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _refuse_strays(entry: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 @click.option(
     "-k", "--hits", "k", default=20, show_default=True, type=click.IntRange(min=1), help="How many hits."
 )
+@click.option(
+    "--per-image",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Hits that an image may give, each with its box; 0 for every region that scores.",
+)
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @common.rerank_option
 @common.weigh_query_option
@@ -31,7 +39,9 @@ if TYPE_CHECKING:
 @common.weights_option
 @common.device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--paths0", is_flag=True, help="Print the hits' paths, each ended by a NUL byte, for xargs -0.")
+@click.option(
+    "--paths0", is_flag=True, help="Print the hits' paths, each once and ended by a NUL byte, for xargs -0."
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a PNG contact sheet.")
 def command(
@@ -61,8 +71,8 @@ def command(
         click.echo(json.dumps(report.to_json(result)))
     elif paths0:
         sys.stdout.flush()
-        for hit in result.hits:
-            sys.stdout.buffer.write(os.fsencode(hit.path) + b"\0")
+        for path in dict.fromkeys(hit.path for hit in result.hits):
+            sys.stdout.buffer.write(os.fsencode(path) + b"\0")
     else:
         report.print_table(result)
         for written in (html, sheet):
@@ -104,7 +114,7 @@ def search(
             err=True,
         )
     began = time.perf_counter()
-    query = engine.query(str(image), image, clipped)
+    query = replace(engine.query(str(image), image, clipped), per_image=options["per_image"])
     hits = engine.search([query], k)
     seconds = time.perf_counter() - began
     shown = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,7 @@ def choose(
     common.usage(_is_sweep(chosen), "--values are of one figure that is measured: name it with --figure")
     given = tuple(_value(text.strip()) for text in values.split(",") if text.strip())
     common.usage(bool(given), "--values takes the values to be set, 1,2,5 say")
-    return [replace(table, values=given) for table in chosen if isinstance(table, Figure)]
+    return [table.over(given) for table in chosen if isinstance(table, Figure)]
 
 
 def _is_sweep(chosen: Sequence[Table]) -> bool:

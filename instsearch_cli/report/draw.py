@@ -177,22 +177,29 @@ def ellipses(
     original: tuple[int, int],
     scores: np.ndarray | None = None,
     colour: Colour | None = None,
+    angles: np.ndarray | None = None,
 ) -> Image.Image:
-    """Upright ellipses over a picture, brighter the better: centres and radii f[m, 2] along x and y.
+    """Ellipses over a picture, brighter the better: centres and radii f[m, 2] along x and y, turned by angles f[m].
 
     Thin and faint where there are more than MOST. With ``colour`` they all have that, and the picture keeps its own.
     """
     m, table = len(centres), colour_table()
+    around = np.linspace(0, 2 * np.pi, 121)
+    turns = np.zeros(m) if angles is None else np.asarray(angles)
     order = np.arange(m) if scores is None else np.argsort(-np.asarray(scores), kind="stable")
     scale = 2 * np.array([image.width / original[0], image.height / original[1]])
     large = _ground(image, colour).resize((image.width * 2, image.height * 2))
     pen, width = ImageDraw.Draw(large, "RGBA"), 5 if m <= MOST else 2
     for place in range(m - 1, -1, -1):
-        (x, y), (a, b) = centres[order[place]] * scale, np.maximum(radii[order[place]] * scale, 2)
+        k = order[place]
         own = colour or tuple(table[round(255 - 195 * place / max(m - 1, 1))].tolist())
+        a, b = np.maximum(radii[k], 2 / scale)
+        u, v, c, s = a * np.cos(around), b * np.sin(around), np.cos(turns[k]), np.sin(turns[k])
+        outline = (centres[k] + np.stack([c * u - s * v, s * u + c * v], 1)) * scale
+        path = [(float(x), float(y)) for x, y in outline]
         if m <= MOST:
-            pen.ellipse((x - a - 1, y - b - 1, x + a + 1, y + b + 1), outline=(0, 0, 0, 90), width=width + 2)
-        pen.ellipse((x - a, y - b, x + a, y + b), outline=(*own, 255 if m <= MOST else 80), width=width)
+            pen.line(path, (0, 0, 0, 90), width + 2, "curve")
+        pen.line(path, (*own, 255 if m <= MOST else 80), width, "curve")
     return large.resize(image.size, Image.Resampling.LANCZOS)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
-from instsearch_cli.report.results import box_text, score_texts
+from instsearch_cli.report.results import box_text, counted, score_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,10 +183,7 @@ def page(result: Result) -> str:
         f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in result.settings.items()
     )
     box = f"--box {box_text(result.query_box)}" if result.query_box is not None else "the whole picture"
-    count = (
-        "No hits" if not result.hits else "1 hit" if len(result.hits) == 1 else f"{len(result.hits):,} hits"
-    )
-    searched = f"{result.n_images:,} image{'s' * (result.n_images != 1)} searched in {result.seconds:.2f} s"
+    searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
     title = _text(result.query_path.name)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -200,7 +197,8 @@ def page(result: Result) -> str:
         f"{_view(query, result.query_box, _alt(result.query, query, result.query_box))}"
         f'<p class="name">{title}</p></a><div class="where">{box}</div>'
         f"{f'<dl>{settings}</dl>' if settings else ''}</aside>\n"
-        f"<main><header><h1>{count}</h1><p>{searched}</p></header>\n{hits}</main></div></body></html>\n"
+        f"<main><header><h1>{result.found.capitalize()}</h1><p>{searched}</p></header>\n"
+        f"{hits}</main></div></body></html>\n"
     )
 
 

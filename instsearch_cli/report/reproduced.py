@@ -9,16 +9,21 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_cli.report.plot import Curve, curves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from instsearch_cli.tables import Value
 
 
 def table_lines(results: dict[str, Any]) -> list[str]:
-    """A table for people: per dataset the paper's number, the measured one, their difference, seconds."""
+    """A table for people: per dataset the paper's number, the measured one, their difference, seconds.
+
+    With several metrics of one row it is a table a dataset, these side by side.
+    """
     width = max(len(row["name"]) for row in results["rows"]) + 2
     datasets = results["datasets"]
     shown = _title(results, "table")
+    if len({row["name"] for row in results["rows"]}) < len(results["rows"]):
+        return [*shown, *_metrics_side_by_side(results, width), ""]
     shown.append(" " * width + "".join(f"{Path(d).stem:^36}" for d in datasets).rstrip())
     shown.append(" " * width + "".join(f"{'paper':>8}{'here':>9}{'diff':>9}{'time':>9} " for _ in datasets))
     notes = Notes()
@@ -28,11 +33,33 @@ def table_lines(results: dict[str, Any]) -> list[str]:
             cell = row["results"][dataset]
             said = [f"{cell['took']:.0f} s"] if "took" in cell else []
             said += notes.of(cell)
-            difference = f"{cell['difference']:+.3f}" if "difference" in cell else ""
             numbers = (_number(cell.get(key)) for key in ("reported", "measured"))
-            cells += "{:>8}{:>9}".format(*numbers) + f"{difference:>9}{' '.join(said):>9} "
+            cells += "{:>8}{:>9}".format(*numbers) + f"{_difference(cell):>9}{' '.join(said):>9} "
         shown.append(f"{row['name']:<{width}}{cells}".rstrip())
     return [*shown, *notes.lines(), ""]
+
+
+def _metrics_side_by_side(results: dict[str, Any], width: int) -> Iterator[str]:
+    metrics, notes = results["metrics"], Notes()
+    rows = {(row["name"], row["metric"]): row["results"] for row in results["rows"]}
+    for dataset in results["datasets"]:
+        width = max(width, len(Path(dataset).stem) + 2)
+        yield f"{Path(dataset).stem:<{width}}{''.join(f'{m:^24}' for m in metrics)}".rstrip()
+        yield " " * width + "".join(f"{'paper':>7}{'here':>8}{'diff':>8} " for _ in metrics) + f"{'time':>8}"
+        for name in dict.fromkeys(name for name, _ in rows):
+            cells = [rows[name, m][dataset] if (name, m) in rows else {} for m in metrics]
+            numbers = "".join(
+                f"{_number(cell.get('reported')):>7}{_number(cell.get('measured')):>8}{_difference(cell):>8} "
+                for cell in cells
+            )
+            own = next(cell for cell in cells if cell)
+            said = [f"{own['took']:.0f} s"] if "took" in own else []
+            yield f"{name:<{width}}{numbers}{' '.join([*said, *notes.of(own)]):>8}".rstrip()
+    yield from notes.lines()
+
+
+def _difference(cell: dict[str, Any]) -> str:
+    return f"{cell['difference']:+.3f}" if "difference" in cell else ""
 
 
 def figure_lines(results: dict[str, Any]) -> list[str]:

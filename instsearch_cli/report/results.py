@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hit:
-    """One image found.
+    """One image found, or one of its regions.
 
     rank   from 1
     image  its name in the collection
@@ -50,11 +50,23 @@ class Result:
     n_images: int
 
     @property
+    def found(self) -> str:
+        """``20 hits``, or ``20 hits in 7 images`` where an image has several; ``no hits``."""
+        if not self.hits:
+            return "no hits"
+        images = len({hit.image for hit in self.hits})
+        where = f" in {counted(images, 'image')}" if images < len(self.hits) else ""
+        return counted(len(self.hits), "hit") + where
+
+    @property
     def summary(self) -> str:
         """``20 hits among 5,000 images in 0.42 s``."""
-        found = f"{len(self.hits):,} hit{'s' * (len(self.hits) != 1)}" if self.hits else "no hits"
-        among = f"{self.n_images:,} image{'s' * (self.n_images != 1)}"
-        return f"{found} among {among} in {self.seconds:.2f} s"
+        return f"{self.found} among {counted(self.n_images, 'image')} in {self.seconds:.2f} s"
+
+
+def counted(n: int, what: str) -> str:
+    """``1 image``, ``5,000 images``."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def xywh(box: Box) -> tuple[float, float, float, float]:

@@ -52,8 +52,11 @@ def drawn(
             return draw.points(image, _array(geometry), original, colour=colour)
         case Regions(boxes=boxes, scores=scores):
             return draw.regions(image, _array(boxes), original, _array(scores), colour=colour)
-        case Ellipses(centres=centres, radii=radii, scores=scores):
-            return draw.ellipses(image, _array(centres), _array(radii), original, _array(scores), colour)
+        case Ellipses(centres=centres, radii=radii, scores=scores, angles=angles):
+            turned = None if angles is None else _array(angles)
+            return draw.ellipses(
+                image, _array(centres), _array(radii), original, _array(scores), colour, turned
+            )
     return None
 
 

@@ -20,6 +20,7 @@ READS = ("features", "weights", "regions")
 RMAC = "Tolias et al., 2016"
 CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
 SAM = "Cornia et al., Predicting human eye fixations via an LSTM-based saliency attentive model, 2018"
+DASR = "Xiao et al., Deeply activated salient region for instance search, 2020"
 OBJECTS = "Siméoni et al., Unsupervised object discovery for instance recognition, 2018"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
 
@@ -157,6 +158,20 @@ def instsearch_detectors() -> list[DetectorSpec]:
             OBJECTS,
             ("weights",),
         ),
+        DetectorSpec(
+            "dasr",
+            f"{HERE}.detectors.dasr:DASR",
+            "what made the peaks of a classifier's last map: excitation backprop, ellipse, box",
+            DASR,
+            ("image",),
+        ),
+        DetectorSpec(
+            "dasr-star",
+            f"{HERE}.detectors.dasr:DASRStar",
+            "the same from every cell above the mean, less overlapping boxes",
+            DASR,
+            ("image",),
+        ),
     ]
 
 
@@ -221,6 +236,20 @@ def instsearch_encoders() -> list[EncoderSpec]:
             f"{HERE}.encoders.regions:RegionCodes",
             "every region by itself: MAC of each, PCA-whitened; hits have boxes",
             RMAC,
+            READS,
+        ),
+        EncoderSpec(
+            "regions-mean",
+            f"{HERE}.encoders.regions_mean:MeanRegionCodes",
+            "every region by itself: the mean under its box, PCA-whitened; hits have boxes",
+            DASR,
+            READS,
+        ),
+        EncoderSpec(
+            "vlad",
+            f"{HERE}.encoders.vlad:VLAD",
+            "one vector of what regions, or local features, are off a few words",
+            "Jégou et al., 2011; Delhumeau et al., 2013",
             READS,
         ),
         EncoderSpec(
@@ -367,7 +396,7 @@ def instsearch_datasets() -> list[DatasetSpec]:
             "instance335",
             "instance:Instance335",
             "Instance-335: 335 queries over 40,914 frames of videos",
-            "Xiao et al., 2022",
+            "Xiao et al., 2020",
         ),
         (
             "holidays",

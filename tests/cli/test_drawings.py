@@ -50,6 +50,19 @@ def test_ellipses_lie_where_they_belong(grey: PIL.Image.Image) -> None:
     assert not shown[40, 25:75].any()
 
 
+def test_ellipses_turn_from_x_towards_y(grey: PIL.Image.Image) -> None:
+    """Long along the diagonal that goes down, in a picture whose pixels are not square on the panel."""
+    item = Ellipses(*(torch.tensor(v) for v in ([[50.0, 80]], [[40.0, 8]], [1.0], [np.pi / 4])))
+    image = drawn(grey, (100, 160), item, RED)
+    assert image is not None
+    shown = near(image, RED)
+    y, x = np.argwhere(shown).T
+    reach = np.hypot(40, 8) / np.sqrt(2)
+    assert (x.min(), x.max()) == pytest.approx((50 - reach, 50 + reach), abs=2)
+    assert (y.min(), y.max()) == pytest.approx((40 - reach / 2, 40 + reach / 2), abs=2)
+    assert np.corrcoef(x, y)[0, 1] > 0.8
+
+
 def test_the_best_ellipse_is_brightest_and_on_top(grey: PIL.Image.Image) -> None:
     centres, radii = np.array([[50.0, 40], [50, 40], [50, 40]]), np.array([[30.0, 30]] * 3)
     image = draw.ellipses(grey, centres, radii, SIZE, np.array([0.2, 0.7, 0.1]))

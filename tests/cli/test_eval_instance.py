@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,44 @@ def test_instance160_among_distractors(run: Cli, frames: Path, draw: Callable[..
     )
     assert few.json["images"]["indexed"] == 18 + 7
     assert among["metrics"]["mAP"] <= few.json["metrics"]["mAP"] <= alone["metrics"]["mAP"]
+    none = ("--set", "dataset.most_distractors=0", "--json")
+    assert run("instance160", frames, "--present-only", *option, *none).json["metrics"] == alone["metrics"]
+
+
+def test_a_manifest_among_distractors(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, draw: Callable[..., None]
+) -> None:
+    names = sorted(str(p.relative_to(photos)) for p in photos.rglob("*.png"))
+    queries = [{"id": n, "image": n, "positives": names[i : i + 3]} for i, n in enumerate(names[:4])]
+    (photos / "mine.json").write_text(json.dumps({"images": names, "queries": queries}))
+    for i in range(30):
+        draw(tmp_path / "flickr" / f"{i:02}.png", 900 + i)
+
+    def found(*settings: str) -> tuple[int, float]:
+        sets = [word for setting in settings for word in ("--set", f"dataset.{setting}")]
+        run = ("eval", "--dataset", photos / "mine.json", "--index", tmp_path / "i", *tiny, *sets, "--json")
+        said = cli(*run).json
+        return said["images"]["indexed"], said["metrics"]["mAP"]
+
+    n, alone = found()
+    folder = f"distractors={tmp_path / 'flickr'}"
+    assert found(folder, "most_distractors=0") == (n, alone)
+    assert found(folder, "most_distractors=7")[0] == n + 7
+    all_of_them, among = found(folder)
+    assert all_of_them == n + 30
+    assert among < alone
+    assert found(f"distractors={photos}", "most_distractors=0") == (n, alone)
+    run = (
+        "eval",
+        "--dataset",
+        photos / "mine.json",
+        "--index",
+        tmp_path / "i",
+        *tiny,
+        "--set",
+        f"dataset.{folder}",
+    )
+    assert "30 pictures" in cli(*run, "--set", "dataset.most_distractors=31", status=1).err
 
 
 def test_instance_files_of_the_other_set(run: Cli, frames: Path) -> None:

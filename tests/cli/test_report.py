@@ -246,6 +246,15 @@ def test_page_of_nothing_says_so(result: Result) -> None:
     assert not seen.all("rect")
 
 
+def test_several_hits_of_an_image_are_counted_as_such(tmp_path: Path) -> None:
+    hits = tuple(Hit(i + 1, f"{i // 2}.jpg", tmp_path / "x", 1.0, (i, 0, i + 5, 9)) for i in range(3))
+    counts = [Result("q", tmp_path / "q", None, hits[:n], {}, 0.1, 1000).found for n in range(4)]
+    assert counts == ["no hits", "1 hit", "2 hits in 1 image", "3 hits in 2 images"]
+    assert Result("q", tmp_path / "q", None, hits, {}, 0.1, 1000).summary == (
+        "3 hits in 2 images among 1,000 images in 0.10 s"
+    )
+
+
 def test_pages_of_many_hits_have_smaller_thumbnails(tmp_path: Path) -> None:
     path = picture(tmp_path / "x.jpg", (1000, 500))
 

@@ -14,7 +14,7 @@ from instsearch_cli.errors import UsageError
 from instsearch_cli.options import make_config
 from instsearch_cli.pipeline import STAGE_NAMES, Pipeline
 from instsearch_cli.plugins import Registry, load_registry
-from instsearch_cli.tables import Figure, by_paper, parse_tables, tables
+from instsearch_cli.tables import Figure, by_paper, of_dataset, parse_tables, tables
 
 Cli = Callable[..., Any]
 
@@ -43,8 +43,8 @@ reported = [0.5, nan]
 def test_a_file_of_tables() -> None:
     (table,) = parse_tables(FILE, "here")
     (row,) = table.rows
-    assert (table.number, table.datasets, row.metric) == ("2", ("a", "b"), "mAP")
-    assert row.reported == {"a": 0.5}
+    assert (table.number, table.datasets, row.metrics) == ("2", ("a", "b"), ("mAP",))
+    assert (row.reported, row.depths, row.dataset_settings) == ({("a", "mAP"): 0.5}, (), ())
     pipeline = row.pipeline(table.base, None, ["encoder.seed=3"], ["spatial"])
     assert pipeline.extractor.options == {"max_size": 340, "layer": "features.30"}
     assert pipeline.weighting is not None
@@ -59,8 +59,16 @@ def test_a_file_of_tables() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('metric = "mAP"', 'metric = "map"', "metric is one of mAP, words, seconds, not map"),
+        (
+            'metric = "mAP"',
+            'metric = "map"',
+            "metric is one of mAP, mAP@10 and the like, words, seconds, not map",
+        ),
+        ('metric = "mAP"', 'metric = ["mAP", "mAP@0"]', "words, seconds, not mAP@0"),
+        ('metric = "mAP"', 'metric = ["mAP", "mAP@10"]', "zip() argument 2 is shorter"),
+        ('metric = "mAP"', 'metrics = "mAP"', "table 2 has no 'metrics'"),
         ("[0.5, nan]", "[0.5]", "not a file of tables"),
+        ("[0.5, nan]", "[0.5, [0.1, 0.2]]", "zip() argument 2 is longer"),
         ('weighting = "gaussian"', 'wieghting = "gaussian"', "row 'one' has no 'wieghting'"),
         ('paper = "p"', "", "KeyError 'paper'"),
         ('paper = "p"', "paper = ", "is not TOML"),
@@ -70,6 +78,28 @@ def test_a_damaged_file_says_what_is_wrong(old: str, new: str, said: str) -> Non
     with pytest.raises(UsageError, match="here") as caught:
         parse_tables(FILE.replace(old, new), "here")
     assert said in str(caught.value)
+
+
+def test_several_metrics_of_one_measurement() -> None:
+    several = FILE.replace(
+        'metric = "mAP"', 'metric = ["mAP@10", "mAP@5", "words"]\nset = ["encoder.words=3"]'
+    )
+    several = several.replace("[0.5, nan]", "[[0.1, nan, 30], [0.2, 0.25, nan]]")
+    (table,) = parse_tables(
+        several.replace('["extractor.layer', '["dataset.most=9", "extractor.layer'), "here"
+    )
+    (row,) = table.rows
+    assert (row.metrics, row.depths, table.metrics) == (("mAP@10", "mAP@5", "words"), (10, 5), row.metrics)
+    assert row.reported == {
+        ("a", "mAP@10"): 0.1,
+        ("a", "words"): 30,
+        ("b", "mAP@10"): 0.2,
+        ("b", "mAP@5"): 0.25,
+    }
+    assert row.dataset_settings == ("dataset.most=9",)
+    pipeline = row.pipeline(table.base, None, ["dataset.most=8"], [])
+    assert pipeline.encoder is not None
+    assert pipeline.encoder.options == {"words": "7"}  # the row's own after the table's
 
 
 FIGURES = """
@@ -94,6 +124,9 @@ weighting = "gaussian"
 [[figure.row]]
 name = "two"
 at = 3
+[[figure.row]]
+name = "three"
+values = [7, 8, 9]
 [[figure]]
 number = 8
 title = "u"
@@ -107,8 +140,12 @@ def test_a_file_of_figures() -> None:
     assert isinstance(eight, Figure)
     assert (five.label, five.note, five.datasets) == ("figure 5", "n", ("a",))
     assert (five.x, five.x_label, five.values, five.seconds) == ("detector.rho", "rho", (1, 2.5), False)
-    one, two = five.rows
-    assert (one.at, one.metric, one.reported, two.at) == (None, "mAP", {}, 3)
+    one, two, three = five.rows
+    assert (one.at, one.metrics, one.reported, two.at) == (None, ("mAP",), {}, 3)
+    assert [five.places(row) for row in five.rows] == [(1, 2.5), (3,), (7, 8, 9)]
+    over = five.over([4, 5])
+    assert [over.places(row) for row in over.rows] == [(4, 5), (3,), (4, 5)]
+    assert five.places(three) == (7, 8, 9)
     pipeline = one.pipeline(five.base, None, ["detector.rho=2.5"], [])
     assert pipeline.weighting is not None
     assert pipeline.detector is not None
@@ -122,6 +159,8 @@ def test_a_file_of_figures() -> None:
         ("values = [1, 2.5]", "values = []", "figure 5 has no values"),
         ("values = [1, 2.5]", "", "KeyError 'values'"),
         ("at = 3", "reported = [0.5]", "row 'two' has no 'reported'"),
+        ("at = 3", "at = 3\nvalues = [4]", "row 'two' has one point, at 3, or values"),
+        ('metric = "mAP"', 'metric = ["mAP", "words"]', "figure 5 has one metric, not ['mAP', 'words']"),
         ("x-label", "xlabel", "figure 5 has no 'xlabel'"),
         ('command = "instsearch show"', 'command = ""\nvalues = [1]', "figure 8 has no 'values'"),
     ],
@@ -132,7 +171,13 @@ def test_a_damaged_figure_says_what_is_wrong(old: str, new: str, said: str) -> N
     assert said in str(caught.value)
 
 
-NOT_HERE = {"CAM"}  # rows whose network is not among the built-in ones
+NOT_HERE = {"vgg16-cam", "cam"}  # of which rows say that they lack
+
+
+def lacking(known: Registry, pipeline: Pipeline) -> set[str]:
+    """The components that a pipeline names and no plugin offers."""
+    stages = {kind: stage.name for kind in STAGE_NAMES if (stage := getattr(pipeline, kind)) is not None}
+    return {name for kind, name in stages.items() if name not in known.offers[kind]}
 
 
 def check(known: Registry, pipeline: Pipeline) -> None:
@@ -158,14 +203,24 @@ def shipped() -> list[Any]:
 def test_every_row_that_is_shipped_can_be_built(table: Any, row: Any) -> None:
     known = load_registry()
     assert not any(math.isnan(v) for v in row.reported.values())
-    if row.name in NOT_HERE:
-        with pytest.raises(UsageError, match="is called"):
-            check(known, row.pipeline(table.base, None, [], []))
-        return
-    check(known, row.pipeline(table.base, None, [], []))
-    if isinstance(table, Figure) and row.at is None:
-        for value in table.values:
-            check(known, row.pipeline(table.base, None, [f"{table.x}={value}"], []))
+    swept = isinstance(table, Figure) and row.at is None
+    for name in table.datasets:
+        values = [s.removeprefix("dataset.").split("=") for s in row.dataset_settings]
+        if swept and of_dataset(table.x):
+            values += [[table.x.removeprefix("dataset."), v] for v in table.places(row)]
+        for option, value in values:
+            make_config(known.get("dataset", name).load(), {option: value}, "dataset")
+    for name in row.fit_on.values():
+        known.get("dataset", name)
+    settings: list[list[str]] = [[f"{table.x}={v}"] for v in table.places(row)] if swept else [[]]
+    for own in settings:
+        pipeline = row.pipeline(table.base, None, own, [])
+        if missing := lacking(known, pipeline):
+            assert missing <= NOT_HERE
+            with pytest.raises(UsageError, match="is called"):
+                check(known, pipeline)
+        else:
+            check(known, pipeline)
 
 
 def test_what_the_first_paper_reports() -> None:
@@ -188,6 +243,35 @@ def test_what_the_second_paper_reports() -> None:
         pipeline = row.pipeline(every[0].base, None, [], [])
         assert pipeline.searcher is not None
         assert pipeline.searcher.name == ("diffusion" if ", diffusion" in row.name else "faiss")
+
+
+def test_what_the_third_paper_reports() -> None:
+    every = {table.label: table for table in tables(load_registry(), "papers/3")}
+    assert list(every) == [f"table {n}" for n in (1, 2, 3)] + [f"figure {n}" for n in range(1, 9) if n != 2]
+    first = {row.name: row for row in every["table 1"].rows}
+    tops = ("mAP@10", "mAP@20", "mAP@50", "mAP@100", "mAP")
+    assert len(first) == 11
+    for row in first.values():
+        for dataset in ("instance160", "instance335"):
+            assert row.metrics == tops
+            grown = [row.reported[dataset, top] for top in tops]
+            assert grown == sorted(grown)  # more hits, more found
+        assert all(row.reported["instance160", t] > row.reported["instance335", t] - 0.03 for t in tops)
+    stars = [first["DASR*"].reported[dataset, "mAP"] for dataset in ("instance160", "instance335")]
+    assert stars == [0.771, 0.724]
+    assert max(row.reported["instance160", "mAP@50"] for row in first.values()) == 0.614
+    second = {row.name: row.reported["instre", "mAP"] for row in every["table 2"].rows}
+    assert (len(second), second["DASR"], second["DASR*"], second["FCIS+XD"]) == (11, 0.629, 0.647, 0.067)
+    third = {row.name: list(row.reported.values()) for row in every["table 3"].rows}
+    assert (len(third), third["DASR+VLAD"], third["CAM"]) == (10, [0.834, 0.594, 0.690], [0.712, 0.805])
+    for table in every.values():
+        for row in table.rows:
+            if row.name.startswith("DASR"):
+                pipeline = row.pipeline(table.base, None, [], [])
+                assert pipeline.extractor.options["max_size"] in (512, "512")
+                assert pipeline.detector is not None
+                assert pipeline.detector.name == ("dasr-star" if row.name[4:5] in ("*", "+") else "dasr")
+                assert set(row.fit_on) == set(table.datasets)
 
 
 @pytest.fixture
@@ -281,6 +365,8 @@ def test_reproduce_lists_and_refuses(cli: Cli) -> None:
     listed = cli("reproduce").out
     assert "tables 1, 3, 4, 5, 6\n" in listed
     assert "table 1; figures 5, 6, 7, 10\n" in listed
+    assert "tables 1, 2, 3; figures 4, 5, 8\n" in listed
+    assert "figure 7: instsearch eval --dataset instre" in listed
     assert "figure 8: instsearch saliency --precision" in listed
     assert "papers/1" in cli("reproduce", "paper/1", status=2).err
     assert "no table 7" in cli("reproduce", "papers/1", "--table", 7, status=2).err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,18 @@ class Codes:
             row = self.first[i] + peaks.index(max(peaks))
             found.append((-score, image, self.boxes[row].tolist()))
         return [(image, -score, box) for score, image, box in sorted(found)[:k]]
+
+    def regions(self, q: np.ndarray, k: int, per_image: int, exclude=frozenset()):
+        """The best rows one by one, of each image as many as it may give."""
+        products = self.rows.astype(np.float64) @ np.asarray(q[0], np.float64)
+        owner = np.repeat(np.arange(len(self.counts)), self.counts) + self.start
+        listed, given = [], {}
+        for row in sorted(range(len(self.rows)), key=lambda r: (-products[r], r)):
+            image = int(owner[row])
+            given[image] = given.get(image, 0) + 1
+            if image in self.images and image not in exclude and (not per_image or given[image] <= per_image):
+                listed.append((image, float(products[row]), self.boxes[row].tolist()))
+        return listed[:k]
 
 
 class Silent:
@@ -139,6 +152,42 @@ def test_flat_equals_the_plain_loop(case, tmp_path_factory):
         q = np.array(case["q"], np.float32)
         got = found(fitted(codes), codes, query(q, case["exclude"]), case["k"])
         assert got == codes.best(q, case["k"], case["exclude"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=collections(), per_image=st.sampled_from([0, 1, 2]))
+def test_as_many_regions_of_an_image_as_asked(case, per_image, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        rows, head = case["cut"]
+        patch.setattr(faiss_index, "ROWS", rows)
+        patch.setattr(ranking, "HEAD", head)
+        codes = Codes(*case["codes"], folder=tmp_path_factory.mktemp("scratch"))
+        q = np.array(case["q"][:1], np.float32)
+        asked = replace(query(q, case["exclude"]), per_image=per_image)
+        assert found(fitted(codes), codes, asked, case["k"]) == codes.regions(
+            q, case["k"], per_image, case["exclude"]
+        )
+
+
+@pytest.mark.parametrize("factory", ["HNSW32", "IVF8,Flat"])
+@pytest.mark.parametrize("per_image", [0, 2])
+def test_any_factory_lists_regions(tmp_path, factory, per_image):
+    rows = clustered(900, 16)
+    codes = Codes(rows, [3] * 300, start=2, removed={5}, part=50, folder=tmp_path)
+    searcher = fitted(codes, factory, "nprobe=8" if "IVF" in factory else "efSearch=512")
+    assert searcher.index is not None
+    q = rows[[30]]
+    got = found(searcher, codes, replace(query(q, {12}), per_image=per_image), 40)
+    expected = codes.regions(q, 40, per_image, {12})
+    assert {(i, box[0]) for i, _, box in got} == {(i, box[0]) for i, _, box in expected}
+    np.testing.assert_allclose([s for _, s, _ in got], [s for _, s, _ in expected], atol=1e-5)
+    assert len({i for i, *_ in got}) < 40
+
+
+def test_regions_cannot_be_listed_for_a_query_of_several_vectors(tmp_path):
+    codes = Codes(clustered(8, 4), [2] * 4, folder=tmp_path)
+    with pytest.raises(UsageError, match="query-apart=false"):
+        fitted(codes).search([replace(query(np.eye(4)), per_image=0)], codes, 3)
 
 
 def test_flat_is_exact_on_many_vectors(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,21 @@ def test_a_query_without_words_and_images_without_common_words_are_no_hits(tmp_p
 def test_a_query_of_no_rows_finds_nothing(tmp_path):
     codes = Codes([[1, 0]], [1], folder=tmp_path)
     assert found(fitted(codes), codes, query(np.zeros((0, 2))), 5) == []
+
+
+def test_every_region_that_scores_is_listed_where_asked(tmp_path):
+    rows = [[1, 0], [0.5, 0.5], [0, 1], [0.25, 0], [0, 0.5]]
+    codes = Codes(rows, [3, 2], folder=tmp_path)
+    searcher = fitted(codes)
+    for per_image, expected in (
+        (0, [(0, 1.0, 0), (0, 0.5, 4), (1, 0.25, 12)]),
+        (1, [(0, 1.0, 0), (1, 0.25, 12)]),
+        (2, [(0, 1.0, 0), (0, 0.5, 4), (1, 0.25, 12)]),
+    ):
+        got = found(searcher, codes, replace(query([[1, 0]]), per_image=per_image), 9)
+        assert [(i, s, box[0]) for i, s, box in got] == expected
+    both = found(searcher, codes, replace(query([[1, 0], [0, 1]]), per_image=0), 9)
+    assert [(i, s) for i, s, _ in both] == [(0, 1.0), (0, 1.0), (0, 0.5), (1, 0.5), (1, 0.25)]
 
 
 def test_queries_of_one_call_do_not_mix(tmp_path):

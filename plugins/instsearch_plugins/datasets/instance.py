@@ -52,7 +52,7 @@ class Frames:
             ""  #: folder of a file a video, lines of image x y w h; empty: ROOT/bbox or ROOT/merge_bbox
         )
         distractors: str = ""  #: folder of other pictures to rank among, any depth
-        most_distractors: int = 0  #: only so many of them, the first by name; 0: all
+        most_distractors: int = -1  #: only so many of them, the first by name; -1: all
 
     def __init__(self, config: Config, root: Path | None) -> None:
         root = layout.need_root(root, self.name)
@@ -69,7 +69,7 @@ class Frames:
         self._positives = {name: frozenset(names.difference(queries)) for name, names in listed.items()}
         self.size = max(self.size, len(self._images))
         if config.distractors:
-            others = _distractors(root, config, set(paths.values()))
+            others = layout.distractors(root, config.distractors, config.most_distractors, paths.values())
             self._images += others
             self.size += len(others)
 
@@ -200,14 +200,3 @@ def _paths(root: Path, names: Iterable[str], videos: Mapping[str, str]) -> dict[
         name: path or root / "Images" / videos.get(name, name.rpartition("_")[0]) / f"{name}.jpg"
         for name, path in paths.items()
     }
-
-
-def _distractors(root: Path, config: Frames.Config, own: set[Path]) -> list[ImageRef]:
-    """Other pictures, by name."""
-    folder = layout.given(root, config.distractors)
-    taken = {path.absolute() for path in own}
-    found = sorted((n, p) for n, p in layout.pictures(folder).items() if p.absolute() not in taken)
-    if len(found) < max(1, config.most_distractors):
-        wanted = f", {config.most_distractors:,} are wanted" if found else ""
-        raise InstsearchError(f"there are {len(found):,} pictures in {folder}{wanted}")
-    return [ImageRef(f"distractors/{name}", path) for name, path in found[: config.most_distractors or None]]

@@ -77,6 +77,20 @@ def pictures(folder: Path, without: Collection[str] = ()) -> dict[str, Path]:
     return {name: path for name, path in named.items() if name.partition("/")[0] not in without}
 
 
+def distractors(root: Path, folder: str, most: int, own: Iterable[Path]) -> list[ImageRef]:
+    """Pictures to rank among, by name: the first ``most`` of a folder, -1 for all, that are not the collection's own.
+
+    Raises InstsearchError if there are fewer.
+    """
+    place = given(root, folder)
+    taken = {path.absolute() for path in own}
+    found = sorted((n, p) for n, p in pictures(place).items() if p.absolute() not in taken)
+    if len(found) < (1 if most < 0 else most):
+        wanted = f", {most:,} are wanted" if most > 0 and found else ""
+        raise InstsearchError(f"there are {len(found):,} pictures in {place}{wanted}")
+    return [ImageRef(f"distractors/{name}", path) for name, path in found[: most if most >= 0 else None]]
+
+
 def lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers from 1, stripped.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ class Manifest:
     class Config:
         manifest: str = "manifest.json"  #: the JSON file
         boxes: str = ""  #: CSV of annotated boxes; empty: boxes.csv beside the manifest, if there
+        distractors: str = ""  #: folder of other pictures to rank among, any depth
+        most_distractors: int = -1  #: only so many of them, the first by name; -1: all
 
     def __init__(self, config: Config, root: Path | None) -> None:
         self.path = Path(config.manifest)
@@ -52,6 +55,9 @@ class Manifest:
             self._queries[ref.id] = (ref, relevance)
         if not self._queries:
             raise InstsearchError(f"{self.path} has no queries")
+        if config.distractors:
+            own = [ref.path for ref in self._images]
+            self._images += layout.distractors(self.root, config.distractors, config.most_distractors, own)
         self._boxes = Path(config.boxes) if config.boxes else self.path.with_name("boxes.csv")
         if config.boxes and not self._boxes.exists():
             raise InstsearchError(f"{self._boxes} does not exist")

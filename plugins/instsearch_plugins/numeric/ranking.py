@@ -87,24 +87,25 @@ class Owners:
         return np.union1d(removed, self.rows_of(images)) if len(images) else removed
 
     def ranked(
-        self, rows: np.ndarray, scores: np.ndarray, k: int
+        self, rows: np.ndarray, scores: np.ndarray, k: int, per_image: int = 1
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best k images of some scored rows: (rows of the image table, scores, boxes), ties by row.
+        """The best k hits out of some scored rows: (rows of the image table, scores, boxes), ties by row.
 
-        An image takes the score and the box of its best row.
+        A hit has the score and the box of its row. An image gives its best row, or as many of its best rows as
+        ``per_image`` says, 0 for all.
         """
         order = np.lexsort((rows, -scores))
         rows, scores = rows[order], scores[order]
         images = self.image_of(rows)
-        best = np.sort(np.unique(images, return_index=True)[1])[:k]
+        best = np.flatnonzero(occurrences(images) < (per_image or len(images)))[:k]
         return images[best] + self.start, scores[best], self.boxes[rows[best]]
 
 
 class Best:
     """The rows that may belong to the best k images, out of a stream of scores in row order.
 
-    Kept are the rows whose score is at least that of the k-th best image so far, less ``slack``.
-    Scores that are not above ``floor`` are no hits.
+    Kept are the rows whose score is at least that of the k-th best image so far, less ``slack``; the best k
+    hits are among them too where an image may give several. Scores that are not above ``floor`` are no hits.
     """
 
     def __init__(self, k: int, owners: Owners, floor: float = -np.inf, slack: float = 0.0) -> None:
@@ -174,3 +175,12 @@ class Gathered:
 
 def _within(images: np.ndarray, n: int) -> np.ndarray:
     return images[(images >= 0) & (images < n)]
+
+
+def occurrences(values: np.ndarray) -> np.ndarray:
+    """How many equal values come before each: [7, 3, 7, 7] -> [0, 0, 1, 2]."""
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    before = np.empty(len(values), np.int64)
+    before[order] = np.arange(len(values)) - np.searchsorted(ascending, ascending)
+    return before

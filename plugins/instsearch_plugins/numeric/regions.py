@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Grid
 
 OVERLAP = 0.4  #: wanted of neighbouring regions of the first level
+ROUNDING = 1e-3  # cells
 STEPS = range(2, 8)  #: how many of them there may be along the longer side
 
 
@@ -76,3 +77,18 @@ def box_cells(boxes: Tensor, grid: Grid) -> Tensor:
     columns, rows = masks.any(1), masks.any(2)
     x0, y0 = columns.int().argmax(1), rows.int().argmax(1)
     return torch.stack([x0, y0, x0 + columns.sum(1), y0 + rows.sum(1)], 1)
+
+
+def touched_cells(boxes: Tensor, grid: Grid) -> Tensor:
+    """The cells that each box touches, as rectangles: f32[R, 4] -> i64[R, 4].
+
+    lo = floor(v), hi = ceil(v), v being the box in cells; clipped to the map, never empty. A box reaches into
+    a cell by a thousandth of it at least: less is rounding.
+    """
+    sx, sy, ox, oy = grid.transform
+    scale, origin = torch.tensor([(sx, sy, sx, sy), (ox, oy, ox, oy)], dtype=torch.float64)
+    v = (boxes.cpu() - origin) / scale
+    last = torch.tensor([grid.w, grid.h])
+    low = torch.minimum((v[:, :2] + ROUNDING).floor().long().clamp(min=0), last - 1)
+    high = torch.maximum(torch.minimum((v[:, 2:] - ROUNDING).ceil().long(), last), low + 1)
+    return torch.cat([low, high], 1)

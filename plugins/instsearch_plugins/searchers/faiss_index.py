@@ -34,6 +34,7 @@ class Faiss:
 
     A query of one vector, as most are, finds each image's best row; one of several is matched with each image
     vector by vector (:func:`r_match`, R-Match). The hit's box is that of the row most like any of the query's.
+    Several hits of an image, where asked for, are its best rows, for a query of one vector.
 
     ``Flat`` is exact and holds nothing in memory. Any other factory is trained on the segment and loaded as a
     whole; its scores are those of faiss, so approximate where it quantises. Of a query's several vectors one that
@@ -48,6 +49,7 @@ class Faiss:
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
+    lists_regions: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:
@@ -140,18 +142,26 @@ class Faiss:
         vectors = [values_of(q.codes, width if self.owners.rows else None, "faiss") for q in queries]
         if not self.owners.rows:
             return Hits.stack([(np.empty(0, np.int64), np.empty(0, np.float32), None)] * len(queries), k)
+        if any(query.per_image != 1 and len(q) > 1 for query, q in zip(queries, vectors, strict=True)):
+            raise UsageError(
+                "a query of several vectors is matched with each image as a whole: for more than one hit an image "
+                "(--per-image) leave the query in one vector (--set encoder.query-apart=false)"
+            )
         removed = self.owners.removed(data)
         hidden = [self.owners.hidden(query, removed) for query in queries]
+        each = [query.per_image for query in queries]
         if self.index is not None:
-            ranked = [self._approximate(q, gone, k) for q, gone in zip(vectors, hidden, strict=True)]
+            ranked = [self._approximate(*one, k) for one in zip(vectors, hidden, each, strict=True)]
         else:
             ranked = []
             for first in range(0, len(queries), QUERIES):
                 part = slice(first, first + QUERIES)
-                ranked += self._exact(vectors[part], hidden[part], k)
+                ranked += self._exact(vectors[part], hidden[part], each[part], k)
         return Hits.stack(ranked, k)
 
-    def _exact(self, queries: list[np.ndarray], hidden: list[np.ndarray], k: int) -> list[Any]:
+    def _exact(
+        self, queries: list[np.ndarray], hidden: list[np.ndarray], per_image: list[int], k: int
+    ) -> list[Any]:
         """A matrix product finds the rows that may count; they are then scored one by one, so that equal
         vectors have equal scores wherever they lie."""
         stacked = np.concatenate(queries)
@@ -167,12 +177,13 @@ class Faiss:
                 near = slice(*np.searchsorted(gone, (first, stop)))
                 scores[gone[near] - first] = -np.inf
                 kept.add(first, scores)
-        return [self._rescored(kept.rows, q, k) for kept, q in zip(best, queries, strict=True)]
+        rows = [kept.rows for kept in best]
+        return [self._rescored(*one, k) for one in zip(rows, queries, per_image, strict=True)]
 
-    def _rescored(self, rows: np.ndarray, q: np.ndarray, k: int) -> Any:
-        """The best k images, of those that own these rows f32[n], by exact products."""
+    def _rescored(self, rows: np.ndarray, q: np.ndarray, per_image: int, k: int) -> Any:
+        """The best k hits, of the images that own these rows i64[n], by exact products."""
         if len(q) == 1:
-            return self.owners.ranked(rows, self._dots(rows, q)[0].astype(np.float32), k)
+            return self.owners.ranked(rows, self._dots(rows, q)[0].astype(np.float32), k, per_image)
         images = np.unique(self.owners.image_of(rows))
         rows = self.owners.rows_of(images)
         counts = self.owners.pointers[images + 1] - self.owners.pointers[images]
@@ -190,8 +201,8 @@ class Faiss:
                 product[part] = np.sum(x * row, axis=1)
         return products
 
-    def _approximate(self, q: np.ndarray, hidden: np.ndarray, k: int) -> Any:
-        """Ask for twice as many rows until k images come back or the index has no more."""
+    def _approximate(self, q: np.ndarray, hidden: np.ndarray, per_image: int, k: int) -> Any:
+        """Ask for twice as many rows until k hits come back or the index has no more."""
         shown = np.ones(self.owners.rows, bool)
         shown[hidden] = False
         wanted, before = min(k, self.owners.rows), -1
@@ -199,12 +210,12 @@ class Faiss:
             scores, rows = self._ask(q, wanted, shown if len(hidden) else None)
             good = (rows >= 0) & shown[rows]
             found, best = self._gathered(scores, rows, good)
-            ranked = self.owners.ranked(found, best, k)
-            images = len(ranked[0])
-            spent = images == before and bool(np.any(rows < 0))
-            if images >= k or wanted >= self.owners.rows or spent:
+            ranked = self.owners.ranked(found, best, k, per_image)
+            hits = len(ranked[0])
+            spent = hits == before and bool(np.any(rows < 0))
+            if hits >= k or wanted >= self.owners.rows or spent:
                 return ranked
-            wanted, before = min(2 * wanted, self.owners.rows), images
+            wanted, before = min(2 * wanted, self.owners.rows), hits
 
     def _gathered(
         self, scores: np.ndarray, rows: np.ndarray, good: np.ndarray

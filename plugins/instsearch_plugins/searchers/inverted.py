@@ -71,6 +71,7 @@ class Inverted:
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
+    lists_regions: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:
@@ -144,7 +145,7 @@ class Inverted:
                 near = slice(*np.searchsorted(hidden, (first, last)))
                 scores[hidden[near] - first] = 0
                 best.add(int(first), scores)
-            ranked.append(self.owners.ranked(best.rows, best.scores, k))
+            ranked.append(self.owners.ranked(best.rows, best.scores, k, query.per_image))
         return Hits.stack(ranked, k)
 
     def _scores(self, codes: SparseVectors, block: int, n: int) -> np.ndarray:
