@@ -4,7 +4,7 @@
     python benchmarks/object_discovery.py --keep-features --only weighting.a
     python benchmarks/object_discovery.py --only detector.sigma --values 1,2,3 --preset fs-egm
 
-Pipelines are the preset, os-egm with the triangle, asked by diffusion instead of query expansion. A star marks the
+Pipelines are the preset, os-egm, asked by diffusion instead of query expansion. A star marks the
 default. All share one index, kept in --index: what lies left of an option is made once, features too with
 --keep-features (about 0.1 MB an image). Datasets are manifests.
 """
@@ -37,13 +37,17 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
     "weighting.faint": (0, 0.1, 0.2, 0.4),
     "weighting.exclude-self": (False, True),
     "weighting.dims": (0, 64, 128, 256),
-    "detector.tau-o": (0.5, 0.55, 0.6, 0.7),
-    "detector.box-scale": (1.0, 1.7320508075688772, 2.0, 2.5),
+    "detector.rho": (1, 1.5, 2, 3),
+    "detector.sigma": (2, 10, 20, 40, 60),
+    "detector.tau-o": (0.5, 0.55, 0.7),
+    "detector.box-scale": (1.7320508075688772, 2.5, 3),
     "detector.weighted": (True, False),
-    "detector.inner-levels": (0, 1, 2, 3),  # 2: the triangle; 0: none
+    "detector.inner-levels": (0, 2, 3),  # 2: the triangle; 0: none
     "encoder.whiten": ("regions", "sum", "both"),
     "encoder.dims": (0, 64, 128, 256),
     "encoder.weighted": (True, False),
+    "encoder.query-levels": (0, 3),  # 0: the paper's, the box alone
+    "searcher.k": (15, 25, 50, 100),
 }
 
 
