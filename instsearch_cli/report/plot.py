@@ -97,7 +97,7 @@ def histogram(
     One colour a name, its mean marked; values beyond the span count in its outermost bins. Raises
     InstsearchError if ``path`` is neither .png nor .svg or cannot be written.
     """
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     check(path)
     figure, axes = _sheet(x_label, y_label, title)
@@ -120,8 +120,9 @@ def histogram(
     in_order = sorted(means.items(), key=lambda item: -item[1][0] if not math.isnan(item[1][0]) else math.inf)
     for k, (name, (mean, n, colour)) in enumerate(in_order):
         _mean(axes, name, mean, n, colour, top + row * (k + 0.6), span)
-    axes.set_yticks([t for t in axes.get_yticks() if t <= top])
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if top >= 0.05 else 1))
+    ticks = [t for t in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(0, top) if t <= top]
+    axes.set_yticks(ticks)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if ticks[1] >= 0.01 else 1))
     _write(figure, path)
 
 
