@@ -437,7 +437,7 @@ def test_an_index_that_ends_early(tmp_path):
     found = W.toarray() > 0
     np.testing.assert_allclose(W.toarray()[found], exact[found], rtol=1e-5)
     assert not W.toarray().diagonal().any()
-    component = ObjectSaliency(ObjectSaliency.Config(search="nprobe=1"), CPU)
+    component = ObjectSaliency(ObjectSaliency.Config(search="nprobe=1", patch_k=50), CPU)
     component.load(
         {
             "mean": np.zeros(4, np.float32),

@@ -52,10 +52,10 @@ class ObjectSaliency:
 
     @dataclass(frozen=True)
     class Config:
-        """Options of ``os``; a, k, beta and alpha are left open by the paper."""
+        """Options of ``os``; the paper leaves a, both k, beta and alpha open: benchmarks/object_saliency.py."""
 
-        a: int = option(5, touches="codes")  #: patches are a x a cells, a odd
-        patch_k: int = option(50, touches="codes")  #: regions nearest to a patch that tell its saliency
+        a: int = option(7, touches="codes")  #: patches are a x a cells, a odd
+        patch_k: int = option(10, touches="codes")  #: regions nearest to a patch that tell its saliency
         patch_power: float = option(2.0, touches="codes")  #: Theta, of the patch's own feature saliency
         region_power: float = option(3.0, touches="codes")  #: theta, of the regions' feature saliency
         #: cells below this share of the picture's largest feature saliency get 0; 0: none do
