@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -51,7 +52,8 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
         *(["--quiet"] if quiet else []),
     ]
     evaluate.main(run, standalone_mode=False)
-    options = {"pipeline_name": None, "rerank": (), "assignments": (), "weights": None, "device": device}
+    options: dict[str, Any] = {"pipeline_name": None, "rerank": (), "assignments": (), "weights": None}
+    options |= {"device": device, "per_image": 1}
     result = search(folder / first["image"], tuple(first["box"]), folder / "index", 12, options)
     click.echo(f"\nlooking for '{first['id']}':")
     print_table(result)
