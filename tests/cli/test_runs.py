@@ -328,3 +328,13 @@ def test_half_a_record_is_no_record_and_is_made_whole(
     whole.unlink()
     cli("index", "--index", index, *tiny)
     assert whole.read_bytes() == told
+
+
+def test_an_index_killed_at_its_first_file_is_begun_again(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "i"
+    index.mkdir()
+    (index / "format.json.0f.partial").write_bytes(b"{")
+    cli("index", photos, "--index", index, *tiny)
+    assert "sound" in cli("verify", "--index", index).out
