@@ -259,7 +259,7 @@ class Runner:
         part = self.assembly.part(kind)
         if not part.fits:
             return False
-        return self.index.read_model(part.offer.spec.name, self.assembly.model_identity(kind)) is None
+        return not self.index.has_model(part.offer.spec.name, self.assembly.model_identity(kind))
 
     def _drop_passing_features(self) -> None:
         """Remove the features layer, unless a recorded pipeline keeps it."""

@@ -52,6 +52,11 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def vacant(folder: Path) -> bool:
+    """Whether there is no such folder, or nothing in it but what a kill left of a file being written."""
+    return not folder.exists() or all(file.name.endswith(PARTIAL) for file in folder.iterdir())
+
+
 def read_text(path: Path) -> str | None:
     """The text of a file; None if it is not there."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import uuid
 from pathlib import Path, PurePosixPath
@@ -79,7 +78,7 @@ class Index:
                 raise FormatError(f"{path} is a file; an index is a folder")
             if (path / "format.json").exists():
                 raise FormatError(f"{path} is an index already")
-            if any(not name.endswith(files.PARTIAL) for name in os.listdir(path)):  # noqa: PTH208
+            if not files.vacant(path):
                 raise FormatError(
                     f"{path} has other files in it: choose a new or an empty folder for the index"
                 )
@@ -161,6 +160,10 @@ class Index:
         """Arrays and attributes of a model, every byte checked; None if it is not there."""
         path = self._model(name, identity)
         return read_arrays(path, canonical(identity)) if path.exists() else None
+
+    def has_model(self, name: str, identity: Mapping[str, Any]) -> bool:
+        """Whether there is such a model; nothing of it is read."""
+        return self._model(name, identity).exists()
 
     def models(self) -> list[ModelInfo]:
         """The models on disk, by name. Reads attributes only."""

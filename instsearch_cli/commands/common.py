@@ -107,17 +107,11 @@ def open_index(path: Path) -> Index:
 def writing(path: Path, create: bool = False) -> Iterator[Index]:
     """Open an index, or create it, and hold its lock."""
     from instsearch_formats import Index
+    from instsearch_formats.files import vacant
 
-    index = Index.create(path) if create and _holds_nothing(path) else Index.open(path)
+    index = Index.create(path) if create and vacant(path) else Index.open(path)
     with index.lock():
         yield index
-
-
-def _holds_nothing(path: Path) -> bool:
-    """Whether there is no folder, or nothing in it but what a kill left of a file that was being written."""
-    from instsearch_formats.files import PARTIAL
-
-    return not path.exists() or all(file.name.endswith(PARTIAL) for file in path.iterdir())
 
 
 def choose_pipeline(

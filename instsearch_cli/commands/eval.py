@@ -192,8 +192,9 @@ def _localising(choose: Callable[[Pipeline | None], Pipeline], last: Pipeline | 
 def _with_detector(index_path: Path) -> list[Pipeline]:
     """The pipelines of an index that have one; none of no index."""
     from instsearch_cli import records
+    from instsearch_formats.files import vacant
 
-    if not index_path.is_dir() or not any(index_path.iterdir()):
+    if not index_path.is_dir() or vacant(index_path):
         return []
     recorded = records.recorded(common.open_index(index_path))
     return [r.pipeline for r in recorded if r.searchable and r.pipeline.detector]

@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from instsearch_cli.data import FeatureMap, WeightMap
-from instsearch_cli.errors import UsageError
+from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.normalise import unit_peak
 from instsearch_plugins.numeric.pooling import spatial_weights
+from instsearch_plugins.weighters.maps_only import feature_map
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +41,7 @@ class CroW:
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[1, h, w] on the feature map's grid; keypoints raise UsageError."""
-        features = inputs.features
-        if not isinstance(features, FeatureMap):
-            raise UsageError(
-                "the crow weighting needs a feature map, and this extractor gives keypoints: "
-                "use another weighting (none, gaussian) or another extractor"
-            )
+        features = feature_map(inputs.features, "crow")
         alpha = spatial_weights(features.values.to(self.device), self.config.a, self.config.b)
         if self.config.peak or not alpha.any():
             alpha = unit_peak(alpha)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from instsearch_cli.data import FeatureMap, WeightMap
-from instsearch_cli.errors import UsageError
+from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.saliency import feature_saliency
+from instsearch_plugins.weighters.maps_only import feature_map
 
 if TYPE_CHECKING:
-    from instsearch_cli.data import Features, Inputs
+    from instsearch_cli.data import Inputs
 
 
 class FeatureSaliency:
@@ -39,13 +39,3 @@ class FeatureSaliency:
         features = feature_map(inputs.features, "fs")
         alpha = feature_saliency(features.values.to(self.device), self.config.epsilon)
         return WeightMap((alpha if alpha.any() else torch.ones_like(alpha))[None], features.grid)
-
-
-def feature_map(features: Features | None, weighting: str) -> FeatureMap:
-    """The features, if they are a map. Raises UsageError for keypoints."""
-    if not isinstance(features, FeatureMap):
-        raise UsageError(
-            f"the {weighting} weighting needs a feature map, and this extractor gives keypoints: "
-            "use another weighting (none, gaussian) or another extractor"
-        )
-    return features

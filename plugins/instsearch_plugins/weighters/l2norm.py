@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from instsearch_cli.data import FeatureMap, WeightMap
-from instsearch_cli.errors import UsageError
+from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.normalise import stretched, unit_peak
+from instsearch_plugins.weighters.maps_only import feature_map
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +45,7 @@ class L2Norm:
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[1, h, w] on the feature map's grid; keypoints raise UsageError."""
-        features = inputs.features
-        if not isinstance(features, FeatureMap):
-            raise UsageError(
-                "the l2norm weighting needs a feature map, and this extractor gives keypoints: "
-                "use another weighting (none, gaussian) or another extractor"
-            )
+        features = feature_map(inputs.features, "l2norm")
         return WeightMap(
             feature_norm(features.values.to(self.device), self.config.stretch)[None], features.grid
         )

@@ -19,7 +19,7 @@ from instsearch_plugins.numeric.ranking import Appended
 from instsearch_plugins.numeric.regions import cell_boxes
 from instsearch_plugins.numeric.saliency import attention, feature_saliency, patch_maxima
 from instsearch_plugins.numeric.whitening import FLOOR, mean_and_covariance, whiten, whitening_of
-from instsearch_plugins.weighters.feature_saliency import feature_map
+from instsearch_plugins.weighters.maps_only import feature_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
