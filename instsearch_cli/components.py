@@ -96,6 +96,14 @@ class Data(Protocol):
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
         ...
 
+    def cache(self) -> Path | None:
+        """A folder on the index's disk for what a searcher can make again from the layers that it reads.
+
+        It is kept until one of these layers, or an option of the searcher that decides them, is another.
+        None where the index cannot be written.
+        """
+        ...
+
 
 @runtime_checkable
 class Extractor(Protocol):
@@ -115,7 +123,12 @@ class Extractor(Protocol):
 
 @runtime_checkable
 class Weighter(Protocol):
-    """Image or features -> non-negative weights."""
+    """Image or features -> non-negative weights.
+
+    It may have ``weigh_query(inputs, crop) -> WeightMap``, where a query cannot do without weights of its own,
+    which are over the whole picture: ``inputs`` has it and its features, ``crop()`` returns the features of what
+    is in the query's box, extracted as a picture by itself (those of the whole picture without a box).
+    """
 
     def weigh(self, inputs: Inputs) -> WeightMap: ...
 

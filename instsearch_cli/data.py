@@ -98,11 +98,19 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Local features on a grid: values f32[D, h, w], and the network's class logits f32[C] where it has them."""
+    """Local features on a grid.
+
+    values  f32[D, h, w]
+    logits  the network's class logits f32[C], where they were asked for
+    cam     f32[K, h, w], what class activation maps are made of where that is another layer than ``values``
+    levels  the same picture at other sizes, where they were asked for; ``values`` is its first
+    """
 
     values: Tensor
     grid: Grid
     logits: Tensor | None = None
+    cam: Tensor | None = None
+    levels: tuple[FeatureMap, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +144,11 @@ Local = FeatureMap | Keypoints | Words
 
 @dataclass(frozen=True, eq=False)
 class WeightMap:
-    """Non-negative weights f32[Z, h, w] on a grid."""
+    """Non-negative weights f32[Z, h, w] on a grid; classes i64[Z] where each map is of a class."""
 
     values: Tensor
     grid: Grid
+    classes: Tensor | None = None
 
     def on(self, h: int, w: int) -> Tensor:
         """The weights resized bilinearly (no corner alignment) to h x w: f32[Z, h, w]."""
@@ -274,6 +283,7 @@ class Query:
     exclude: rows that are not in the collection at all as far as this query goes.
     per_image: hits that an image may give, each with a box of its own, 0 for as many as it has regions. Other
     than 1 only where the searcher ``lists_regions`` and nothing reranks.
+    weights: the weights over the whole picture that its codes were made with; None: there were none.
     """
 
     id: str
@@ -284,6 +294,7 @@ class Query:
     codes: Codes
     exclude: frozenset[int] = field(default_factory=frozenset)
     per_image: int = 1
+    weights: WeightMap | None = None
 
 
 @dataclass(frozen=True, eq=False)

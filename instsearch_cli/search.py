@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from instsearch_cli.collection import Collection, describe
-from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, Regions, SparseVectors
+from instsearch_cli.data import BoxWeight, Hits, Image, Inputs, Keypoints, Query, Regions, SparseVectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
 from instsearch_cli.records import recorded
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.assembly import Assembly
-    from instsearch_cli.data import Box, Codes, Drawing, Features, Image, WeightMap
+    from instsearch_cli.data import Box, Codes, Drawing, Features, WeightMap
     from instsearch_formats import Index
 
 
@@ -110,7 +112,7 @@ class Engine:
             local = features
             if encoder.local is not None:
                 local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
-            weights = self._weights(image, features) if self.assembly.pipeline.weigh_query else None
+            weights = self._weights(image, features, box)
             within = weights if box is None else BoxWeight(box, weights)
             asked = getattr(encoder, "aggregate_query", None)
             if getattr(encoder, "query_regions", False) and self.assembly.detector is not None:
@@ -119,15 +121,36 @@ class Engine:
                 codes = asked(local, within) if asked else encoder.aggregate(local, within, None)
         self._check(id, box, features, codes)
         self.timing.encode += time.perf_counter() - began
-        return Query(id, image, box, features, local, codes, exclude)
+        return Query(id, image, box, features, local, codes, exclude, weights=weights)
 
-    def _weights(self, image: Image, features: Features) -> WeightMap | None:
-        """The weighting's map of a query, with the regions that it may need."""
+    def _weights(self, image: Image, features: Features, box: Box | None) -> WeightMap | None:
+        """The weighting's map of a query, where there is to be one, with the regions that it may need."""
         kinds = self.assembly.kinds
         if "weights" not in kinds:
             return None
-        weights: WeightMap = self._made(image, features, kinds[: kinds.index("weights") + 1])["weights"]
+        before = kinds[: kinds.index("weights")]
+        apart = getattr(self.assembly.part("weights").component, "weigh_query", None)
+        if apart is not None:
+            got = self._made(image, features, before)
+            inputs = Inputs(size=image.size, name=image.name, grid=features.grid, **got)
+            return apart(inputs, partial(self._cropped, image, features, box))  # type: ignore[no-any-return]
+        if not self.assembly.pipeline.weigh_query:
+            return None
+        weights: WeightMap = self._made(image, features, [*before, "weights"])["weights"]
         return weights
+
+    def _cropped(self, image: Image, features: Features, box: Box | None) -> Features:
+        """The features of what is in the box, as a picture by itself."""
+        if box is None:
+            return features
+        sx, sy = image.scale
+        height, width = image.pixels.shape[:2]
+        x0, y0 = min(int(box[0] / sx), width - 1), min(int(box[1] / sy), height - 1)
+        x1, y1 = max(ceil(box[2] / sx), x0 + 1), max(ceil(box[3] / sy), y0 + 1)
+        pixels = np.ascontiguousarray(image.pixels[y0:y1, x0:x1])
+        size = round(pixels.shape[1] * sx), round(pixels.shape[0] * sy)
+        crop = Image(pixels, (max(size[0], 1), max(size[1], 1)), image.name)
+        return as_stored(self.assembly.extractor.component.extract([crop])[0])
 
     def _regions(self, image: Image, features: Features, box: Box | None) -> Regions:
         """The detector's regions of a query, in its box."""
