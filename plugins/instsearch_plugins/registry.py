@@ -330,6 +330,13 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             ("codes",),
         ),
         RerankerSpec(
+            "region-box",
+            f"{HERE}.rerankers.region_box:RegionBox",
+            "each hit's box from all of its regions, weighed by their scores; ranks stay",
+            DASR,
+            ("codes",),
+        ),
+        RerankerSpec(
             "aml",
             f"{HERE}.rerankers.aml:AML",
             "finds the query's maxima in each hit's map; gives every hit looked at its box",

@@ -411,6 +411,23 @@ def test_nms_leaves_no_two_that_overlap(make):
     assert kept.scores[0] == everything.scores[0]
 
 
+def test_merging_adds_boxes_and_changes_none(make):
+    inputs = picture()
+    alone, more = make(DASRStar, stop=8).detect(inputs), make(DASRStar, stop=8, merge=True).detect(inputs)
+    n = len(alone.boxes)
+    assert n > 2
+    assert len(more.boxes) == 2 * n - 1
+    assert torch.equal(more.boxes[:n], alone.boxes)
+    assert torch.equal(more.scores[:n], alone.scores)
+    around = torch.cat([alone.boxes[:, :2].amin(0), alone.boxes[:, 2:].amax(0)])
+    assert torch.equal(more.boxes[-1], around)
+    assert float(more.scores[-1]) == pytest.approx(float(alone.scores.mean()), rel=1e-5)
+    near = make(DASRStar, stop=8, merge=True, appearance=0.0).detect(inputs)
+    assert not torch.equal(near.boxes, more.boxes)
+    captions = [drawing.caption for drawing in make(DASRStar, stop=8, merge=True).explain(inputs)]
+    assert f"merged: {n - 1} boxes" in captions
+
+
 def test_threads_get_what_one_gets(make):
     component = make(stop=4)
     assert component.concurrent

@@ -50,6 +50,12 @@ class Found(NamedTuple):
     covariance: Tensor  #: f64[K, 2, 2]
     boxes: Tensor  #: f32[K, 4]
     kept: Tensor  #: i64[R], of the boxes, best first
+    merged: Regions  #: what these have together
+
+    @property
+    def regions(self) -> Regions:
+        boxes, scores = self.boxes[self.kept], self.scores[self.kept]
+        return Regions(torch.cat([boxes, self.merged.boxes]), torch.cat([scores, self.merged.scores]))
 
 
 class DASR:
@@ -86,6 +92,9 @@ class DASR:
         scale: float = 2.0  #: half an ellipse's axis, in standard deviations
         whole_pixels: bool = False  #: boxes of whole pixels
         nms: float = 1.0  #: beta: a box with more IoU than this with a better one is dropped; 1 keeps all
+        #: also the boxes around regions that are near and alike, two by two up to all of them
+        merge: bool = False
+        appearance: float = 0.7  #: of merging: what being alike counts beside being near
         memory: int = option(1024, "query")  #: MiB that going back may take
 
         def __post_init__(self) -> None:
@@ -114,13 +123,12 @@ class DASR:
         return self.extractor.identity()
 
     def detect(self, inputs: Inputs) -> Regions:
-        """Boxes by descending mean activation at their peaks, which is their score.
+        """Boxes by descending mean activation at their peaks, which is their score, and those that they merge to.
 
         A map without a peak, a flat one say, gives the whole picture. Raises UsageError if ``memory`` does not
         hold one peak, or for a layer that there is no way back from, and InstsearchError without weights.
         """
-        found = self._find(self._record(inputs), inputs.size)
-        return Regions(found.boxes[found.kept], found.scores[found.kept])
+        return self._find(self._record(inputs), inputs.size).regions
 
     def explain(self, inputs: Inputs) -> list[Drawing]:
         """The mean activation map with its peaks, boxes before and after NMS, and the maps of the best regions.
@@ -143,6 +151,10 @@ class DASR:
             )
         after = Regions(found.boxes[found.kept], found.scores[found.kept])
         drawings.append(Drawing(f"{'after NMS' if m < n else 'regions'}: {_count(m, 'box', 'es')}", (after,)))
+        if len(found.merged.boxes):
+            drawings.append(
+                Drawing(f"merged: {_count(len(found.merged.boxes), 'box', 'es')}", (found.merged,))
+            )
         best = found.kept[:SHOWN] if n else found.kept[:0]
         backs = self._back(recording, found.cells[best.to(found.cells.device)]).cpu()
         grid = dasr.lattice(recording, recording.at(self.config.stop), inputs.size)
@@ -188,14 +200,20 @@ class DASR:
         cells, mean, C = cells[some], mean[some].cpu(), C[some].cpu()
         if not len(cells):
             whole = torch.tensor([[0.0, 0.0, *size]])
-            return Found(X, cells, X.mean().float().cpu()[None], mean, C, whole, torch.tensor([0]))
+            one = torch.tensor([0])
+            return Found(X, cells, X.mean().float().cpu()[None], mean, C, whole, one, _none())
         scores = X[cells[:, 0], cells[:, 1]].float().cpu()
         _, h, w = recording.shapes[INPUT]
         boxes = dasr.boxes(mean, C, (w, h), config.scale, config.whole_pixels)
         scale = torch.tensor([size[0] / w, size[1] / h], dtype=C.dtype)
         boxes = (boxes.double() * scale.repeat(2)).float()
         kept = dasr.suppress(boxes, scores, config.nms)
-        return Found(X, cells, scores, mean * scale, C * scale * scale[:, None], boxes, kept)
+        groups = _none()
+        if config.merge:
+            y, x = cells[kept.to(cells.device)].unbind(1)
+            at = recording.output[:, y, x].T
+            groups = Regions(*dasr.merged(boxes[kept], scores[kept], at, size, config.appearance))
+        return Found(X, cells, scores, mean * scale, C * scale * scale[:, None], boxes, kept, groups)
 
     def _back(self, recording: Recording, cells: Tensor) -> Tensor:
         """The map f32[K, h, w] that each cell has where going back stops."""
@@ -216,6 +234,10 @@ class DASRStar(DASR):
         #: 3 x 3 maxima of the mean activation map, or all its cells above the mean
         peaks: Literal["maxima", "above-mean"] = "above-mean"
         nms: float = 0.3  #: beta: a box with more IoU than this with a better one is dropped; 1 keeps all
+
+
+def _none() -> Regions:
+    return Regions(torch.empty(0, 4), torch.empty(0))
 
 
 def _count(n: int, noun: str, plural: str = "s") -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 from torchvision.ops import nms
 
 from instsearch_cli.data import Grid
 from instsearch_plugins.numeric.layers import INPUT, Convolution, Pool
+from instsearch_plugins.numeric.normalise import l2
 
 if TYPE_CHECKING:
     from instsearch_plugins.numeric.layers import Recording
@@ -136,6 +138,34 @@ def boxes(mean: Tensor, C: Tensor, size: tuple[int, int], scale: float = 2.0, wh
         mean, half = mean.trunc() + 0.5, half.trunc() + 0.5
     low, high = mean - half.clamp(min=0.5), mean + half.clamp(min=0.5)
     return torch.cat([low.clamp(min=0), high.minimum(last)], 1).float()
+
+
+def merged(
+    boxes: Tensor, scores: Tensor, X: Tensor, size: tuple[int, int], appearance: float = 0.7
+) -> tuple[Tensor, Tensor]:
+    """The boxes that regions have together, as those are joined that are nearest and most alike, two by two.
+
+    d^2(i, j) = |r_i - r_j|^2 / s^2 + a^2 |x_i - x_j|^2,  x_i = l2(l2(X_i) - mean_j l2(X_j))
+
+    where r is a box's centre, s the longer side of the picture of ``size``, X_i the activations at the region's
+    peak and a = ``appearance``; groups are as far apart as their regions are on average. f32[K, 4], f32[K],
+    f32[K, C] -> f32[K - 1, 4], the smallest box around each group, and f32[K - 1], the mean of its scores.
+
+    Reference: Sokal and Michener, A statistical method for evaluating systematic relationships, 1958.
+    """
+    if len(boxes) < 2:
+        return boxes[:0], scores[:0]
+    x = l2(X.double().cpu())
+    x = l2(x - x.mean(0))
+    r = (boxes[:, :2] + boxes[:, 2:]).double().cpu() / 2 / max(size)
+    pairs = linkage(torch.cat([r, appearance * x], 1).numpy(), "average")
+    low, high, total = list(boxes[:, :2]), list(boxes[:, 2:]), list(scores)
+    for i, j in pairs[:, :2].astype(int):
+        low.append(low[i].minimum(low[j]))
+        high.append(high[i].maximum(high[j]))
+        total.append(total[i] + total[j])
+    around = torch.cat([torch.stack(low), torch.stack(high)], 1)[len(boxes) :]
+    return around, torch.stack(total)[len(boxes) :] / torch.from_numpy(pairs[:, 3]).to(scores)
 
 
 def suppress(boxes: Tensor, scores: Tensor, beta: float) -> Tensor:
