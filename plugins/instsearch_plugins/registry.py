@@ -21,6 +21,7 @@ RMAC = "Tolias et al., 2016"
 CROW = "Kalantidis et al., Cross-dimensional weighting, 2016"
 SAM = "Cornia et al., Predicting human eye fixations via an LSTM-based saliency attentive model, 2018"
 DASR = "Xiao et al., Deeply activated salient region for instance search, 2020"
+MSCNET = "Xiang et al., Multiple saliency and channel sensitivity network, 2019"
 OBJECTS = "Siméoni et al., Unsupervised object discovery for instance recognition, 2018"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"
 
@@ -109,6 +110,13 @@ def instsearch_weighters() -> list[WeighterSpec]:
         ),
         WeighterSpec(
             "sam-resnet", f"{HERE}.weighters.sam:SamResNet", "SAM over a dilated ResNet-50", SAM, ("image",)
+        ),
+        WeighterSpec(
+            "msb",
+            f"{HERE}.weighters.msb:MSB",
+            "masks of a trained MSCNet's saliency block, one map each",
+            MSCNET,
+            ("features",),
         ),
         WeighterSpec(
             "maps",
@@ -222,6 +230,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             f"{HERE}.encoders.pwa:PWA",
             "part-based weighting: sum pooling under 25 channels as part detectors",
             "Xu et al., 2018",
+            READS,
+        ),
+        EncoderSpec(
+            "mscnet",
+            f"{HERE}.encoders.mscnet:MSCNetCodes",
+            "masks, Gram-weighted channels, a learnt projection; PCA-whitened",
+            MSCNET,
             READS,
         ),
         EncoderSpec(

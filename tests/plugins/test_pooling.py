@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from instsearch_cli.components import Encoder
 from instsearch_cli.data import BoxWeight, FeatureMap, Grid, Inputs, Keypoints, Regions, WeightMap, Words
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_plugins.encoders.crow import CroW, channel_weights
+from instsearch_plugins.encoders.crow import CroW
 from instsearch_plugins.encoders.gem import GeM, gem_pool
 from instsearch_plugins.encoders.mac import MAC
 from instsearch_plugins.encoders.pwa import PWA
 from instsearch_plugins.encoders.spoc import SPoC, centred
 from instsearch_plugins.encoders.sum_pooling import SumPooling
+from instsearch_plugins.numeric.channels import channel_weights
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import (
     extent,
@@ -87,8 +88,8 @@ def test_the_cards_example():
     close(spatial_weights(X), [[0.81650, 0.81650], [0, 0.57735]])
     close(sum_pool(X, spatial_weights(X)[None]), [[0.81650, 3.02684]])
     close(channel_weights(X, ONES > 0), [[1.38629, 0.28768]])
-    close(CroW(CroW.Config(), CPU).pool(X, ONES), [[1.13190, 0.87077]])
-    close(CroW(CroW.Config(form="paper"), CPU).pool(X, ONES), [[1.13190, 0.87077]])
+    close(CroW(CroW.Config(), CPU).describe(X, ONES), [[1.13190, 0.87077]])
+    close(CroW(CroW.Config(form="paper"), CPU).describe(X, ONES), [[1.13190, 0.87077]])
 
 
 @given(seed=st.integers(0, 99), h=st.integers(1, 4), w=st.integers(1, 4), M=st.integers(0, 3))
@@ -112,7 +113,9 @@ def test_gem_and_crow_against_slow_loops(seed, h, w, M):
     alpha = torch.rand(M, h, w, generator=torch.Generator().manual_seed(seed))
     alpha[alpha < 0.4] = 0
     gem = gem_pool(X, alpha, p=2.5, eps=0.01)
-    crow = {form: CroW(CroW.Config(a=3, b=1.5, form=form), CPU).pool(X, alpha) for form in ("code", "paper")}
+    crow = {
+        form: CroW(CroW.Config(a=3, b=1.5, form=form), CPU).describe(X, alpha) for form in ("code", "paper")
+    }
     S = X.sum(0).tolist()
     z = sum(S[i][j] ** 3 for i in range(h) for j in range(w)) ** (1 / 3)
     for m in range(M):
@@ -162,7 +165,7 @@ def test_dead_channels_get_no_crow_weight():
     assert w[0, 2] == 0
     assert (w[0, [0, 1, 3]] > 0).all()
     for form in ("code", "paper"):
-        assert CroW(CroW.Config(form=form), CPU).pool(X, torch.ones(1, 3, 4))[0, 2] == 0
+        assert CroW(CroW.Config(form=form), CPU).describe(X, torch.ones(1, 3, 4))[0, 2] == 0
 
 
 def test_the_prior_is_centred_on_each_mask():
@@ -190,17 +193,17 @@ def test_a_region_is_pooled_as_a_picture_of_its_own(cls, seed, top, left, h):
     X, mask = maps(seed, 5, 5, 6), torch.zeros(1, 5, 6)
     mask[0, top : top + h, left : left + 3] = 1
     encoder = bare(cls, 5)
-    alone = encoder.pool(X[:, top : top + h, left : left + 3], torch.ones(1, h, 3))
-    torch.testing.assert_close(l2(encoder.pool(X, mask)), l2(alone), atol=1e-5, rtol=1e-4)
+    alone = encoder.describe(X[:, top : top + h, left : left + 3], torch.ones(1, h, 3))
+    torch.testing.assert_close(l2(encoder.describe(X, mask)), l2(alone), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cls", ENCODERS)
 def test_the_scale_of_the_weights_does_not_matter(cls):
     X, alpha = maps(4, 5, 3, 4), torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(4))
     encoder = bare(cls, 5)
-    one, seven = encoder.pool(X, alpha), encoder.pool(X, 7 * alpha)
+    one, seven = encoder.describe(X, alpha), encoder.describe(X, 7 * alpha)
     torch.testing.assert_close(l2(one), l2(seven), atol=1e-5, rtol=1e-4)
-    follows = not torch.allclose(l2(one), l2(encoder.pool(X, torch.ones(2, 3, 4))), atol=1e-3)
+    follows = not torch.allclose(l2(one), l2(encoder.describe(X, torch.ones(2, 3, 4))), atol=1e-3)
     assert follows == (cls is not MAC)
 
 
@@ -254,7 +257,7 @@ def test_pooled_whitened_and_of_unit_length(cls):
     encoder = fitted(cls, images)
     assert isinstance(encoder, Encoder)
     assert encoder.embed(images[0]) is images[0]
-    raw = l2(torch.cat([bare(cls, 6).pool(f.values, torch.ones(1, 3, 4)) for f in images]))
+    raw = l2(torch.cat([bare(cls, 6).describe(f.values, torch.ones(1, 3, 4)) for f in images]))
     expected = l2(whiten(raw, *pca_whitening([raw], 16)))
     codes = [encoder.aggregate(f, None, None) for f in images]
     vectors = torch.cat([c.vectors for c in codes])
@@ -321,7 +324,7 @@ def test_fewer_images_than_dimensions(cls):
     for same in (images[:1], images[:1] * 4):
         encoder = fitted(cls, same)
         alone = encoder.aggregate(images[1], None, None).vectors
-        raw = bare(cls, 40).pool(images[1].values, torch.ones(1, 3, 4)) if cls is not PWA else None
+        raw = bare(cls, 40).describe(images[1].values, torch.ones(1, 3, 4)) if cls is not PWA else None
         assert alone.norm().item() == pytest.approx(1, abs=1e-5)
         assert alone.shape == (1, 1000) if raw is None else torch.equal(alone, l2(raw))
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 
+from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.numeric.channels import channel_weights
+from instsearch_plugins.numeric.mscnet import gram_channel_weights
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
 from instsearch_plugins.numeric.whitening import pca_whitening, pca_whitening_of_few, whiten
@@ -23,13 +26,15 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
 
-
 PER_DIMENSION = 8  #: images that a whitened dimension is learnt from; with fewer, whitening blows up noise
 FEW = 16  #: dimensions kept however few the images, as far as they go
 
 
 class Pooled(ABC):
-    """One vector for the picture, or for each region. The whitening is learnt from whole pictures."""
+    """One vector for the picture, or for each region. The whitening is learnt from whole pictures.
+
+    Of a picture at several sizes the unit vectors of all sizes are added up before they are whitened.
+    """
 
     local: ClassVar[None] = None
     codes: ClassVar[str] = "vectors"
@@ -45,6 +50,8 @@ class Pooled(ABC):
         dims: int = 0
         fit_images: int = 10_000  #: images that the whitening is learnt from, at most
         seed: int = 0  #: of the choice of these images
+        #: how channels are weighed: by CroW's sparsity, by MSCNet's Gram matrix, or not; over each region's cells
+        channels: Literal["none", "ssw", "gram-cs"] = option("none", "query")  # ``identity`` has it
 
         def __post_init__(self) -> None:
             if self.dims < 0 or self.fit_images < 1:
@@ -54,9 +61,27 @@ class Pooled(ABC):
         self.config = config
         self.device = device
 
+    def identity(self) -> dict[str, str]:
+        """The channels' weights, unless they are those that codes had before they could be chosen."""
+        usual: str = type(self.config).channels
+        return {} if self.config.channels == usual else {"channels": self.config.channels}
+
     @abstractmethod
     def pool(self, X: Tensor, alpha: Tensor) -> Tensor:
-        """X: f32[C, h, w], alpha: f32[M, h, w], which is 0 outside the region -> f32[M, C]."""
+        """X: f32[C, h, w], alpha: f32[M, h, w], which is 0 outside the region -> f32[M, C], or f32[M, n C]."""
+
+    def describe(self, X: Tensor, alpha: Tensor) -> Tensor:
+        """:meth:`pool` with each channel by its weight among the cells where alpha > 0."""
+        psi = self.pool(X, alpha)
+        if self.config.channels == "none":
+            return psi
+        return psi * self._channels(X, alpha > 0).repeat(1, psi.shape[1] // len(X))
+
+    def _channels(self, X: Tensor, mask: Tensor) -> Tensor:
+        """The channels' weights f32[M, C] over the cells of each mask bool[M, h, w]."""
+        return (
+            channel_weights(X, mask) if self.config.channels == "ssw" else gram_channel_weights(X, mask=mask)
+        )
 
     def fit(self, data: Data, progress: Progress) -> State:
         """Learn the whitening from unit vectors of whole pictures.
@@ -65,7 +90,7 @@ class Pooled(ABC):
         learnt from. Raises InstsearchError if the collection is empty.
         """
         label = f"learning the whitening of '{self.name}'"
-        x = l2(self._sample(data, progress, label, self.config.fit_images, self.pool))
+        x = l2(self._sample(data, progress, label, self.config.fit_images, self.describe))
         state: State = {"images": len(x)}
         if (x != x[0]).any():
             dims = self.config.dims or max(len(x) // PER_DIMENSION, FEW)
@@ -88,8 +113,7 @@ class Pooled(ABC):
         found = []
         for inputs in data.inputs(self.fit_needs, np.sort(rows)):
             assert inputs.features is not None
-            X, alpha, _ = self._cells(inputs.features, inputs.weights, None)
-            found.append(pool(X, alpha))
+            found.append(self._over_sizes(pool, inputs.features, inputs.weights, None)[0])
             progress.advance()
         if not found:
             raise InstsearchError(f"there is no image to learn the whitening of '{self.name}' from")
@@ -108,13 +132,27 @@ class Pooled(ABC):
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
     ) -> Vectors:
         """Unit vectors f32[M, d]; a region without any activation stays zero. Keypoints raise UsageError."""
-        X, alpha, boxes = self._cells(local, weights, regions)
-        psi = self.pool(X, alpha)
+        psi, boxes = self._over_sizes(self.describe, local, weights, regions)
         some = (psi != 0).any(1, keepdim=True)
         psi = l2(psi)
         if self.whitening is not None:
             psi = l2(whiten(psi, *self.whitening)) * some
         return Vectors(psi, boxes)
+
+    def _over_sizes(
+        self,
+        pool: Callable[[Tensor, Tensor], Tensor],
+        local: Features,
+        weights: WeightMap | BoxWeight | None,
+        regions: Regions | None,
+    ) -> tuple[Tensor, Tensor]:
+        """What ``pool`` gives, or the sum of its unit vectors over a picture's sizes, f32[M, D]; boxes f32[M, 4]."""
+        sizes = getattr(local, "levels", ())
+        X, alpha, boxes = self._cells(local, weights, regions)
+        psi = pool(X, alpha)
+        if sizes:
+            psi = l2(psi) + sum(l2(pool(*self._cells(size, weights, regions)[:2])) for size in sizes)
+        return psi, boxes
 
     def _cells(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None

@@ -82,8 +82,7 @@ class RegionVectors(Pooled):
     def _units(self, inputs: Inputs) -> Tensor:
         """Unit vectors f32[R, C] of a picture's regions, those without any activation left out."""
         assert inputs.features is not None
-        X, alpha, _ = self._cells(inputs.features, inputs.weights, inputs.regions)
-        psi = self.pool(X, alpha)
+        psi, _ = self._over_sizes(self.describe, inputs.features, inputs.weights, inputs.regions)
         return l2(psi[(psi != 0).any(1)])
 
     def _sampled(self, data: Data) -> np.ndarray:

@@ -65,6 +65,10 @@ class VLAD(MeanVectors):
                 raise ValueError("words, n-train and iterations are at least 1")
             if self.pca < 0 or self.power <= 0:
                 raise ValueError("pca is 0 (all) or more, power above 0")
+            if self.over == "local" and self.channels != "none":
+                raise ValueError(
+                    "channels weigh the vectors of regions: with over=local there are none to weigh"
+                )
 
     config: Config
 
@@ -195,13 +199,15 @@ class VLAD(MeanVectors):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The local features x f32[n, d], what each counts in each region: alpha f32[M, n], and the boxes f32[M, 4]."""
         x = _rows(local).to(self.device)
-        masks, boxes = region_masks(local, regions)
-        alpha = masks.flatten(1).to(self.device, torch.float32)
-        over = weights_over(local, weights)
-        if over is not None:
-            alpha = alpha * over.flatten().to(self.device)
+        counts = []
+        for size in _sizes(local):
+            counts.append(region_masks(size, regions)[0].flatten(1).to(self.device, torch.float32))
+            over = weights_over(size, weights)
+            if over is not None:
+                counts[-1] *= over.flatten().to(self.device)
         some = x.any(1)
-        return self._whitened(l2(x[some])), alpha[:, some], boxes
+        boxes = torch.tensor([extent(local.grid)]) if regions is None else regions.boxes
+        return self._whitened(l2(x[some])), torch.cat(counts, 1)[:, some], boxes
 
     def _whitened(self, x: Tensor) -> Tensor:
         """Unit vectors f32[n, C] as they are added up: f32[n, d]."""
@@ -219,5 +225,12 @@ class VLAD(MeanVectors):
 
 
 def _rows(local: Features) -> Tensor:
-    """Local features f32[n, C]."""
-    return local.values.flatten(1).T if isinstance(local, FeatureMap) else local.values
+    """Local features f32[n, C], of all the picture's sizes."""
+    if isinstance(local, FeatureMap):
+        return torch.cat([size.values.flatten(1).T for size in (local, *local.levels)])
+    return local.values
+
+
+def _sizes(local: Features) -> tuple[Features, ...]:
+    """The features at each of the picture's sizes."""
+    return (local, *local.levels) if isinstance(local, FeatureMap) else (local,)
