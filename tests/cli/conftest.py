@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from instsearch_cli.main import run
+from instsearch_cli import main
 from instsearch_cli.plugins import load_registry
 
 FAKES = Path(__file__).parent / "fake_plugins"
@@ -38,7 +38,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def call(*arguments: object, status: int = 0) -> Outcome:
         capsys.readouterr()
-        code = run([str(a) for a in arguments])
+        code = main.run([str(a) for a in arguments])
         caught = capsys.readouterr()
         outcome = Outcome(code, caught.out, caught.err)
         assert code == status, outcome
@@ -76,3 +76,14 @@ def photos(tmp_path: Path) -> Path:
 def draw() -> Callable[..., None]:
     """Draw another picture: ``draw(path, seed, size)``."""
     return picture
+
+
+@pytest.fixture
+def run(cli: Callable[..., Any], tiny: tuple[str, ...], tmp_path: Path) -> Callable[..., Any]:
+    """``run(dataset, root, ...)``: evaluate with the tiny components."""
+
+    def call(name: str, root: Path, *arguments: object, status: int = 0) -> Any:
+        index = ("--index", tmp_path / f"index-{name}")
+        return cli("eval", "--dataset", name, "--root", root, *index, *tiny, *arguments, status=status)
+
+    return call

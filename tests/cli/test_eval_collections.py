@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251  (to write what others hand out)
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from instsearch_cli import DatasetSpec
-from instsearch_cli.plugins import Offer, load_registry
-
 Cli = Callable[..., Any]
 PROTOCOLS = Path(__file__).parents[2] / "../shared/data/protocols"
 OXFORD = [f"{landmark}_{i:06}" for landmark in ("all_souls", "oxford") for i in range(4)]
-CLASSES = {
-    "instre": "instre:Instre",
-    "oxford5k": "oxford_paris:Oxford5k",
-    "oxford105k": "oxford_paris:Oxford105k",
-    "paris6k": "oxford_paris:Paris6k",
-    "roxford5k": "revisited:ROxford5k",
-}
-
-
-@pytest.fixture
-def run(cli: Cli, tiny: tuple[str, ...], tmp_path: Path) -> Iterator[Cli]:
-    """``run(dataset, root, ...)``: evaluate with the tiny components."""
-    known = load_registry()
-    for name, cls in CLASSES.items():
-        if name not in known.offers["dataset"]:
-            known.add(Offer(DatasetSpec(name, f"instsearch_plugins.datasets.{cls}", name), "test", "1"))
-
-    def call(name: str, root: Path, *arguments: object, status: int = 0) -> Any:
-        index = ("--index", tmp_path / f"index-{name}")
-        return cli("eval", "--dataset", name, "--root", root, *index, *tiny, *arguments, status=status)
-
-    yield call
-    load_registry.cache_clear()
 
 
 @pytest.fixture

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from instsearch_cli import DatasetSpec
-from instsearch_cli.plugins import Offer, load_registry
-
 Cli = Callable[..., Any]
-CLASSES = {
-    "instance160": "instance:Instance160",
-    "instance335": "instance:Instance335",
-    "holidays": "holidays:Holidays",
-}
-
-
-@pytest.fixture
-def run(cli: Cli, tiny: tuple[str, ...], tmp_path: Path) -> Iterator[Cli]:
-    """``run(dataset, root, ...)``: evaluate with the tiny components."""
-    known = load_registry()
-    for name, cls in CLASSES.items():
-        if name not in known.offers["dataset"]:
-            known.add(Offer(DatasetSpec(name, f"instsearch_plugins.datasets.{cls}", name), "test", "1"))
-
-    def call(name: str, root: Path, *arguments: object, status: int = 0) -> Any:
-        index = ("--index", tmp_path / f"index-{name}")
-        return cli("eval", "--dataset", name, "--root", root, *index, *tiny, *arguments, status=status)
-
-    yield call
-    load_registry.cache_clear()
 
 
 def ranking(cli: Cli, image: Path, index: Path, *box: str) -> list[str]:
