@@ -27,8 +27,8 @@ def built(V: np.ndarray, factory: str, advance: Callable[[int], None] | None = N
         index = faiss.index_factory(max(V.shape[1], 1), factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise UsageError(
-            f"faiss cannot build the index '{factory}' for vectors of {V.shape[1]} values; it is, for example, "
-            "IVF1024,Flat, HNSW32 or OPQ16_64,IVF1024,PQ16"
+            f"faiss cannot build the index '{factory}' for vectors of {V.shape[1]} values; a factory is, for "
+            "example, IVF1024,Flat, HNSW32 or OPQ16_64,IVF1024,PQ16"
         ) from error
     wanted = POINTS * _centroids(index)
     if len(V) == 0 or len(V) < wanted:

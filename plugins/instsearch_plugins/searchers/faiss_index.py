@@ -9,7 +9,8 @@ import numpy as np
 
 from instsearch_cli.components import option
 from instsearch_cli.data import Hits
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import UsageError
+from instsearch_plugins.numeric.approximate import built, loaded, stored, tuned
 from instsearch_plugins.numeric.expansion import augmented
 from instsearch_plugins.numeric.ranking import Appended, Best, Owners
 from instsearch_plugins.searchers.dense import gather, image_blocks, r_match, values_of
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import Query
 
-ROWS = 1 << 16  # vectors scored, or added to an index, at once
-TRAIN = 1 << 18  # vectors to train on, unless the centroids ask for more
-POINTS = 39  # vectors that faiss wants for each centroid that it trains
+ROWS = 1 << 16  # vectors scored at once
 QUERIES = 64  # queries scored at once
 ROUNDING = 1e-5  # what a product of unit vectors may be off by
 
@@ -81,38 +80,11 @@ class Faiss:
                 into.append(block)
                 progress.advance(len(block))
             rows = into.array()
-        index = None if self.config.factory.strip() == "Flat" else self._build(rows, progress)
-        return state | ({"vectors": rows} if index is None else {"index": index})
-
-    def _build(self, rows: np.ndarray, progress: Progress) -> np.ndarray | None:
-        """The trained and filled index as faiss writes it: u8[...]; None where the vectors are too few."""
-        import faiss
-
-        try:
-            index = faiss.index_factory(
-                max(rows.shape[1], 1), self.config.factory, faiss.METRIC_INNER_PRODUCT
-            )
-        except RuntimeError as error:
-            raise UsageError(
-                f"faiss cannot build the index '{self.config.factory}' for vectors of {rows.shape[1]} values; "
-                "searcher.factory is, for example, Flat, IVF1024,Flat, HNSW32 or OPQ16_64,IVF1024,PQ16"
-            ) from error
-        centroids = _centroids(index)
-        if len(rows) == 0 or len(rows) < POINTS * centroids:
-            return None
-        progress.start("training the index")
-        step = max(1, len(rows) // max(TRAIN, POINTS * centroids))
-        try:
-            index.train(np.ascontiguousarray(rows[::step]))
-            progress.start("filling the index", len(rows), "vectors")
-            for first in range(0, len(rows), ROWS):
-                index.add(np.ascontiguousarray(rows[first : first + ROWS]))
-                progress.advance(min(ROWS, len(rows) - first))
-        except RuntimeError as error:
-            raise UsageError(
-                f"faiss cannot train '{self.config.factory}' on {len(rows)} vectors: {_said(error)}"
-            ) from error
-        return np.asarray(faiss.serialize_index(index))
+        index = None
+        if self.config.factory.strip() != "Flat":
+            progress.start("building the index", len(rows), "vectors")
+            index = built(rows, self.config.factory, progress.advance)
+        return state | ({"vectors": rows} if index is None else {"index": stored(index)})
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.owners = Owners.of_state(state)
@@ -120,22 +92,7 @@ class Faiss:
         if "index" not in state:
             self.vectors = np.asarray(state["vectors"])
             return
-        import faiss
-
-        try:
-            self.index = faiss.deserialize_index(np.asarray(state["index"]))
-        except RuntimeError as error:
-            raise InstsearchError(
-                "the faiss index is damaged: run `instsearch verify`, then `instsearch index` again"
-            ) from error
-        try:
-            if self.config.search:
-                faiss.ParameterSpace().set_index_parameters(self.index, self.config.search)
-        except RuntimeError as error:
-            raise UsageError(
-                f"faiss does not take searcher.search='{self.config.search}' for '{self.config.factory}'; "
-                "it is, for example, nprobe=16 or efSearch=64"
-            ) from error
+        self.index = tuned(loaded(state["index"]), self.config.search)
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         width = self.vectors.shape[1] if self.index is None else self.index.d
@@ -252,17 +209,6 @@ def _faiss() -> Any:
     return faiss
 
 
-def _centroids(index: Any) -> int:
-    """The most centroids that an index trains at once."""
-    import faiss
-
-    index = faiss.downcast_index(index)
-    inner = [getattr(index, name) for name in ("index", "base_index") if hasattr(index, name)]
-    quantiser = getattr(index, "pq", None)
-    own = max(getattr(index, "nlist", 0), getattr(quantiser, "ksub", 0))
-    return max([own, *map(_centroids, inner)])
-
-
 def _selecting(index: Any, selector: Any) -> Any:
     """The search parameters that an index has, with a selector of rows added."""
     faiss = _faiss()
@@ -274,8 +220,3 @@ def _selecting(index: Any, selector: Any) -> Any:
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
     return faiss.SearchParameters(sel=selector)
-
-
-def _said(error: RuntimeError) -> str:
-    """The last line of what faiss says, without the place in its source."""
-    return str(error).strip().splitlines()[-1].rsplit(": ", 1)[-1]
