@@ -174,6 +174,7 @@ class Assembly:
             "local": self.encoder,
             "codes": self.encoder,
             "search": self.searcher,
+            "cache": self.searcher,
         }[kind]
         if part is None:
             raise InstsearchError(f"the pipeline makes no {kind}: name an encoder and run `instsearch index`")
@@ -181,16 +182,16 @@ class Assembly:
 
     def encoding(self, kind: str) -> str:
         """How a layer is stored."""
-        fixed = {"regions": "regions", "weights": "weight-map", "search": "arrays"}
+        fixed = {"regions": "regions", "weights": "weight-map", "search": "arrays", "cache": "arrays"}
         if kind in fixed:
             return fixed[kind]
         return str(getattr(self.part(kind).component, "encoding" if kind == "features" else kind))
 
     @functools.cache  # noqa: B019 - one assembly a process
     def identity(self, kind: str) -> Identity:
-        """The identity of a layer: what its fingerprint is taken of."""
+        """The identity of a layer, or of the searcher's cache: what its fingerprint is taken of."""
         part = self.part(kind)
-        touches = {"local": "local", "search": "search"}.get(kind, "codes")
+        touches = {"local": "local", "search": "search", "cache": "search"}.get(kind, "codes")
         return part.identity(kind, self.encoding(kind), touches, self._inputs(kind))
 
     @functools.cache  # noqa: B019
@@ -221,6 +222,6 @@ class Assembly:
             "search": ("codes",),
         }.get(kind, part.needs)
         inputs = {w: self.fingerprint(w) for w in wanted if w != "image" and self._makes(w)}
-        if part.fits and kind not in ("features", "search"):
+        if part.fits and kind not in ("features", "search", "cache"):
             inputs["model"] = fingerprint(self.model_identity(kind))
         return inputs

@@ -76,6 +76,9 @@ class Data(Protocol):
 
     encoder: Encoder
 
+    weighter: Weighter | None
+    """The pipeline's; None where it has none."""
+
     def read(self, kind: str, row: int) -> Any:
         """One image's item of a layer (features, regions, weights, local, codes): the types of data.py."""
         ...
@@ -84,8 +87,8 @@ class Data(Protocol):
         """Stream images with these layers, in the given order; bounded memory."""
         ...
 
-    def blocks(self, kind: str) -> Iterator[Mapping[str, Any]]:
-        """Stream a layer's stored arrays over ``span``, part by part.
+    def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
+        """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
 
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
@@ -109,7 +112,7 @@ class Data(Protocol):
 class Extractor(Protocol):
     """Image -> local features."""
 
-    encoding: ClassVar[str]  #: "dense-map" or "keypoints"
+    encoding: ClassVar[str]  #: "dense-map", "pyramid" or "keypoints"
     batch: int  #: how many images to hand over at once (of equal shape, for maps); 1 where it gains nothing
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
@@ -127,7 +130,8 @@ class Weighter(Protocol):
 
     It may have ``weigh_query(inputs, crop) -> WeightMap``, where a query cannot do without weights of its own,
     which are over the whole picture: ``inputs`` has it and its features, ``crop()`` returns the features of what
-    is in the query's box, extracted as a picture by itself (those of the whole picture without a box).
+    is in the query's box, extracted as a picture by itself (those of the whole picture without a box). Where it
+    makes several maps of a picture, ``maps`` says about how many.
     """
 
     def weigh(self, inputs: Inputs) -> WeightMap: ...

@@ -6,6 +6,7 @@ Boxes are (x0, y0, x1, y1) in pixels of the upright original picture; pixel (0, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,16 @@ class Image:
     def scale(self) -> tuple[float, float]:
         """Original pixels per pixel, along x and y."""
         return self.size[0] / self.pixels.shape[1], self.size[1] / self.pixels.shape[0]
+
+    def cropped(self, box: Box) -> Image:
+        """What is in a box, at the size at which the whole was read, as a picture by itself."""
+        sx, sy = self.scale
+        height, width = self.pixels.shape[:2]
+        x0, y0 = min(int(box[0] / sx), width - 1), min(int(box[1] / sy), height - 1)
+        x1, y1 = max(ceil(box[2] / sx), x0 + 1), max(ceil(box[3] / sy), y0 + 1)
+        pixels = np.ascontiguousarray(self.pixels[y0:y1, x0:x1])
+        size = max(round(pixels.shape[1] * sx), 1), max(round(pixels.shape[0] * sy), 1)
+        return Image(pixels, size, self.name)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from instsearch_cli.collection import Collection
 from instsearch_cli.data import FeatureMap
 from instsearch_cli.progress import size
+from instsearch_cli.storage import numbers
 
 if TYPE_CHECKING:
     from instsearch_cli.assembly import Assembly
@@ -36,9 +37,11 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     else:
         cells, dim = values.shape
     each = {kind: per * cells for kind, per in BYTES_PER_CELL.items()} | {
-        "features": cells * dim * 2 * COMPRESSED
+        "features": numbers(sample.features) * 2 * COMPRESSED
     }
     each["regions"] = 20.0 * 32
+    if assembly.weighting is not None:
+        each["weights"] *= getattr(assembly.weighting.component, "maps", 1)
     if assembly.encoder is not None and assembly.encoder.component.codes == "vectors":
         each["codes"] = each["search"] = dim * 4.0
     if "codes" in missing:

@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "Measure retrieval on a dataset.",
     "saliency": "Measure saliency maps against eye fixations or annotated objects.",
     "reproduce": "Measure a paper's tables again.",
+    "classes": "Print what a network takes pictures for.",
     "pairs": "Find matching images to learn from.",
     "train": "Train a network on your own data.",
     "add": "Add images to an index.",

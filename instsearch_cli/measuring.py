@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from instsearch_cli import records
 from instsearch_cli.commands import common
+from instsearch_cli.data import Inputs
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.evaluation import evaluate
 from instsearch_cli.images import Discovery, Found
@@ -20,6 +22,7 @@ from instsearch_cli.intake import take_in
 from instsearch_cli.options import make_config
 from instsearch_cli.runner import Runner
 from instsearch_cli.search import Engine
+from instsearch_cli.storage import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from instsearch_cli.plugins import Registry
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
+
+TIMED = 32  #: images that the time of an image is measured on
 
 
 @dataclass(frozen=True)
@@ -104,19 +109,45 @@ def measure(
     strict: bool = False,
     present_only: bool = False,
     tops: Tops | None = None,
+    timed: bool = False,
 ) -> Measured:
-    """:func:`prepare`, then run every query."""
+    """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
     made = prepare(known, dataset, index_path, choose, progress, device, strict, present_only)
     index, rows = made.index, made.rows
     engine = Engine(index, made.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
     evaluation = evaluate(engine, dataset, rows, progress, present_only, tops)
     evaluation.timing["indexing"] = made.seconds
+    if timed:
+        evaluation.timing["image"] = seconds_an_image(engine)
     values = sum(
         len(block["data"] if "data" in block else block["vectors"].ravel())
         for block in engine.data.blocks("codes")
     )
     each = values / max(1, len(index.images))
     return Measured(evaluation, made.assembly.pipeline, made.present, len(rows), each)
+
+
+def seconds_an_image(engine: Engine, limit: int = TIMED) -> float:
+    """The median time from an image's pixels to its codes, whatever is stored, over some of the collection's images.
+
+    They are worked on one by one, after one that does not count: a network is read when it is first used.
+    """
+    data, assembly = engine.data, engine.assembly
+    rows, seconds = data.images, []
+    chosen = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
+    for row in (chosen[0], *chosen):
+        image = data.load(int(row))
+        began = time.perf_counter()
+        with torch.inference_mode():
+            features = as_stored(assembly.extractor.component.extract([image])[0])
+            got: dict[str, Any] = {"image": image, "features": features}
+            for kind in assembly.kinds:
+                inputs = Inputs(size=image.size, name=image.name, grid=features.grid, **got)
+                got[kind] = data.compute(kind, inputs)
+        if assembly.device.type == "cuda":
+            torch.cuda.synchronize(assembly.device)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[1:]))
 
 
 def load_dataset(

@@ -42,7 +42,8 @@ def record(index: Index, assembly: Assembly) -> None:
             name = assembly.part(kind).offer.spec.name
             layers.append(_folder("models", name, fingerprint(assembly.model_identity(kind))) + ".h5")
     if assembly.searcher is not None:
-        layers.append(_folder("search", assembly.searcher.offer.spec.name, assembly.fingerprint("search")))
+        name = assembly.searcher.offer.spec.name
+        layers += [_folder(kind, name, assembly.fingerprint(kind)) for kind in ("search", "cache")]
     used = {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
     index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
     index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())

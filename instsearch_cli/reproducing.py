@@ -16,7 +16,7 @@ from instsearch_cli.measuring import default_index, load_dataset, measure, prese
 from instsearch_cli.options import make_config
 from instsearch_cli.pipeline import STAGE_NAMES
 from instsearch_cli.records import contents
-from instsearch_cli.tables import Figure, of_dataset
+from instsearch_cli.tables import IMAGE_SECONDS, Figure, of_dataset
 from instsearch_formats import FormatError
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ class Runs:
             device=self.wanted.device,
             present_only=self.wanted.present_only,
             tops=Tops(row.depths),
+            timed=IMAGE_SECONDS in row.metrics,
         )
 
     def _pipeline(self, table: Table, row: Row, value: Value | None) -> Pipeline:
@@ -284,4 +285,6 @@ def _heading(table: Table, kind: str) -> dict[str, Any]:
 def _number(found: Measured, metric: str) -> float:
     if metric == "words":
         return found.values
+    if metric == IMAGE_SECONDS:
+        return found.evaluation.timing["image"]
     return found.evaluation.timing["search"] if metric == "seconds" else found.evaluation.metrics[metric]

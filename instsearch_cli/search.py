@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from instsearch_cli.collection import Collection, describe
-from instsearch_cli.data import BoxWeight, Hits, Image, Inputs, Keypoints, Query, Regions, SparseVectors
+from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, Regions, SparseVectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
 from instsearch_cli.records import recorded
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.assembly import Assembly
-    from instsearch_cli.data import Box, Codes, Drawing, Features, WeightMap
+    from instsearch_cli.data import Box, Codes, Drawing, Features, Image, WeightMap
     from instsearch_formats import Index
 
 
@@ -143,14 +142,7 @@ class Engine:
         """The features of what is in the box, as a picture by itself."""
         if box is None:
             return features
-        sx, sy = image.scale
-        height, width = image.pixels.shape[:2]
-        x0, y0 = min(int(box[0] / sx), width - 1), min(int(box[1] / sy), height - 1)
-        x1, y1 = max(ceil(box[2] / sx), x0 + 1), max(ceil(box[3] / sy), y0 + 1)
-        pixels = np.ascontiguousarray(image.pixels[y0:y1, x0:x1])
-        size = round(pixels.shape[1] * sx), round(pixels.shape[0] * sy)
-        crop = Image(pixels, (max(size[0], 1), max(size[1], 1)), image.name)
-        return as_stored(self.assembly.extractor.component.extract([crop])[0])
+        return as_stored(self.assembly.extractor.component.extract([image.cropped(box)])[0])
 
     def _regions(self, image: Image, features: Features, box: Box | None) -> Regions:
         """The detector's regions of a query, in its box."""

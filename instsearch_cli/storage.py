@@ -37,12 +37,29 @@ F16_MAX = 65504.0
 def to_item(encoding: str, value: Any) -> Item:
     """The encoding's datasets of one image. Raises InstsearchError where the value is not of that encoding.
 
-    Features and weights are stored as f16, words as u16 where 65,535 or fewer, codes as f32.
+    Features and weights are stored as f16, words as u16 where 65,535 or fewer, codes and logits as f32.
     """
     match encoding, value:
-        case "dense-map", FeatureMap(values=x, grid=grid):
-            _check(x.ndim == 3 and tuple(x.shape[1:]) == grid.shape, "f32[D, h, w] on its grid", x)
-            return {"values": _half(x.flatten(1).T), **_grid(grid)}
+        case "dense-map", FeatureMap(values=x, grid=grid, logits=logits, cam=cam, levels=()):
+            item = {"values": _half(_cells(x, grid)), **_grid(grid)}
+            if logits is not None:
+                _check(logits.ndim == 1, "logits f32[C]", logits)
+                item["logits"] = _numpy(logits, np.float32)
+            if cam is not None:
+                item["cam"] = _half(_cells(cam, grid))
+            return item
+        case "pyramid", FeatureMap(logits=None, cam=None, levels=others):
+            maps = (value, *others)
+            widths = {len(m.values) for m in maps}
+            if len(widths) > 1:
+                raise InstsearchError(
+                    f"made levels of {', '.join(map(str, sorted(widths)))} channels; wanted one"
+                )
+            return {
+                "values": np.concatenate([_half(_cells(m.values, m.grid)) for m in maps]),
+                "grids": np.asarray([m.grid.shape for m in maps], np.int32),
+                "transforms": np.asarray([m.grid.transform for m in maps], np.float64),
+            }
         case "keypoints", Keypoints(values=x, geometry=geometry, grid=grid):
             _check(x.ndim == 2 and geometry.shape == (len(x), 4), "f32[N, D] with geometry f32[N, 4]", x)
             return {"values": _half(x), "geometry": _numpy(geometry, np.float32), **_grid(grid)}
@@ -53,10 +70,13 @@ def to_item(encoding: str, value: Any) -> Item:
             if geometry is not None:
                 item["geometry"] = _numpy(geometry, np.float32)
             return item
-        case "weight-map", WeightMap(values=a, grid=grid):
-            _check(a.ndim == 3 and tuple(a.shape[1:]) == grid.shape, "f32[Z, h, w] on its grid", a)
+        case "weight-map", WeightMap(values=a, grid=grid, classes=classes):
+            item = {"values": _half(_cells(a, grid)), **_grid(grid)}
             _check(bool(torch.isfinite(a).all()) and bool((a >= 0).all()), "finite and not negative", a)
-            return {"values": _half(a.flatten(1).T), **_grid(grid)}
+            if classes is not None:
+                _check(classes.shape == (len(a),), f"a class for each of {len(a)} maps", classes)
+                item["classes"] = _numpy(classes, np.int32)
+            return item
         case "regions", Regions(boxes=boxes, scores=scores):
             _check(boxes.shape == (len(scores), 4), "boxes f32[R, 4] with scores f32[R]", boxes)
             return {"boxes": _numpy(boxes, np.float32), "scores": _numpy(scores, np.float32)}
@@ -83,8 +103,15 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
     match encoding:
         case "dense-map":
             grid = grid_of(item)
-            values = _tensor(item["values"], torch.float32)
-            return FeatureMap(values.T.reshape(-1, grid.h, grid.w), grid)
+            logits = _tensor(item["logits"], torch.float32) if "logits" in item else None
+            cam = _map(item["cam"], grid) if "cam" in item else None
+            return FeatureMap(_map(item["values"], grid), grid, logits, cam)
+        case "pyramid":
+            grids = [_grid_from(*pair) for pair in zip(item["grids"], item["transforms"], strict=True)]
+            ends = np.cumsum([grid.h * grid.w for grid in grids])[:-1]
+            parts = np.split(item["values"], ends)
+            first, *others = [FeatureMap(_map(x, grid), grid) for x, grid in zip(parts, grids, strict=True)]
+            return replace(first, levels=tuple(others))
         case "keypoints":
             return Keypoints(
                 _tensor(item["values"], torch.float32),
@@ -102,7 +129,8 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
             return Words(tensor.reshape(grid.shape), grid, None, int(none))
         case "weight-map":
             grid = grid_of(item)
-            return WeightMap(_tensor(item["values"], torch.float32).T.reshape(-1, grid.h, grid.w), grid)
+            classes = _tensor(item["classes"], torch.int64) if "classes" in item else None
+            return WeightMap(_map(item["values"], grid), grid, classes)
         case "regions":
             return Regions(_tensor(item["boxes"], torch.float32), _tensor(item["scores"], torch.float32))
         case "vectors":
@@ -120,9 +148,22 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
 
 def as_stored(features: Features) -> Features:
     """Features at the precision of the index (f16), so that it makes no difference whether they were kept."""
+    if isinstance(features, Keypoints):
+        return replace(features, values=_rounded(features.values))
     return replace(
-        features, values=features.values.clamp(-F16_MAX, F16_MAX).to(torch.float16).to(torch.float32)
+        features,
+        values=_rounded(features.values),
+        cam=None if features.cam is None else _rounded(features.cam),
+        levels=tuple(replace(level, values=_rounded(level.values)) for level in features.levels),
     )
+
+
+def numbers(features: Features) -> int:
+    """How many numbers the features of a picture are, all that they carry together."""
+    if isinstance(features, Keypoints):
+        return features.values.numel() + features.geometry.numel()
+    carried = [features.values, features.cam, features.logits, *(level.values for level in features.levels)]
+    return sum(x.numel() for x in carried if x is not None)
 
 
 def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -136,6 +177,21 @@ def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _check(holds: bool, wanted: str, got: Tensor) -> None:
     if not holds:
         raise InstsearchError(f"made a {got.dtype} tensor of shape {tuple(got.shape)}; wanted {wanted}")
+
+
+def _cells(x: Tensor, grid: Grid) -> Tensor:
+    """A map as rows, one a cell: f32[D, h, w] -> f32[h w, D]."""
+    _check(x.ndim == 3 and tuple(x.shape[1:]) == grid.shape, f"a map on its grid of {grid.shape}", x)
+    return x.flatten(1).T
+
+
+def _map(cells: np.ndarray, grid: Grid) -> Tensor:
+    """The other way: [h w, D] -> f32[D, h, w]."""
+    return _tensor(cells, torch.float32).T.reshape(-1, grid.h, grid.w)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.clamp(-F16_MAX, F16_MAX).to(torch.float16).to(torch.float32)
 
 
 def _half(x: Tensor) -> np.ndarray:
@@ -155,9 +211,15 @@ def _grid(grid: Grid) -> Item:
 
 
 def grid_of(item: Mapping[str, np.ndarray]) -> Grid:
-    """The grid of a stored map."""
-    h, w = (int(n) for n in item["grid"])
-    sx, sy, ox, oy = (float(t) for t in item["transform"])
+    """The grid of a stored map; of a pyramid, its first level's."""
+    if "grids" in item:
+        return _grid_from(item["grids"][0], item["transforms"][0])
+    return _grid_from(item["grid"], item["transform"])
+
+
+def _grid_from(shape: np.ndarray, transform: np.ndarray) -> Grid:
+    h, w = (int(n) for n in shape)
+    sx, sy, ox, oy = (float(t) for t in transform)
     return Grid(h, w, (sx, sy, ox, oy))
 
 
@@ -215,6 +277,7 @@ def _smallest(encoding: str) -> Item:
     one = torch.zeros(1, 1, 1)
     values: dict[str, Any] = {
         "dense-map": FeatureMap(one, grid),
+        "pyramid": FeatureMap(one, grid),
         "keypoints": Keypoints(torch.zeros(1, 1), torch.zeros(1, 4), grid),
         "word-map": Words(torch.zeros(1, 1), grid),
         "weight-map": WeightMap(one, grid),

@@ -10,7 +10,8 @@ A file of them is ``tables/NAME.toml`` beside a plugin's module:
     number = 3
     title = "…"
     metric = "mAP"                  of the table or of a row: or mAP@10, that of the first 10 hits, or "words" an
-                                    image, or "seconds" of search a query; a list of them is of one measurement
+                                    image, or "seconds" of search a query, or "seconds an image", from its pixels
+                                    to its codes; a list of them is of one measurement
     datasets = ["instre", …]
     set = ["encoder.dims=512"]      of every row, before its own
     [[table.row]]
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 
     from instsearch_cli.plugins import Registry
 
-METRIC = re.compile(r"mAP(?:@([1-9][0-9]*))?|words|seconds")
+IMAGE_SECONDS = "seconds an image"
+METRIC = re.compile(rf"mAP(?:@([1-9][0-9]*))?|words|seconds|{IMAGE_SECONDS}")
 
 Value = int | float | str
 
@@ -233,7 +235,9 @@ def _row(row: Mapping[str, Any], table: Mapping[str, Any], own: set[str]) -> Row
     metrics = _listed(row.get("metric", table["metric"]))
     for metric in metrics:
         if not METRIC.fullmatch(metric):
-            raise ValueError(f"metric is one of mAP, mAP@10 and the like, words, seconds, not {metric}")
+            raise ValueError(
+                f"metric is one of mAP, mAP@10 and the like, words, seconds, {IMAGE_SECONDS}, not {metric}"
+            )
     if "at" in row and "values" in row:
         raise ValueError(f"{what} has one point, at {row['at']}, or values")
     reported = zip(table["datasets"], row["reported"], strict=True) if "reported" in own else ()

@@ -49,8 +49,9 @@ ASKED, LOG = "run.json", "log.csv"
 class Trainer(Protocol):
     """What a spec's ``trainer`` names: a nested ``Config`` as components have, a constructor ``(config, device)``.
 
-    It may have ``identity() -> dict``, facts beside the options that decide its output. An option that
-    decides nothing is made by ``option(..., touches="query")``. Its networks start from ``config.seed``.
+    It may have ``identity() -> dict``, facts beside the options that decide its output, and
+    ``digest(data, progress) -> dict``, what the data are, where that is not all that the folder holds. An option
+    that decides nothing is made by ``option(..., touches="query")``. Its networks start from ``config.seed``.
     """
 
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:

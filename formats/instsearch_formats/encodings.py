@@ -28,6 +28,7 @@ class Field:
 
     dtypes  what it may be on disk; the only one is what other numbers are converted to
     tail    its shape behind the first axis; None is any width from 1
+    like    the field that has as many columns, where the encoding wants that
     """
 
     name: str
@@ -36,6 +37,7 @@ class Field:
     tail: tuple[int | None, ...] = ()
     optional: bool = False
     filters: str = ""  #: "zstd", "shuffle+zstd" or none, by what benchmarks/compression.py says
+    like: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Encoding:
     """A named, versioned set of fields.
 
     pointers  names of the pointer arrays, level by level
-    gridded   an item has one level 1 entry per cell of its grid (unless it has a geometry)
+    gridded   an item has one level 1 entry per cell of its grid, or grids (unless it has a geometry)
     sparse    the level 2 fields are the rows of a sparse matrix with item["dim"] columns
     """
 
@@ -75,10 +77,8 @@ class Encoding:
                 if len(array) != n:
                     raise FormatError(f"{field.name} has {len(array)} entries where {n} are wanted")
             out[field.name] = array
-        if "grid" in out and (out["grid"] < 0).any():
-            raise FormatError(f"a grid of {out['grid'].tolist()} is none")
-        if self.gridded and "geometry" not in out and np.prod(out["grid"], dtype=np.int64) != lengths[1]:
-            raise FormatError(f"a grid of {out['grid'].tolist()} does not have {lengths[1]} cells")
+        self._check_widths(out)
+        self._check_grids(out, lengths[1])
         if self.sparse:
             if len(item["indptr"]) != lengths[1] + 1:
                 raise FormatError(
@@ -86,6 +86,23 @@ class Encoding:
                 )
             out.update(indptr=item["indptr"], dim=item["dim"])
         return out
+
+    def _check_widths(self, item: Item) -> None:
+        for field in self.fields:
+            if field.like and field.name in item:
+                other = next(f for f in self.fields if f.name == field.like)
+                have, want = (item[f.name].shape[bool(f.level)] for f in (field, other))
+                if have != want:
+                    raise FormatError(f"{field.name} is of {have} where {other.name} is of {want}")
+
+    def _check_grids(self, item: Item, cells: int) -> None:
+        for name in ("grid", "grids"):
+            if name not in item:
+                continue
+            if (item[name] < 0).any():
+                raise FormatError(f"a grid of {item[name].tolist()} is none")
+            if self.gridded and "geometry" not in item and cells_of(item[name]) != cells:
+                raise FormatError(f"a grid of {item[name].tolist()} does not have {cells} cells")
 
 
 def _convert(field: Field, value: Any) -> np.ndarray:
@@ -153,6 +170,11 @@ def index_dtype(dim: int) -> np.dtype[Any]:
     return np.dtype("<u2" if dim <= 2**16 else "<u4")
 
 
+def cells_of(grids: np.ndarray) -> int:
+    """How many cells a grid [2] has, or several [S, 2] together."""
+    return int(grids.prod(-1, dtype=np.int64).sum())
+
+
 def climbs(pointer: np.ndarray, total: int) -> bool:
     """Whether a pointer begins at 0, never falls, and ends at ``total``."""
     return bool(len(pointer) and pointer[0] == 0 and pointer[-1] == total and (np.diff(pointer) >= 0).all())
@@ -168,7 +190,22 @@ ENCODINGS = {
         Encoding(
             "dense-map",
             1,
-            (Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"), *_GRID),
+            (
+                Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"),
+                *_GRID,
+                Field("logits", 0, ("<f4",), (None,), optional=True),
+                Field("cam", 1, FLOATS, (None,), optional=True, filters="zstd"),
+            ),
+            gridded=True,
+        ),
+        Encoding(
+            "pyramid",
+            1,
+            (
+                Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"),
+                Field("grids", 0, ("<i4",), (None, 2)),
+                Field("transforms", 0, ("<f8",), (None, 4), like="grids"),
+            ),
             gridded=True,
         ),
         Encoding(
@@ -185,7 +222,11 @@ ENCODINGS = {
         Encoding(
             "weight-map",
             1,
-            (Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"), *_GRID),
+            (
+                Field("values", 1, (*FLOATS, "|u1"), (None,), filters="zstd"),
+                *_GRID,
+                Field("classes", 0, ("<i4",), (None,), optional=True, like="values"),
+            ),
             gridded=True,
         ),
         Encoding("regions", 1, (_BOXES, Field("scores", 1, ("<f4",)))),

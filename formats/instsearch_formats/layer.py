@@ -106,7 +106,7 @@ class Layer:
         return part.item(index)
 
     def head(self, row: int) -> Item:
-        """What one image has one of, its grid say, without its values. FormatError if no part has the row."""
+        """What any image has one of, its grid say, without its values. FormatError if no part has the row."""
         part, index = self._row(row)
         return part.head(index)
 

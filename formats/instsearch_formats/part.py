@@ -139,7 +139,8 @@ class Part:
             allowed = [np.dtype(dtype) for dtype in field.dtypes]
             if data.dtype not in allowed or data.shape[:1] != (lengths[field.level],):
                 raise damaged(self.path, f"{field.name} is {data.dtype} {data.shape}")
-            if not fits_tail(field, data.shape[1:]):
+            alike = not field.like or data.shape[1:2] == self._fields[field.like].shape[1:2]
+            if not fits_tail(field, data.shape[1:]) or not alike:
                 raise damaged(self.path, f"{field.name} has shape {data.shape}")
         if self.encoding.sparse:
             shape = self._fields["shape"]
@@ -158,9 +159,10 @@ class Part:
         return block
 
     def head(self, index: int) -> Item:
-        """What the part's ``index``-th row has one of, its grid say, without its values."""
+        """What the part's ``index``-th row always has one of, its grid say, without its values."""
+        always = [f.name for f in self.encoding.fields if not f.level and not f.optional]
         with reading(self.path):
-            return {f.name: self._fields[f.name][index] for f in self.encoding.fields if not f.level}
+            return {name: self._fields[name][index] for name in always}
 
     def slice(self, first: int, last: int) -> dict[str, Any]:
         """The arrays of the part's rows ``first`` to ``last``, exclusive; pointers begin at 0."""

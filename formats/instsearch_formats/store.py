@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tempfile
 import uuid
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ from instsearch_formats.images import ImageTable
 from instsearch_formats.layer import Layer, check_word, folder_name, part_ranges
 from instsearch_formats.lock import WriterLock
 from instsearch_formats.part import Part, part_name, read_arrays
-from instsearch_formats.survey import NOT_KINDS, layer_folders, model_files
+from instsearch_formats.survey import NOT_KINDS, cache_folders, layer_folders, model_files
 from instsearch_formats.sweep import sweep
 from instsearch_formats.verify import verify
 from instsearch_formats.writer import write_arrays
@@ -58,6 +59,15 @@ class ModelInfo(NamedTuple):
     nbytes: int
     identity: dict[str, Any]
     attrs: dict[str, Any]
+
+
+class CacheInfo(NamedTuple):
+    """A folder of what can be computed again, like :class:`LayerInfo`."""
+
+    path: str
+    name: str
+    fingerprint: str
+    nbytes: int
 
 
 class Index:
@@ -201,15 +211,38 @@ class Index:
         return verify(self.path, self.images, progress)
 
     def gc(self, keep: Collection[str], dry_run: bool = False) -> list[Path]:
-        """Remove the layers and models that ``keep`` does not name, and what killed runs left.
+        """Remove the layers, models and caches that ``keep`` does not name, and what killed runs left.
 
-        keep: paths as in :class:`LayerInfo` and :class:`ModelInfo`. Returns what was, or would be, removed.
+        keep: paths as in :class:`LayerInfo` and :class:`ModelInfo`; a cache's is "cache/<name>-<fp12>".
+        Returns what was, or would be, removed.
         """
         if dry_run:
             return sweep(self.path, keep, dry_run=True)
         with self.lock():
             self._cache.clear()
             return sweep(self.path, keep, dry_run=False)
+
+    def cache(self, name: str, identity: Mapping[str, Any]) -> Path | None:
+        """A folder for what can be computed again from layers, one for each identity; None where none can be written.
+
+        Nobody holds the lock for it, its files are replaced atomically, and :meth:`gc` may remove it any time.
+        """
+        path = self.path / "cache" / folder_name(name, identity)
+        try:
+            files.make_folder(path)
+            with tempfile.TemporaryFile(dir=path):
+                return path
+        except (FormatError, OSError):
+            return None
+
+    def caches(self) -> list[CacheInfo]:
+        """The folders of :meth:`cache` on disk, by path."""
+        out = []
+        for folder in cache_folders(self.path):
+            name, digits = folder.name.rsplit("-", 1)
+            nbytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            out.append(CacheInfo(folder.relative_to(self.path).as_posix(), name, digits, nbytes))
+        return out
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

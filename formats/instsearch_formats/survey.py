@@ -13,7 +13,7 @@ from instsearch_formats.part import part_span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NOT_KINDS = frozenset({"images", "models", "pipelines", "scratch"})
+NOT_KINDS = frozenset({"images", "models", "pipelines", "scratch", "cache"})
 
 _LAYER = re.compile(r".+-[0-9a-f]{12}")
 _MODEL = re.compile(r".+-[0-9a-f]{12}\.h5")
@@ -24,6 +24,11 @@ def layer_folders(index: Path) -> list[Path]:
     """The folders of layers, by path."""
     kinds = [entry for entry in _folders(index) if entry.name not in NOT_KINDS]
     return [folder for kind in kinds for folder in _folders(kind) if _LAYER.fullmatch(folder.name)]
+
+
+def cache_folders(index: Path) -> list[Path]:
+    """The folders of what can be computed again, by path."""
+    return [folder for folder in _folders(index / "cache") if _LAYER.fullmatch(folder.name)]
 
 
 def model_files(index: Path) -> list[Path]:
@@ -43,7 +48,8 @@ def tombstones(index: Path) -> list[Path]:
 
 def partials(index: Path) -> list[Path]:
     """What killed runs left, wherever they were."""
-    folders = [index, index / "images", index / "models", index / "pipelines", *layer_folders(index)]
+    named = [index, index / "images", index / "models", index / "pipelines"]
+    folders = [*named, *layer_folders(index), *cache_folders(index)]
     return [path for folder in folders for path in _files(folder) if path.name.endswith(PARTIAL)]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from instsearch_formats.errors import writing
 from instsearch_formats.part import part_span
-from instsearch_formats.survey import layer_folders, model_files, part_files, partials
+from instsearch_formats.survey import cache_folders, layer_folders, model_files, part_files, partials
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def sweep(index: Path, keep: Collection[str], dry_run: bool) -> list[Path]:
-    """Remove (or only list) layers and models not in ``keep``, partial files, scratch, subsumed segments.
+    """Remove (or only list) layers, models and caches not in ``keep``, partial files, scratch, subsumed segments.
 
-    A layer counts as one path. Named files in images/, pipelines/ and the index itself are never touched.
+    A layer counts as one path, and so does a cache. Named files in images/, pipelines/ and the index itself
+    are never touched.
     """
     kept = {name.strip("/") for name in keep}
     doomed = partials(index)
@@ -27,13 +28,14 @@ def sweep(index: Path, keep: Collection[str], dry_run: bool) -> list[Path]:
             doomed.append(folder)
         elif folder.parent.name == "search":
             doomed += _subsumed(part_files(folder))
-    doomed += [path for path in model_files(index) if path.relative_to(index).as_posix() not in kept]
+    others = [*model_files(index), *cache_folders(index)]
+    doomed += [path for path in others if path.relative_to(index).as_posix() not in kept]
     scratch = index / "scratch"
     doomed += sorted(scratch.iterdir()) if scratch.is_dir() else []
     if not dry_run:
         for path in doomed:
             with writing(path):
-                _remove(path, scratch)
+                _remove(path, (scratch, index / "cache"))
     return doomed
 
 
@@ -50,8 +52,8 @@ def _subsumed(parts: list[Path]) -> list[Path]:
     ]
 
 
-def _remove(path: Path, scratch: Path) -> None:
-    if path.parent == scratch and path.is_dir() and not path.is_symlink():
+def _remove(path: Path, wholly_ours: tuple[Path, ...]) -> None:
+    if path.parent in wholly_ours and path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     elif path.is_dir() and not path.is_symlink():
         for part in part_files(path):

@@ -13,8 +13,9 @@ from instsearch_cli.commands import common
 @common.index_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--forget", multiple=True, metavar="PIPELINE", help="Forget a recorded pipeline first.")
-def command(index_path: Path, dry_run: bool, forget: tuple[str, ...]) -> None:
-    """Remove layers and models that no recorded pipeline uses, and what killed runs left behind."""
+@click.option("--cache", is_flag=True, help="Also what searches keep to be faster the next time.")
+def command(index_path: Path, dry_run: bool, forget: tuple[str, ...], cache: bool) -> None:
+    """Remove layers, models and caches that no recorded pipeline uses, and what killed runs left behind."""
     from instsearch_cli import records
 
     with common.writing(index_path) as index:
@@ -25,6 +26,8 @@ def command(index_path: Path, dry_run: bool, forget: tuple[str, ...]) -> None:
             if not dry_run:
                 records.forget(index, name)
         used = {layer for record in kept for layer in record.layers}
+        if cache:
+            used = {layer for layer in used if not layer.startswith("cache/")}
         removed = index.gc(used, dry_run=dry_run)
         for path in removed:
             click.echo(f"{'would remove' if dry_run else 'removed'} {path}")

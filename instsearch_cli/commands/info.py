@@ -62,6 +62,10 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
                 "identity": model.identity,
             }
         )
+    facts["caches"] = [
+        {"name": cache.name, "fingerprint": cache.fingerprint, "bytes": cache.nbytes}
+        for cache in index.caches()
+    ]
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -87,6 +91,11 @@ def _print(facts: dict[str, Any], kept: list[Any], show_layers: bool) -> None:
         click.echo(
             f"  model     {model['name']:<16} {model['fingerprint'][:8]}  fitted on {model['fitted_on']:,} images"
             f"{where}{unseen}  {size(model['bytes'])}"
+        )
+    for cache in facts["caches"]:
+        click.echo(
+            f"  cache     {cache['name']:<16} {cache['fingerprint'][:8]}  {size(cache['bytes'])} that searches "
+            "keep to be faster (`gc --cache` removes it)"
         )
     for record in kept:
         mark = " (last)" if record.pipeline.name == facts["last"] else ""

@@ -11,11 +11,13 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from instsearch_cli.plugins import Offer, Registry
 
 
-@click.command("train")
-@click.argument("name")
+@click.command("train", context_settings={"ignore_unknown_options": True})
+@click.argument("words", metavar="NAME [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED, required=True)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder to train on.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Weights file to write (default: NAME.pth here)."
@@ -25,12 +27,15 @@ if TYPE_CHECKING:
 )
 @common.device_option
 @common.quiet_option
-def command(name: str, data: Path, out: Path | None, assignments: tuple[str, ...], **options: Any) -> None:
+def command(
+    words: tuple[str, ...], data: Path, out: Path | None, assignments: tuple[str, ...], **options: Any
+) -> None:
     """Train the network of component NAME on your own data, into a weights file that the component takes.
 
     Beside the weights lies a card, a JSON file that says how they were made. `instsearch plugins NAME` lists
-    the options. Ctrl-C and kills cost a minute at most: the same command goes on from the last checkpoint,
-    in the folder OUT.training, where the losses are too (log.csv).
+    the options: --OPTION VALUE is short for --set OPTION=VALUE. Ctrl-C and kills cost a minute at most: the
+    same command goes on from the last checkpoint, in the folder OUT.training, where the losses are too
+    (log.csv).
     """
     from instsearch_cli.assembly import pick_device
     from instsearch_cli.options import config_for, make_config
@@ -38,9 +43,10 @@ def command(name: str, data: Path, out: Path | None, assignments: tuple[str, ...
     from instsearch_cli.trained import card_of, data_digest, finished, folder_of
     from instsearch_cli.training import Run
 
+    name, flags = split(words)
     offer = choose(common.registry(), name)
     trained = offer.load_trainer()
-    config = make_config(trained, parse(name, assignments), name)
+    config = make_config(trained, merge(parse(name, assignments), known(trained, flags)), name)
     out = common.absolute(out or Path(f"{name}.pth"))
     common.usage(out.suffix != ".json", "--out is the weights file; its card is the .json beside it")
     common.usage(out.parent.is_dir(), f"--out: there is no folder {out.parent}")
@@ -55,7 +61,7 @@ def command(name: str, data: Path, out: Path | None, assignments: tuple[str, ...
         "version": offer.spec.version,
         "options": config_for(config, "search"),
         "inputs": getattr(trainer, "identity", dict)(),
-        "data": data_digest(data, progress),
+        "data": getattr(trainer, "digest", data_digest)(data, progress),
     }
     asked = json.loads(json.dumps(asked))
     if card := finished(out, asked):
@@ -70,8 +76,9 @@ def command(name: str, data: Path, out: Path | None, assignments: tuple[str, ...
     for key, value in card.get("held out", {}).items():
         click.echo(f"held out: {key} {value}")
     needed = {"weights": out, **card.get("component options", {})}
-    sets = " ".join(f"--set {offer.spec.kind}.{option}={value}" for option, value in needed.items())
-    click.echo(f"use it with --{offer.spec.kind} {name} {sets}")
+    used = card.get("used with", {}) | {offer.spec.kind: name}
+    used |= {f"{offer.spec.kind}.{option}": value for option, value in needed.items()}
+    click.echo(f"use it with {flags_of(used, out)}")
 
 
 def choose(known: Registry, name: str) -> Offer:
@@ -84,6 +91,55 @@ def choose(known: Registry, name: str) -> Offer:
         what = "cannot be trained" if any(o.spec.name == name for o in offers) else "is no component"
         raise UsageError(f"'{name}' {what}.{nearest(name, trainable)}")
     return trainable[name]
+
+
+def split(words: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """What click does not know: NAME, and options of the training, --OPTION VALUE or --OPTION=VALUE, in any order."""
+    names: list[str] = []
+    flags: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            names.append(word)
+            continue
+        common.usage(word.startswith("--"), f"no such option: {word}")
+        option, equals, value = word[2:].partition("=")
+        if not equals:
+            value = next(rest, "--")
+            common.usage(not value.startswith("--"), f"--{option} takes a value")
+        common.usage(option not in flags, f"--{option} is given twice")
+        flags[option] = value
+    common.usage(len(names) > 0, "say what to train: `instsearch plugins` marks what can be")
+    common.usage(len(names) < 2, f"one component at a time, not {' and '.join(names[:2])}")
+    return names[0], flags
+
+
+def known(trained: type[Any], flags: dict[str, str]) -> dict[str, str]:
+    """The flags, which all have to be options of the training. Raises UsageError with the nearest."""
+    from instsearch_cli.errors import UsageError, nearest
+    from instsearch_cli.options import documented
+
+    offered = {f"--{option.name}" for option in documented(trained)}
+    own = {word for p in command.params if isinstance(p, click.Option) for word in p.opts if word[:2] == "--"}
+    for flag in flags:
+        if f"--{flag.replace('_', '-')}" not in offered:
+            raise UsageError(f"no such option: --{flag}.{nearest(f'--{flag}', offered | own)}")
+    return flags
+
+
+def merge(assigned: dict[str, str], flags: dict[str, str]) -> dict[str, str]:
+    """--set and flags together. Raises UsageError for an option that is in both."""
+    there = {option.replace("_", "-") for option in assigned}
+    for flag in flags:
+        common.usage(flag.replace("_", "-") not in there, f"--{flag} is given twice, once with --set")
+    return assigned | flags
+
+
+def flags_of(used: Mapping[str, Any], out: Path) -> str:
+    """Stages and their options as a command line has them; OUT stands for the weights file."""
+    chosen = [f"--{stage} {value}" for stage, value in used.items() if "." not in stage]
+    sets = [f"--set {name}={out if value == 'OUT' else value}" for name, value in used.items() if "." in name]
+    return " ".join(chosen + sets)
 
 
 def parse(name: str, assignments: tuple[str, ...]) -> dict[str, str]:

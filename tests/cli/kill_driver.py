@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from instsearch_cli import collection, intake
+from instsearch_cli import intake, streaming
 from instsearch_cli.main import run
 from instsearch_formats import Index
 
@@ -66,7 +66,7 @@ def contents(path: Path) -> dict[str, np.ndarray]:
 def main(photos: Path, work: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     intake.RANGE = 8
-    collection.WORKERS = 1
+    streaming.WORKERS = 1
     whole = work / "whole"
     began = time.monotonic()
     finish(["index", str(photos), "--index", str(whole), *FLAGS])

@@ -15,6 +15,8 @@ import pytest
 
 from instsearch_cli.main import COMMANDS, run
 from instsearch_cli.main import cli as program
+from instsearch_cli.options import documented
+from instsearch_cli.plugins import load_registry
 
 ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Any]
@@ -111,6 +113,9 @@ def test_readme_options_exist() -> None:
         command = program.get_command(None, name)  # type: ignore[arg-type]
         assert command is not None
         known |= {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+    for offers in load_registry().offers.values():  # `train` takes a training's options as flags
+        trained = [offer.load_trainer() for offer in offers.values() if offer.spec.trainer]
+        known |= {f"--{option.name}" for cls in trained for option in documented(cls)}
     known |= {"--help", "--debug", "--version"}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", readme))
     assert shown <= known, shown - known

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from instsearch_cli.collection import Collection
+from instsearch_cli.streaming import Streaming
 from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.extractors.sift import Sift
 
@@ -34,9 +34,9 @@ def test_equal_layers_and_threads_restored(
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     side_by_side: list[bool] = []
-    decide = Collection._concurrent
+    decide = Streaming._concurrent
     monkeypatch.setattr(
-        Collection,
+        Streaming,
         "_concurrent",
         lambda self, kinds: side_by_side.append(decide(self, kinds)) or side_by_side[-1],
     )

@@ -56,7 +56,9 @@ def test_sigkill_at_random_moments(tmp_path):
         assert len(layer.ranges()) >= len(given) - 1
         for block in layer.blocks():
             for i, row in enumerate(range(block["start"], block["stop"])):
-                np.testing.assert_array_equal(block["values"][12 * i : 12 * i + 12], driver.values(row))
+                for name in ("values", "cam"):
+                    np.testing.assert_array_equal(block[name][12 * i : 12 * i + 12], driver.item(row)[name])
+                np.testing.assert_array_equal(block["logits"][i], driver.item(row)["logits"])
         assert set(index.images.removed()) <= {span.start for span in layer.ranges()}
         text = index.read_text("pipelines/p.toml")
         assert text is None or len(set(text.splitlines())) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
@@ -11,6 +12,7 @@ import pytest
 
 from instsearch_formats import FormatError, Index, NewerFormatError, seal
 from instsearch_formats import part as parts
+from instsearch_formats.encodings import ENCODINGS
 from instsearch_formats.part import Part
 
 
@@ -37,7 +39,20 @@ def some_file(index, fill, what):
     return fill(index, what).path / "part-0000000008-0000000016.h5"
 
 
-KINDS = ["dense-map", "keypoints", "word-map", "weight-map", "regions", "vectors", "csr", "arrays", "images"]
+KINDS = [
+    "dense-map",
+    "dense-map with all",
+    "pyramid",
+    "keypoints",
+    "word-map",
+    "weight-map",
+    "weight-map of classes",
+    "regions",
+    "vectors",
+    "csr",
+    "arrays",
+    "images",
+]
 
 
 @pytest.mark.parametrize("what", KINDS)
@@ -285,6 +300,77 @@ def test_csr_of_a_stranger(index, fill):
         rewrite(path, change)
         with pytest.raises(FormatError, match=path.name):
             Index.open(index.path).layer("stuff", "thing", "csr", layer.identity).read(2)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("dense-map with all", replaced("logits", np.zeros((7, 5), "f4"))),
+        ("dense-map with all", replaced("logits", np.zeros((8, 5), "f8"))),
+        ("dense-map with all", replaced("cam", np.zeros((35, 3), "f2"))),
+        ("dense-map with all", replaced("cam", np.zeros((36, 0), "f2"))),
+        ("weight-map of classes", replaced("classes", np.zeros((8, 3), "i4"))),
+        ("weight-map of classes", replaced("classes", np.zeros(8, "i4"))),
+        ("pyramid", replaced("grids", np.zeros((8, 2, 3), "i4"))),
+        ("pyramid", replaced("grids", np.zeros((8, 0, 2), "i4"))),
+        ("pyramid", replaced("transforms", np.zeros((8, 3, 4)))),
+    ],
+)
+def test_optional_datasets_of_a_stranger(index, fill, what, change):
+    layer = fill(index, what)
+    path = layer.path / "part-0000000008-0000000016.h5"
+    rewrite(path, change)
+    with pytest.raises(FormatError, match=path.name):
+        layer.read(12)
+    assert path in {problem.path for problem in index.verify()}
+
+
+def test_a_reader_that_does_not_know_the_optional_fields_has_the_rest(
+    index, fill, item_of, same, monkeypatch
+):
+    """The tables of encodings as the first release had them."""
+    dense, weights, pyramid = (
+        fill(index, what, kind=what.split()[0])
+        for what in ("dense-map with all", "weight-map of classes", "pyramid")
+    )
+    older = {
+        name: dataclasses.replace(
+            encoding, fields=tuple(f for f in encoding.fields if f.name not in ("logits", "cam", "classes"))
+        )
+        for name, encoding in ENCODINGS.items()
+        if name != "pyramid"
+    }
+    assert {name: encoding.version for name, encoding in older.items()}.items() >= {
+        ("dense-map", 1),
+        ("weight-map", 1),
+    }
+    monkeypatch.setattr(parts, "ENCODINGS", older)
+    for layer, what in ((dense, "dense-map with all"), (weights, "weight-map of classes")):
+        item = item_of(what, 12)
+        for name in {"logits", "cam", "classes"} & set(item):
+            del item[name]
+        same(layer.read(12), item)
+        assert set(next(layer.blocks())) == {*item, "indptr", "start", "stop"}
+    with pytest.raises(NewerFormatError, match="holds encoding pyramid version 1"):
+        pyramid.read(12)
+
+
+@pytest.mark.parametrize("what", ["dense-map with all", "weight-map of classes"])
+def test_parts_without_optional_datasets_are_read(index, fill, item_of, same, what):
+    """As earlier releases wrote them, beside later ones in one layer."""
+    layer = fill(index, what)
+
+    def drop(file):
+        for name in {"logits", "cam", "classes"} & set(file):
+            del file[name]
+
+    rewrite(layer.path / "part-0000000008-0000000016.h5", drop)
+    same(layer.read(3), item_of(what, 3))
+    rest = {
+        name: value for name, value in item_of(what, 12).items() if name not in ("logits", "cam", "classes")
+    }
+    same(layer.read(12), rest)
+    assert index.verify() == []
 
 
 def test_more_attributes_and_datasets_are_ignored(index, fill, item_of, same):

@@ -41,6 +41,37 @@ def dense_maps(draw):
 
 
 @st.composite
+def dense_maps_with_all(draw):
+    d, dtype = draw(st.integers(1, 5)), draw(st.sampled_from(["f2", "f4"]))
+    which = draw(st.sets(st.sampled_from(["logits", "cam"]), min_size=1))
+    items = draw(dense_maps())
+    more = [
+        {"logits": bits(draw, "f4", d), "cam": bits(draw, dtype, len(item["values"]), d)} for item in items
+    ]
+    return [item | {name: extra[name] for name in which} for item, extra in zip(items, more, strict=True)]
+
+
+@st.composite
+def weight_maps_of_classes(draw):
+    return [item | {"classes": bits(draw, "i4", item["values"].shape[1])} for item in draw(dense_maps())]
+
+
+@st.composite
+def pyramids(draw):
+    dtype, d, levels = (
+        draw(st.sampled_from(["f2", "f4", "u1"])),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 3)),
+    )
+    items = []
+    for _ in range(draw(st.integers(1, 6))):
+        cells, where = zip(*(place(draw) for _ in range(levels)), strict=True)
+        grids, transforms = (np.stack([w[name] for w in where]) for name in ("grid", "transform"))
+        items.append({"values": bits(draw, dtype, sum(cells), d), "grids": grids, "transforms": transforms})
+    return items
+
+
+@st.composite
 def keypoint_lists(draw):
     dtype, d = draw(st.sampled_from(["u1", "f2", "f4"])), draw(st.integers(1, 5))
     items = []
@@ -93,9 +124,12 @@ def sparse_lists(draw):
 
 STRATEGIES = {
     "dense-map": dense_maps(),
+    "dense-map with all": dense_maps_with_all(),
+    "pyramid": pyramids(),
     "keypoints": keypoint_lists(),
     "word-map": word_maps(),
     "weight-map": dense_maps(),
+    "weight-map of classes": weight_maps_of_classes(),
     "regions": region_lists(),
     "vectors": vector_lists(),
     "csr": sparse_lists(),
@@ -120,7 +154,7 @@ def test_round_trip(encoding, chunk, monkeypatch):
     @given(STRATEGIES[encoding])
     def check(items):
         with tempfile.TemporaryDirectory() as folder:
-            layer = Index.create(Path(folder) / "i").layer("stuff", "x", encoding, {})
+            layer = Index.create(Path(folder) / "i").layer("stuff", "x", encoding.split()[0], {})
             with layer.writer(range(3, 3 + len(items))) as writer:
                 for item in items:
                     writer.append(item)
@@ -131,8 +165,10 @@ def test_round_trip(encoding, chunk, monkeypatch):
                     identical(back[key], item[key], key)
             (block,) = layer.blocks()
             assert (block["start"], block["stop"]) == (3, 3 + len(items))
-            for key in set(items[0]) - {"grid", "transform", "indptr", "dim"}:
-                whole = np.concatenate([item[key] for item in items])
+            single = {"grid", "transform", "grids", "transforms", "logits", "classes"} & set(items[0])
+            for key in set(items[0]) - {"indptr", "dim"}:
+                join = np.stack if key in single else np.concatenate
+                whole = join([item[key] for item in items])
                 identical(block[key], whole, key)
 
     check()
@@ -204,6 +240,7 @@ def test_csr_indices_take_two_bytes_where_they_can(index):
 
 
 GRID = {"grid": [1, 2], "transform": [1, 1, 0, 0]}
+LEVELS = {"grids": [[1, 2], [1, 1]], "transforms": np.ones((2, 4))}
 SPARSE = {"data": np.ones(2, "f4"), "indptr": [0, 2], "boxes": np.zeros((1, 4)), "dim": 4}
 
 
@@ -215,7 +252,32 @@ SPARSE = {"data": np.ones(2, "f4"), "indptr": [0, 2], "boxes": np.zeros((1, 4)),
         ("dense-map", {"values": np.zeros((3, 3), "f4"), **GRID}, r"\[1, 2\] does not have 3 cells"),
         ("dense-map", {"values": np.zeros((2, 0), "f4"), **GRID}, "shape"),
         ("dense-map", {"values": np.zeros(2, "f4"), **GRID}, "shape"),
-        ("dense-map", {"values": np.zeros((2, 3), "f4"), **GRID, "logits": 1}, "no logits"),
+        ("dense-map", {"values": np.zeros((2, 3), "f4"), **GRID, "words": 1}, "no words"),
+        (
+            "dense-map",
+            {"values": np.zeros((2, 3), "f4"), **GRID, "logits": np.float32(1)},
+            "logits has shape",
+        ),
+        ("dense-map", {"values": np.zeros((2, 3), "f4"), **GRID, "cam": np.zeros((3, 3), "f4")}, "3 entries"),
+        (
+            "dense-map",
+            {"values": np.zeros((2, 3), "f4"), **GRID, "cam": np.zeros((2, 3), "u1")},
+            "cam is uint8",
+        ),
+        (
+            "weight-map",
+            {"values": np.zeros((2, 3), "f4"), **GRID, "classes": [1, 2]},
+            "of 2 where values is of 3",
+        ),
+        ("weight-map", {"values": np.zeros((2, 1), "f4"), **GRID, "classes": [2**31]}, "classes is int64"),
+        ("pyramid", {"values": np.zeros((2, 3), "f4"), **GRID}, "no grid, transform"),
+        ("pyramid", {"values": np.zeros((2, 3), "f4"), **LEVELS}, r"\[1, 1\]\] does not have 2 cells"),
+        (
+            "pyramid",
+            {"values": np.zeros((3, 3), "f4"), **LEVELS, "transforms": np.ones((1, 4))},
+            "of 1 where",
+        ),
+        ("pyramid", {"values": np.zeros((0, 3), "f4"), "grids": [[-1, 0]], "transforms": [[1] * 4]}, "none"),
         ("weight-map", {"values": np.zeros((2, 3), "f4"), "grid": [-1, -2], "transform": [0] * 4}, "none"),
         ("word-map", {"words": np.zeros(2, "i8"), **GRID}, "words is int64"),
         ("word-map", {"words": np.zeros(3, "u2"), **GRID}, "3 cells"),

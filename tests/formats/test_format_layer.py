@@ -58,13 +58,16 @@ def test_read(index, fill, encoding, item_of, same):
 POINTERS = {"csr": "rows"}
 
 
+SINGLE = ("grid", "transform", "grids", "transforms", "logits", "classes")
+
+
 def split(block: dict, encoding: str) -> list[dict]:
     """A block cut into items, by the pointers as SPEC.md describes them."""
     items = []
     outer = block[POINTERS.get(encoding, "indptr")]
     for i in range(block["stop"] - block["start"]):
         a, b = outer[i], outer[i + 1]
-        item = {key: block[key][i] for key in ("grid", "transform") if key in block}
+        item = {key: block[key][i] for key in SINGLE if key in block}
         if encoding == "csr":
             c, d = block["indptr"][a], block["indptr"][b]
             item |= {
@@ -74,7 +77,7 @@ def split(block: dict, encoding: str) -> list[dict]:
             }
             item |= {"indptr": block["indptr"][a : b + 1] - c, "dim": block["dim"]}
         else:
-            ragged = set(block) - {"grid", "transform", "indptr", "start", "stop"}
+            ragged = set(block) - {*SINGLE, "indptr", "start", "stop"}
             item |= {key: block[key][a:b] for key in ragged}
         items.append(item)
     return items

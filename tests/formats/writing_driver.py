@@ -17,7 +17,8 @@ def values(row: int) -> np.ndarray:
 
 
 def item(row: int) -> dict:
-    return {"values": values(row), "grid": [3, 4], "transform": [1, 1, 0, row]}
+    x = values(row)
+    return {"values": x, "cam": x[:, :5], "logits": x[0], "grid": [3, 4], "transform": [1, 1, 0, row]}
 
 
 def work(index: Index) -> None:
@@ -35,7 +36,7 @@ def work(index: Index) -> None:
                     index.write_text("pipelines/p.toml", f"stop = {span.stop}\n" * 50)
                     index.images.remove([span.start], "because")
             n = len(index.images)
-            index.images.add_root(f"/root/{n}")
+            index.images.add_root(f"/pictures/{n}")
             index.images.append([ImageRecord(b"%d" % (n + i), 0, 1, 1, 1, 1, bytes(32)) for i in range(5)])
 
 

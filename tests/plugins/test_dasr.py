@@ -411,14 +411,14 @@ def test_nms_leaves_no_two_that_overlap(make):
     assert kept.scores[0] == everything.scores[0]
 
 
-def test_merging_adds_boxes_and_changes_none(make):
+def test_merging_joins_what_was_found(make):
     inputs = picture()
     alone, more = make(DASRStar, stop=8).detect(inputs), make(DASRStar, stop=8, merge=True).detect(inputs)
     n = len(alone.boxes)
     assert n > 2
-    assert len(more.boxes) == 2 * n - 1
-    assert torch.equal(more.boxes[:n], alone.boxes)
-    assert torch.equal(more.scores[:n], alone.scores)
+    assert len(more.boxes) == n - 1
+    corners = {*alone.boxes.flatten().tolist()}
+    assert {*more.boxes.flatten().tolist()} <= corners
     around = torch.cat([alone.boxes[:, :2].amin(0), alone.boxes[:, 2:].amax(0)])
     assert torch.equal(more.boxes[-1], around)
     assert float(more.scores[-1]) == pytest.approx(float(alone.scores.mean()), rel=1e-5)
@@ -452,7 +452,8 @@ def test_what_decides_the_boxes_and_what_does_not(make, weights):
     assert {"weights", "memory"}.isdisjoint(config_for(component.config, "model"))
     assert DASR(DASR.Config(network="vgg16"), CPU).extractor.layer == "features.30"
     assert DASR(DASR.Config(), CPU).extractor.layer == "layer4"
-    assert {*detector.NETWORKS} == {cls.architecture for cls in Network.__subclasses__()}
+    of_torchvision = [cls for cls in Network.__subclasses__() if cls.__module__ == Network.__module__]
+    assert {*detector.NETWORKS} == {cls.architecture for cls in of_torchvision}
     inputs = picture(448, 320)
     torch.testing.assert_close(make(memory=20).detect(inputs).boxes, make().detect(inputs).boxes)
 

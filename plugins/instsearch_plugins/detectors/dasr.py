@@ -50,12 +50,12 @@ class Found(NamedTuple):
     covariance: Tensor  #: f64[K, 2, 2]
     boxes: Tensor  #: f32[K, 4]
     kept: Tensor  #: i64[R], of the boxes, best first
-    merged: Regions  #: what these have together
+    merged: Regions  #: what these have together, which takes their place; empty: they stay
 
     @property
     def regions(self) -> Regions:
-        boxes, scores = self.boxes[self.kept], self.scores[self.kept]
-        return Regions(torch.cat([boxes, self.merged.boxes]), torch.cat([scores, self.merged.scores]))
+        alone = Regions(self.boxes[self.kept], self.scores[self.kept])
+        return self.merged if len(self.merged.boxes) else alone
 
 
 class DASR:
@@ -92,7 +92,7 @@ class DASR:
         scale: float = 2.0  #: half an ellipse's axis, in standard deviations
         whole_pixels: bool = False  #: boxes of whole pixels
         nms: float = 1.0  #: beta: a box with more IoU than this with a better one is dropped; 1 keeps all
-        #: also the boxes around regions that are near and alike, two by two up to all of them
+        #: in place of regions the boxes around those that are near and alike, joined two by two up to all of them
         merge: bool = False
         appearance: float = 0.7  #: of merging: what being alike counts beside being near
         memory: int = option(1024, "query")  #: MiB that going back may take
@@ -123,7 +123,7 @@ class DASR:
         return self.extractor.identity()
 
     def detect(self, inputs: Inputs) -> Regions:
-        """Boxes by descending mean activation at their peaks, which is their score, and those that they merge to.
+        """Boxes by descending mean activation at their peaks, which is their score; merged ones as they are joined.
 
         A map without a peak, a flat one say, gives the whole picture. Raises UsageError if ``memory`` does not
         hold one peak, or for a layer that there is no way back from, and InstsearchError without weights.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,6 +23,7 @@ from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import UsageError, nearest
 from instsearch_cli.weights import find_weights, load_state_dict, put_weights, sha256
+from instsearch_plugins.extractors.heads import set_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,14 +34,12 @@ if TYPE_CHECKING:
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 SMALLEST = 32  # pixels: a shorter side would leave the deepest layers no cell
+LONGEST = 4  # times its shorter side a picture may be long, when that is brought to a size
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _Reached(Exception):  # noqa: N818
-    """Carries the layer's output out of the forward pass, so that nothing after it is computed."""
-
-    def __init__(self, output: Tensor) -> None:
-        self.output = output
+    """Ends the forward pass at the layer, so that nothing after it is computed."""
 
 
 def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -54,16 +53,30 @@ def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.addcmul((-mean / std).to(dtype), pixels.to(dtype), (1 / (255 * std)).to(dtype))
 
 
+def scaled(width: int, height: int, side: int) -> tuple[int, int]:
+    """A picture's size with its shorter side brought to ``side`` pixels, enlarged if need be.
+
+    Where the longer one would be over 4 times that it is 4 times that, and the shorter one at least 32.
+    """
+    r = min(side / min(width, height), LONGEST * side / max(width, height))
+    return max(round(width * r), SMALLEST), max(round(height * r), SMALLEST)
+
+
 class Network:
     """Feature maps of one of torchvision's networks, computed as far as the layer asked for.
 
     What the forward pass does not reach is never read from the weights file and takes no memory.
     """
 
-    encoding: ClassVar[str] = "dense-map"
+    encoding: str = "dense-map"  #: "pyramid" where several sizes are asked for
     architecture: ClassVar[str]  #: torchvision's name of the network
+    published: ClassVar[str] = ""  #: where its weights are from, if not from torchvision
     default: ClassVar[str]  #: the layer that the papers use
     rectify: ClassVar[bool] = False  #: whether the network applies a ReLU to it that is no module of its own
+    head: ClassVar[str] = (
+        ""  #: weights of its linear classifier over global average pooling; empty: it has none
+    )
+    cam: ClassVar[str] = ""  #: the layer that is averaged for it
 
     @dataclass(frozen=True)
     class Config:
@@ -71,61 +84,113 @@ class Network:
         max_size: int = 448  #: larger pictures are reduced to this long side, in pixels
         logits: bool = False  #: also run the rest of the network and keep its class logits
         precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  #: auto is fp16 on a GPU, fp32 elsewhere
+        # "query" though they decide: ``identity`` tells of them where they are used, so that older layers stay
+        cam_layer: str = option("", "query")  #: a layer kept for class maps, with the logits; empty is none
+        scales: tuple[int, ...] = option((), "query")  #: shorter sides of several sizes, in place of max-size
         weights: str = option("", "query")  #: weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
         batch: int = option(0, "query")  #: pictures at once; 0 is 8 on a GPU, 1 elsewhere
 
         def __post_init__(self) -> None:
-            if self.max_size < SMALLEST or self.batch < 0:
-                raise ValueError(f"max_size is at least {SMALLEST}, batch at least 0")
+            if min((self.max_size, *self.scales)) < SMALLEST or self.batch < 0:
+                raise ValueError(f"max_size is at least {SMALLEST}, as are scales, batch at least 0")
+            if self.scales and (self.cam_layer or self.logits):
+                raise ValueError("cam_layer and logits are kept of one size: not with scales")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         gpu = device.type == "cuda"
         self.config, self.device = config, device
+        self.encoding = "pyramid" if config.scales else "dense-map"
         self.layer = config.layer or self.default
+        self.layers = tuple(dict.fromkeys(filter(None, (self.layer, config.cam_layer))))  # may be one
+        self.logits = config.logits or bool(config.cam_layer)
         self.batch = config.batch or (8 if gpu else 1)
         self.dtype = DTYPES[("fp16" if gpu else "fp32") if config.precision == "auto" else config.precision]
         self.concurrent = not gpu
         self._building, self._passing = threading.Lock(), threading.local()
 
-    def identity(self) -> dict[str, str]:
-        """The weights' sha256, the network and the layer."""
-        return {"weights": sha256(self.weights), "architecture": self.architecture, "layer": self.layer}
+    def identity(self) -> dict[str, Any]:
+        """The weights' sha256, the network and the layer; the CAM layer and the sizes where there are any."""
+        facts = {"weights": sha256(self.weights), "architecture": self.architecture, "layer": self.layer}
+        asked = {"cam-layer": self.config.cam_layer, "scales": list(self.config.scales)}
+        return facts | {name: value for name, value in asked.items() if value}
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
-        """At most ``max_size`` along the longer side, never enlarged; narrow strips keep 32 pixels across."""
+        """At most ``max_size`` along the longer side, never enlarged; narrow strips keep 32 pixels across.
+
+        With ``scales`` the largest of them along the shorter side.
+        """
+        if self.config.scales:
+            return scaled(width, height, max(self.config.scales))
         r = min(1.0, self.config.max_size / max(width, height))
         return max(round(width * r), min(width, SMALLEST)), max(round(height * r), min(height, SMALLEST))
 
     def extract(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """The layer's map of each of some pictures of equal shape, and the class logits if asked for."""
+        """The layer's map of each of some pictures of equal shape, with what else was asked for of them."""
+        one = images[0].pixels[None]  # no copy
+        batch = one if len(images) == 1 else np.stack([image.pixels for image in images])
         with torch.inference_mode():
-            one = images[0].pixels[None]  # no copy
-            batch = one if len(images) == 1 else np.stack([image.pixels for image in images])
-            pixels = torch.from_numpy(batch).to(self.device)
-            x = normalise(pixels.permute(0, 3, 1, 2), self.dtype)  # channels last, as the pixels come
-            h, w = x.shape[2:]
-            if min(h, w) < SMALLEST:
-                x = F.interpolate(x, size=(max(h, SMALLEST), max(w, SMALLEST)), mode="bilinear")
-            values, logits = self.forward(x)
+            pixels = (
+                torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
+            )  # channels last, as they come
+            if not self.config.scales:
+                return self._maps(self.prepare(pixels, self.dtype), images)
+            x = self.prepare(pixels, torch.float32)
+            levels = [self._maps(self._reduced(x, side), images) for side in self.config.scales]
+        return [replace(first, levels=tuple(others)) for first, *others in zip(*levels, strict=True)]
+
+    def prepare(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+        """The network's input: :func:`normalise`."""
+        return normalise(pixels, dtype)
+
+    def _reduced(self, x: Tensor, side: int) -> Tensor:
+        h, w = x.shape[2:]
+        w, h = scaled(w, h, side)
+        if (h, w) != tuple(x.shape[2:]):
+            x = F.interpolate(x, size=(h, w), mode="bilinear", antialias=True)
+        return x.to(self.dtype)
+
+    def _maps(self, x: Tensor, images: Sequence[Image]) -> list[FeatureMap]:
+        h, w = x.shape[2:]
+        if min(h, w) < SMALLEST:
+            x = F.interpolate(x, size=(max(h, SMALLEST), max(w, SMALLEST)), mode="bilinear")
+        values, logits, cam = self.forward(x)
         h, w = values.shape[2:]
         return [
-            FeatureMap(values[i], Grid.over(h, w, image.size), None if logits is None else logits[i])
+            FeatureMap(
+                values[i],
+                Grid.over(h, w, image.size),
+                None if logits is None else logits[i],
+                None if cam is None else cam[i],
+            )
             for i, image in enumerate(images)
         ]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """[B, 3, H, W], normalised -> the layer's output f32[B, D, h, w], and f32[B, C] if logits are on."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """[B, 3, H, W], normalised -> the layer's output f32[B, D, h, w], logits f32[B, C], CAM layer f32[B, K, h, w].
+
+        The logits are None where they are off; the CAM layer, resized to the grid of the layer, where there is none
+        of its own. All of one pass.
+        """
+        outputs = self._passing.outputs = dict[str, Tensor]()
         try:
             logits = self.network(x).float()
-            values = self._passing.output.float()
-        except _Reached as reached:
-            values, logits = reached.output.float(), None
-        return F.relu(values) if self.rectify and self.layer == self.default else values, logits
+        except _Reached:
+            logits = None
+        maps = [
+            F.relu(outputs[name].float()) if self.rectify and name == self.default else outputs[name].float()
+            for name in self.layers
+        ]
+        if len(maps) == 1:
+            return maps[0], logits, None
+        values, cam = maps
+        if cam.shape[2:] != values.shape[2:]:
+            cam = F.interpolate(cam, size=values.shape[2:], mode="bilinear", align_corners=False)
+        return values, logits, cam
 
     @cached_property
     def weights(self) -> Path:
         """The weights file. Raises InstsearchError if there is none."""
-        return find_weights(self.architecture, self.config.weights)
+        return find_weights(self.architecture, self.config.weights, self.published)
 
     @classmethod
     def build(cls) -> nn.Module:
@@ -137,17 +202,30 @@ class Network:
 
     @classmethod
     def import_weights(cls, path: Path) -> dict[str, Tensor]:
-        """A checkpoint by torchvision's names. Raises InstsearchError for a damaged one."""
-        return load_state_dict(path)
+        """A checkpoint by torchvision's names, or what it has of them below "network.", as `train` writes them.
+
+        Raises InstsearchError for a damaged one.
+        """
+        state = load_state_dict(path)
+        own = {name.removeprefix("network."): x for name, x in state.items() if name.startswith("network.")}
+        return own or state
+
+    def class_names(self) -> list[str]:
+        """The names of the network's classes, in the order of its logits."""
+        from instsearch_plugins.extractors.class_maps import class_names
+
+        return class_names(type(self), self.weights)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by torchvision's names."""
         return self.import_weights(self.weights)
 
-    def _take(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if not self.config.logits:
-            raise _Reached(output)
-        self._passing.output = output.clone()  # what follows may work in place
+    def _take(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._passing.outputs[name] = (
+            output.clone() if self.logits else output
+        )  # what follows may work in place
+        if not self.logits:
+            raise _Reached
 
     @property
     def network(self) -> nn.Module:
@@ -159,10 +237,15 @@ class Network:
     def _network(self) -> nn.Module:
         with torch.device("meta"):
             network = self.build()
-        network.eval().requires_grad_(False)
-        names = self._needed(network)
-        put_weights(network, names, self.state_dict(), self.weights, self.device, self.dtype)
-        network.get_submodule(self.layer).register_forward_hook(self._take)
+        names, state = self._needed(network.eval()), self.state_dict()
+        rows = state[self.head].shape[:1] if self.head in state else ()
+        if rows and rows != network.get_parameter(self.head).shape[:1]:
+            with torch.device("meta"):
+                set_classes(network, self.head, rows[0])  # trained to tell others apart
+        network.requires_grad_(False)
+        put_weights(network, names, state, self.weights, self.device, self.dtype)
+        for name in self.layers:
+            network.get_submodule(name).register_forward_hook(partial(self._take, name))
         return network
 
     def _needed(self, network: nn.Module) -> list[str]:
@@ -172,30 +255,33 @@ class Network:
         that is not there, is used several times, or has no map.
         """
         modules = dict(network.named_modules())
-        if self.layer not in modules:
-            top = [name for name in modules if name and name.count(".") <= 1]
-            close = difflib.get_close_matches(self.layer, modules, n=1, cutoff=0.5)
-            raise UsageError(
-                f"{self.architecture} has no layer '{self.layer}'.{nearest(self.layer, close or top)}"
-            )
-        shapes: list[tuple[int, ...]] = []
+        for layer in self.layers:
+            if layer not in modules:
+                top = [name for name in modules if name and name.count(".") <= 1]
+                close = difflib.get_close_matches(layer, modules, n=1, cutoff=0.5)
+                raise UsageError(f"{self.architecture} has no layer '{layer}'.{nearest(layer, close or top)}")
+        shapes: dict[str, list[tuple[int, ...]]] = {layer: [] for layer in self.layers}
         touched: dict[str, None] = {}
 
         def enter(prefix: str, module: nn.Module, _: Any) -> None:
-            if self.config.logits or not shapes:
+            if self.logits or not shapes[self.layer]:
                 tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
                 touched.update((f"{prefix}.{name}", None) for name, _ in tensors)
 
+        def leave(layer: str, module: nn.Module, _: Any, output: Tensor) -> None:
+            shapes[layer].append(tuple(output.shape))
+
         handles = [module.register_forward_pre_hook(partial(enter, name)) for name, module in modules.items()]
-        handles.append(modules[self.layer].register_forward_hook(lambda *args: shapes.append(args[2].shape)))
+        handles += [modules[layer].register_forward_hook(partial(leave, layer)) for layer in self.layers]
         network(torch.empty(1, 3, 224, 224, device="meta"))
         for handle in handles:
             handle.remove()
-        if len(shapes) != 1:
-            times = f"{len(shapes)} times in one pass: name one that is used once"
-            raise UsageError(f"{self.architecture} uses layer '{self.layer}' {times}")
-        if len(shapes[0]) != 4:
-            raise UsageError(f"{self.architecture}'s layer '{self.layer}' gives one vector, not a map")
+        for layer, found in shapes.items():
+            if len(found) != 1:
+                times = f"{len(found)} times in one pass: name one that is used once"
+                raise UsageError(f"{self.architecture} uses layer '{layer}' {times}")
+            if len(found[0]) != 4:
+                raise UsageError(f"{self.architecture}'s layer '{layer}' gives one vector, not a map")
         return [name for name in touched if not name.endswith("num_batches_tracked")]  # for training only
 
 
@@ -210,21 +296,24 @@ class ResNet50(Network):
     """layer4: 2048 channels, stride 32 (He et al. 2016)."""
 
     architecture = "resnet50"
-    default = "layer4"
+    default = cam = "layer4"
+    head = "fc.weight"
 
 
 class ResNet101(Network):
     """layer4: 2048 channels, stride 32 (He et al. 2016)."""
 
     architecture = "resnet101"
-    default = "layer4"
+    default = cam = "layer4"
+    head = "fc.weight"
 
 
 class DenseNet161(Network):
     """norm5 after ReLU: 2208 channels, stride 32 (Huang et al. 2017)."""
 
     architecture = "densenet161"
-    default = "features"
+    default = cam = "features"
+    head = "classifier.weight"
     rectify = True
 
     @classmethod
@@ -238,4 +327,5 @@ class SqueezeNet10(Network):
     """The last fire module, fire9, after its ReLU: 512 channels, stride 16 (Iandola et al. 2016)."""
 
     architecture = "squeezenet1_0"
-    default = "features.12"
+    default = cam = "features.12"
+    head = "classifier.1.weight"  # a 1 x 1 convolution, rectified before it is averaged

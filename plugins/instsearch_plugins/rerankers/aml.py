@@ -3,7 +3,6 @@ max-pooling of CNN activations", ICLR 2016, section 5)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,16 +112,6 @@ class AML(HitByHit):
     order, after these. Followed by `lqe` it is the publication's query expansion. Unlike there, activations
     are not rounded to nine levels.
     """
-
-    @dataclass(frozen=True)
-    class Config:
-        depth: int = 100  #: how many of the best hits are looked at
-
-        def __post_init__(self) -> None:
-            if self.depth < 1:
-                raise ValueError("depth is at least 1")
-
-    config: Config
 
     def look(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[Look]:
         """The best window of each hit, and its codes' likeness to the query's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from instsearch_cli.data import Hits, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -37,12 +38,7 @@ class QueryByQuery(ABC):
         search: Callable[[Sequence[Codes], int], Hits],
     ) -> Hits:
         """Look at the first ``depth`` hits of each query; the others come after them."""
-        ranked = []
-        for i, query in enumerate(queries):
-            n = hits.valid(i)
-            ranked.append(
-                self.ranked(query, (hits.images[i, :n], hits.scores[i, :n], hits.boxes[i, :n]), data)
-            )
+        ranked = [self.ranked(query, hits_of(hits, i), data) for i, query in enumerate(queries)]
         return Hits.stack(ranked, hits.images.shape[1])
 
     @abstractmethod
@@ -51,25 +47,44 @@ class QueryByQuery(ABC):
 
 
 class Look(NamedTuple):
-    """What became of one hit: its row, its new score, and its box f32[4] if one was found."""
+    """What became of one hit: its row, its new score, and its box f32[4] if one was found.
+
+    code: f32[D] of what is in the box, where somebody wants it
+    """
 
     row: int
     score: float
     box: np.ndarray | None
+    code: Tensor | None = None
 
 
 class HitByHit(QueryByQuery):
     """New scores for the hits looked at; the others keep their order, after these (:func:`placed`)."""
 
+    @dataclass(frozen=True)
+    class Config:
+        """Options of rerankers that look at hits."""
+
+        depth: int = 100  #: how many of the best hits are looked at
+
+        def __post_init__(self) -> None:
+            if self.depth < 1:
+                raise ValueError("depth is at least 1")
+
+    config: Config
     gives_boxes: ClassVar[bool] = True  #: False: a hit that had no box stays without
 
     def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
         """See :func:`placed`."""
+        return self.reordered(hits, self.look(query, hits[0][: self.config.depth], data))
+
+    def reordered(self, hits: Ranked, looks: Iterable[Look]) -> Ranked:
+        """Hits in the order of what became of the first ``depth`` of them."""
         images, scores, boxes = hits[0], hits[1], hits[2].copy()
         top = images[: self.config.depth]
         found = np.zeros(len(top), np.float32)
         rank = {int(row): r for r, row in enumerate(top)}
-        for row, score, box in self.look(query, top, data):
+        for row, score, box, _ in looks:
             r = rank[row]
             found[r] = self.counted(score, float(scores[r]))
             if box is not None and (self.gives_boxes or not np.isnan(boxes[r]).any()):
@@ -83,6 +98,12 @@ class HitByHit(QueryByQuery):
     def counted(self, score: float, before: float) -> float:
         """A hit's new score out of what was found and the score before."""
         return score
+
+
+def hits_of(hits: Hits, i: int) -> Ranked:
+    """Those of one query, without the padding."""
+    n = hits.valid(i)
+    return hits.images[i, :n], hits.scores[i, :n], hits.boxes[i, :n]
 
 
 def placed(

@@ -3,7 +3,6 @@ convolutional networks", 2016); R-match in Iscen et al., CVPR 2017."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from instsearch_plugins.rerankers.hit_by_hit import HitByHit, Look, likeness
@@ -25,15 +24,6 @@ class RMatch(HitByHit):
     of codes that do not localise, stays without.
     """
 
-    @dataclass(frozen=True)
-    class Config:
-        depth: int = 100  #: how many of the best hits are looked at
-
-        def __post_init__(self) -> None:
-            if self.depth < 1:
-                raise ValueError("depth is at least 1")
-
-    config: Config
     gives_boxes: ClassVar[bool] = False
 
     def look(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[Look]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def moments_box(
-    boxes: Tensor, scores: Tensor, size: tuple[int, int], power: float = 4.0, scale: float = 1.75
+    boxes: Tensor, scores: Tensor, size: tuple[int, int], power: float = 6.0, scale: float = 1.75
 ) -> Tensor:
     """The rectangle around the ellipse with the second moments of regions, weighed by their scores.
 
@@ -54,7 +54,7 @@ class RegionBox(QueryByQuery):
         """Options of ``region-box``, chosen over regions that the detector has merged."""
 
         depth: int = 100  #: how many of the best hits are looked at
-        power: float = 4.0  #: a region weighs its score to this power
+        power: float = 6.0  #: a region weighs its score to this power
         scale: float = 1.75  #: half an ellipse's axis, in standard deviations
 
         def __post_init__(self) -> None:

@@ -93,8 +93,7 @@ class Spatial(HitByHit):
     """
 
     @dataclass(frozen=True)
-    class Config:
-        depth: int = 100  #: how many of the best hits are looked at
+    class Config(HitByHit.Config):
         #: windows less alike in shape to the query's box than this are left out; 0 keeps all
         aspect: float = 0.4
         #: a hit's box holds all windows that reach this share of the best one's score and overlap it; 1 is the
@@ -105,8 +104,9 @@ class Spatial(HitByHit):
         times_before: bool = True
 
         def __post_init__(self) -> None:
-            if self.depth < 1 or not (0 <= self.aspect <= 1 and 0 < self.within <= 1):
-                raise ValueError("depth is at least 1, aspect between 0 and 1, within above 0 and at most 1")
+            super().__post_init__()
+            if not (0 <= self.aspect <= 1 and 0 < self.within <= 1):
+                raise ValueError("aspect is between 0 and 1, within above 0 and at most 1")
 
     config: Config
 

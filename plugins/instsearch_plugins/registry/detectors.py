@@ -1,0 +1,38 @@
+"""Detectors of this package."""
+
+from __future__ import annotations
+
+from instsearch_cli import DetectorSpec, hookimpl
+from instsearch_plugins.registry.papers import DASR, HERE, OBJECTS, RMAC
+
+
+@hookimpl
+def instsearch_detectors() -> list[DetectorSpec]:
+    """Regions that need no learning."""
+    return [
+        DetectorSpec("whole", f"{HERE}.detectors.whole:Whole", "one region: the picture"),
+        DetectorSpec(
+            "grid", f"{HERE}.detectors.grid:Grid", "R-MAC's squares at several sizes, evenly spread", RMAC
+        ),
+        DetectorSpec(
+            "egm",
+            f"{HERE}.detectors.egm:EGM",
+            "rectangles around what is heavy on the weight map: expanding Gaussian mixture",
+            OBJECTS,
+            ("weights",),
+        ),
+        DetectorSpec(
+            "dasr",
+            f"{HERE}.detectors.dasr:DASR",
+            "what made the peaks of a classifier's last map: excitation backprop, ellipse, box",
+            DASR,
+            ("image",),
+        ),
+        DetectorSpec(
+            "dasr-star",
+            f"{HERE}.detectors.dasr:DASRStar",
+            "the same from every cell above the mean, less overlapping boxes",
+            DASR,
+            ("image",),
+        ),
+    ]

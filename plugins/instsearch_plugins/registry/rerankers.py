@@ -1,0 +1,83 @@
+"""Rerankers of this package."""
+
+from __future__ import annotations
+
+from instsearch_cli import RerankerSpec, hookimpl
+from instsearch_plugins.registry.papers import CAM, DASR, HERE, RMAC, WINDOWS
+
+
+@hookimpl
+def instsearch_rerankers() -> list[RerankerSpec]:
+    """Query expansion and geometric verification."""
+    return [
+        RerankerSpec(
+            "aqe",
+            f"{HERE}.rerankers.aqe:AverageQueryExpansion",
+            "average query expansion: search again with the query plus its top hits",
+            "Chum et al., 2007",
+            ("codes",),
+        ),
+        RerankerSpec(
+            "alpha-qe",
+            f"{HERE}.rerankers.alpha_qe:AlphaQueryExpansion",
+            "query expansion, each hit weighted by its similarity to a power",
+            "Radenović et al., 2019",
+            ("codes",),
+        ),
+        RerankerSpec(
+            "r-match",
+            f"{HERE}.rerankers.r_match:RMatch",
+            "sum over the query's regions of the best match among the image's",
+            "Iscen et al., 2017",
+            ("codes",),
+        ),
+        RerankerSpec(
+            "region-box",
+            f"{HERE}.rerankers.region_box:RegionBox",
+            "each hit's box from all of its regions, weighed by their scores; ranks stay",
+            DASR,
+            ("codes",),
+        ),
+        RerankerSpec(
+            "aml",
+            f"{HERE}.rerankers.aml:AML",
+            "finds the query's maxima in each hit's map; gives every hit looked at its box",
+            RMAC,
+            ("features", "local"),
+        ),
+        RerankerSpec(
+            "cam-boxes",
+            f"{HERE}.rerankers.cam_boxes:CAMBoxes",
+            "boxes around what is hot on the maps of the query's classes; gives every hit looked at its box",
+            CAM,
+            ("features",),
+        ),
+        RerankerSpec(
+            "gqe",
+            f"{HERE}.rerankers.aqe:AverageQueryExpansion",
+            "global query expansion: aqe under the name it has beside lqe",
+            WINDOWS,
+            ("codes",),
+        ),
+        RerankerSpec(
+            "lqe",
+            f"{HERE}.rerankers.lqe:LocalQueryExpansion",
+            "local query expansion: hits are added as they are inside their boxes; after spatial",
+            WINDOWS,
+            ("codes", "local"),
+        ),
+        RerankerSpec(
+            "spatial",
+            f"{HERE}.rerankers.spatial:Spatial",
+            "the window of each hit most like the query's box; gives every hit looked at its box",
+            WINDOWS,
+            ("local",),
+        ),
+        RerankerSpec(
+            "geometric",
+            f"{HERE}.rerankers.geometric:Geometric",
+            "ratio test and a similarity model on keypoints; gives every verified hit its box",
+            "Lowe, 2004; Philbin et al., 2007",
+            ("features",),
+        ),
+    ]

@@ -1,0 +1,55 @@
+"""Searchers of this package."""
+
+from __future__ import annotations
+
+from instsearch_cli import SearcherSpec, hookimpl
+from instsearch_plugins.registry.papers import CAM, HERE
+
+
+@hookimpl
+def instsearch_searchers() -> list[SearcherSpec]:
+    """Exact and approximate search."""
+    return [
+        SearcherSpec(
+            "inverted",
+            f"{HERE}.searchers.inverted:Inverted",
+            "exact, over a memory-mapped inverted file of sparse codes",
+            "Sivic & Zisserman, 2003",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "faiss",
+            f"{HERE}.searchers.faiss_index:Faiss",
+            "dense codes; exact, or any faiss index_factory string",
+            "Johnson et al., 2019",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "diffusion",
+            f"{HERE}.searchers.diffusion:Diffusion",
+            "dense codes; similarity diffused over the graph of mutual neighbours",
+            "Iscen et al., 2017",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "regional-diffusion",
+            f"{HERE}.searchers.regional_diffusion:RegionalDiffusion",
+            "diffusion with the setting for several regions an image: k = kq = 200",
+            "Iscen et al., 2017",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "offline-diffusion",
+            f"{HERE}.searchers.offline_diffusion:OfflineDiffusion",
+            "diffusion worked out beforehand: a query is a sum of a few sparse columns",
+            "Yang et al., Efficient image retrieval via decoupling diffusion, AAAI 2019",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "cam-online",
+            f"{HERE}.searchers.cam_online:CamOnline",
+            "describes every image anew for the query's classes, from stored features; keeps what it computed",
+            CAM,
+            ("features", "codes"),
+        ),
+    ]

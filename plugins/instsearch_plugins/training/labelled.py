@@ -1,0 +1,80 @@
+"""Labelled pictures for training: a folder a class, or a table of paths and labels.
+
+    DIR/CLASS/.../NAME.jpg     the class is the first folder's name: ImageNet's layout
+    FILE.csv: path,label       this header, then a picture a line; paths are relative to DIR
+
+Hidden files and folders are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import discover, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def labelled(data: Path, labels: Path | None = None) -> list[tuple[Path, str]]:
+    """The pictures of a folder, each with its class: by its folders, or by the table ``labels``.
+
+    By folders they come in order of class and name, those of a table in its order. Raises InstsearchError for
+    a folder without class folders, a class folder without a picture, a damaged table, and a picture of the
+    table that is not there, by its name.
+    """
+    if not data.is_dir():
+        raise InstsearchError(f"there is no folder {printable(data)}")
+    return _by_folders(data) if labels is None else _by_table(data, labels)
+
+
+def classes_of(samples: Iterable[tuple[Path, str]], data: Path) -> list[str]:
+    """The names of the classes, sorted: a class's place is its number.
+
+    Raises InstsearchError unless there are at least two.
+    """
+    names = sorted({label for _, label in samples})
+    if len(names) < 2:
+        found = f"one class alone, '{printable(names[0])}'" if names else "no class"
+        raise InstsearchError(f"{printable(data)} has {found}: a classifier needs two or more")
+    return names
+
+
+def _by_folders(data: Path) -> list[tuple[Path, str]]:
+    try:
+        folders = sorted(path for path in data.iterdir() if path.name[0] != "." and path.is_dir())
+    except OSError as error:
+        raise InstsearchError(f"cannot read {printable(data)}: {error.strerror}") from error
+    if not folders:
+        raise InstsearchError(
+            f"{printable(data)} has no class folders.\nPut each class's pictures into a folder of its own: "
+            "DIR/CLASS/NAME.jpg."
+        )
+    return [(found.path, folder.name) for folder in folders for found in discover([folder]).found]
+
+
+def _by_table(data: Path, labels: Path) -> list[tuple[Path, str]]:
+    table = printable(labels)
+    samples: dict[Path, str] = {}
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            if not {"path", "label"} <= set(reader.fieldnames or ()):
+                raise InstsearchError(f"{table}: the first line has to name the columns path,label")
+            for row in reader:
+                where = f"{table}, line {reader.line_num}"
+                if not row["path"] or not row["label"]:
+                    raise InstsearchError(f"{where}: wanted a path and a label")
+                path = data / row["path"]
+                if samples.setdefault(path, row["label"]) != row["label"]:
+                    raise InstsearchError(f"{where}: '{printable(row['path'])}' has two labels")
+                if not path.is_file():
+                    raise InstsearchError(f"{where}: there is no picture '{printable(path)}'")
+    except (OSError, ValueError, csv.Error) as error:
+        raise InstsearchError(f"{table} cannot be read: {error}") from error
+    if not samples:
+        raise InstsearchError(f"{table} has no pictures")
+    return list(samples.items())
