@@ -1,6 +1,6 @@
 """What class activation maps cost: of each picture's classes when indexing, of the query's when searching.
 
-python benchmarks/class_maps.py offline [--network NAME] [--data DIR] [--images N] [--size PIXELS] [--classes N...]
+python benchmarks/class_maps.py offline [--network NAME] [--weights FILE] [--data DIR] [--images N] [--size PIXELS] [--classes N...]
 python benchmarks/class_maps.py online --index DIR [--classes N...] [--queries N]
 
 offline: extraction with class maps, class vectors and their sum over the bare forward pass with logits. The variants
@@ -63,14 +63,24 @@ def offline(given: argparse.Namespace, device: torch.device) -> None:
     """Print the cost of each number of class maps."""
     every = sorted(given.data.rglob("*.jpg"))
     paths = every[:: max(1, len(every) // given.images)][: given.images]
-    network = component("extractor", given.network, {"logits": True, "max_size": given.size}, device)
+    network = component(
+        "extractor",
+        given.network,
+        {"logits": True, "max_size": given.size, "weights": str(given.weights)},
+        device,
+    )
     images = [read_image(path, network.fit_size) for path in paths]
     K = network.extract(images[:1])[0].values.shape[0]
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((K, K)))[0].astype(np.float32)
     encoder = component("encoder", "cam", {}, device)
     encoder.load({"mean": np.zeros(K, np.float32), "projection": basis})
     weighters = {
-        n: component("weighting", "cam", {"network": given.network, "n_classes": n}, device)
+        n: component(
+            "weighting",
+            "cam",
+            {"network": given.network, "n_classes": n, "weights": str(given.weights)},
+            device,
+        )
         for n in given.classes
     }
 
@@ -156,6 +166,7 @@ def main() -> None:
         "--classes", type=int, nargs="+", help="numbers of class maps; offline 8 32 64, online 8"
     )
     parser.add_argument("--network", default="squeezenet1_0")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
     parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=448, help="longer side of a picture")
