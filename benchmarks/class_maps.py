@@ -1,6 +1,7 @@
 """What class activation maps cost: of each picture's classes when indexing, of the query's when searching.
 
-python benchmarks/class_maps.py offline [--network NAME] [--weights FILE] [--data DIR] [--images N] [--size PIXELS] [--classes N...]
+python benchmarks/class_maps.py offline [--network NAME] [--weights FILE] [--data DIR] [--images N] [--size PIXELS]
+                                        [--classes N...]
 python benchmarks/class_maps.py online --index DIR [--classes N...] [--queries N]
 
 offline: extraction with class maps, class vectors and their sum over the bare forward pass with logits. The variants

@@ -174,7 +174,8 @@ class Encoder(Protocol):
 class Searcher(Protocol):
     """Codes -> hits. One instance serves one segment, a contiguous range of rows (``data.span``).
 
-    It may have ``lists_regions``: True where it heeds ``Query.per_image``.
+    It may have ``lists_regions``: True where it heeds ``Query.per_image``; ``locates``: True where its boxes are
+    no regions', so that they hold without a detector.
     """
 
     accepts: ClassVar[tuple[str, ...]]  #: among "csr" and "vectors"
@@ -186,14 +187,14 @@ class Searcher(Protocol):
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Hits -> better hits. ``search`` asks again with other codes, one per query, for k hits each."""
+    """Hits -> better hits. ``search`` asks again, with other codes or another query for each, for k hits each."""
 
     def rerank(
         self,
         queries: Sequence[Query],
         hits: Hits,
         data: Data,
-        search: Callable[[Sequence[Codes], int], Hits],
+        search: Callable[[Sequence[Codes | Query], int], Hits],
     ) -> Hits: ...
 
 

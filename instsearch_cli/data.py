@@ -140,13 +140,15 @@ class Keypoints:
 class Words:
     """Visual words: i32[h, w] on a grid, or i32[N] at points with geometry f32[N, 4]. -1 is no word.
 
-    size is the number of words in the vocabulary.
+    size        the number of words in the vocabulary
+    signatures  i64[N], the 64 bits of each one's Hamming signature, row by row on a grid, where they were asked for
     """
 
     words: Tensor
     grid: Grid
     geometry: Tensor | None = None
     size: int = 2**31 - 1
+    signatures: Tensor | None = None
 
 
 Features = FeatureMap | Keypoints

@@ -21,11 +21,13 @@ from instsearch_cli.metrics import (
     relevance,
     revisited_precision_at,
 )
+from instsearch_cli.verdict import verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from instsearch_cli.components import Dataset, QueryRef, Relevance
+    from instsearch_cli.data import Query
     from instsearch_cli.progress import Quiet
     from instsearch_cli.search import Engine
 
@@ -51,6 +53,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """That every query is asked again without its positives and junk, and the score that a hit must have."""
+
+    min_score: float | None = None  #: None: what the pipeline says
+
+
+@dataclass(frozen=True)
 class Tops:
     """The k of the mAP@k that are wanted, and what AP@k is divided by (metrics.DENOMINATORS)."""
 
@@ -70,8 +79,11 @@ def evaluate(
     progress: Quiet,
     present_only: bool = False,
     tops: Tops | None = None,
+    absent: Absent | None = None,
 ) -> Evaluation:
     """Run every query of a dataset. ``rows`` maps its image names to rows of the index.
+
+    With ``absent`` the metrics have :func:`instsearch_cli.verdict.verdicts`, too.
 
     With ``present_only`` positives without a row do not count, and queries left without any are dropped.
     Raises InstsearchError naming a query without positives, or whose box selects nothing.
@@ -99,7 +111,8 @@ def evaluate(
             done.dropped.append(ref.id)
             continue
         began = time.perf_counter()
-        ranked, boxes = _rank(engine, ref, judged[MAIN], rows, names)
+        query = asked(engine, ref, judged[MAIN], rows)
+        ranked, boxes, scores = _rank(engine, query, names)
         seconds.append(time.perf_counter() - began)
         places = _places(ranked, boxes, judged[MAIN], partial(boxes_of, ref))
         found += places
@@ -113,12 +126,17 @@ def evaluate(
                 "annotated": iou["n_annotated"],
             }
         )
+        if absent is not None:
+            done.queries[-1] |= _told(ranked, scores, judged[MAIN]) | _without(engine, query, judged, rows)
     progress.close()
     if not done.queries:
         raise InstsearchError(
             f"none of the {len(refs):,} queries of '{dataset.name}' has an image and positives"
         )
     done.metrics = _means(done.queries, settings, tops)
+    if absent is not None:
+        min_score = engine.min_score if absent.min_score is None else absent.min_score
+        done.metrics |= _verdicts(done.queries, min_score)
     overall = _localised(found)
     if overall["n_annotated"]:
         done.metrics |= {
@@ -160,10 +178,8 @@ def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
     return lambda ref, name: annotated.get(name, ())
 
 
-def _rank(
-    engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int], names: Mapping[int, str]
-) -> tuple[list[str], np.ndarray]:
-    """Names of the whole collection, best first, and their boxes."""
+def asked(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int]) -> Query:
+    """A query, encoded."""
     try:
         header = read_header(ref.image)
         box = clip_box(_xywh(ref.box), (header.width, header.height)) if ref.box is not None else None
@@ -172,10 +188,49 @@ def _rank(
     except InstsearchError as error:
         raise InstsearchError(f"query '{ref.id}': {error}") from error
     exclude = frozenset(rows[name] for name in judged.exclude if name in rows)
-    query = engine.query(ref.id, ref.image, box, exclude)
+    return engine.query(ref.id, ref.image, box, exclude)
+
+
+def _rank(engine: Engine, query: Query, names: Mapping[int, str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names of the whole collection, best first, their boxes and their scores."""
     hits = engine.search([query], len(engine.data.images))
     n = hits.valid(0)
-    return [names[int(row)] for row in hits.images[0, :n]], hits.boxes[0, :n]
+    return [names[int(row)] for row in hits.images[0, :n]], hits.boxes[0, :n], hits.scores[0, :n]
+
+
+def _told(ranked: Sequence[str], scores: np.ndarray, judged: Relevance) -> dict[str, Any]:
+    """What verdicts are made from: the scores of the best true hit and of the first one, and if that is true."""
+    positives = _positives(judged)
+    counted = [
+        (float(s), n in positives) for n, s in zip(ranked, scores, strict=True) if n not in judged.junk
+    ]
+    first, true = counted[0] if counted else (None, False)
+    return {
+        "true score": max((s for s, t in counted if t), default=None),
+        "first score": first,
+        "first": true,
+    }
+
+
+def _without(
+    engine: Engine, query: Query, judged: Mapping[str, Relevance], rows: Mapping[str, int]
+) -> dict[str, float | None]:
+    """The score of the best hit where nothing that shows the object is in the collection."""
+    shown = frozenset().union(*(j.good | j.ok | j.junk for j in judged.values()))
+    exclude = query.exclude | {rows[name] for name in shown if name in rows}
+    kept = replace(engine.timing)
+    hits = engine.search([replace(query, exclude=exclude)], 1)
+    engine.timing = kept  # the times are those of the queries proper
+    return {"absent score": float(hits.scores[0, 0]) if hits.valid(0) else None}
+
+
+def _verdicts(queries: Sequence[Mapping[str, Any]], min_score: float | None) -> dict[str, float]:
+    def scores(column: str) -> list[float]:
+        return [-np.inf if q[column] is None else q[column] for q in queries]
+
+    first = [(q["first score"], q["first"]) for q in queries if q["first score"] is not None]
+    first += [(q["absent score"], False) for q in queries if q["absent score"] is not None]
+    return verdicts(scores("true score"), scores("absent score"), first, min_score)
 
 
 def _xywh(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.assembly import Assembly
     from instsearch_cli.components import Dataset, ImageRef
-    from instsearch_cli.evaluation import Evaluation, Tops
+    from instsearch_cli.evaluation import Absent, Evaluation, Tops
     from instsearch_cli.pipeline import Pipeline
     from instsearch_cli.plugins import Registry
     from instsearch_cli.progress import Quiet
@@ -110,12 +110,13 @@ def measure(
     present_only: bool = False,
     tops: Tops | None = None,
     timed: bool = False,
+    absent: Absent | None = None,
 ) -> Measured:
     """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
     made = prepare(known, dataset, index_path, choose, progress, device, strict, present_only)
     index, rows = made.index, made.rows
     engine = Engine(index, made.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
-    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops)
+    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent)
     evaluation.timing["indexing"] = made.seconds
     if timed:
         evaluation.timing["image"] = seconds_an_image(engine)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from instsearch_cli.collection import Collection, describe
-from instsearch_cli.data import BoxWeight, Hits, Inputs, Keypoints, Query, Regions, SparseVectors
+from instsearch_cli.data import BoxWeight, FeatureMap, Hits, Inputs, Query, Regions, SparseVectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
 from instsearch_cli.records import recorded
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.assembly import Assembly
-    from instsearch_cli.data import Box, Codes, Drawing, Features, Image, WeightMap
+    from instsearch_cli.data import Box, Codes, Drawing, Features, Image, Keypoints, WeightMap
     from instsearch_formats import Index
 
 
@@ -95,6 +95,12 @@ class Engine:
         reach = sum(len(data.images) for data, _ in self.segments)
         return len(self.data.images) - reach
 
+    @property
+    def min_score(self) -> float | None:
+        """The score that a hit must have, where the last reranker has a ``min_score``; None: any will do."""
+        last = self.assembly.rerankers[-1:]
+        return (getattr(last[0].config, "min_score", 0.0) if last else 0.0) or None
+
     # -- queries --------------------------------------------------------------------------------------
 
     def query(self, id: str, path: Path, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
@@ -118,7 +124,8 @@ class Engine:
                 codes = encoder.aggregate(local, within, self._regions(image, features, box))
             else:
                 codes = asked(local, within) if asked else encoder.aggregate(local, within, None)
-        self._check(id, box, features, codes)
+        if _empty(codes):
+            raise InstsearchError(f"query '{id}': {_why_empty(box, features)}")
         self.timing.encode += time.perf_counter() - began
         return Query(id, image, box, features, local, codes, exclude, weights=weights)
 
@@ -177,18 +184,6 @@ class Engine:
                     drawings[kind] = list(explain(inputs))
         return {kind: got[kind] for kind in ("features", *self.assembly.kinds)}, drawings
 
-    @staticmethod
-    def _check(id: str, box: Box | None, features: Any, codes: Codes) -> None:
-        empty = len(codes.data) == 0 if isinstance(codes, SparseVectors) else not bool(codes.vectors.any())
-        if not empty:
-            return
-        what = "keypoints" if isinstance(features, Keypoints) else "features"
-        where = "in the box" if box else "in the picture"
-        raise InstsearchError(
-            f"query '{id}': no {what} {where}. Take a larger box or one with more texture, or an index made "
-            f"with a network (--extractor squeezenet1_0)."
-        )
-
     def search(self, queries: Sequence[Query], k: int) -> Hits:
         """Rank the collection for each query, then rerank as the pipeline says. One row of k hits each.
 
@@ -233,16 +228,49 @@ class Engine:
         with torch.inference_mode():
             found = [component.search(queries, data, k) for data, component in self.segments]
         hits = found[0] if len(found) == 1 else merge(found, k)
-        localises = self.assembly.detector is not None and getattr(self.data.encoder, "localises", True)
-        if not localises:  # a code of the whole picture says nothing of where the object is
+        own = getattr(self.assembly.part("search").component, "locates", False)
+        detected = self.assembly.detector is not None and getattr(self.data.encoder, "localises", True)
+        if not (own or detected):  # a code of the whole picture says nothing of where the object is
             hits = replace(hits, boxes=np.full_like(hits.boxes, np.nan))
         return hits
 
-    def _again(self, queries: Sequence[Query]) -> Callable[[Sequence[Codes], int], Hits]:
-        def search(codes: Sequence[Codes], k: int) -> Hits:
-            return self._first([replace(q, codes=c) for q, c in zip(queries, codes, strict=True)], k)
+    def _again(self, queries: Sequence[Query]) -> Callable[[Sequence[Codes | Query], int], Hits]:
+        def search(asked: Sequence[Codes | Query], k: int) -> Hits:
+            pairs = zip(queries, asked, strict=True)
+            return self._first([a if isinstance(a, Query) else replace(q, codes=a) for q, a in pairs], k)
 
         return search
+
+
+def _empty(codes: Codes) -> bool:
+    return len(codes.data) == 0 if isinstance(codes, SparseVectors) else not bool(codes.vectors.any())
+
+
+def _why_empty(box: Box | None, features: Features) -> str:
+    """Why nothing describes a query, and what would help."""
+    where = "picture" if box is None else "box"
+    if isinstance(features, FeatureMap):
+        return (
+            f"no features in the {where}, it is blank. Take another {where}, or an index of another network."
+        )
+    there, inside = len(features.geometry), keypoints_in(box, features)
+    if inside:
+        return (
+            f"the weighting leaves out every keypoint in the {where} ({inside:,}). Take another {where}, or ask "
+            "with --no-weigh-query."
+        )
+    network = "an index made with a network (--extractor squeezenet1_0)"
+    if box is None or not there:
+        return f"no keypoints in the picture. Take a sharper picture or one with more texture, or {network}."
+    return (
+        f"no keypoints in the box, {there:,} in the whole picture. Take a larger box or one with more texture, "
+        f"or {network}."
+    )
+
+
+def keypoints_in(box: Box | None, features: Keypoints) -> int:
+    """How many keypoints a query has."""
+    return len(features.geometry) if box is None else int(BoxWeight(box).over(features).sum())
 
 
 def regions_in(regions: Regions, box: Box) -> Regions:

@@ -63,12 +63,15 @@ def to_item(encoding: str, value: Any) -> Item:
         case "keypoints", Keypoints(values=x, geometry=geometry, grid=grid):
             _check(x.ndim == 2 and geometry.shape == (len(x), 4), "f32[N, D] with geometry f32[N, 4]", x)
             return {"values": _half(x), "geometry": _numpy(geometry, np.float32), **_grid(grid)}
-        case "word-map", Words(words=words, grid=grid, geometry=geometry, size=size):
+        case "word-map", Words(words=words, grid=grid, geometry=geometry, size=size, signatures=signatures):
             small = size <= np.iinfo(np.uint16).max
             stored = np.asarray(_numpy(words, np.int64).reshape(-1), np.uint16 if small else np.uint32)
             item = {"words": stored, **_grid(grid)}  # -1 wraps to the largest value: no word
             if geometry is not None:
                 item["geometry"] = _numpy(geometry, np.float32)
+            if signatures is not None:
+                _check(signatures.shape == stored.shape, f"{len(stored)} signatures i64", signatures)
+                item["signatures"] = _numpy(signatures, np.int64).view(np.uint64)
             return item
         case "weight-map", WeightMap(values=a, grid=grid, classes=classes):
             item = {"values": _half(_cells(a, grid)), **_grid(grid)}
@@ -124,9 +127,13 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
             words = stored.astype(np.int64)
             words[stored == none] = -1
             tensor = torch.from_numpy(words.astype(np.int32))
+            signatures = None
+            if "signatures" in item:
+                signatures = _tensor(item["signatures"].view(np.int64), torch.int64)
             if "geometry" in item:
-                return Words(tensor, grid, _tensor(item["geometry"], torch.float32), int(none))
-            return Words(tensor.reshape(grid.shape), grid, None, int(none))
+                geometry = _tensor(item["geometry"], torch.float32)
+                return Words(tensor, grid, geometry, int(none), signatures)
+            return Words(tensor.reshape(grid.shape), grid, None, int(none), signatures)
         case "weight-map":
             grid = grid_of(item)
             classes = _tensor(item["classes"], torch.int64) if "classes" in item else None

@@ -216,7 +216,12 @@ ENCODINGS = {
         Encoding(
             "word-map",
             1,
-            (Field("words", 1, ("<u2", "<u4"), filters="zstd"), replace(_POINTS, optional=True), *_GRID),
+            (
+                Field("words", 1, ("<u2", "<u4"), filters="zstd"),
+                replace(_POINTS, optional=True),
+                Field("signatures", 1, ("<u8",), optional=True, filters="zstd"),
+                *_GRID,
+            ),
             gridded=True,
         ),
         Encoding(

@@ -52,7 +52,13 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
         *(["--quiet"] if quiet else []),
     ]
     evaluate.main(run, standalone_mode=False)
-    options: dict[str, Any] = {"pipeline_name": None, "rerank": (), "assignments": (), "weights": None}
+    options: dict[str, Any] = {
+        "pipeline_name": None,
+        "rerank": (),
+        "assignments": (),
+        "weights": None,
+        "min_score": None,
+    }
     options |= {"device": device, "per_image": 1}
     result = search(folder / first["image"], tuple(first["box"]), folder / "index", 12, options)
     click.echo(f"\nlooking for '{first['id']}':")

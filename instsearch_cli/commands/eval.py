@@ -62,6 +62,17 @@ CHOOSING += ("fit_on", "weigh_query", "assignments", "weights")
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="PNG or SVG to write, with --regions: recall against IoU."
 )
+@click.option(
+    "--absent",
+    is_flag=True,
+    help="Ask each query again without its positives: how well scores tell that the object is not there.",
+)
+@click.option(
+    "--min-score",
+    type=float,
+    metavar="P",
+    help="With --absent: what is found, rightly and wrongly, at this score (default: the pipeline's verdict's).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--queries", "each", is_flag=True, help="Print every query's average precision.")
 @common.quiet_option
@@ -77,11 +88,15 @@ def command(
     the share of annotated boxes that a region covers with IoU of at least 0.05, 0.10, ... 0.95 (recall), and
     the share of regions that cover an annotated box.
 
+    With --absent: the share of queries whose object is found at the score at which 1, 5 and 10 % of the queries
+    whose object was taken out of the collection find something, too; with --min-score the shares at that score;
+    and where scores are probabilities, the expected calibration error of first hits.
+
     A dataset's own options are set like those of a stage: --set dataset.ground_truth=FILE.
     """
     from dataclasses import replace
 
-    from instsearch_cli.evaluation import Tops
+    from instsearch_cli.evaluation import Absent, Tops
     from instsearch_cli.measuring import default_index, load_dataset, measure, prepare, size
     from instsearch_cli.progress import make_progress
 
@@ -115,7 +130,8 @@ def command(
         _regions(dataset, prepared(), options["plot"], options["as_json"])
         return
     tops = Tops(options["tops"], options["top_of"])
-    measured = measure(known, dataset, index_path, choose, progress, **how, tops=tops)
+    absent = Absent(options["min_score"]) if options["absent"] else None
+    measured = measure(known, dataset, index_path, choose, progress, **how, tops=tops, absent=absent)
     evaluation, total = measured.evaluation, size(dataset)
     if options["as_json"]:
         report = {
@@ -168,8 +184,13 @@ def _check(options: dict[str, Any]) -> None:
     plot: Path | None = options["plot"]
     if options["regions"]:
         common.usage(
-            not (options["tops"] or options["each"]), "--regions runs no queries: no --top, no --queries"
+            not (options["tops"] or options["each"] or options["absent"]),
+            "--regions runs no queries: no --top, no --queries, no --absent",
         )
+    common.usage(
+        options["absent"] or options["min_score"] is None,
+        "--min-score is for what --absent counts: give both",
+    )
     if plot is not None:
         common.usage(options["regions"], "--plot draws what --regions measures: give both")
         common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")

@@ -19,7 +19,7 @@ from instsearch_cli.progress import size
 @click.option("--layers", "show_layers", is_flag=True, help="Show what every layer was made of.")
 def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
     """Show images, pipelines, layers with their sizes, and how much fitted models have not seen."""
-    from instsearch_cli import records
+    from instsearch_cli import drift, records
 
     index = common.open_index(index_path)
     table = index.images
@@ -51,13 +51,16 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
         )
     for model in index.models():
         attrs = model.attrs
+        not_seen = max(0, n_alive - int(attrs.get("images-then", 0)))
+        moved = drift.of_model(index, model) if not_seen else None
         facts["models"].append(
             {
                 "name": model.name,
                 "fingerprint": model.fingerprint,
                 "fitted_on": int(attrs.get("fitted-on", 0)),
                 "fitted_in": str(attrs.get("fitted-in", "")),
-                "not_seen": max(0, n_alive - int(attrs.get("images-then", 0))),
+                "not_seen": not_seen,
+                "drift": moved and moved._asdict(),
                 "bytes": model.nbytes,
                 "identity": model.identity,
             }
@@ -88,6 +91,10 @@ def _print(facts: dict[str, Any], kept: list[Any], show_layers: bool) -> None:
     for model in facts["models"]:
         where = f" of {model['fitted_in']}" if model["fitted_in"] else ""
         unseen = f", {model['not_seen']:,} added since (--refit)" if model["not_seen"] else ""
+        if model["drift"]:
+            unseen += ": their words differ by {divergence:.3f} bits, {by_chance:.3f} of it by chance".format(
+                **model["drift"]
+            )
         click.echo(
             f"  model     {model['name']:<16} {model['fingerprint'][:8]}  fitted on {model['fitted_on']:,} images"
             f"{where}{unseen}  {size(model['bytes'])}"

@@ -15,7 +15,9 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
+    from instsearch_cli.data import Query
     from instsearch_cli.report import Result
+    from instsearch_cli.search import Engine
 
 
 @click.command("query")
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     show_default=True,
     type=click.IntRange(min=0),
     help="Hits that an image may give, each with its box; 0 for every region that scores.",
+)
+@click.option(
+    "--min-score",
+    type=float,
+    metavar="P",
+    help="Leave out hits that score less, and say so where none is left (default: the pipeline's).",
 )
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @common.rerank_option
@@ -55,8 +63,14 @@ def command(
     sheet: Path | None,
     **options: Any,
 ) -> None:
-    """Rank the indexed photographs by whether they show what is in the box of IMAGE, and say where."""
+    """Rank the indexed photographs by whether they show what is in the box of IMAGE, and say where.
+
+    With a pipeline that ends in the reranker verdict scores are probabilities, and --min-score 0.5 gives what is more
+    likely the object than not. That nothing scores as much is an answer, no error: the exit status is 0.
+    """
     common.usage(not (as_json and paths0), "--json and --paths0 exclude each other")
+    low = options["min_score"]
+    common.usage(low is None or low == low, "--min-score is a number")
     from instsearch_cli.boxes import parse_box
 
     parsed = parse_box(box) if box is not None else None
@@ -73,6 +87,8 @@ def command(
         sys.stdout.flush()
         for path in dict.fromkeys(hit.path for hit in result.hits):
             sys.stdout.buffer.write(os.fsencode(path) + b"\0")
+        if result.min_score is not None and not result.hits:
+            click.echo(result.summary, err=True)
     else:
         report.print_table(result)
         for written in (html, sheet):
@@ -115,14 +131,21 @@ def search(
         )
     began = time.perf_counter()
     query = replace(engine.query(str(image), image, clipped), per_image=options["per_image"])
+    _warn_few(query, engine)
     hits = engine.search([query], k)
     seconds = time.perf_counter() - began
+    asked = options["min_score"]
+    min_score = engine.min_score if asked is None else asked
+    n = hits.valid(0)
+    scores = hits.scores[0, :n].tolist()
     shown = []
-    for rank in range(hits.valid(0)):
+    for rank, score in enumerate(scores):
+        if min_score is not None and score < min_score:
+            continue
         row, where = int(hits.images[0, rank]), hits.boxes[0, rank]
         found = None if bool((where != where).any()) else tuple(float(v) for v in where)
         shown.append(
-            Hit(rank + 1, index.images.name(row), index.images.path(row), float(hits.scores[0, rank]), found)  # type: ignore[arg-type]
+            Hit(rank + 1, index.images.name(row), index.images.path(row), score, found)  # type: ignore[arg-type]
         )
     settings = {stage: _words(value) for stage, value in pipeline.plain().items() if stage != "name"}
     return Result(
@@ -133,7 +156,27 @@ def search(
         settings={"pipeline": pipeline.name, **settings},
         seconds=seconds,
         n_images=len(engine.data.images),
+        min_score=min_score,
+        best=max(scores, default=None),
     )
+
+
+def _warn_few(query: Query, engine: Engine) -> None:
+    """Say that a query has fewer keypoints than a reranker must see again in a hit."""
+    from instsearch_cli.data import Keypoints
+    from instsearch_cli.search import keypoints_in
+
+    if not isinstance(query.features, Keypoints):
+        return
+    n = keypoints_in(query.box, query.features)
+    for part in engine.assembly.rerankers:
+        if n < (least := getattr(part.config, "min_inliers", 0)):
+            click.echo(
+                f"warning: {n} keypoint{'s' * (n != 1)} in the {'box' if query.box else 'picture'}, and reranker "
+                f"'{part.offer.spec.name}' verifies no hit by fewer than {least}: take a larger box, or an index made "
+                "with a network (--extractor squeezenet1_0)",
+                err=True,
+            )
 
 
 def _words(stage: Any) -> str:

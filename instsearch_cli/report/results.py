@@ -39,6 +39,8 @@ class Result:
     settings   what to say about how the hits were found, in order
     seconds    from the decoded query to the hits
     n_images   how many images were searched
+    min_score  hits with a lower score were left out; None: none was
+    best       the score of the best hit before that; None: there was no hit
     """
 
     query: str
@@ -48,20 +50,28 @@ class Result:
     settings: dict[str, str]
     seconds: float
     n_images: int
+    min_score: float | None = None
+    best: float | None = None
 
     @property
     def found(self) -> str:
-        """``20 hits``, or ``20 hits in 7 images`` where an image has several; ``no hits``."""
+        """``20 hits``, or ``20 hits in 7 images`` where an image has several; ``no hits``, ``not found``."""
         if not self.hits:
-            return "no hits"
+            return "no hits" if self.min_score is None else "not found"
         images = len({hit.image for hit in self.hits})
         where = f" in {counted(images, 'image')}" if images < len(self.hits) else ""
         return counted(len(self.hits), "hit") + where
 
     @property
     def summary(self) -> str:
-        """``20 hits among 5,000 images in 0.42 s``."""
-        return f"{self.found} among {counted(self.n_images, 'image')} in {self.seconds:.2f} s"
+        """``20 hits among 5,000 images in 0.42 s``; with a min-score what it is, and the best where it left none."""
+        among = f"among {counted(self.n_images, 'image')} in {self.seconds:.2f} s"
+        if self.min_score is None:
+            return f"{self.found} {among}"
+        if self.hits:
+            return f"{self.found} of at least {self.min_score:g} {among}"
+        best = "no hits" if self.best is None else f"best: {self.best:.4g}"
+        return f"not found: nothing scores at least {self.min_score:g} ({best}) {among}"
 
 
 def counted(n: int, what: str) -> str:
@@ -94,13 +104,20 @@ def tail(name: str, width: int) -> str:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """``{"query": {"image", "box"}, "hits": [{"rank", "image", "score", "box"}]}``, boxes as [x, y, w, h] or None."""
+    """``{"query": {"image", "box"}, "hits": [{"rank", "image", "score", "box"}]}``, boxes as [x, y, w, h] or None.
+
+    Where hits had to have a score, ``"found"``, whether any has it, ``"min_score"`` and ``"best"``, too.
+    """
 
     def box(corners: Box | None) -> list[float] | None:
         return None if corners is None else list(xywh(corners))
 
+    verdict: dict[str, Any] = {}
+    if result.min_score is not None:
+        verdict = {"found": bool(result.hits), "min_score": result.min_score, "best": result.best}
     return {
         "query": {"image": result.query, "box": box(result.query_box)},
+        **verdict,
         "hits": [
             {"rank": hit.rank, "image": hit.image, "score": hit.score, "box": box(hit.box)}
             for hit in result.hits

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from instsearch_cli.data import Image
+from instsearch_cli.options import config_for
 from instsearch_cli.testing import ExtractorContract
-from instsearch_plugins.extractors.sift import Sift, rootsift, to_original
+from instsearch_plugins.extractors.sift import Sift, rootsift, taking_turns, to_original
 
 
 def sift(**options) -> Sift:
@@ -156,3 +157,88 @@ def test_fit_size_keeps_the_ratio_and_never_enlarges():
     assert sift().fit_size(4000, 3000) == (1024, 768)
     assert sift().fit_size(640, 480) == (640, 480)
     assert sift(max_size=100).fit_size(20_000, 10) == (100, 1)
+
+
+def faint(pixels: np.ndarray, contrast: float) -> np.ndarray:
+    return (128 + (pixels.astype(np.float32) - 128) * contrast).round().astype(np.uint8)
+
+
+def test_poor_texture_is_filled_up_from_fainter_extrema():
+    poor = image(faint(texture(6), 0.4))
+    few = sift().extract([poor])[0].geometry
+    assert 0 < len(few) < 60
+    filled = sift(at_least=60, faint_threshold=0.005).extract([poor])[0].geometry
+    assert len(filled) == 60
+    # the strongest come first, whichever threshold they passed
+    np.testing.assert_allclose(filled[: len(few)], few, atol=1e-3)
+    every = sift(contrast_threshold=0.005).extract([poor])[0].geometry
+    np.testing.assert_array_equal(filled, every[:60])
+
+
+@pytest.mark.parametrize("options", [{"upright": True}, {"spread": 4}])
+def test_faint_extrema_are_found_in_every_way(options):
+    poor = image(faint(texture(6), 0.4))
+    few = len(sift(**options).extract([poor])[0].geometry)
+    assert few < len(sift(at_least=60, faint_threshold=0.005, **options).extract([poor])[0].geometry) == 60
+
+
+def test_pictures_with_enough_keypoints_are_not_filled_up():
+    rich = image(texture(7))
+    usual, asked = (sift(at_least=n).extract([rich])[0] for n in (0, 50))
+    assert len(usual.geometry) > 50
+    assert torch.equal(usual.geometry, asked.geometry)
+    assert torch.equal(usual.values, asked.values)
+
+
+def plain_turns(points, side):
+    """One after the other, each cell gives its first point; cells in the order of what they give."""
+    left = [(i, tuple(int(v // side) for v in p)) for i, p in enumerate(points)]
+    order = []
+    while left:
+        given = set()
+        for i, cell in list(left):
+            if cell not in given:
+                given.add(cell)
+                order.append(i)
+                left.remove((i, cell))
+    return order
+
+
+@given(hnp.arrays(np.float64, (17, 2), elements=st.floats(0, 99)), st.floats(1, 120))
+def test_taking_turns_is_the_plain_loop(points, side):
+    assert taking_turns(points, side).tolist() == plain_turns(points, side)
+
+
+def test_spread_keeps_some_in_every_textured_cell():
+    """Strong texture on the left, a fainter one elsewhere: the strongest 64 are all on the left."""
+    pixels = np.concatenate([texture(8, (320, 160)), faint(texture(9, (320, 160)), 0.6)], axis=1)
+
+    def shares(**options) -> np.ndarray:
+        xy = sift(keypoints=64, **options).extract([image(pixels)])[0].geometry[:, :2].numpy()
+        assert len(xy) == 64
+        return np.histogram2d(xy[:, 0], xy[:, 1], bins=4, range=[[0, 320], [0, 320]])[0]
+
+    assert shares()[2:].sum() < 8
+    assert shares(spread=4).min() >= 2
+
+
+def test_spread_changes_nothing_where_all_are_kept():
+    a, b = (sift(keypoints=5000, spread=n).extract([image(texture(10))])[0] for n in (0, 6))
+    as_rows = [{tuple(round(v, 1) for v in g) for g in x.geometry.tolist()} for x in (a, b)]
+    assert as_rows[0] == as_rows[1]
+
+
+def test_layers_made_before_there_was_a_choice_keep_their_identity():
+    assert sift().identity() == sift(keypoints=700, faint_threshold=0.02).identity() == {}
+    assert sift(at_least=200).identity() == {"at-least": 200, "faint-threshold": 0.01}
+    assert sift(spread=8).identity() == {"spread": 8}
+    usual = {"keypoints", "contrast_threshold", "edge_threshold", "upright", "max_size"}
+    assert set(config_for(Sift.Config(), "codes")) == usual
+
+
+@pytest.mark.parametrize(
+    "options", [{"at_least": -1}, {"at_least": 2000}, {"spread": -1}, {"faint_threshold": 0}]
+)
+def test_senseless_options(options):
+    with pytest.raises(ValueError, match=r"at_least|faint_threshold"):
+        sift(**options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, SparseVectors, Words
 from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.kmeans import kmeans, nearest
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
@@ -85,6 +86,8 @@ class BLCF:
         db_interp: int = option(1, touches="local")  #: the same for the collection
         sqrt: bool = option(False, touches="codes")  #: square root of the counts, against bursts of one word
         idf: bool = option(False, touches="codes")  #: weight each word by how rare it is
+        #: 64 bits of Hamming embedding for each local feature, for searcher hamming
+        signatures: bool = option(False, touches="query")  # ``identity`` has it
 
         def __post_init__(self) -> None:
             for name in ("words", "n_train", "fit_images", "iterations", "query_interp", "db_interp"):
@@ -97,13 +100,18 @@ class BLCF:
         self.config = config
         self.device = device
 
+    def identity(self) -> dict[str, bool]:
+        """The signatures, if there are any: without them all is as it was before they could be had."""
+        return {"signatures": True} if self.config.signatures else {}
+
     # -- learning -------------------------------------------------------------------------------------
 
     def fit(self, data: Data, progress: Progress) -> State:
         """Learn the whitening, the vocabulary and the idf.
 
-        Returns mean f32[D] and projection f32[D, d] (if it whitens), centroids f32[K, d], idf f32[K] and
-        images, the number sampled. Raises InstsearchError if the collection has no descriptor.
+        Returns mean f32[D] and projection f32[D, d] (if it whitens), centroids f32[K, d], idf f32[K], for
+        signatures rotation f32[64, d], thresholds f32[K, 64] and neighbours i32[K, m], and images, the number
+        sampled. Raises InstsearchError if the collection has no descriptor.
         """
         x, image = self._sample(data, progress)
         state: State = {"images": len(torch.unique(image))}
@@ -116,6 +124,10 @@ class BLCF:
         exact = self.device.type != "cpu" or x.shape[1] <= SHORT
         neighbours = None if exact else COMPARISONS
         centroids, words = kmeans(x, K, self.config.iterations, self.config.seed, neighbours, progress)
+        if self.config.signatures:
+            P = hamming.projection(x.shape[1], self.config.seed).to(self.device)
+            state |= {"rotation": P, "thresholds": hamming.thresholds(x, words, P, centroids)}
+            state["neighbours"] = hamming.neighbours(centroids).int()
         return {**state, "centroids": centroids, "idf": inverse_document_frequency(words.cpu(), image, K)}
 
     def _sample(self, data: Data, progress: Progress) -> tuple[Tensor, Tensor]:
@@ -151,12 +163,22 @@ class BLCF:
         arrays = {k: torch.from_numpy(np.asarray(v)).to(self.device) for k, v in state.items()}
         self.centroids, self.idf = arrays["centroids"], arrays["idf"]
         self.whitening = (arrays["mean"], arrays["projection"]) if "mean" in arrays else None
+        self.hamming = (arrays["rotation"], arrays["thresholds"]) if "rotation" in arrays else None
+        self.neighbours = arrays["neighbours"].long() if "rotation" in arrays else None
 
     # -- encoding -------------------------------------------------------------------------------------
 
     def embed(self, features: Features) -> Words:
-        """The word of each local feature: i32[h, w] or i32[N]; a feature that is all zero has none (-1)."""
-        return self._assign(features, self.config.db_interp)
+        """The word of each local feature: i32[h, w] or i32[N]; a feature that is all zero has none (-1).
+
+        With signatures, keypoints are brought to the steps of :func:`hamming.packed`, which take less room.
+        """
+        words = self._assign(features, self.config.db_interp)
+        if words.signatures is None or words.geometry is None:
+            return words
+        size = np.array(words.grid.transform[:2]) * words.grid.shape[::-1]
+        stepped = hamming.unpacked(hamming.packed(words.geometry.cpu().numpy(), size), size)
+        return replace(words, geometry=torch.from_numpy(stepped))
 
     def embed_query(self, features: Features) -> Words:
         """As :meth:`embed`, on a map made ``query_interp`` times as fine."""
@@ -172,13 +194,36 @@ class BLCF:
         x = _rows(features).to(self.device)
         words = torch.full((len(x),), -1, dtype=torch.int32, device=self.device)
         some = (x != 0).any(1)
-        x = l2(x[some])
-        if self.whitening is not None:
-            x = l2(whiten(x, *self.whitening))
-        words[some] = nearest(x, self.centroids).int()
-        return Words(
-            words if geometry is not None else words.view(grid.shape), grid, geometry, len(self.centroids)
-        )
+        x = self._unit(x[some])
+        found = nearest(x, self.centroids)
+        words[some] = found.int()
+        signatures = None
+        if self.hamming is not None:
+            signatures = torch.zeros(len(words), dtype=torch.int64, device=self.device)
+            signatures[some] = hamming.signatures(x, found, *self.hamming)
+        if geometry is None:
+            words = words.view(grid.shape)
+        return Words(words, grid, geometry, len(self.centroids), signatures)
+
+    def _unit(self, x: Tensor) -> Tensor:
+        """Descriptors f32[n, D] as words are of them: f32[n, d]."""
+        x = l2(x)
+        return x if self.whitening is None else l2(whiten(x, *self.whitening))
+
+    def assignments(
+        self, values: Tensor, k: int, ratio: float, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The words of descriptors f32[n, D] that are not 0, as many as k each (:func:`hamming.nearest_words`).
+
+        words: the nearest ones, int[n], where they are known. Returns number of the descriptor, word, and its
+        signature within that word, i64[m] each. Raises InstsearchError where no signatures were learnt.
+        """
+        if self.hamming is None or self.neighbours is None:
+            raise InstsearchError(hamming.UNSIGNED)
+        x = self._unit(values.to(self.device))
+        first = nearest(x, self.centroids) if words is None else words.to(self.device).long()
+        i, found = hamming.nearest_words(x, first, self.neighbours, self.centroids, k, ratio)
+        return i, found, hamming.signatures(x[i], found, *self.hamming)
 
     def aggregate(
         self, local: Words, weights: WeightMap | BoxWeight | None, regions: Regions | None

@@ -5,13 +5,15 @@ should know to improve object retrieval", CVPR 2012), by OpenCV. Needs no weight
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
 
+from instsearch_cli.components import option
 from instsearch_cli.data import Grid, Keypoints
+from instsearch_plugins.numeric.ranking import occurrences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,16 @@ def to_original(points: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     return np.stack([sx * (x + 0.5), sy * (y + 0.5), np.sqrt(sx * sy) * s, angle], axis=1).astype(np.float32)
 
 
+def taking_turns(points: np.ndarray, side: float) -> np.ndarray:
+    """The order in which the cells of a grid take turns, each giving the first of its points that are left: i64[n].
+
+    Its first N are spread over all that has points: each cell has an equal share, what it cannot fill goes to the
+    others. points [n, 2], the strongest first; the cells are squares of this side.
+    """
+    cell = (points // side).astype(np.int64) @ np.array([1, 1 << 32])
+    return np.argsort(occurrences(cell), kind="stable")
+
+
 class Sift:
     """RootSIFT at the extrema of the difference of Gaussians.
 
@@ -67,13 +79,32 @@ class Sift:
         edge_threshold: float = 10.0  #: extrema on edges are dropped: a ratio of curvatures above this
         upright: bool = False  #: describe every point at angle 0: for collections where things stand upright
         max_size: int = 1024  #: larger pictures are reduced to this long side, in pixels
+        # "query" though they decide: ``identity`` tells of them where they are used, so that older layers stay
+        #: pictures with fewer keypoints are filled up to so many from fainter extrema, the strongest first
+        at_least: int = option(0, "query")
+        faint_threshold: float = option(0.01, "query")  #: contrast_threshold of these
+        #: equal cells along the longer side that have equal shares of the keypoints; 0: the strongest anywhere
+        spread: int = option(0, "query")
 
         def __post_init__(self) -> None:
             if self.keypoints < 1 or self.max_size < 1:
                 raise ValueError("keypoints and max_size are at least 1")
+            if not 0 <= self.at_least <= self.keypoints or self.spread < 0:
+                raise ValueError("at_least is 0 to keypoints, and spread at least 0")
+            if self.faint_threshold <= 0:
+                raise ValueError("faint_threshold is above 0")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
+
+    def identity(self) -> dict[str, Any]:
+        """How keypoints are added and spread, where they are."""
+        c, facts = self.config, dict[str, Any]()
+        if c.at_least:
+            facts |= {"at-least": c.at_least, "faint-threshold": c.faint_threshold}
+        if c.spread:
+            facts["spread"] = c.spread
+        return facts
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""
@@ -95,27 +126,44 @@ class Sift:
     def _detect(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points f32[N, 4] (x, y, scale, angle) in OpenCV's pixels, and histograms f32[N, 128]."""
         c = self.config
+        found = self._detect_above(c.contrast_threshold, grey, c.keypoints)
+        if len(found[0]) < c.at_least and c.faint_threshold < c.contrast_threshold:
+            found = self._detect_above(c.faint_threshold, grey, c.at_least)
+        return found
+
+    def _detect_above(self, threshold: float, grey: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        c = self.config
         points: Sequence[cv2.KeyPoint]
+        first_all = c.upright or bool(c.spread)  # before it is known which are kept
         sift = cv2.SIFT.create(
-            nfeatures=0 if c.upright else c.keypoints,
-            contrastThreshold=c.contrast_threshold,
+            nfeatures=0 if first_all else n,
+            contrastThreshold=threshold,
             edgeThreshold=c.edge_threshold,
             enable_precise_upscale=True,  # without it every point is off by a quarter of a pixel
         )
-        if c.upright:
-            unique = {(point.pt, point.size): point for point in sift.detect(grey, None)}
-            for point in unique.values():
-                point.angle = 0.0
-            points = sorted(unique.values(), key=_strength)[: c.keypoints]
+        if first_all:
+            points = self._kept(sift.detect(grey, None), max(grey.shape), n)
             points, histograms = sift.compute(grey, points) if points else ((), None)
         else:
             points, histograms = sift.detectAndCompute(grey, None)
         if histograms is None:
             return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
         # OpenCV keeps all that are as strong as the last
-        order = sorted(range(len(points)), key=lambda i: _strength(points[i]))[: c.keypoints]
+        order = sorted(range(len(points)), key=lambda i: _strength(points[i]))[:n]
         geometry = [(*points[i].pt, points[i].size / 2, points[i].angle) for i in order]
         return np.array(geometry, np.float32), histograms[order]
+
+    def _kept(self, points: Sequence[cv2.KeyPoint], longer: int, n: int) -> list[cv2.KeyPoint]:
+        """The n points that are worth describing: the strongest, or those of each cell."""
+        if self.config.upright:
+            points = list({(point.pt, point.size): point for point in points}.values())
+            for point in points:
+                point.angle = 0.0
+        points = sorted(points, key=_strength)
+        if not self.config.spread or len(points) <= n:
+            return points[:n]
+        turns = taking_turns(np.array([point.pt for point in points]), longer / self.config.spread)
+        return [points[i] for i in turns[:n]]
 
 
 def _strength(point: cv2.KeyPoint) -> tuple[float, ...]:

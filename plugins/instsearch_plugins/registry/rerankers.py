@@ -80,4 +80,17 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             "Lowe, 2004; Philbin et al., 2007",
             ("features",),
         ),
+        RerankerSpec(
+            "verified-qe",
+            f"{HERE}.rerankers.verified_qe:VerifiedQueryExpansion",
+            "search again with the keypoints of verified hits, from stored words; no picture is read",
+            "Chum et al., 2007",
+            ("local",),
+        ),
+        RerankerSpec(
+            "verdict",
+            f"{HERE}.rerankers.verdict:Verdict",
+            "scores become probabilities that a hit shows the object; last, after geometric; ranks stay",
+            "Platt, 1999",
+        ),
     ]

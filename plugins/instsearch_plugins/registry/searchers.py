@@ -46,6 +46,13 @@ def instsearch_searchers() -> list[SearcherSpec]:
             ("codes",),
         ),
         SearcherSpec(
+            "hamming",
+            f"{HERE}.searchers.hamming:HammingEmbedding",
+            "sparse codes of keypoints; Hamming signatures vote, the best are verified, with boxes",
+            "Jégou et al., Hamming embedding and weak geometric consistency, 2008; burstiness, 2009",
+            ("local", "codes"),
+        ),
+        SearcherSpec(
             "cam-online",
             f"{HERE}.searchers.cam_online:CamOnline",
             "describes every image anew for the query's classes, from stored features; keeps what it computed",

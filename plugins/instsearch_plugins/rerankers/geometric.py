@@ -13,7 +13,8 @@ import numpy as np
 
 from instsearch_cli.data import BoxWeight, Features, Keypoints
 from instsearch_cli.errors import UsageError
-from instsearch_plugins.numeric.geometry import Agreement, Verified, box_under, ratio_matches, verify
+from instsearch_plugins.numeric.geometry import Agreement, box_under, places, ratio_matches
+from instsearch_plugins.numeric.hypotheses import Found, verified
 from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, box_of
 
 if TYPE_CHECKING:
@@ -43,32 +44,35 @@ class Geometric(QueryByQuery):
         """Verify the first ``depth`` hits. Raises UsageError where features are no keypoints."""
         images, scores, boxes = hits[0], hits[1].copy(), hits[2].copy()
         n = len(images)
-        verified = np.zeros(n, bool)
+        passed = np.zeros(n, bool)
         box = box_of(query)
         top = images[: self.config.depth].tolist()
         rank = {row: r for r, row in enumerate(top)}
-        for candidate, found in self._verified(_inside(query), data.inputs(("features",), top)):
-            r = rank[candidate.row]
-            verified[r] = True
-            scores[r] += found.inliers
-            boxes[r] = box_under(found.transform, box, candidate.size)
-        order = np.lexsort((np.arange(n), np.where(verified, -scores, 0), ~verified))
+        for group, found in self._found(_inside(query), data.inputs(("features",), top)):
+            for i in np.flatnonzero(found.inliers >= self.config.min_inliers).tolist():
+                r = rank[group[i].row]
+                passed[r] = True
+                scores[r] += found.inliers[i]
+                boxes[r] = box_under(found.transforms.at(i), box, group[i].size)
+        order = np.lexsort((np.arange(n), np.where(passed, -scores, 0), ~passed))
         return images[order], scores[order], boxes[order]
 
-    def _verified(self, query: Arrays, candidates: Iterable[Inputs]) -> Iterator[tuple[Inputs, Verified]]:
-        """The candidates that the query's keypoints are found in, a few at a time."""
+    def _found(self, query: Arrays, candidates: Iterable[Inputs]) -> Iterator[tuple[list[Inputs], Found]]:
+        """What the query's keypoints agree on in the candidates, some of these at a time."""
         c, (descriptors, geometry) = self.config, query
         if len(descriptors) < c.min_inliers:
             return
+        points = places(geometry)
         for group in _groups(candidates, PRODUCTS // len(descriptors)):
             matches = ratio_matches(descriptors, [values for _, (values, _) in group], c.ratio)
-            for (inputs, (_, theirs)), (i, j) in zip(group, matches, strict=True):
-                if len(i) < c.min_inliers:
-                    continue
-                agreement = Agreement(c.tolerance * max(inputs.size), c.octaves, c.degrees)
-                found = verify(geometry[i], theirs[j], agreement)
-                if found is not None and found.inliers >= c.min_inliers:
-                    yield inputs, found
+            i = np.concatenate([i for i, _ in matches])
+            q = np.concatenate([theirs[j] for (_, (_, theirs)), (_, j) in zip(group, matches, strict=True)])
+            image = np.repeat(np.arange(len(group)), [len(i) for i, _ in matches])
+            pixels = c.tolerance * np.array([max(inputs.size) for inputs, _ in group], np.float32)
+            agreement = Agreement(pixels, c.octaves, c.degrees)
+            alike = np.ones(len(i), np.float32)
+            found = verified(geometry[i], q, image, points[i], alike, len(group), agreement)
+            yield [inputs for inputs, _ in group], found
 
 
 def _groups(candidates: Iterable[Inputs], keypoints: int) -> Iterator[list[tuple[Inputs, Arrays]]]:

@@ -1,0 +1,125 @@
+"""Hamming embedding over SIFT: what each option is worth, how long a query takes, and what an image takes on disk.
+
+    python benchmarks/hamming.py                                    # 1,000 images: several minutes on two cores
+    python benchmarks/hamming.py --manifest manifest.json           # 5,000 images
+    python benchmarks/hamming.py --set extractor.keypoints=800
+
+The index is made by `instsearch eval` and kept in --work. Times are of the search alone, the query's words being
+ready: medians over the queries, each asked --repeat times and its best time taken, verification included where there
+is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from instsearch_cli.commands import common
+from instsearch_cli.search import Engine
+
+SHARED = Path(__file__).parents[2] / "shared"
+BARE = {"assign": 1, "wgc": False, "burstiness": "none", "verify": 0}
+ROWS: dict[str, dict[str, Any]] = {
+    "HE": BARE,
+    "HE, burstiness intra": {**BARE, "burstiness": "intra"},
+    "HE, burstiness both": {**BARE, "burstiness": "both"},
+    "HE, weak geometric consistency": {**BARE, "wgc": True},
+    "HE, 3 words a keypoint": {**BARE, "assign": 3},
+    "all three, intra": {"verify": 0},
+    "HE, verified": {**BARE, "verify": 200},
+    "all three, verified": {},
+    "all three, verified, 5 words": {"assign": 5},
+    "all three, mirrored too": {"mirrored": True},
+}
+LAYERS = ("images", "local", "codes", "search")
+
+
+def flags(searcher: str, options: dict[str, Any], settings: list[str]) -> list[str]:
+    chosen = [f"searcher.{name.replace('_', '-')}={value}" for name, value in options.items()]
+    signed = ["encoder.signatures=true"] if searcher == "hamming" else []
+    sets = [part for setting in (*signed, *chosen, *settings) for part in ("--set", setting)]
+    return ["--preset", "sift", "--searcher", searcher, "--rerank", "none", *sets]
+
+
+def evaluated(args: argparse.Namespace, index: Path, chosen: list[str]) -> dict[str, Any]:
+    """What `instsearch eval --json` says; it leaves its pipeline in the index as the last."""
+    data = ["--dataset", str(args.data / args.manifest), "--index", str(index)]
+    command = [sys.executable, "-m", "instsearch_cli.main", "eval", *data, *chosen, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def seconds(args: argparse.Namespace, path: Path) -> np.ndarray:
+    """The best time of each of the manifest's queries, of the last pipeline of an index."""
+    index = common.open_index(path)
+    engine = Engine(index, common.assemble(common.recorded_pipeline(index, None), common.registry(), "cpu"))
+    asked = json.loads((args.data / args.manifest).read_text())["queries"][: args.queries]
+    best = []
+    for entry in asked:
+        box = entry["box"] and (*entry["box"][:2], *np.add(entry["box"][:2], entry["box"][2:]).tolist())
+        query = engine.query(entry["id"], args.data / entry["image"], box)
+        taken = []
+        for _ in range(args.repeat):
+            began = time.perf_counter()
+            engine.search([query], args.k)
+            taken.append(time.perf_counter() - began)
+        best.append(min(taken))
+    return np.array(best)
+
+
+def bytes_of(path: Path, kind: str) -> int:
+    return sum(file.stat().st_size for file in (path / kind).rglob("*.h5"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
+    parser.add_argument("--manifest", default="manifest-mini.json")
+    parser.add_argument("--work", type=Path, default=Path("out/hamming"), help="where the indexes are kept")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="OPTION=VALUE")
+    parser.add_argument("--only", help="rows with this in their name")
+    parser.add_argument("--queries", type=int, default=50, help="how many of the queries are timed")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("-k", type=int, default=100)
+    args = parser.parse_args()
+    console, index = Console(), args.work / Path(args.manifest).stem
+    table = Table(title=f"{args.manifest}, sift {' '.join(args.settings)}")
+    for column in ("", "mAP", "median ms", "90 % ms"):
+        table.add_column(column, justify="right" if column else "left")
+    rows = [("BoVW", "inverted", {}), *((name, "hamming", options) for name, options in ROWS.items())]
+    report: dict[str, Any] = {}
+    for name, searcher, options in rows:
+        if args.only and args.only not in name:
+            continue
+        where = index.with_name(f"{index.name}-{searcher}")
+        report = evaluated(args, where, flags(searcher, options, args.settings))
+        ms = 1e3 * seconds(args, where)
+        table.add_row(
+            name, f"{report['metrics']['mAP']:.3f}", f"{np.median(ms):.1f}", f"{np.percentile(ms, 90):.1f}"
+        )
+    console.print(table)
+    where = index.with_name(f"{index.name}-hamming")
+    if where.exists():
+        n = len(common.open_index(where).images)
+        each = {kind: bytes_of(where, kind) / n for kind in LAYERS}
+        told = ", ".join(f"{kind} {size:,.0f}" for kind, size in each.items())
+        console.print(
+            f"bytes an image: {told}; together {sum(each.values()):,.0f}; what a query reads: search"
+        )
+        console.print(f"vocabulary: {bytes_of(where, 'models') / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The verdict: what it takes to tell an object that is there from one that is not, learnt and measured.
+
+    python benchmarks/verdict.py [--preset sift] [--dataset ../shared/data/instre5k/manifest-ext.json]
+
+Every query is asked twice: as it is, and with all that shows its object taken out of the collection. The weights of
+reranker ``verdict`` are fitted to the verified hits and the first hit of both. Reported is what they are worth on
+objects that they were not fitted to (one object left out in turn), beside the plain score: the share of queries whose
+object is found where 1, 5 and 10 % of those without find one, the reliability, and the expected calibration error.
+The last lines are the weights of all queries together, as a pipeline file takes them.
+
+Raw hits are kept with --hits FILE, so that other caps are tried in a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from instsearch_cli.commands import common
+from instsearch_cli.evaluation import asked
+from instsearch_cli.measuring import load_dataset, prepare
+from instsearch_cli.progress import make_progress
+from instsearch_cli.search import Engine
+from instsearch_cli.verdict import SHARES, calibration_error, found_rate, threshold_at
+from instsearch_plugins.numeric.logistic import logistic_regression
+from instsearch_plugins.rerankers.verdict import Verdict, evidence
+
+SHARED = Path(__file__).parents[2] / "shared"
+USUAL = Verdict.Config()
+Raw = dict[str, np.ndarray]
+"""present, absent f32[Q, k]: the scores of each query's hits, -inf after them; truth bool[Q, k], of present;
+group i64[Q]: the object."""
+
+
+def collect(options: argparse.Namespace) -> Raw:
+    """Ask all queries twice."""
+    known = common.registry()
+    dataset = load_dataset(known, str(options.dataset), options.root)
+
+    def choose(last: Any) -> Any:
+        chosen = {"preset": options.preset, "assignments": options.assignments}
+        pipeline = common.choose_pipeline(known, None, chosen, options.rerank)
+        rerank = [stage.name for stage in pipeline.rerank if stage.name != "verdict"]
+        return replace(pipeline.with_rerank(rerank or ["none"]), keep_features=True)
+
+    made = prepare(known, dataset, options.index, choose, make_progress(False))
+    engine = Engine(made.index, made.assembly)
+    raw: dict[str, list[Any]] = {"present": [], "absent": [], "truth": [], "group": []}
+    objects: dict[frozenset[str], int] = {}
+    for ref in dataset.queries():
+        judged = dataset.relevance(ref)
+        shown = judged.good | judged.ok | judged.junk
+        rows = {made.rows[name] for name in shown if name in made.rows}
+        junk = frozenset(made.rows[name] for name in judged.junk if name in made.rows)
+        query = asked(engine, ref, judged, made.rows)
+        query = replace(query, exclude=query.exclude | junk)
+        present = engine.search([query], options.depth)
+        absent = engine.search([replace(query, exclude=query.exclude | rows)], options.depth)
+        raw["present"].append(present.scores[0])
+        raw["absent"].append(absent.scores[0])
+        raw["truth"].append(np.isin(present.images[0], list(rows)))
+        raw["group"].append(objects.setdefault(frozenset(shown | judged.exclude), len(objects)))
+    return {name: np.array(values) for name, values in raw.items()}
+
+
+def cases(raw: Raw, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x f64[2 Q, k, 4], truth bool[2 Q, k] and which count bool[2 Q, k], of the queries with, then without."""
+    scores = np.concatenate([raw["present"], raw["absent"]])
+    truth = np.concatenate([raw["truth"], np.zeros_like(raw["truth"])])
+    there = np.isfinite(scores)
+    x = np.zeros((*scores.shape, 4))
+    for mine, s, n in zip(x, scores, there.sum(axis=1), strict=True):
+        mine[:n] = evidence(s[:n], options.start, options.depth, options.rest_cap, options.best_cap)
+    counts = there & (scores >= options.floor)
+    counts[:, 0] = there[:, 0]
+    return x, truth, counts
+
+
+def left_out(x: np.ndarray, truth: np.ndarray, counts: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """f64[2 Q, k]: each hit's probability by the weights fitted to the other objects' queries."""
+    p = np.zeros(x.shape[:2])
+    for g in np.unique(group):
+        others = counts & (group != g)[:, None]
+        p[group == g] = expit(x[group == g] @ logistic_regression(x[others], truth[others]))
+    return p
+
+
+def row(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
+    """Found rates of scores f[2 Q, k]."""
+    q = len(scores) // 2
+    present, absent = np.where(truth, scores, -np.inf)[:q].max(axis=1), scores[q:].max(axis=1)
+    rates = (found_rate(present, threshold_at(absent, share)) for share in SHARES)
+    return f"{name:<22}" + "".join(f"{rate:>9.3f}" for rate in rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", type=Path, default=SHARED / "data" / "instre5k" / "manifest-ext.json")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--index", type=Path, default=Path("out/verdict"), help="where the index is kept")
+    parser.add_argument("--preset", default="sift")
+    parser.add_argument("--rerank", action="append", default=[], help="instead of the preset's; repeatable")
+    parser.add_argument(
+        "--set", dest="assignments", action="append", default=[], metavar="STAGE.OPTION=VALUE"
+    )
+    parser.add_argument("--hits", type=Path, help="npz file: hits to read, or to write where it is not there")
+    parser.add_argument("--floor", type=float, default=1.0, help="score of a verified hit, at least")
+    parser.add_argument("--start", type=int, default=USUAL.start)
+    parser.add_argument("--depth", type=int, default=USUAL.depth)
+    parser.add_argument("--rest-cap", type=float, default=USUAL.rest_cap)
+    parser.add_argument("--best-cap", type=float, default=USUAL.best_cap)
+    options = parser.parse_args()
+    if options.hits is not None and options.hits.exists():
+        raw: Raw = dict(np.load(options.hits, allow_pickle=False))
+    else:
+        raw = collect(options)
+        if options.hits is not None:
+            np.savez(options.hits, **raw)  # type: ignore[arg-type]
+    x, truth, counts = cases(raw, options)
+    p = left_out(x, truth, counts, np.tile(raw["group"], 2))
+    shares = "".join(f"{100 * share:>8g}%" for share in SHARES)
+    print(f"{len(raw['group'])} queries of {raw['group'].max() + 1} objects, with and without the object\n")
+    print(f"{'found, false found at':<22}{shares}")
+    print(row("plain score", np.concatenate([raw["present"], raw["absent"]]), truth))
+    print(row("verdict, left out", np.where(counts, p, 0), truth))
+    print(f"\n{'min-score':<22}{'found':>9}{'false':>9}")
+    q = len(p) // 2
+    for least in (0.1, 0.3, 0.5, 0.7, 0.9):
+        present = np.where(truth & counts, p, 0)[:q].max(axis=1)
+        print(f"{least:<22}{found_rate(present, least):>9.3f}{found_rate(p[q:, 0], least):>9.3f}")
+    print(f"\n{'reliability':<22}{'hits':>9}{'mean p':>9}{'true':>9}")
+    for low in np.arange(0, 1, 0.1):
+        inside = counts & (p >= low) & ((p < low + 0.1) | (low > 0.85))
+        if inside.any():
+            name = f"{low:.1f} to {low + 0.1:.1f}"
+            print(f"{name:<22}{inside.sum():>9,}{p[inside].mean():>9.3f}{truth[inside].mean():>9.3f}")
+    first = np.zeros_like(counts)
+    first[:, 0] = counts[:, 0]
+    print(f"\ncalibration error: verified hits {calibration_error(p[counts], truth[counts]):.3f}, ", end="")
+    print(f"first hits {calibration_error(p[first], truth[first]):.3f}\n")
+    w = logistic_regression(x[counts], truth[counts])
+    print('[[rerank]]\nname = "verdict"')
+    print(
+        "\n".join(f"{name} = {v:.3f}" for name, v in zip(("bias", "score", "rest", "best"), w, strict=True))
+    )
+    for name in ("start", "depth", "rest_cap", "best_cap"):
+        if getattr(options, name) != getattr(USUAL, name):
+            print(f"{name.replace('_', '-')} = {getattr(options, name)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Hamming embedding of local descriptors, and what is weighed with it.
+
+Jegou, Douze and Schmid: "Hamming embedding and weak geometric consistency for large scale image search" (HE), ECCV
+2008; "On the burstiness of visual elements", CVPR 2009; "Improving bag-of-features for large scale image search",
+IJCV 2010. Learning and signatures are of tensors, matching is of numpy arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+BITS = 64
+UNSIGNED = (
+    "this vocabulary has no Hamming signatures: index again with --set encoder.signatures=true (encoder blcf), or "
+    "take --searcher inverted"
+)
+CHUNK = 1 << 16  # descriptors projected at once while thresholds are learnt
+AT_ONCE = 64  # descriptors compared with the words around theirs
+TILE = 1 << 22  # distances between words in memory at once
+TURNS, OCTAVES = 24, (-6.0, 6.0)  # bins of weak geometric consistency: of 15 degrees, and of half octaves
+
+
+def projection(D: int, seed: int) -> torch.Tensor:
+    """P f32[64, D]: rows of random rotations of the D-dimensional space, drawn from ``seed``.
+
+    The rows are orthonormal; where D < 64, each D of them are. Reference: HE, section 3.2.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    blocks = []
+    for _ in range(-(-BITS // D)):
+        Q, R = torch.linalg.qr(torch.randn(D, D, generator=generator, dtype=torch.float64))
+        blocks.append((Q * R.diagonal().sign()).T)  # signs of R: uniform over rotations
+    return torch.cat(blocks)[:BITS].float()
+
+
+def thresholds(
+    x: torch.Tensor, words: torch.Tensor, P: torch.Tensor, centroids: torch.Tensor
+) -> torch.Tensor:
+    """tau f32[K, 64]: the median of each projected coordinate among the descriptors of each word.
+
+    tau_kb = median {P_b . x_i : a_i = k}
+
+    An even number has the mean of the middle two; a word without a descriptor has its centroid for one.
+    x f32[n, D], words a i64[n], P f32[64, D], centroids f32[K, D]. Reference: HE, section 3.2.
+    """
+    tau = centroids @ P.T
+    sizes = torch.bincount(words, minlength=len(centroids))
+    order = words.argsort(stable=True)
+    first = sizes.cumsum(0) - sizes
+    for size in torch.unique(sizes[sizes > 0]).tolist():  # words of one size are sorted together
+        for alike in (sizes == size).nonzero()[:, 0].split(max(1, CHUNK // size)):
+            members = order[first[alike][:, None] + torch.arange(size, device=x.device)]
+            y = (x[members.flatten()] @ P.T).view(len(alike), size, BITS).sort(dim=1).values
+            tau[alike] = (y[:, (size - 1) // 2] + y[:, size // 2]) / 2
+    return tau
+
+
+def signatures(x: torch.Tensor, words: torch.Tensor, P: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+    """The bits of descriptors within their words: i64[n], bit b of b_i being 1 where P_b . x_i > tau_(a_i)b.
+
+    x f32[n, D], words a i64[n], P f32[64, D], tau f32[K, 64]. Reference: HE, equation 6.
+    """
+    bits = (x @ P.T > tau[words]).long()
+    packed: torch.Tensor = (bits << torch.arange(BITS, device=x.device)).sum(1)
+    return packed
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many bits differ: u8[...] of u64[...]."""
+    count: np.ndarray = np.bitwise_count(a ^ b)
+    return count
+
+
+def weights(sigma: float, threshold: int) -> np.ndarray:
+    """What a match at each Hamming distance counts: w(h) = exp(-h^2 / sigma^2) up to ``threshold``, then 0.
+
+    f32[65]; sigma 0 counts all alike. Reference: burstiness, section 2.2 (sigma = 16).
+    """
+    h = np.arange(BITS + 1, dtype=np.float64)
+    w = np.exp(-np.square(h / sigma)) if sigma else np.ones(BITS + 1)
+    w[threshold + 1 :] = 0
+    return w.astype(np.float32)
+
+
+def intra_image(score: np.ndarray, keypoint: np.ndarray, image: np.ndarray, n_images: int) -> np.ndarray:
+    """Matches against bursts within an image: s_m / sqrt(sum of s over the same query keypoint and image).
+
+    score f32[m] > 0, keypoint and image i64[m], of one query -> f32[m]. Reference: burstiness, section 3.2.
+    """
+    return _over_root_of_sum(score, keypoint.astype(np.int64) * n_images + image)
+
+
+def inter_image(score: np.ndarray, keypoint: np.ndarray) -> np.ndarray:
+    """Matches against what is everywhere: s_m / sqrt(sum of s over the same query keypoint, in all images).
+
+    score f32[m] > 0, keypoint i64[m] -> f32[m]. Reference: burstiness, section 3.3.
+    """
+    return _over_root_of_sum(score, keypoint)
+
+
+def _over_root_of_sum(score: np.ndarray, group: np.ndarray) -> np.ndarray:
+    order = np.argsort(group, kind="stable")
+    ascending = group[order]
+    first = np.flatnonzero(np.diff(ascending, prepend=-1))
+    if len(first) == len(group):  # each alone
+        root: np.ndarray = np.sqrt(score)
+        return root
+    total = np.add.reduceat(score[order], first)
+    out = np.empty_like(score)
+    out[order] = score[order] / np.sqrt(np.repeat(total, np.diff(first, append=len(group))))
+    return out
+
+
+def consistent(
+    score: np.ndarray, image: np.ndarray, growth: np.ndarray, turn: np.ndarray, n_images: int
+) -> np.ndarray:
+    """Weak geometric consistency: votes of matches that change scale alike, and turn alike.
+
+    v_j = min(max_d H_jd, max_e G_je)
+
+    where H_j sums the scores of image j's matches by their change of scale (half octaves), G_j by their turn (15
+    degrees), each over three neighbouring bins, so that no peak is cut by a border.
+    score f32[m], image i64[m], growth f32[m] in log2, turn f32[m] in degrees -> f32[n_images].
+    Reference: HE, section 4.
+    """
+    low, high = OCTAVES
+    octave = np.rint(2 * (np.clip(growth, low, high) - low)).astype(np.int64)
+    angle = np.rint(turn % 360 * (TURNS / 360)).astype(np.int64) % TURNS
+    scales = round(2 * (high - low)) + 1
+    G = np.bincount(image * TURNS + angle, score, n_images * TURNS).reshape(n_images, TURNS)
+    H = np.bincount(image * scales + octave, score, n_images * scales).reshape(n_images, scales)
+    G += np.roll(G, 1, axis=1) + np.roll(G, -1, axis=1)
+    H = np.pad(H, ((0, 0), (1, 1)))
+    peak: np.ndarray = (H[:, :-2] + H[:, 1:-1] + H[:, 2:]).max(axis=1)
+    votes: np.ndarray = np.minimum(peak, G.max(axis=1)).astype(np.float32)
+    return votes
+
+
+def neighbours(centroids: torch.Tensor, m: int = 64) -> torch.Tensor:
+    """The m words nearest to each word, itself first, fewer where there are fewer: i64[K, m].
+
+    centroids f32[K, D], all different.
+    """
+    half = centroids.square().sum(1) / 2
+    near = [
+        torch.addmm(half, some, centroids.T, beta=-1).topk(min(m, len(centroids)), dim=1).indices
+        for some in torch.split(centroids, max(1, TILE // len(centroids)))
+    ]
+    return torch.cat(near)
+
+
+def nearest_words(
+    x: torch.Tensor, words: torch.Tensor, near: torch.Tensor, centroids: torch.Tensor, k: int, ratio: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multiple assignment: the k nearest words of each descriptor that are not much farther than the nearest.
+
+    {j among the k nearest of N(a_i) : |x_i - c_j| <= ratio |x_i - c_(a_i)|}
+
+    where a_i, words i64[n], is the nearest word and N its neighbours, near i64[K, m]: m comparisons instead of K.
+    x f32[n, D], centroids f32[K, D]. Returns the pairs, by descriptor and nearest first: number of the descriptor
+    and word, both i64[p]. Reference: IJCV 2010, section 4.4 (ratio 1.2).
+    """
+    around = near[words]
+    pieces = zip(torch.split(around, AT_ONCE), torch.split(x, AT_ONCE), strict=True)
+    products = torch.cat([(centroids[j] @ y[:, :, None])[:, :, 0] for j, y in pieces])
+    squared = (
+        x.square().sum(1, keepdim=True)
+        + torch.linalg.vector_norm(centroids, dim=1)[around] ** 2
+        - 2 * products
+    )
+    squared, order = squared.topk(min(k, squared.shape[1]), dim=1, largest=False)
+    taken = squared <= ratio**2 * squared[:, :1]
+    taken[:, 0] = True
+    return taken.nonzero()[:, 0], around.gather(1, order)[taken]
+
+
+# -- geometry in 32 bits ------------------------------------------------------------------------------------
+
+PLACES, STEPS = 1 << 10, 1 << 6  # places along each axis; steps of the scale, and of the angle
+FINEST, PER_OCTAVE = -11.0, 8  # the first step of the scale over the longer side, in log2; steps in an octave
+
+
+def packed(geometry: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Keypoints in 32 bits: x and y to 1/1024 of the picture, scale to 1/8 octave, angle to 1/64 turn.
+
+    geometry f32[n, 4] = x, y, scale, angle (degrees); size f32[n, 2] or [2], the pictures' width and height.
+    Scales beyond 2^-11 to 2^-3 of the longer side are brought to the nearest of these. Returns u32[n].
+    """
+    size = np.broadcast_to(np.maximum(size, 1e-6), (len(geometry), 2))
+    place = np.clip(geometry[:, :2] / size * PLACES, 0, PLACES - 1).astype(np.uint32)
+    share = np.log2(np.maximum(geometry[:, 2], 1e-6) / size.max(axis=1)) - FINEST
+    scale = np.clip(np.rint(share * PER_OCTAVE), 0, STEPS - 1).astype(np.uint32)
+    angle = np.rint(geometry[:, 3] % 360 * (STEPS / 360)).astype(np.uint32) % STEPS
+    bits: np.ndarray = place[:, 0] << 22 | place[:, 1] << 12 | scale << 6 | angle
+    return bits
+
+
+def unpacked(bits: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """What was :func:`packed`, to the middle of each step: f32[n, 4]."""
+    bits = bits.astype(np.int64)
+    size = np.broadcast_to(np.asarray(size, np.float32), (len(bits), 2))
+    out = np.empty((len(bits), 4), np.float32)
+    out[:, 0] = ((bits >> 22) + 0.5) * size[:, 0] / PLACES
+    out[:, 1] = ((bits >> 12 & PLACES - 1) + 0.5) * size[:, 1] / PLACES
+    out[:, 2] = np.exp2((bits >> 6 & STEPS - 1) / PER_OCTAVE + FINEST) * size.max(axis=1)
+    out[:, 3] = (bits & STEPS - 1) * (360 / STEPS)
+    return out

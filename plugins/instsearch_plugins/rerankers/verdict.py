@@ -1,0 +1,88 @@
+"""A verdict on each hit: the probability that it shows the object, from verification's scores.
+
+What verification finds where there is nothing falls off exponentially with the number of inliers, so that the
+log-odds grow with it in proportion; the scores far down the list say how much it finds by chance with this query.
+The coefficients are learnt from queries asked with and without their object (Platt 1999).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Codes, Hits, Query
+
+
+def evidence(s: np.ndarray, start: int, stop: int, rest_cap: float, best_cap: float) -> np.ndarray:
+    """What speaks for each hit of a query: 1, its score, that of the rest, and that of the best hit.
+
+    x_i = (1, s_i, min(r, rest_cap), min(s_1, best_cap)),  r = mean of s_j over start < j <= stop
+
+    s: f32[n] falls. Of fewer than 2 start hits the rest is the second half. Capped, since one clear hit is as good as
+    one still clearer, and since the rest shows the object, too, where more than ``start`` images do. Returns f64[n, 4].
+    """
+    s = np.asarray(s, np.float64)
+    x = np.ones((len(s), 4))
+    if len(s):
+        r = s[min(start, len(s) // 2) : stop].mean()
+        x[:, 1], x[:, 2], x[:, 3] = s, min(r, rest_cap), min(s[0], best_cap)
+    return x
+
+
+class Verdict:
+    """score = 1 / (1 + exp(-w x)); the order stays. To be the last reranker, on the scores it was learnt from."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """The weights are those of reranker ``geometric`` on SIFT; benchmarks/verdict.py learns others."""
+
+        min_score: float = 0.0  #: `query` leaves out hits below, and says "not found" where none is left
+        bias: float = -11.95  #: weight of the constant
+        score: float = 1.37  #: weight of a hit's score, which is mostly its inliers
+        rest: float = -5.46  #: weight of the mean score of the hits from ``start`` to ``depth``
+        best: float = 0.51  #: weight of the first hit's score
+        start: int = 25  #: so many images may show the object before they are taken for the rest
+        depth: int = 100  #: where the rest ends
+        rest_cap: float = 2.0  #: the rest counts no more than this
+        best_cap: float = 10.0  #: the first hit counts no more than this
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.min_score <= 1:
+                raise ValueError("min_score is between 0 and 1")
+            if not 0 <= self.start < self.depth:
+                raise ValueError("start is at least 0, and depth above it")
+            if self.score < 0:
+                raise ValueError("score is at least 0: the order stays")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+
+    def rerank(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes], int], Hits],
+    ) -> Hits:
+        """The same hits with probabilities for scores."""
+        scores = hits.scores.copy()
+        for q in range(len(queries)):
+            n = hits.valid(q)
+            scores[q, :n] = self.probabilities(hits.scores[q, :n])
+        return replace(hits, scores=scores)
+
+    def probabilities(self, s: np.ndarray) -> np.ndarray:
+        """Of the scores f32[n] of one query's hits, best first: f64[n]."""
+        c = self.config
+        w = np.array([c.bias, c.score, c.rest, c.best])
+        p: np.ndarray = expit(evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w)
+        return p

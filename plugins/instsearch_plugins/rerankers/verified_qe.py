@@ -1,0 +1,191 @@
+"""Query expansion from verified hits alone (Chum et al., "Total Recall", ICCV 2007, section 4), over visual words at
+keypoints: what is stored is enough, no picture is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from instsearch_cli.data import BoxWeight, Hits, Words
+from instsearch_cli.errors import UsageError
+from instsearch_plugins.numeric import hamming
+from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
+from instsearch_plugins.numeric.hypotheses import CORRESPONDENCES, verified
+from instsearch_plugins.rerankers.hit_by_hit import box_of, hits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Codes, Query
+
+SIGMA = 16.0  # matches count exp(-h^2 / sigma^2) at h bits
+
+
+class Points(NamedTuple):
+    """Keypoints: words i64[n], geometry f32[n, 4], signatures i64[n] where there are any."""
+
+    words: np.ndarray
+    geometry: np.ndarray
+    signatures: np.ndarray | None
+
+    def at(self, i: np.ndarray) -> Points:
+        signatures = None if self.signatures is None else self.signatures[i]
+        return Points(self.words[i], self.geometry[i], signatures)
+
+
+def matches(a: Points, b: Points, threshold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (i, j) with a_i = b_j whose signatures differ in h <= threshold bits, CORRESPONDENCES at most.
+
+    w_ij = exp(-h^2 / sigma^2) / n_j,  n_j keypoints of b having the word of j; without signatures h = 0
+
+    Returns i, j i64[m] and w f32[m]: the heaviest.
+    """
+    order = np.argsort(b.words, kind="stable")
+    first, last = (np.searchsorted(b.words[order], a.words, side) for side in ("left", "right"))
+    many = last - first
+    i = np.repeat(np.arange(len(a.words)), many)
+    j = order[np.arange(len(i)) + np.repeat(first - (np.cumsum(many) - many), many)]
+    w = (1 / np.maximum(many, 1)).astype(np.float32)[i]
+    if a.signatures is not None and b.signatures is not None:
+        h = hamming.distances(a.signatures[i].view(np.uint64), b.signatures[j].view(np.uint64))
+        w = w * hamming.weights(SIGMA, threshold)[h]
+    kept = np.argsort(-w, kind="stable")[: min(CORRESPONDENCES, int(np.count_nonzero(w)))]
+    return i[kept], j[kept], w[kept]
+
+
+def mapped_back(geometry: np.ndarray, transform: Transform) -> np.ndarray:
+    """Keypoints f32[n, 4] before a transform: x = A^-1 (x' - t), s = s' / sqrt(det A), angle = angle' - phi."""
+    A, t = transform
+    x = (geometry[:, :2] - t) @ np.linalg.inv(A).T
+    s = geometry[:, 2] / np.sqrt(np.linalg.det(A))
+    phi = np.degrees(np.arctan2(A[1, 0] - A[0, 1], A[0, 0] + A[1, 1]))
+    back: np.ndarray = np.column_stack([x, s, (geometry[:, 3] - phi) % 360]).astype(np.float32)
+    return back
+
+
+def unseen(own: Points, others: Points, cell: float) -> np.ndarray:
+    """Which of the other keypoints have no word that another before them, or an own one, has in the same cell.
+
+    cell: side of the squares that the picture is cut into, in pixels. Returns i64[n], ascending.
+    """
+    words = np.concatenate([own.words, others.words])
+    x = np.floor(np.concatenate([own.geometry[:, :2], others.geometry[:, :2]]) / cell)
+    first = np.unique(np.column_stack([words, x]), axis=0, return_index=True)[1]
+    return np.sort(first[first >= len(own.words)]) - len(own.words)
+
+
+class VerifiedQueryExpansion:
+    """Searches again with the query and the keypoints of its verified hits, brought into the query's frame.
+
+    A hit is verified by the words that it shares with the query (and their signatures), at places that agree on a
+    transform. Its keypoints in the query's box under that transform are the query's too, but for those whose word
+    is there already. Where no hit is verified the hits stay as they are.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        depth: int = 10  #: how many of the best hits are looked at
+        min_inliers: int = 8  #: fewer inliers than this verify nothing
+        ht: int = 24  #: bits out of 64 in which the signatures of a match differ at most
+        tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
+        octaves: float = 1.0  #: how far an inlier's change of scale may be from the transform's, in log2
+        degrees: float = 30.0  #: how far an inlier's turn may be from the transform's
+
+        def __post_init__(self) -> None:
+            if min(self.depth, self.min_inliers) < 1 or not 0 <= self.ht <= hamming.BITS:
+                raise ValueError(f"depth and min_inliers are at least 1, ht is 0 to {hamming.BITS}")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+
+    def rerank(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes | Query], int], Hits],
+    ) -> Hits:
+        """The hits of the expanded queries. Raises UsageError where queries are not words at keypoints."""
+        expanded = [self.expanded(query, hits_of(hits, i)[0], data) for i, query in enumerate(queries)]
+        k = hits.images.shape[1]
+        if all(query is None for query in expanded):
+            return hits
+        found = search([e or query for e, query in zip(expanded, queries, strict=True)], k)
+        return Hits.stack([hits_of(hits if e is None else found, i) for i, e in enumerate(expanded)], k)
+
+    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> Query | None:
+        """The query with the keypoints of the verified ones among its best hits; None where there is none."""
+        c, box = self.config, box_of(query)
+        local = query.local
+        asked = _points(local)
+        own = asked.at(_inside(asked, box))
+        theirs, sizes = [], []
+        rows = rows[~np.isin(rows, list(query.exclude))][: c.depth]
+        for inputs in data.inputs(("local",), rows):
+            theirs.append(_points(inputs.local))
+            sizes.append(inputs.size)
+        if not theirs or not len(own.words):
+            return None
+        pairs = [matches(own, other, c.ht) for other in theirs]
+        i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
+        q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
+        image = np.repeat(np.arange(len(theirs)), [len(pair[0]) for pair in pairs])
+        pixels = c.tolerance * np.array(sizes, np.float32).max(axis=1)
+        agreement = Agreement(pixels, c.octaves, c.degrees)
+        points = places(own.geometry)[i]
+        found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement)
+        added = []
+        for n in np.flatnonzero(found.inliers >= c.min_inliers).tolist():
+            transform = found.transforms.at(n)
+            there = theirs[n].at(_inside(theirs[n], box_under(transform, box, sizes[n])))
+            there = there._replace(geometry=mapped_back(there.geometry, transform))
+            added.append(there.at(_inside(there, box)))
+        if not added:
+            return None
+        more = _joined(added)
+        more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
+        return _with(query, _joined([asked, more]), data)
+
+
+def _points(local: object) -> Points:
+    """The words of keypoints; one that has none stays, as word -1."""
+    if not isinstance(local, Words) or local.geometry is None:
+        raise UsageError(
+            "the verified-qe reranker needs words at keypoints: take --extractor sift --encoder blcf, or "
+            "--rerank lqe"
+        )
+    signatures = None if local.signatures is None else local.signatures.cpu().numpy()
+    return Points(
+        local.words.cpu().numpy().astype(np.int64), local.geometry.cpu().float().numpy(), signatures
+    )
+
+
+def _inside(points: Points, box: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Those that have a word and are in the box: i64[n]."""
+    (x, y), (x0, y0, x1, y1) = points.geometry[:, :2].T, box
+    return np.flatnonzero((points.words >= 0) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1))
+
+
+def _joined(parts: Sequence[Points]) -> Points:
+    words, geometry = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+    signatures = [part.signatures for part in parts if part.signatures is not None]
+    return Points(words, geometry, np.concatenate(signatures) if len(signatures) == len(parts) else None)
+
+
+def _with(query: Query, points: Points, data: Data) -> Query:
+    """The query with these keypoints for its own, and the codes that they give."""
+    assert isinstance(query.local, Words)
+    device = query.local.words.device
+    local = replace(
+        query.local,
+        words=torch.from_numpy(points.words).to(device, torch.int32),
+        geometry=torch.from_numpy(points.geometry).to(device),
+        signatures=None if points.signatures is None else torch.from_numpy(points.signatures).to(device),
+    )
+    within = query.weights if query.box is None else BoxWeight(query.box, query.weights)
+    return replace(query, local=local, codes=data.encoder.aggregate(local, within, None))

@@ -1,0 +1,264 @@
+"""Hamming embedding: words vote with signatures, and the votes are verified (Jegou, Douze and Schmid, "Hamming
+embedding and weak geometric consistency for large scale image search", ECCV 2008).
+
+Votes against bursts: the same, "On the burstiness of visual elements", CVPR 2009. Multiple assignment: IJCV 2010.
+Verification of the best images: Philbin et al., CVPR 2007.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from instsearch_cli.components import option
+from instsearch_cli.data import BoxWeight, Hits, Keypoints, Words
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric import hamming
+from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
+from instsearch_plugins.numeric.hypotheses import verified
+from instsearch_plugins.numeric.mirrored import mirrored
+from instsearch_plugins.numeric.ranking import Owners, occurrences
+from instsearch_plugins.rerankers.hit_by_hit import box_of
+from instsearch_plugins.searchers.postings import Postings, inverted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from instsearch_cli.components import Data, Progress, State
+    from instsearch_cli.data import Box, Query
+
+
+class Asked(NamedTuple):
+    """What a query asks: pairs of keypoint and word, i64[A] each, with their signatures u64[A]; geometry f32[N, 4]
+    and weight f32[N] of the keypoints; norm = |(idf_w tf_w)_w|; the box.
+    """
+
+    keypoint: np.ndarray
+    word: np.ndarray
+    signature: np.ndarray
+    geometry: np.ndarray
+    weight: np.ndarray
+    norm: float
+    box: Box
+
+
+class Votes(NamedTuple):
+    """Matches by image: the images i64[n] that have any, ascending, and what each got, f32[n] in [0, 1); of each
+    match the place of its image among these, its query keypoint, its posting and its score.
+    """
+
+    images: np.ndarray
+    votes: np.ndarray
+    image: np.ndarray
+    keypoint: np.ndarray
+    at: np.ndarray
+    score: np.ndarray
+
+
+class HammingEmbedding:
+    """score = inliers + vote for verified images, which come first; vote, below 1, for the others.
+
+    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|)
+
+    over the matches m of query and image: keypoints of one word whose signatures differ in h_m bits, ``ht`` at
+    most; |q|, |b| the lengths of their histograms. The best ``verify`` images are verified from these matches
+    alone, and have the query's box under the transform found. Rows that share no match are no hits. The words
+    that vote are those of the query's keypoints, whatever its codes: expanding codes changes nothing.
+    """
+
+    accepts: ClassVar[tuple[str, ...]] = ("csr",)
+    locates: ClassVar[bool] = True  #: its boxes hold without a detector
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of ``hamming``."""
+
+        ht: int = option(24, "query")  #: bits out of 64 in which the signatures of a match differ at most
+        sigma: float = option(16.0, "query")  #: matches count exp(-h^2 / sigma^2) at h bits; 0: all alike
+        #: what matches are divided by the root of: the sum over their query keypoint in the image, in all, or both
+        burstiness: Literal["none", "intra", "inter", "both"] = option("intra", "query")
+        assign: int = option(3, "query")  #: words of a query keypoint at most
+        assign_ratio: float = option(1.2, "query")  #: how much farther than the nearest these may be
+        wgc: bool = option(True, "query")  #: only matches that turn, and change scale, alike count
+        verify: int = option(200, "query")  #: how many of the best images are verified; 0 for none
+        #: look for the mirrored object as well, in twice the time; without it, a mirrored one is not found
+        mirrored: bool = option(False, "query")
+        min_inliers: int = option(4, "query")  #: fewer inliers than this verify nothing
+        tolerance: float = option(0.04, "query")  #: how far an inlier may miss, as a share of the longer side
+        octaves: float = option(1.0, "query")  #: how far an inlier's change of scale may be off, in log2
+        degrees: float = option(30.0, "query")  #: how far an inlier's turn may be off
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.ht <= hamming.BITS or self.sigma < 0:
+                raise ValueError(f"ht is 0 to {hamming.BITS}, and sigma 0 or more")
+            if self.assign < 1 or self.assign_ratio < 1:
+                raise ValueError("assign and assign_ratio are at least 1")
+            if (
+                self.verify < 0
+                or self.min_inliers < 1
+                or not min(self.tolerance, self.octaves, self.degrees) > 0
+            ):
+                raise ValueError("verify is 0 or more, min_inliers at least 1, the tolerances above 0")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+
+    def fit(self, data: Data, progress: Progress) -> State:
+        """See :func:`postings.inverted`."""
+        idf = _idf(data)
+        return inverted(data, idf if len(idf) else None, data.scratch(), progress)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``fit`` returned, where it lies."""
+        self.postings = postings = Postings(state)
+        n = len(postings.norms)
+        nowhere = np.broadcast_to(np.float32(np.nan), (n, 4))
+        self.owners = Owners(postings.start, np.arange(n + 1), nowhere)
+
+    def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
+        """Vote, then verify. Raises InstsearchError where queries have no signatures."""
+        removed = self.owners.removed(data)
+        ranked = []
+        for query in queries:
+            hidden = self.owners.hidden(query, removed)
+            found = self._found(self._asked(query, data), hidden, data)
+            if self.config.mirrored:
+                other = self._found(self._asked(query, data, mirror=True), hidden, data)
+                images, scores, boxes = (np.concatenate(pair) for pair in zip(found, other, strict=True))
+                found = images, scores, boxes
+            ranked.append(self._ranked(*found, k))
+        return Hits.stack(ranked, k)
+
+    def _ranked(
+        self, images: np.ndarray, scores: np.ndarray, boxes: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best k images, each by its best score, ties by row; rows of the image table."""
+        order = np.lexsort((images, -scores))
+        order = order[occurrences(images[order]) == 0][:k]
+        return images[order] + self.postings.start, scores[order], boxes[order]
+
+    # -- voting -----------------------------------------------------------------------------------------
+
+    def _asked(self, query: Query, data: Data, mirror: bool = False) -> Asked:
+        """The keypoints in the query's box, with their words; or those of its mirror image."""
+        local, config = query.local, self.config
+        if not isinstance(local, Words) or local.geometry is None:
+            raise InstsearchError("searcher hamming needs words at keypoints: take --searcher inverted")
+        if local.signatures is None:
+            raise InstsearchError(hamming.UNSIGNED)
+        box = box_of(query)
+        weight = BoxWeight(box, query.weights).over(local).sum(0).cpu().numpy()
+        words = local.words.cpu().numpy().astype(np.int64)
+        keypoint = np.flatnonzero((weight > 0) & (words >= 0))
+        idf = _idf(data, int(words.max(initial=-1)) + 1)
+        norm = np.linalg.norm(np.bincount(words[keypoint], minlength=len(idf)) * idf)
+        geometry = local.geometry.cpu().numpy()
+        if config.assign > 1 or mirror:
+            values = _descriptors(query, data)
+            if mirror:
+                values, geometry = mirrored(values, geometry)
+                box = (-box[2], box[1], -box[0], box[3])
+            added = keypoint[keypoint >= len(values)]  # by query expansion: words alone are known of them
+            own = keypoint[keypoint < len(values)]
+            known = None if mirror else torch.from_numpy(words[own])
+            found = data.encoder.assignments(  # type: ignore[attr-defined]
+                values[torch.from_numpy(own)], config.assign, config.assign_ratio, known
+            )
+            row, word, signature = (x.cpu().numpy() for x in found)
+            keypoint = own[row]
+            if len(added) and not mirror:
+                keypoint, word = np.concatenate([keypoint, added]), np.concatenate([word, words[added]])
+                signature = np.concatenate([signature, local.signatures.cpu().numpy()[added]])
+        else:
+            word, signature = words[keypoint], local.signatures.cpu().numpy()[keypoint]
+        return Asked(keypoint, word, signature.view(np.uint64), geometry, weight, float(norm), box)
+
+    def _votes(self, asked: Asked, hidden: np.ndarray, data: Data) -> Votes:
+        """Every match, and what the images get by them."""
+        config, postings = self.config, self.postings
+        found = postings.matches(asked.word, asked.signature, config.ht)
+        score = hamming.weights(config.sigma, config.ht)[found.distance]
+        image, keypoint, at = postings.image_of(found.at), asked.keypoint[found.asked], found.at
+        word = asked.word[found.asked]
+        score *= _idf(data, int(word.max(initial=-1)) + 1)[word] ** 2 * asked.weight[keypoint]
+        there = score > 0  # far distances fade to 0
+        if len(hidden):
+            gone = np.zeros(self.owners.images, bool)
+            gone[hidden] = True
+            there &= ~gone[image]
+        image, keypoint, at, score = image[there], keypoint[there], at[there], score[there]
+        images, image = np.unique(image, return_inverse=True)
+        n = len(images)
+        matches = score
+        if config.burstiness in ("intra", "both"):
+            score = hamming.intra_image(score, keypoint, image, n)
+        if config.burstiness in ("inter", "both"):
+            score = hamming.inter_image(score, keypoint)
+        if config.wgc and n:
+            p, q = (
+                asked.geometry[keypoint],
+                hamming.unpacked(postings.geometry[at], postings.sizes[images[image]]),
+            )
+            growth = np.log2(np.maximum(q[:, 2], 1e-6) / np.maximum(p[:, 2], 1e-6))
+            v = hamming.consistent(score, image, growth, q[:, 3] - p[:, 3], n)
+        else:
+            v = np.bincount(image, score, n)
+        v = v / np.maximum(postings.norms[images] * asked.norm, 1e-12)
+        return Votes(images, (v / (1 + v)).astype(np.float32), image, keypoint, at, matches)
+
+    # -- verification -----------------------------------------------------------------------------------
+
+    def _found(
+        self, asked: Asked, hidden: np.ndarray, data: Data
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every image that shares a match, by number within the segment, with its score and its box."""
+        votes = self._votes(asked, hidden, data)
+        scores = votes.votes.copy()
+        boxes = np.full((len(scores), 4), np.nan, np.float32)
+        best = np.lexsort((votes.images, -scores))[: self.config.verify]
+        if len(best):
+            self._verify(asked, votes, best, scores, boxes)
+        return votes.images, scores, boxes
+
+    def _verify(
+        self, asked: Asked, votes: Votes, best: np.ndarray, scores: np.ndarray, boxes: np.ndarray
+    ) -> None:
+        """Add the inliers to the scores of the images ``best`` where they are enough, and set their boxes."""
+        config, postings = self.config, self.postings
+        rank = np.full(len(scores), -1)
+        rank[best] = np.arange(len(best))
+        candidate = rank[votes.image]
+        order = np.argsort(candidate, kind="stable")[np.count_nonzero(candidate < 0) :]
+        candidate, at, keypoint = candidate[order], votes.at[order], votes.keypoint[order]
+        sizes = postings.sizes[votes.images[best]]
+        found = verified(
+            asked.geometry[keypoint],
+            hamming.unpacked(postings.geometry[at], sizes[candidate]),
+            candidate,
+            places(asked.geometry[:, :2])[keypoint],
+            votes.score[order],
+            len(best),
+            Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
+        )
+        for i in np.flatnonzero(found.inliers >= config.min_inliers).tolist():
+            scores[best[i]] += found.inliers[i]
+            A, t = found.transforms
+            boxes[best[i]] = box_under(
+                Transform(A[i], t[i]), asked.box, (float(sizes[i, 0]), float(sizes[i, 1]))
+            )
+
+
+def _descriptors(query: Query, data: Data) -> torch.Tensor:
+    """The query's descriptors. Raises InstsearchError where they cannot be had as words anew."""
+    if not hasattr(data.encoder, "assignments") or not isinstance(query.features, Keypoints):
+        raise InstsearchError("searcher.assign over 1 and searcher.mirrored need encoder blcf over keypoints")
+    return query.features.values
+
+
+def _idf(data: Data, least: int = 0) -> np.ndarray:
+    """idf f32[K] of the encoder's words; ones, ``least`` of them, where it has none."""
+    idf = getattr(data.encoder, "idf", None)
+    return np.ones(least, np.float32) if idf is None else idf.cpu().numpy()

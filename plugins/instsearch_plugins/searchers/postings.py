@@ -1,0 +1,173 @@
+"""An inverted file whose postings carry a Hamming signature and a keypoint's geometry.
+
+Postings lie word by word, in a word by image. One is 14 bytes: image u16 (i32 where a segment has more than 65,536),
+signature u64, geometry u32 (:func:`hamming.packed`). All arrays are memory-mapped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric import hamming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from instsearch_cli.components import Data, Progress, State
+
+PAIRS = 1 << 25  # pairs of keypoints that a query compares at most, those of rare words first
+AT_ONCE = 1 << 18  # of these at once: their signatures stay in the cache
+MATCHES = 1 << 21  # pairs that match at most, about: what bounds a query of one brick among walls of it
+NARROW = 1 << 16  # images that u16 tells apart
+DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch index` again"
+
+
+class Matches(NamedTuple):
+    """Pairs of what was asked and of postings, both by number, and in how many bits they differ."""
+
+    asked: np.ndarray
+    at: np.ndarray
+    distance: np.ndarray
+
+
+class Points(NamedTuple):
+    """Keypoints of the segment's images ``first`` and on: image i64[N] from there, word, signature, geometry."""
+
+    first: int
+    sizes: np.ndarray
+    image: np.ndarray
+    word: np.ndarray
+    signature: np.ndarray
+    geometry: np.ndarray
+
+
+def inverted(data: Data, idf: np.ndarray | None, scratch: Path, progress: Progress) -> State:
+    """Postings of the words of ``data.span``, in files in ``scratch``: two passes, a block in memory at a time.
+
+    Returns start[1], the pictures' sizes f32[n, 2], norms f32[n] = |(idf_w tf_w)_w| of each image, pointers
+    i64[K + 1], and for each posting signatures u64, images u16 or i32, geometry u32. K is the largest word that
+    occurs, and 1. Raises InstsearchError where words have no signature, or no place.
+    """
+    n = len(data.span)
+    counts = np.zeros(1, np.int64)
+    progress.start("counting words", n)
+    for points in _points(data, progress):
+        found = np.bincount(points.word, minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    K, pointers = len(counts), np.concatenate([[0], counts.cumsum()])
+    signatures = _file(scratch / "signatures", np.uint64, pointers[-1])
+    images = _file(scratch / "images", np.uint16 if n <= NARROW else np.int32, pointers[-1])
+    geometry = _file(scratch / "geometry", np.uint32, pointers[-1])
+    sizes, norms = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
+    free = pointers[:-1].copy()
+    progress.start("inverting words", n)
+    for points in _points(data, progress):
+        order = np.argsort(points.word, kind="stable")
+        words = points.word[order]
+        at = free[words] + np.arange(len(words)) - np.searchsorted(words, words)
+        free += np.bincount(words, minlength=K)
+        signatures[at], geometry[at] = points.signature[order], points.geometry[order]
+        images[at] = points.image[order] + points.first
+        span = slice(points.first, points.first + len(points.sizes))
+        sizes[span] = points.sizes
+        pairs, tf = np.unique(points.image * K + points.word, return_counts=True)
+        weight = tf * (1.0 if idf is None else idf[pairs % K])
+        norms[span] = np.sqrt(np.bincount(pairs // K, weight**2, len(points.sizes)))
+    return {
+        "start": np.array([data.span.start]),
+        "sizes": sizes,
+        "norms": norms,
+        "pointers": pointers,
+        "signatures": signatures,
+        "images": images,
+        "geometry": geometry,
+    }
+
+
+def _file(path: Path, dtype: Any, n: int) -> np.ndarray:
+    return np.memmap(path, dtype, "w+", shape=(int(n),)) if n else np.empty(0, dtype)
+
+
+def _points(data: Data, progress: Progress) -> Iterator[Points]:
+    for block in data.blocks("local"):
+        words, indptr = np.asarray(block["words"]), np.asarray(block["indptr"])
+        some = np.flatnonzero(words != np.iinfo(words.dtype).max)
+        sizes = np.asarray(block["transform"])[:, :2] * np.asarray(block["grid"])[:, ::-1]
+        image = np.repeat(np.arange(len(sizes)), np.diff(indptr))[some]
+        signature, geometry = np.empty(0, np.uint64), np.empty(0, np.uint32)
+        if len(some):  # a part of nothing but empty images has words alone
+            if "geometry" not in block:
+                raise InstsearchError(
+                    "searcher hamming needs words at keypoints, and this pipeline has them on a grid: take "
+                    "--extractor sift, or --searcher inverted"
+                )
+            if "signatures" not in block:
+                raise InstsearchError(hamming.UNSIGNED)
+            signature = np.asarray(block["signatures"])[some]
+            geometry = hamming.packed(np.asarray(block["geometry"])[some], sizes[image])
+        first = int(block["start"]) - data.span.start
+        yield Points(first, sizes, image, words[some].astype(np.int64), signature, geometry)
+        progress.advance(len(sizes))
+
+
+class Postings:
+    """What :func:`inverted` made, to be looked up. Raises InstsearchError where it does not hang together."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.start = int(np.asarray(state["start"])[0])
+        self.sizes, self.norms = np.asarray(state["sizes"]), np.asarray(state["norms"])
+        self.pointers, self.geometry = np.asarray(state["pointers"]), np.asarray(state["geometry"])
+        self.signatures, self.images = np.asarray(state["signatures"]), np.asarray(state["images"])
+        total = len(self.signatures)
+        climbs = self.pointers[0] == 0 and self.pointers[-1] == total and (np.diff(self.pointers) >= 0).all()
+        alike = len(self.images) == len(self.geometry) == total and len(self.sizes) == len(self.norms)
+        if not (climbs and alike):
+            raise InstsearchError(DAMAGED)
+
+    def matches(self, words: np.ndarray, signatures: np.ndarray, threshold: int) -> Matches:
+        """The postings of words i64[A] whose signature differs from that asked, u64[A], in few bits.
+
+        Rare words come first, and the search ends at PAIRS or at MATCHES.
+        """
+        asked = np.flatnonzero((words >= 0) & (words < len(self.pointers) - 1))
+        starts, counts = self.pointers[words[asked]], np.diff(self.pointers)[words[asked]]
+        order = np.argsort(counts, kind="stable")
+        order = order[(counts[order] > 0) & (counts[order].cumsum() <= PAIRS)]
+        asked, starts, counts = asked[order], starts[order], counts[order]
+        group = counts.cumsum() // AT_ONCE
+        found, total = [], 0
+        for some in np.split(np.arange(len(order)), np.flatnonzero(np.diff(group)) + 1):
+            if total > MATCHES:
+                break
+            found.append(self._matches(asked[some], starts[some], counts[some], signatures, threshold))
+            total += len(found[-1].at)
+        return Matches(*(np.concatenate(field) for field in zip(*found, strict=True)))
+
+    def _matches(
+        self,
+        asked: np.ndarray,
+        starts: np.ndarray,
+        counts: np.ndarray,
+        signatures: np.ndarray,
+        threshold: int,
+    ) -> Matches:
+        lists = [self.signatures[a : a + n] for a, n in zip(starts.tolist(), counts.tolist(), strict=True)]
+        theirs = np.concatenate([*lists, np.empty(0, np.uint64)])
+        distance = hamming.distances(theirs, np.repeat(signatures[asked], counts))
+        near = np.flatnonzero(distance <= threshold)
+        ends = counts.cumsum()
+        which = np.searchsorted(ends, near, side="right")
+        at = near + (starts - ends + counts)[which]
+        return Matches(asked[which], at, distance[near])
+
+    def image_of(self, at: np.ndarray) -> np.ndarray:
+        """The images i64[m], counted within the segment, of postings."""
+        image: np.ndarray = self.images[at].astype(np.int64)
+        if len(image) and not 0 <= image.min() <= image.max() < len(self.norms):
+            raise InstsearchError(DAMAGED)
+        return image

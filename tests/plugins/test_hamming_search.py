@@ -1,0 +1,557 @@
+"""The hamming searcher: votes against a plain loop, verification, bounds, and what it is stored in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instsearch_cli.data import Grid, Image, Keypoints, Query, Words
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.search import merge
+from instsearch_cli.storage import Filling, from_item, to_item
+from instsearch_formats import Index
+from instsearch_plugins.encoders.blcf import BLCF
+from instsearch_plugins.numeric import hamming
+from instsearch_plugins.searchers import postings
+from instsearch_plugins.searchers.hamming import HammingEmbedding
+
+CPU = torch.device("cpu")
+SIZE = (640, 480)
+K = 6
+
+
+class Silent:
+    def start(self, label, total=None, unit="images"): ...
+
+    def advance(self, n=1): ...
+
+
+def keypoints(n, seed=0, size=SIZE):
+    """Geometry f32[n, 4] at the middle of the steps that postings have."""
+    rng = np.random.default_rng(seed)
+    geometry = np.stack(
+        [
+            rng.uniform(0, size[0], n),
+            rng.uniform(0, size[1], n),
+            2 ** rng.uniform(0, 4, n),
+            rng.uniform(0, 360, n),
+        ],
+        1,
+    )
+    return hamming.unpacked(hamming.packed(geometry.astype(np.float32), size), size)
+
+
+def words_of(words, signatures, geometry, size=SIZE, K=K):
+    return Words(
+        torch.as_tensor(np.asarray(words), dtype=torch.int32),
+        Grid.nominal(size),
+        torch.from_numpy(np.asarray(geometry, np.float32).reshape(-1, 4)),
+        K,
+        torch.from_numpy(np.asarray(signatures, np.uint64).view(np.int64)),
+    )
+
+
+class Collection:
+    """Words of some images in a layer of an index, as the searcher sees them."""
+
+    def __init__(self, folder: Path, items, start=0, removed=(), idf=None, spans=(3, 100), index=None):
+        self.folder, self.items, self.span = folder, items, range(start, start + len(items))
+        self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
+        self.encoder = SimpleNamespace(idf=None if idf is None else torch.as_tensor(idf, dtype=torch.float32))
+        self.parts, at = [], 0
+        for n in spans:
+            self.parts.append(items[at : at + n])
+            at += n
+
+    def scratch(self):
+        return self.folder
+
+    def blocks(self, kind):
+        assert kind == "local"
+        first = self.span.start
+        for items in self.parts:
+            if not items:
+                continue
+            stored = [to_item("word-map", item) for item in items]
+            names = set().union(*stored) - {"grid", "transform"}
+            block = {name: np.concatenate([item[name] for item in stored]) for name in names}
+            block |= {name: np.stack([item[name] for item in stored]) for name in ("grid", "transform")}
+            block["indptr"] = np.cumsum([0, *(len(item["words"]) for item in stored)])
+            yield {**block, "start": first, "stop": first + len(items)}
+            first += len(items)
+
+
+def query(words, box=None, exclude=(), size=SIZE, features=None):
+    image = Image(np.zeros((4, 4, 3), np.uint8), size)
+    return Query("q", image, box, features, words, None, frozenset(exclude))
+
+
+def fitted(data, **options):
+    searcher = HammingEmbedding(HammingEmbedding.Config(**{"assign": 1, **options}), CPU)
+    searcher.load(searcher.fit(data, Silent()))
+    return searcher
+
+
+def ranking(hits):
+    n = hits.valid(0)
+    return hits.images[0, :n].tolist(), hits.scores[0, :n]
+
+
+def random_words(rng, n, K=K, bits=3):
+    """Words whose signatures differ in few bits."""
+    flips = [sum(1 << int(b) for b in set(rng.integers(0, 64, rng.integers(0, bits + 1)))) for _ in range(n)]
+    return words_of(
+        rng.integers(-1, K, n), np.array(flips, np.uint64), keypoints(n, int(rng.integers(1e6))), K=K
+    )
+
+
+def slow_votes(asked, items, idf, ht, sigma, burstiness, start=0, hidden=()):
+    """image -> vote, pair by pair."""
+
+    def points(local):
+        triples = zip(local.words.tolist(), local.signatures.tolist(), local.geometry.tolist(), strict=True)
+        return [t for t in triples if t[0] >= 0]
+
+    def norm(local):
+        found = [w for w, _, _ in points(local)]
+        return math.sqrt(sum((found.count(w) * idf[w]) ** 2 for w in set(found)))
+
+    matches = []
+    for i, (w, s, _) in enumerate(points(asked)):
+        for j, item in enumerate(items):
+            if start + j in hidden:
+                continue
+            for w_, s_, _ in points(item):
+                h = bin((s ^ s_) % (1 << 64)).count("1")
+                if w == w_ and h <= ht:
+                    matches.append((i, j, math.exp(-(h**2) / sigma**2) * idf[w] ** 2))
+    if burstiness in ("intra", "both"):
+        sums = {}
+        for i, j, s in matches:
+            sums[i, j] = sums.get((i, j), 0) + s
+        matches = [(i, j, s / math.sqrt(sums[i, j])) for i, j, s in matches]
+    if burstiness in ("inter", "both"):
+        sums = {}
+        for i, _, s in matches:
+            sums[i] = sums.get(i, 0) + s
+        matches = [(i, j, s / math.sqrt(sums[i])) for i, j, s in matches]
+    votes = {}
+    for _, j, s in matches:
+        votes[j] = votes.get(j, 0) + s
+    v = {j: s / norm(asked) / norm(items[j]) for j, s in votes.items()}
+    return {start + j: s / (1 + s) for j, s in v.items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(0, 12), min_size=1, max_size=7),
+    st.sampled_from(["none", "intra", "inter", "both"]),
+    st.integers(0, 5),
+    st.sampled_from([0, 1 << 20]),
+)
+def test_votes_equal_the_plain_loop(tmp_path_factory, seed, counts, burstiness, ht, at_once):
+    rng = np.random.default_rng(seed)
+    items = [random_words(rng, n) for n in counts]
+    idf = rng.uniform(0.2, 3, K)
+    removed, excluded = set(rng.integers(40, 50, 2).tolist()), set(rng.integers(38, 50, 2).tolist())
+    data = Collection(tmp_path_factory.mktemp("s"), items, 40, removed, idf)
+    searcher = fitted(data, ht=ht, burstiness=burstiness, wgc=False, verify=0)
+    asked = random_words(rng, 10)
+    before, postings.AT_ONCE = postings.AT_ONCE, max(at_once, 1)
+    try:
+        found, scores = ranking(searcher.search([query(asked, exclude=excluded)], data, 5))
+    finally:
+        postings.AT_ONCE = before
+    wanted = slow_votes(asked, items, idf, ht, 16, burstiness, 40, removed | excluded)
+    assert sorted(scores.tolist(), reverse=True) == scores.tolist()
+    assert len(found) == min(5, len(wanted))
+    for image, score in zip(found, scores, strict=True):
+        assert score == pytest.approx(wanted[image], rel=1e-4)
+    if found:
+        assert scores[-1] == pytest.approx(sorted(wanted.values(), reverse=True)[len(found) - 1], rel=1e-4)
+
+
+def scene(p, rng, moved=None, others=30):
+    """An image with the object's keypoints p (words and signatures by number) moved, among others."""
+    q = np.zeros((0, 4), np.float32) if moved is None else moved
+    n = len(q)
+    words = np.concatenate([np.arange(n) % K, rng.integers(0, K, others)])
+    signatures = np.concatenate([object_signatures(n), rng.integers(0, 1 << 63, others, np.uint64)])
+    return words_of(words, signatures, np.concatenate([q, keypoints(others, int(rng.integers(1e6)))]))
+
+
+def object_signatures(n):
+    return np.random.default_rng(99).integers(0, 1 << 63, n, np.uint64) * np.uint64(2)
+
+
+def transformed(p, scale, degrees, t):
+    a = math.radians(degrees)
+    A = scale * np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+    xy = p[:, :2] @ A.T + t
+    return np.column_stack([xy, p[:, 2] * scale, (p[:, 3] + degrees) % 360]).astype(np.float32)
+
+
+def the_object(n=24):
+    p = keypoints(n, 5)
+    p[:, 0], p[:, 1] = 100 + p[:, 0] / 4, 120 + p[:, 1] / 4  # in the box below
+    return p
+
+
+BOX = (100.0, 120.0, 260.0, 240.0)
+
+
+def test_verified_images_come_first_with_their_boxes_and_others_after(tmp_path):
+    rng, p = np.random.default_rng(0), the_object()
+    shuffled = transformed(p, 1, 0, (50, 40))
+    shuffled[:, :2] = shuffled[np.random.default_rng(1).permutation(len(p)), :2]
+    items = [
+        scene(p, rng),
+        scene(p, rng, shuffled, others=0),  # votes most, and fits nowhere
+        scene(p, rng, transformed(p, 1.5, 30, (100, -60)), others=60),
+        scene(p, rng, transformed(p, 0.5, 0, (10, 10))[:12], others=60),
+        words_of([], [], np.zeros((0, 4))),
+    ]
+    data = Collection(tmp_path, items, 7)
+    asked = words_of(np.arange(24) % K, object_signatures(24), p)
+    searcher = fitted(data, wgc=False)
+    hits = searcher.search([query(asked, BOX)], data, 4)
+    found, scores = ranking(hits)
+    assert found[:3] == [9, 10, 8]
+    assert [math.floor(s) for s in scores[:3]] == [24, 12, 0]
+    corners = np.array([[100, 120], [260, 120], [260, 240], [100, 240]], float)
+    moved = transformed(np.column_stack([corners, np.ones(4), np.zeros(4)]), 1.5, 30, (100, -60))[:, :2]
+    wanted = np.clip(np.concatenate([moved.min(0), moved.max(0)]), 0, [*SIZE, *SIZE])
+    assert hits.boxes[0, 0] == pytest.approx(wanted, abs=4)
+    assert hits.boxes[0, 1] == pytest.approx([60, 70, 140, 130], abs=4)
+    assert np.isnan(hits.boxes[0, 2:]).all()
+    unverified = fitted(data, wgc=False, verify=0).search([query(asked, BOX)], data, 4)
+    assert unverified.images[0, 0] == 8
+    assert np.isnan(unverified.boxes).all()
+
+
+def test_only_keypoints_in_the_box_ask(tmp_path):
+    rng, p = np.random.default_rng(0), the_object()
+    data = Collection(tmp_path, [scene(p, rng, transformed(p, 1, 0, (5, 5)), others=0)])
+    asked = words_of(np.arange(24) % K, object_signatures(24), p)
+    searcher = fitted(data)
+    assert ranking(searcher.search([query(asked, (0.0, 0.0, 90.0, 90.0))], data, 3))[0] == []
+    half = (100.0, 120.0, 180.0, 240.0)
+    inside = int(((p[:, 0] >= 100) & (p[:, 0] < 180)).sum())
+    assert math.floor(ranking(searcher.search([query(asked, half)], data, 3))[1][0]) == inside
+
+
+def test_weak_consistency_finds_what_bags_of_words_do_not(tmp_path):
+    rng, p = np.random.default_rng(2), the_object()
+    wild = transformed(p, 1, 0, (0, 0))
+    wild[:, 2:] = keypoints(24, 77)[:, 2:]
+    items = [scene(p, rng, wild, others=0), scene(p, rng, transformed(p, 1.2, 80, (300, 0)), others=8)]
+    data = Collection(tmp_path, items)
+    asked = query(words_of(np.arange(24) % K, object_signatures(24), p))
+    assert ranking(fitted(data, verify=0, wgc=False).search([asked], data, 2))[0][0] == 0
+    assert ranking(fitted(data, verify=0, wgc=True).search([asked], data, 2))[0][0] == 1
+
+
+def test_segments_merge_to_what_one_gives(tmp_path):
+    rng, p = np.random.default_rng(4), the_object()
+    items = [scene(p, rng, transformed(p, 1 + j / 10, 10 * j, (20, 0))[: 4 * j], others=20) for j in range(6)]
+    asked = query(words_of(np.arange(24) % K, object_signatures(24), p), BOX, exclude=[3])
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    whole, first, last = (
+        Collection(folders[0], items),
+        Collection(folders[1], items[:2]),
+        Collection(folders[2], items[2:], 2),
+    )
+    one = fitted(whole).search([asked], whole, 5)
+    several = merge([fitted(data).search([asked], data, 5) for data in (first, last)], 5)
+    assert one.images.tolist() == several.images.tolist()
+    assert one.images[0, :3].tolist() == [5, 4, 2]
+    assert np.allclose(one.scores, several.scores)
+    assert np.allclose(one.boxes, several.boxes, equal_nan=True)
+
+
+def test_the_state_is_small_and_searched_where_it_lies(tmp_path):
+    rng = np.random.default_rng(6)
+    items = [random_words(rng, 50) for _ in range(8)]
+    data = Collection(tmp_path / "scratch", items)
+    data.folder.mkdir()
+    searcher = HammingEmbedding(HammingEmbedding.Config(assign=1), CPU)
+    state = searcher.fit(data, Silent())
+    n = sum(int((item.words >= 0).sum()) for item in items)
+    assert sum(state[name].nbytes for name in ("signatures", "images", "geometry")) == 14 * n
+    index = Index.create(tmp_path / "index")
+    layer = index.layer("search", "hamming", "arrays", {"a": 1})
+    layer.write_arrays(range(8), state)
+    asked = query(random_words(rng, 20))
+    searcher.load(state)
+    wanted = searcher.search([asked], data, 8)
+    again = HammingEmbedding(HammingEmbedding.Config(assign=1), CPU)
+    again.load(layer.arrays(range(8)))
+    found = again.search([asked], data, 8)
+    assert found.images.tolist() == wanted.images.tolist()
+    assert np.array_equal(found.scores, wanted.scores)
+
+
+def test_many_images_have_wider_rows(tmp_path, monkeypatch):
+    rng = np.random.default_rng(6)
+    items, asked = [random_words(rng, 9) for _ in range(5)], query(random_words(rng, 9))
+    data = Collection(tmp_path, items)
+    narrow = fitted(data).search([asked], data, 5)
+    monkeypatch.setattr(postings, "NARROW", 4)
+    searcher = fitted(data)
+    assert searcher.postings.images.dtype == np.int32
+    assert searcher.search([asked], data, 5).images.tolist() == narrow.images.tolist()
+
+
+def test_thousands_of_identical_keypoints_are_bounded(tmp_path, monkeypatch):
+    wall = words_of(np.zeros(3000), np.zeros(3000), keypoints(3000, 1))
+    rng, p = np.random.default_rng(3), the_object()
+    mixed = scene(p, rng, transformed(p, 1, 0, (20, 10)), others=0)
+    data = Collection(tmp_path, [wall, wall, mixed])
+    searcher = fitted(data)
+    lookups = []
+    inner = searcher.postings.matches
+    monkeypatch.setattr(searcher.postings, "matches", lambda *a: lookups.append(inner(*a)) or lookups[-1])
+    monkeypatch.setattr(postings, "MATCHES", 100_000)
+    asked = words_of(
+        np.concatenate([np.arange(24) % K, np.zeros(3000)]),
+        np.concatenate([object_signatures(24), np.zeros(3000, np.uint64)]),
+        np.concatenate([p, keypoints(3000, 2)]),
+    )
+    found, scores = ranking(searcher.search([query(asked)], data, 3))
+    assert len(lookups[0].at) < 100_000 + postings.AT_ONCE + 6000
+    assert 2 in found  # the rare words were looked up before the wall's
+    assert math.floor(scores[found.index(2)]) >= 16
+    monkeypatch.setattr(postings, "PAIRS", 50_000)
+    searcher.search([query(asked)], data, 3)
+    assert 0 < len(lookups[1].at) <= 50_000
+
+
+def test_images_without_keypoints_alone(tmp_path):
+    empty = words_of([], [], np.zeros((0, 4)))
+    data = Collection(tmp_path, [empty, empty])
+    searcher = fitted(data)
+    assert ranking(searcher.search([query(random_words(np.random.default_rng(0), 5))], data, 3))[0] == []
+    assert ranking(searcher.search([query(empty)], data, 3))[0] == []
+
+
+def test_a_part_of_empty_images_alone(tmp_path):
+    """As the runner stores images that do not decode: words, and no optional array."""
+    index = Index.create(tmp_path / "index")
+    layer = index.layer("local", "blcf", "word-map", {"a": 1})
+    with layer.writer(range(2)) as part:
+        filling = Filling("word-map", part)
+        filling.append(None)
+        filling.append(None)
+        filling.close()
+    data = Collection(tmp_path, [])
+    data.span, data.images, data.blocks = range(2), np.arange(2), lambda kind: layer.blocks(range(2))
+    assert len(fitted(data).postings.signatures) == 0
+
+
+def test_a_vocabulary_without_signatures_says_what_to_do(tmp_path):
+    good = random_words(np.random.default_rng(0), 5)
+    data = Collection(tmp_path, [replace(good, signatures=None)])
+    with pytest.raises(InstsearchError, match=r"--set encoder\.signatures=true"):
+        fitted(data)
+    data = Collection(tmp_path, [good])
+    with pytest.raises(InstsearchError, match=r"--set encoder\.signatures=true"):
+        fitted(data).search([query(replace(good, signatures=None))], data, 1)
+
+
+def test_words_on_a_grid_say_what_to_do(tmp_path):
+    grid = Words(torch.zeros(2, 3, dtype=torch.int32), Grid.over(2, 3, SIZE), None, K, torch.zeros(6).long())
+    with pytest.raises(InstsearchError, match="--extractor sift"):
+        fitted(Collection(tmp_path, [grid]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pointers", -1), ("images", 200), ("norms", None), ("geometry", None)],
+)
+def test_damage_is_an_error(tmp_path, name, value):
+    rng = np.random.default_rng(1)
+    data = Collection(tmp_path, [random_words(rng, 9), random_words(rng, 9)])
+    searcher = HammingEmbedding(HammingEmbedding.Config(assign=1, ht=64), CPU)
+    state = searcher.fit(data, Silent())
+    state[name] = state[name][:-1] if value is None else np.full_like(state[name], value)
+
+    def ask():
+        searcher.load(state)
+        searcher.search([query(random_words(rng, 30))], data, 1)
+
+    with pytest.raises(InstsearchError, match="damaged"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ht": 65},
+        {"sigma": -1},
+        {"assign": 0},
+        {"assign_ratio": 0.9},
+        {"verify": -1},
+        {"min_inliers": 0},
+        {"tolerance": 0},
+    ],
+)
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match=r"at least|or more|above|to 64"):
+        HammingEmbedding.Config(**options)
+
+
+# -- with the encoder -----------------------------------------------------------------------------------------
+
+
+class Pictures:
+    """Keypoints of some pictures, as encoders see them."""
+
+    def __init__(self, features):
+        self.features, self.images = features, np.arange(len(features))
+
+    def inputs(self, kinds, rows=None):
+        for row in rows:
+            yield SimpleNamespace(row=int(row), features=self.features[row])
+
+
+def described(n, seed, D=128):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, D, generator=g)
+    return Keypoints(
+        x / x.norm(dim=1, keepdim=True), torch.from_numpy(keypoints(n, seed)), Grid.nominal(SIZE)
+    )
+
+
+def encoder_of(features, **options):
+    encoder = BLCF(BLCF.Config(words=8, whiten=False, n_train=2000, **options), CPU)
+    state = encoder.fit(Pictures(features), Silent())
+    encoder.load({k: v.numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for k, v in state.items()})
+    return encoder
+
+
+def test_the_encoder_gives_signatures_where_asked():
+    features = [described(80, seed) for seed in range(4)]
+    plain, signed = encoder_of(features), encoder_of(features, signatures=True)
+    assert plain.embed(features[0]).signatures is None
+    assert torch.equal(plain.embed(features[0]).geometry, features[0].geometry)
+    assert plain.identity() == {}
+    assert signed.identity() == {"signatures": True}
+    words = signed.embed(features[0])
+    assert torch.equal(words.words, plain.embed(features[0]).words)
+    P, tau = signed.hamming
+    for i in range(80):
+        y = P @ (features[0].values[i] / features[0].values[i].norm()) - tau[words.words[i]]
+        for b in range(64):  # a threshold may be the very descriptor's value
+            assert abs(y[b]) < 1e-6 or (int(words.signatures[i]) >> b & 1) == (y[b] > 0)
+    assert torch.equal(signed.embed_query(features[0]).geometry, features[0].geometry)
+    assert (words.geometry - features[0].geometry).abs()[:, :3].max() < 1
+
+
+def test_a_blank_descriptor_has_no_word_and_no_bits():
+    features = [described(80, seed) for seed in range(3)]
+    features[0].values[5] = 0
+    words = encoder_of(features, signatures=True).embed(features[0])
+    assert (int(words.words[5]), int(words.signatures[5])) == (-1, 0)
+    assert len(words.signatures) == 80
+
+
+def test_assignments_begin_with_the_word_itself():
+    features = [described(80, seed) for seed in range(3)]
+    encoder = encoder_of(features, signatures=True)
+    words = encoder.embed_query(features[1])
+    row, word, signature = encoder.assignments(features[1].values, 1, 1.0)
+    assert row.tolist() == list(range(80))
+    assert torch.equal(word.int(), words.words[row])
+    assert torch.equal(signature, words.signatures[row])
+    several = encoder.assignments(features[1].values, 3, 2.0)
+    assert torch.bincount(several[0]).tolist() == [3] * 80
+    assert torch.equal(several[1][::3].int(), words.words)
+    known = encoder.assignments(features[1].values, 3, 2.0, words.words)
+    assert all(torch.equal(a, b) for a, b in zip(several, known, strict=True))
+    with pytest.raises(InstsearchError, match=r"encoder\.signatures=true"):
+        encoder_of(features).assignments(features[1].values, 1, 1.0)
+
+
+def test_multiple_assignment_finds_more_matches(tmp_path):
+    features = [described(80, seed) for seed in range(4)]
+    encoder = encoder_of(features, signatures=True)
+    g = torch.Generator().manual_seed(3)
+    shaken = features[2].values + 0.03 * torch.randn(80, 128, generator=g)
+    asked = replace(features[2], values=shaken)
+    data = Collection(tmp_path, [encoder.embed(f) for f in features])
+    data.encoder = encoder
+    q = query(encoder.embed_query(asked), features=asked)
+    inliers = []
+    for assign in (1, 4):
+        found, scores = ranking(fitted(data, assign=assign, assign_ratio=1.5).search([q], data, 4))
+        assert found[0] == 2
+        inliers.append(math.floor(scores[0]))
+    assert 40 < inliers[0] < inliers[1]
+
+
+def test_a_mirrored_object_is_found_where_asked_for(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    from instsearch_plugins.extractors.sift import Sift
+
+    sift = Sift(Sift.Config(), CPU)
+
+    def picture(seed):
+        noise = np.random.default_rng(seed).integers(0, 255, (30, 40, 3), np.uint8)
+        return cv2.GaussianBlur(cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC), (0, 0), 2)
+
+    pixels = [picture(seed) for seed in range(4)]
+    pixels[1] = np.ascontiguousarray(pixels[3][:, ::-1])
+    images = [Image(p, (320, 240)) for p in pixels]
+    features = sift.extract(images)
+    encoder = encoder_of(features, signatures=True)
+    data = Collection(tmp_path, [encoder.embed(f) for f in features[:3]])
+    data.encoder = encoder
+    box = (40.0, 50.0, 200.0, 190.0)
+    q = replace(query(encoder.embed_query(features[3]), box, size=(320, 240), features=features[3]))
+    _, scores = ranking(fitted(data).search([q], data, 3))
+    assert scores[0] < 8
+    hits = fitted(data, mirrored=True).search([q], data, 3)
+    assert hits.images[0, 0] == 1
+    assert hits.scores[0, 0] > 20
+    assert hits.boxes[0, 0] == pytest.approx([320 - 200, 50, 320 - 40, 190], abs=3)
+
+
+# -- storage --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("points", [True, False])
+def test_signatures_are_stored_bit_for_bit(tmp_path, points):
+    words = random_words(np.random.default_rng(0), 6)
+    words = replace(words, signatures=torch.tensor([0, -1, 1 << 62, -(1 << 63), 5, 6]))
+    if not points:
+        words = replace(words, words=words.words.view(2, 3), geometry=None, grid=Grid.over(2, 3, SIZE))
+    index = Index.create(tmp_path / "index")
+    layer = index.layer("local", "x", "word-map", {"a": 1})
+    with layer.writer(range(2)) as part:
+        filling = Filling("word-map", part)
+        filling.append(None)
+        filling.append(to_item("word-map", words))
+        filling.close()
+    back = from_item("word-map", layer.read(1))
+    assert torch.equal(back.signatures, words.signatures)
+    assert torch.equal(back.words, words.words)
+    assert len(from_item("word-map", layer.read(0)).signatures) == 0
+    with pytest.raises(InstsearchError, match="signatures"):
+        to_item("word-map", replace(words, signatures=torch.zeros(5).long()))
+
+
+def test_words_without_signatures_are_stored_as_before():
+    words = replace(random_words(np.random.default_rng(0), 6), signatures=None)
+    assert set(to_item("word-map", words)) == {"words", "geometry", "grid", "transform"}
+    assert from_item("word-map", to_item("word-map", words)).signatures is None
