@@ -42,6 +42,7 @@ class Pipeline:
     fit_on         an index whose images the encoder is fitted on, instead of the collection's own
     fit_on_digest  what that index held: part of the fitted model's identity
     weigh_query    queries are weighted as the collection is, inside their box
+    crop_query     a query's code is that of what is in its box, as a picture by itself
     """
 
     name: str
@@ -56,6 +57,7 @@ class Pipeline:
     fit_on: str = ""
     fit_on_digest: str = ""
     weigh_query: bool = False
+    crop_query: bool = False
 
     def to_toml(self) -> str:
         table: dict[str, Any] = {"name": self.name}
@@ -67,6 +69,8 @@ class Pipeline:
             table |= {"fit-on": self.fit_on, "fit-on-digest": self.fit_on_digest}
         if self.weigh_query:
             table["weigh-query"] = True
+        if self.crop_query:
+            table["crop-query"] = True
         for stage in STAGE_NAMES:
             if (value := getattr(self, stage)) is not None:
                 table[stage] = value.table()
@@ -82,7 +86,7 @@ class Pipeline:
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{where} is not TOML: {error}") from error
         known = {*STAGE_NAMES, "name", "summary", "keep-features", "generation", "rerank"}
-        known |= {"fit-on", "fit-on-digest", "weigh-query"}
+        known |= {"fit-on", "fit-on-digest", "weigh-query", "crop-query"}
         for key in table:
             if key not in known:
                 raise UsageError(f"{where}: no setting '{key}'.{nearest(key, known)}")
@@ -102,6 +106,7 @@ class Pipeline:
             fit_on=str(table.get("fit-on", "")),
             fit_on_digest=str(table.get("fit-on-digest", "")),
             weigh_query=bool(table.get("weigh-query", False)),
+            crop_query=bool(table.get("crop-query", False)),
             **stages,
         )
 

@@ -106,28 +106,52 @@ class Engine:
     def query(self, id: str, path: Path, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
         """Encode a picture. ``box`` is already clipped to it. Raises InstsearchError if it selects nothing."""
         image = read_image(path, self.assembly.extractor.component.fit_size, name=str(path))
-        return self.encode(id, image, box, exclude)
+        apart = box is not None and self.assembly.pipeline.crop_query
+        return self.encode(id, image, box, exclude, self._closer(path, box) if apart else None)  # type: ignore[arg-type]
 
-    def encode(self, id: str, image: Image, box: Box | None, exclude: frozenset[int] = frozenset()) -> Query:
+    def encode(
+        self,
+        id: str,
+        image: Image,
+        box: Box | None,
+        exclude: frozenset[int] = frozenset(),
+        crop: Image | None = None,
+    ) -> Query:
+        """Encode a decoded picture; ``crop``, what is in its box, has the code if it is given."""
         began = time.perf_counter()
-        extractor = self.assembly.extractor.component
-        encoder = self.data.encoder
+        extract = self.assembly.extractor.component.extract
         with torch.inference_mode():
-            features = as_stored(extractor.extract([image])[0])
-            local = features
-            if encoder.local is not None:
-                local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
-            weights = self._weights(image, features, box)
-            within = weights if box is None else BoxWeight(box, weights)
-            asked = getattr(encoder, "aggregate_query", None)
-            if getattr(encoder, "query_regions", False) and self.assembly.detector is not None:
-                codes = encoder.aggregate(local, within, self._regions(image, features, box))
-            else:
-                codes = asked(local, within) if asked else encoder.aggregate(local, within, None)
+            features = as_stored(extract([image])[0])
+            local, weights, codes = self._described(image, features, box)
+            if crop is not None:
+                codes = self._described(crop, as_stored(extract([crop])[0]), None)[2]
         if _empty(codes):
             raise InstsearchError(f"query '{id}': {_why_empty(box, features)}")
         self.timing.encode += time.perf_counter() - began
         return Query(id, image, box, features, local, codes, exclude, weights=weights)
+
+    def _described(
+        self, image: Image, features: Features, box: Box | None
+    ) -> tuple[Features, WeightMap | None, Codes]:
+        """What the encoder makes of the features in a box: local features, weights, codes."""
+        encoder = self.data.encoder
+        local = features
+        if encoder.local is not None:
+            local = (getattr(encoder, "embed_query", None) or encoder.embed)(features)
+        weights = self._weights(image, features, box)
+        within = weights if box is None else BoxWeight(box, weights)
+        asked = getattr(encoder, "aggregate_query", None)
+        if getattr(encoder, "query_regions", False) and self.assembly.detector is not None:
+            return local, weights, encoder.aggregate(local, within, self._regions(image, features, box))
+        return local, weights, asked(local, within) if asked else encoder.aggregate(local, within, None)
+
+    def _closer(self, path: Path, box: Box) -> Image:
+        """What is in a box, at the size at which a picture of its size would be read."""
+        fit = self.assembly.extractor.component.fit_size
+        w, h = max(round(box[2] - box[0]), 1), max(round(box[3] - box[1]), 1)
+        r = min(1.0, max(a / b for a, b in zip(fit(w, h), (w, h), strict=True)))
+        whole = read_image(path, lambda W, H: (max(round(W * r), 1), max(round(H * r), 1)), name=str(path))
+        return whole.cropped(box)
 
     def _weights(self, image: Image, features: Features, box: Box | None) -> WeightMap | None:
         """The weighting's map of a query, where there is to be one, with the regions that it may need."""

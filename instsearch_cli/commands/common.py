@@ -54,6 +54,11 @@ set_option = click.option(
 weigh_query_option = click.option(
     "--weigh-query/--no-weigh-query", default=None, help="Weight queries as the collection is (default: no)."
 )
+crop_query_option = click.option(
+    "--crop-query/--no-crop-query",
+    default=None,
+    help="Describe what is in the box as a picture by itself (default: no).",
+)
 pipeline_options = _stack(
     click.option("--preset", help="Start from a named pipeline or a TOML file (see `instsearch presets`)."),
     click.option("--extractor", help="Network or keypoint detector."),
@@ -67,6 +72,7 @@ pipeline_options = _stack(
         help="Fit whitening and vocabulary on another index's images; none: on these.",
     ),
     weigh_query_option,
+    crop_query_option,
     set_option,
     weights_option,
     device_option,
@@ -153,17 +159,17 @@ def choose_pipeline(
     pipeline = pipeline.with_rerank(rerank or None).with_options(options.get("assignments") or ())
     if options.get("weights") is not None:
         pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
-    pipeline = _fit_on(with_weighed_query(pipeline, options), options.get("fit_on"))
+    pipeline = _fit_on(with_query_as_asked(pipeline, options), options.get("fit_on"))
     changed = replace(pipeline, rerank=before.rerank) != before
     if not pipeline.name or changed:
         pipeline = replace(pipeline, name=_name(pipeline))
     return pipeline
 
 
-def with_weighed_query(pipeline: Pipeline, options: dict[str, Any]) -> Pipeline:
-    """The pipeline with --weigh-query as given."""
-    weigh = options.get("weigh_query")
-    return pipeline if weigh is None else replace(pipeline, weigh_query=weigh)
+def with_query_as_asked(pipeline: Pipeline, options: dict[str, Any]) -> Pipeline:
+    """The pipeline with --weigh-query and --crop-query as given."""
+    given = {name: options.get(name) for name in ("weigh_query", "crop_query")}
+    return replace(pipeline, **{name: value for name, value in given.items() if value is not None})
 
 
 def _fit_on(pipeline: Pipeline, path: str | None) -> Pipeline:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from instsearch_cli.pipeline import Pipeline
 
 CHOOSING: tuple[str, ...] = ("preset", "extractor", "encoder", "weighting", "detector", "searcher")
-CHOOSING += ("fit_on", "weigh_query", "assignments", "weights")
+CHOOSING += ("fit_on", "weigh_query", "crop_query", "assignments", "weights")
 """Options that say which pipeline."""
 
 

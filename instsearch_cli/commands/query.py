@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @common.rerank_option
 @common.weigh_query_option
+@common.crop_query_option
 @common.set_option
 @common.weights_option
 @common.device_option
@@ -114,7 +115,7 @@ def search(
     known = common.registry()
     pipeline = common.recorded_pipeline(index, options["pipeline_name"])
     pipeline = pipeline.with_rerank(options["rerank"] or None).with_options(options["assignments"])
-    pipeline = common.with_weighed_query(pipeline, options)
+    pipeline = common.with_query_as_asked(pipeline, options)
     if options["weights"] is not None:
         pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -89,6 +90,25 @@ def test_queries_are_weighted_if_asked(cli: Cli, tiny: tuple[str, ...], photos: 
     assert scores("--weigh-query") != plain
     cli("index", "--index", index, "--weigh-query")
     assert scores() == scores("--weigh-query") != plain
+
+
+def test_a_query_cropped_to_its_box_is_the_query_of_that_picture(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    index, whole, part = tmp_path / "i", photos / "a" / "3.png", tmp_path / "part.png"
+    cli("index", photos, "--index", index, *tiny)
+    with PIL.Image.open(whole) as picture:
+        picture.crop((8, 4, 40, 44)).save(part)
+
+    def ranking(*asked: object) -> list[tuple[str, float]]:
+        said = cli("query", *asked, "--index", index, "--json").json
+        return [(hit["image"], hit["score"]) for hit in said["hits"]]
+
+    boxed = (whole, "--box", "8,4,32,40")
+    assert ranking(*boxed, "--crop-query") == ranking(part) != ranking(*boxed)
+    cli("index", "--index", index, "--crop-query")
+    assert ranking(*boxed) == ranking(part)
+    assert ranking(*boxed, "--no-crop-query") != ranking(part)
 
 
 def test_a_weighted_box_counts_inside_only() -> None:
