@@ -410,7 +410,7 @@ def test_training_learns(weights: Path, data: Path, sta1: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
-@pytest.mark.parametrize("mode", ["un", "sta1", "sta2"])
+@pytest.mark.parametrize(("mode", "views"), [("un", 0), ("un", 2), ("sta1", 0), ("sta1", 1), ("sta2", 0)])
 def test_a_run_that_was_killed_ends_in_the_same_weights(
     weights: Path,
     data: Path,
@@ -419,9 +419,11 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mode: str,
+    views: int,
     at: int,
 ) -> None:
     options: dict[str, Any] = {"mode": mode, "flip": True, "validation": str(manifest), "epochs": 3}
+    options |= {"views": views}
     if mode == "sta2":
         options |= TRIPLETS | {"start": str(sta1)}
     undisturbed, card = train(weights, data, tmp_path / "a.pth", **options)
@@ -445,6 +447,33 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
         assert card[key] == card_again[key]
     logs = [(tmp_path / f"{x}.pth.training" / "log.csv").read_text() for x in "ab"]
     assert logs[0] == logs[1]
+
+
+def test_maps_of_kept_views_are_computed_once(
+    weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, plain = [0], BasicConv.__call__
+
+    def counted(self: BasicConv, pixels: torch.Tensor) -> torch.Tensor:
+        computed[0] += len(pixels) if len(pixels) > 1 else 0  # rehearsals have one
+        return plain(self, pixels)
+
+    monkeypatch.setattr(BasicConv, "__call__", counted)
+    _, card = train(weights, data, tmp_path / "a.pth", views=2, epochs=5, batch=5)
+    assert computed[0] == 2 * card["images"]["pictures"] == 18
+    assert list(card["images"]["skipped"]) == [str(data / "class0" / "broken.png")]
+    assert not list((tmp_path / "a.pth.training").glob("maps*"))
+
+
+def test_views_without_room_are_said_before_training(
+    weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("instsearch_plugins.training.kept_maps.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(InstsearchError, match="take fewer views"):
+        train(weights, data, tmp_path / "a.pth", views=1)
+    with pytest.raises((UsageError, ValueError), match="views"):
+        train(weights, data, tmp_path / "a.pth", mode="sta2", start=str(tmp_path), views=1)
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(weights: Path, data: Path, tmp_path: Path) -> None:

@@ -74,9 +74,14 @@ class BasicConv:
 
     @property
     def channels(self) -> int:
-        """C, by a rehearsal."""
+        """C."""
+        return self.shape(64)[0]
+
+    def shape(self, side: int) -> tuple[int, int, int]:
+        """C, h, w of the map of a square of ``side`` pixels, by a rehearsal."""
         with torch.no_grad():
-            return int(self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape[1])
+            C, h, w = self(torch.zeros(1, 3, side, side, dtype=torch.uint8))[0].shape
+        return C, h, w
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """The maps of a batch."""

@@ -25,6 +25,7 @@ from instsearch_plugins.numeric.mscnet import mask_cosine, ngd_loss
 from instsearch_plugins.training import curves
 from instsearch_plugins.training.basic_conv import PREFIX, BasicConv, Precision
 from instsearch_plugins.training.descent import trainable
+from instsearch_plugins.training.kept_maps import KeptMaps
 from instsearch_plugins.training.mscnet_batches import (
     Crops,
     Identities,
@@ -38,7 +39,7 @@ from instsearch_plugins.training.trihard import TriHard
 from instsearch_plugins.training.validation import HOW, Patience, Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from instsearch_cli.progress import Quiet
     from instsearch_cli.training import Run
@@ -97,6 +98,9 @@ class MSCNetTrainer:
         short_side: tuple[int, ...] = (400, 512)  #: the shorter side is drawn from these, in pixels
         crop: int = 386  #: pixels of the square cut out of it
         flip: bool = False  #: mirror every other crop, at random
+        #: crops of each picture whose maps are kept on disk while un or sta1 trains, and used in turn, which is
+        #: several times as fast; 0: new crops in every epoch
+        views: int = 0
         validation: str = option("", "query")  #: a manifest.json, whose mAP is measured after every epoch
         validation_size: int = 448  #: longer side of its pictures, in pixels
         patience: int = 5  #: epochs without a better mAP after which training ends
@@ -114,6 +118,8 @@ class MSCNetTrainer:
                 )
             if min(self.identities, self.images) < 2:
                 raise ValueError("identities and images are at least 2")
+            if self.views < 0 or (self.views and self.mode == "sta2"):
+                raise ValueError("views is 0 or more, and of un and sta1, whose Basic Conv is frozen")
             if len(self.short_side) != 2 or not 32 <= self.crop <= self.short_side[0] <= self.short_side[1]:
                 raise ValueError("short-side is LEAST,MOST, and crop at least 32 and at most LEAST")
             if self.validation_size < 32:
@@ -155,6 +161,7 @@ class MSCNetTrainer:
         optimizer = torch.optim.SGD(trainable(taught), self.lr, c.momentum, weight_decay=c.weight_decay)
         validation, best = self._validation(), Patience()
         run.progress.say(f"{len(batches.paths):,} pictures, {classes:,} classes; {self._frozen(conv)}")
+        maps = self._kept(run, batches, conv)
 
         for epoch in run.stage(
             c.mode,
@@ -165,9 +172,9 @@ class MSCNetTrainer:
             batches=batches,
             best=best,
         ):
-            for pixels, labels in run.steps(batches.epoch(epoch), batches.load, c.workers):
+            for pixels, labels in run.steps(batches.epoch(epoch), (maps or batches).load, c.workers):
                 optimizer.zero_grad()
-                run.log(**self.backward(conv, net, classifier, pixels, labels))
+                run.log(**self.backward(maps or conv, net, classifier, pixels, labels))
                 optimizer.step()
             if validation is not None:
                 found = validation.mean_average_precision(lambda u: net(conv(u))[0].cpu(), run)
@@ -183,7 +190,14 @@ class MSCNetTrainer:
         chosen = best.weights if c.keep == "best" and validation is not None else whole.state_dict()
         weights = {name: chosen[name] for name in needed(whole)} | kept
         self._write_card(run, batches.counts(), conv, set(weights), None if validation is None else best)
+        if maps is not None:
+            maps.remove()
         return weights
+
+    def _kept(self, run: Run, batches: Shuffled | Identities, conv: BasicConv) -> KeptMaps | None:
+        if not self.config.views or not isinstance(batches, Shuffled):
+            return None
+        return KeptMaps(run.folder, batches, conv, conv.shape(self.config.crop))
 
     def batches(self, data: Path) -> Shuffled | Identities:
         """The data by classes: every picture one, or those of the labels."""
@@ -192,10 +206,10 @@ class MSCNetTrainer:
         if c.mode == "un":
             if len(paths := photographs(data)) < 2:
                 raise InstsearchError("the instance loss tells pictures apart: it needs two at least")
-            return Shuffled([(path, f"{i:09}") for i, path in enumerate(paths)], crops, c.batch)
+            return Shuffled([(path, f"{i:09}") for i, path in enumerate(paths)], crops, c.batch, c.views)
         pairs = identities(data, self._file("labels"))
         if c.mode == "sta1":
-            return Shuffled(pairs, crops, c.batch)
+            return Shuffled(pairs, crops, c.batch, c.views)
         return Identities(pairs, crops, c.identities, c.images)
 
     def basic_conv(self) -> BasicConv:
@@ -204,11 +218,13 @@ class MSCNetTrainer:
         return BasicConv(c.network, self.layer, c.weights, self.device, c.mode != "sta2", c.precision)
 
     def backward(
-        self, conv: BasicConv, net: MSCNet, classifier: nn.Module, pixels: Tensor, labels: Tensor
+        self, conv: Callable[[Any], Tensor], net: MSCNet, classifier: nn.Module, pixels: Any, labels: Tensor
     ) -> dict[str, float]:
         """Add the gradient of L_S + alpha L_NGD on a batch (equation 6); returns what goes into the log.
 
         un, sta1: L_S = -log softmax(A (s z) + b)_label (equation 10); sta2: TriHard (equation 11).
+
+        conv makes maps f32[B, C, h, w] of pixels, or of what else a batch is.
         """
         c = self.config
         if c.mode == "sta2":

@@ -28,10 +28,10 @@ NARROWEST = 8  #: a picture longer than so many times its width is squeezed to t
 
 
 class Sample(NamedTuple):
-    """One of the pictures, and where in the run it is used: its crop follows from that."""
+    """One of the pictures, which view of it, and where among the view's samples: its crop follows from these."""
 
     image: int
-    epoch: int
+    view: int
     place: int
 
 
@@ -46,7 +46,7 @@ class Crops:
 
     def read(self, path: Path, sample: Sample) -> np.ndarray:
         """The crop u8[crop, crop, 3] of one sample. Raises BadImage."""
-        rng = np.random.default_rng([self.seed, 1, sample.epoch, sample.place])
+        rng = np.random.default_rng([self.seed, 1, sample.view, sample.place])
         side = int(rng.integers(self.short_side[0], self.short_side[1], endpoint=True))
         x, y, mirrored = rng.random(3)
 
@@ -88,6 +88,10 @@ class Pictures:
             raise BadImage(self._why(batch))
         return self._together(read)
 
+    def unreadable(self, sample: Sample) -> bool:
+        """Whether a sample's picture is known not to be readable."""
+        return printable(self.paths[sample.image]) in self.skipped
+
     def counts(self) -> dict[str, Any]:
         """How many pictures and classes there were, and what was skipped, for the card."""
         return {
@@ -123,16 +127,19 @@ class Pictures:
 
 
 class Shuffled(Pictures):
-    """Batches of all pictures, each once an epoch."""
+    """Batches of all pictures, each once an epoch: another crop of it every time, or one of ``views`` in turn."""
 
-    def __init__(self, pairs: Sequence[tuple[Path, str]], crops: Crops, batch: int) -> None:
+    def __init__(self, pairs: Sequence[tuple[Path, str]], crops: Crops, batch: int, views: int = 0) -> None:
         super().__init__(pairs, crops)
-        self.batch = batch
+        self.batch, self.views = batch, views
 
     def epoch(self, epoch: int) -> list[list[Sample]]:
         """The order follows from the seed and the epoch alone."""
         order = np.random.default_rng([self.crops.seed, 0, epoch]).permutation(len(self.paths)).tolist()
-        samples = [Sample(image, epoch, place) for place, image in enumerate(order)]
+        if self.views:
+            samples = [Sample(image, epoch % self.views, image) for image in order]
+        else:
+            samples = [Sample(image, epoch, place) for place, image in enumerate(order)]
         return [samples[i : i + self.batch] for i in range(0, len(samples), self.batch)]
 
 
