@@ -15,7 +15,7 @@ from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import CORRESPONDENCES, verified
-from instsearch_plugins.rerankers.hit_by_hit import box_of, hits_of
+from instsearch_plugins.rerankers.hit_by_hit import Ranked, box_of, hits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data
     from instsearch_cli.data import Codes, Query
 
-SIGMA = 16.0  # matches count exp(-h^2 / sigma^2) at h bits
+SIGMA = 24.0  # matches count exp(-h^2 / sigma^2) at h bits
 
 
 class Points(NamedTuple):
@@ -84,14 +84,16 @@ class VerifiedQueryExpansion:
 
     A hit is verified by the words that it shares with the query (and their signatures), at places that agree on a
     transform. Its keypoints in the query's box under that transform are the query's too, but for those whose word
-    is there already. Where no hit is verified the hits stay as they are.
+    is there already. The verified hits stay first, with their scores; the others follow in the order, and with the
+    scores, of the expanded query, up to the last verified hit's. Where no hit is verified all stay as they are.
     """
 
     @dataclass(frozen=True)
     class Config:
         depth: int = 10  #: how many of the best hits are looked at
-        min_inliers: int = 8  #: fewer inliers than this verify nothing
-        ht: int = 24  #: bits out of 64 in which the signatures of a match differ at most
+        min_inliers: int = 4  #: fewer inliers than this verify nothing
+        min_weight: float = 1.5  #: nor does less than this sum of the inliers' weights w_ij
+        ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
         octaves: float = 1.0  #: how far an inlier's change of scale may be from the transform's, in log2
         degrees: float = 30.0  #: how far an inlier's turn may be from the transform's
@@ -111,15 +113,26 @@ class VerifiedQueryExpansion:
         search: Callable[[Sequence[Codes | Query], int], Hits],
     ) -> Hits:
         """The hits of the expanded queries. Raises UsageError where queries are not words at keypoints."""
-        expanded = [self.expanded(query, hits_of(hits, i)[0], data) for i, query in enumerate(queries)]
-        k = hits.images.shape[1]
-        if all(query is None for query in expanded):
+        before = [hits_of(hits, i) for i in range(len(queries))]
+        expanded = [
+            self.expanded(query, ranked[0], data) for query, ranked in zip(queries, before, strict=True)
+        ]
+        asked = [more for more, _ in expanded if more is not None]
+        if not asked:
             return hits
-        found = search([e or query for e, query in zip(expanded, queries, strict=True)], k)
-        return Hits.stack([hits_of(hits if e is None else found, i) for i, e in enumerate(expanded)], k)
+        k = hits.images.shape[1]
+        found = search(asked, k)
+        again = iter(range(len(asked)))
+        return Hits.stack(
+            [
+                ranked if more is None else _in_turn(ranked, rows, hits_of(found, next(again)))
+                for ranked, (more, rows) in zip(before, expanded, strict=True)
+            ],
+            k,
+        )
 
-    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> Query | None:
-        """The query with the keypoints of the verified ones among its best hits; None where there is none."""
+    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> tuple[Query | None, np.ndarray]:
+        """The query with the keypoints of the verified ones among its best hits, and these rows; None without any."""
         c, box = self.config, box_of(query)
         local = query.local
         asked = _points(local)
@@ -130,7 +143,7 @@ class VerifiedQueryExpansion:
             theirs.append(_points(inputs.local))
             sizes.append(inputs.size)
         if not theirs or not len(own.words):
-            return None
+            return None, rows[:0]
         pairs = [matches(own, other, c.ht) for other in theirs]
         i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
         q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
@@ -140,16 +153,30 @@ class VerifiedQueryExpansion:
         points = places(own.geometry)[i]
         found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement)
         added = []
-        for n in np.flatnonzero(found.inliers >= c.min_inliers).tolist():
+        sure = (found.inliers >= c.min_inliers) & (found.weight >= c.min_weight)
+        for n in np.flatnonzero(sure).tolist():
             transform = found.transforms.at(n)
             there = theirs[n].at(_inside(theirs[n], box_under(transform, box, sizes[n])))
             there = there._replace(geometry=mapped_back(there.geometry, transform))
             added.append(there.at(_inside(there, box)))
         if not added:
-            return None
+            return None, rows[:0]
         more = _joined(added)
         more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
-        return _with(query, _joined([asked, more]), data)
+        return _with(query, _joined([asked, more]), data), rows[sure]
+
+
+def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:
+    """The verified hits as they were, then what the expanded query found, as sure as the last of these at most."""
+    first = np.isin(before[0], verified)
+    images, scores, boxes = (column[first] for column in before)
+    others = ~np.isin(found[0], verified)
+    capped = np.minimum(found[1][others], scores.min())
+    return (
+        np.concatenate([images, found[0][others]]),
+        np.concatenate([scores, capped]),
+        np.concatenate([boxes, found[2][others]]),
+    )
 
 
 def _points(local: object) -> Points:

@@ -59,9 +59,9 @@ class Votes(NamedTuple):
 
 
 class HammingEmbedding:
-    """score = inliers + vote for verified images, which come first; vote, below 1, for the others.
+    """score = 1 + m + vote for verified images, which come first; vote, below 1, for the others.
 
-    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|)
+    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|),  m = sum_inliers w(h_m) idf^2 / mean idf^2
 
     over the matches m of query and image: keypoints of one word whose signatures differ in h_m bits, ``ht`` at
     most; |q|, |b| the lengths of their histograms. The best ``verify`` images are verified from these matches
@@ -76,8 +76,8 @@ class HammingEmbedding:
     class Config:
         """Options of ``hamming``."""
 
-        ht: int = option(24, "query")  #: bits out of 64 in which the signatures of a match differ at most
-        sigma: float = option(16.0, "query")  #: matches count exp(-h^2 / sigma^2) at h bits; 0: all alike
+        ht: int = option(36, "query")  #: bits out of 64 in which the signatures of a match differ at most
+        sigma: float = option(24.0, "query")  #: matches count exp(-h^2 / sigma^2) at h bits; 0: all alike
         #: what matches are divided by the root of: the sum over their query keypoint in the image, in all, or both
         burstiness: Literal["none", "intra", "inter", "both"] = option("intra", "query")
         assign: int = option(3, "query")  #: words of a query keypoint at most
@@ -220,13 +220,23 @@ class HammingEmbedding:
         boxes = np.full((len(scores), 4), np.nan, np.float32)
         best = np.lexsort((votes.images, -scores))[: self.config.verify]
         if len(best):
-            self._verify(asked, votes, best, scores, boxes)
+            usual = float(np.mean(_idf(data, int(asked.word.max()) + 1)[asked.word] ** 2))
+            self._verify(asked, votes, usual, best, scores, boxes)
         return votes.images, scores, boxes
 
     def _verify(
-        self, asked: Asked, votes: Votes, best: np.ndarray, scores: np.ndarray, boxes: np.ndarray
+        self,
+        asked: Asked,
+        votes: Votes,
+        usual: float,
+        best: np.ndarray,
+        scores: np.ndarray,
+        boxes: np.ndarray,
     ) -> None:
-        """Add the inliers to the scores of the images ``best`` where they are enough, and set their boxes."""
+        """Add 1 + m to the scores of the images ``best`` where the inliers are enough, and set their boxes.
+
+        usual: the mean of idf^2 over the query's words.
+        """
         config, postings = self.config, self.postings
         rank = np.full(len(scores), -1)
         rank[best] = np.arange(len(best))
@@ -244,7 +254,7 @@ class HammingEmbedding:
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
         )
         for i in np.flatnonzero(found.inliers >= config.min_inliers).tolist():
-            scores[best[i]] += found.inliers[i]
+            scores[best[i]] += 1 + found.weight[i] / usual
             A, t = found.transforms
             boxes[best[i]] = box_under(
                 Transform(A[i], t[i]), asked.box, (float(sizes[i, 0]), float(sizes[i, 1]))
