@@ -126,7 +126,8 @@ def choose_pipeline(
     """The pipeline that the flags ask for.
 
     It starts from --preset, else from the index's last pipeline, else from the preset named like the
-    extractor, else from the sift preset; then come --extractor and the others, then --set, then --weights.
+    extractor, else from the sift preset; then come --extractor and the others, then --set, then --weights. Another
+    encoder goes without the searcher and the rerankers that were chosen for the one before.
     """
     from instsearch_cli.pipeline import Pipeline, Stage, load_preset, presets
 
@@ -149,8 +150,10 @@ def choose_pipeline(
     before = pipeline
     for stage in ("extractor", "encoder", "weighting", "searcher"):
         pipeline = pipeline.with_stage(stage, options.get(stage))
-    if pipeline.encoder != before.encoder and not options.get("searcher"):
-        pipeline = replace(pipeline, searcher=None)
+    if pipeline.encoder != before.encoder:
+        pipeline = replace(pipeline, rerank=())
+        if not options.get("searcher"):
+            pipeline = replace(pipeline, searcher=None)
     if options.get("detector"):
         none = options["detector"] == "none"
         pipeline = (

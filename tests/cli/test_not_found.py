@@ -54,7 +54,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(cli: Cli, place: Path) -> Path:
     path = place / "index"
     if not path.exists():
-        cli("index", place / "c", "--index", path, "--preset", "sift", "--quiet")
+        cli(
+            "index",
+            place / "c",
+            "--index",
+            path,
+            "--preset",
+            "sift",
+            "--searcher",
+            "inverted",
+            "--rerank",
+            "none",
+            "--quiet",
+        )
     return path
 
 

@@ -14,6 +14,7 @@ from instsearch_cli.errors import UsageError
 from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.numeric import hypotheses
 from instsearch_plugins.numeric.geometry import Transform
+from instsearch_plugins.rerankers.hit_by_hit import hits_of
 from instsearch_plugins.rerankers.verified_qe import (
     Points,
     VerifiedQueryExpansion,
@@ -65,7 +66,7 @@ def test_matches_equal_the_plain_loop(a, b, signed, seed):
         for j, other in enumerate(b):
             h = bin(int(s[i] ^ t[j])).count("1") if signed else 0
             if word == other and h <= 6:
-                expected[i, j] = np.exp(-(h**2) / 16**2) / Counter(b)[word]
+                expected[i, j] = np.exp(-(h**2) / 24**2) / Counter(b)[word]
     i, j, w = matches(points(a, signatures=s), points(b, signatures=t), 6)
     assert len(i) == len(expected)
     assert {pair: pytest.approx(v, rel=1e-5) for pair, v in expected.items()} == dict(
@@ -146,7 +147,7 @@ def ranked(*images) -> Hits:
 
 
 def asked_again(q: Query, hits: Hits, data: Collection, **options) -> tuple[Query | None, Hits]:
-    """The query that is asked again, and the hits that come of it."""
+    """The query that is asked again, which finds image 77, and the hits that come of it."""
     seen: list[Any] = []
 
     def search(queries, k):
@@ -154,7 +155,7 @@ def asked_again(q: Query, hits: Hits, data: Collection, **options) -> tuple[Quer
         return Hits.stack([(np.array([77]), np.ones(1), None)], k)
 
     reranker = VerifiedQueryExpansion(VerifiedQueryExpansion.Config(**options), torch.device("cpu"))
-    after = reranker.rerank([q], hits, data, search)
+    after = reranker.rerank([q], Hits.stack([hits_of(hits, 0)], 2 * hits.images.shape[1]), data, search)
     return (seen[0] if seen else None), after
 
 
@@ -169,7 +170,8 @@ def test_what_a_verified_hit_shows_more_of_the_object_is_asked_for_too():
     data = Collection({5: scene(slice(10, 50), 40, 0.8, [150, 60], 1, clutter=0)})
     again, after = asked_again(query(first_half(), data), ranked(5), data)
     assert again is not None
-    assert after.images.tolist() == [[77]]
+    assert after.images.tolist() == [[5, 77]]
+    assert after.scores.tolist() == [[1, 1]]
     local = again.local
     assert isinstance(local, Words)
     assert local.geometry is not None
@@ -198,11 +200,12 @@ def test_clutter_beside_the_box_and_unverified_hits_add_nothing():
 
 def test_hits_stay_where_none_is_verified_and_excluded_or_lost_pictures_are_not_looked_at():
     good = scene(slice(10, 50), 40, 0.8, [150, 60], 1)
-    data = Collection({0: good, 1: None, 2: scene(slice(0, 4), 0, 1, [0, 0], 3)})
+    data = Collection({0: good, 1: None, 2: scene(slice(0, 3), 0, 1, [0, 0], 3)})
     hits = ranked(0, 1, 2)
     again, after = asked_again(query(first_half(), data, exclude={0}), hits, data)
     assert again is None
-    assert after is hits
+    assert after.images[0, :3].tolist() == hits.images[0].tolist()
+    assert after.scores[0, :3].tolist() == hits.scores[0].tolist()
     assert data.asked == [1, 2]
     assert asked_again(query(first_half(), data), hits, data, min_inliers=21)[0] is None
     assert asked_again(query(first_half(), data), hits, data, min_inliers=20)[0] is not None
@@ -220,12 +223,16 @@ def test_queries_do_not_concern_each_other():
     hits = Hits.stack([(np.array([1, 0]), np.float32([2, 1]), None), (np.array([0]), np.ones(1), None)], 3)
 
     def search(queries, k):
-        assert queries[1] is nothing
-        return Hits.stack([(np.array([7]), np.ones(1), None), (np.array([8]), np.ones(1), None)], k)
+        assert len(queries) == 1  # the other is not asked again
+        return Hits.stack([(np.array([7, 0, 1]), np.float32([9, 8, 0.5]), None)], k)
 
     reranker = VerifiedQueryExpansion(VerifiedQueryExpansion.Config(), torch.device("cpu"))
     after = reranker.rerank([found, nothing], hits, data, search)
-    assert after.images.tolist() == [[7, -1, -1], [0, -1, -1]]
+    assert after.images.tolist() == [
+        [0, 7, 1],
+        [0, -1, -1],
+    ]  # the verified one, as it was, then what it found
+    assert after.scores[0].tolist() == [1, 1, 0.5]
 
 
 def test_signatures_decide_what_matches_and_come_along():

@@ -137,13 +137,14 @@ class VerifiedQueryExpansion:
         local = query.local
         asked = _points(local)
         own = asked.at(_inside(asked, box))
-        theirs, sizes = [], []
-        rows = rows[~np.isin(rows, list(query.exclude))][: c.depth]
-        for inputs in data.inputs(("local",), rows):
+        theirs, sizes, there = [], [], []
+        for inputs in data.inputs(("local",), rows[~np.isin(rows, list(query.exclude))][: c.depth]):
             theirs.append(_points(inputs.local))
             sizes.append(inputs.size)
+            there.append(inputs.row)
+        looked_at, none = np.array(there, np.int64), np.zeros(0, np.int64)
         if not theirs or not len(own.words):
-            return None, rows[:0]
+            return None, none
         pairs = [matches(own, other, c.ht) for other in theirs]
         i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
         q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
@@ -156,14 +157,14 @@ class VerifiedQueryExpansion:
         sure = (found.inliers >= c.min_inliers) & (found.weight >= c.min_weight)
         for n in np.flatnonzero(sure).tolist():
             transform = found.transforms.at(n)
-            there = theirs[n].at(_inside(theirs[n], box_under(transform, box, sizes[n])))
-            there = there._replace(geometry=mapped_back(there.geometry, transform))
-            added.append(there.at(_inside(there, box)))
+            shown = theirs[n].at(_inside(theirs[n], box_under(transform, box, sizes[n])))
+            shown = shown._replace(geometry=mapped_back(shown.geometry, transform))
+            added.append(shown.at(_inside(shown, box)))
         if not added:
-            return None, rows[:0]
+            return None, none
         more = _joined(added)
         more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
-        return _with(query, _joined([asked, more]), data), rows[sure]
+        return _with(query, _joined([asked, more]), data), looked_at[sure]
 
 
 def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Box, Query
 
 
+EVIDENCE = 16.0  #: sigma of inliers, in bits: the paper's
+
+
 class Asked(NamedTuple):
     """What a query asks: pairs of keypoint and word, i64[A] each, with their signatures u64[A]; geometry f32[N, 4]
-    and weight f32[N] of the keypoints; norm = |(idf_w tf_w)_w|; the box.
+    and weight f32[N] of the keypoints; norm = |(idf_w tf_w)_w|; usual, the mean of idf^2 over the keypoints; the box.
     """
 
     keypoint: np.ndarray
@@ -42,12 +45,13 @@ class Asked(NamedTuple):
     geometry: np.ndarray
     weight: np.ndarray
     norm: float
+    usual: float
     box: Box
 
 
 class Votes(NamedTuple):
     """Matches by image: the images i64[n] that have any, ascending, and what each got, f32[n] in [0, 1); of each
-    match the place of its image among these, its query keypoint, its posting and its score.
+    match the place of its image among these, its query keypoint, its posting, and what it is worth as an inlier.
     """
 
     images: np.ndarray
@@ -55,18 +59,19 @@ class Votes(NamedTuple):
     image: np.ndarray
     keypoint: np.ndarray
     at: np.ndarray
-    score: np.ndarray
+    evidence: np.ndarray
 
 
 class HammingEmbedding:
     """score = 1 + m + vote for verified images, which come first; vote, below 1, for the others.
 
-    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|),  m = sum_inliers w(h_m) idf^2 / mean idf^2
+    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|),  m = sum_inliers e(h_m) idf^2 / mean idf^2
 
     over the matches m of query and image: keypoints of one word whose signatures differ in h_m bits, ``ht`` at
-    most; |q|, |b| the lengths of their histograms. The best ``verify`` images are verified from these matches
-    alone, and have the query's box under the transform found. Rows that share no match are no hits. The words
-    that vote are those of the query's keypoints, whatever its codes: expanding codes changes nothing.
+    most; |q|, |b| the lengths of their histograms; w(h) = exp(-h^2 / sigma^2), and e(h) the same at sigma = 16: votes
+    add up over an image, inliers are to convince one by one. The best ``verify`` images are verified from these
+    matches alone, and have the query's box under the transform found. Rows that share no match are no hits. The
+    words that vote are those of the query's keypoints, whatever its codes: expanding codes changes nothing.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
@@ -155,6 +160,7 @@ class HammingEmbedding:
         keypoint = np.flatnonzero((weight > 0) & (words >= 0))
         idf = _idf(data, int(words.max(initial=-1)) + 1)
         norm = np.linalg.norm(np.bincount(words[keypoint], minlength=len(idf)) * idf)
+        usual = float(np.mean(idf[words[keypoint]] ** 2)) if len(keypoint) else 1.0
         geometry = local.geometry.cpu().numpy()
         if config.assign > 1 or mirror:
             values = _descriptors(query, data)
@@ -174,25 +180,25 @@ class HammingEmbedding:
                 signature = np.concatenate([signature, local.signatures.cpu().numpy()[added]])
         else:
             word, signature = words[keypoint], local.signatures.cpu().numpy()[keypoint]
-        return Asked(keypoint, word, signature.view(np.uint64), geometry, weight, float(norm), box)
+        return Asked(keypoint, word, signature.view(np.uint64), geometry, weight, float(norm), usual, box)
 
     def _votes(self, asked: Asked, hidden: np.ndarray, data: Data) -> Votes:
         """Every match, and what the images get by them."""
         config, postings = self.config, self.postings
         found = postings.matches(asked.word, asked.signature, config.ht)
-        score = hamming.weights(config.sigma, config.ht)[found.distance]
         image, keypoint, at = postings.image_of(found.at), asked.keypoint[found.asked], found.at
         word = asked.word[found.asked]
-        score *= _idf(data, int(word.max(initial=-1)) + 1)[word] ** 2 * asked.weight[keypoint]
+        shared = _idf(data, int(word.max(initial=-1)) + 1)[word] ** 2 * asked.weight[keypoint]
+        score = hamming.weights(config.sigma, config.ht)[found.distance] * shared
+        evidence = hamming.weights(EVIDENCE, config.ht)[found.distance] * shared
         there = score > 0  # far distances fade to 0
         if len(hidden):
             gone = np.zeros(self.owners.images, bool)
             gone[hidden] = True
             there &= ~gone[image]
-        image, keypoint, at, score = image[there], keypoint[there], at[there], score[there]
+        image, keypoint, at, score, evidence = (v[there] for v in (image, keypoint, at, score, evidence))
         images, image = np.unique(image, return_inverse=True)
         n = len(images)
-        matches = score
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
@@ -207,7 +213,7 @@ class HammingEmbedding:
         else:
             v = np.bincount(image, score, n)
         v = v / np.maximum(postings.norms[images] * asked.norm, 1e-12)
-        return Votes(images, (v / (1 + v)).astype(np.float32), image, keypoint, at, matches)
+        return Votes(images, (v / (1 + v)).astype(np.float32), image, keypoint, at, evidence)
 
     # -- verification -----------------------------------------------------------------------------------
 
@@ -220,23 +226,13 @@ class HammingEmbedding:
         boxes = np.full((len(scores), 4), np.nan, np.float32)
         best = np.lexsort((votes.images, -scores))[: self.config.verify]
         if len(best):
-            usual = float(np.mean(_idf(data, int(asked.word.max()) + 1)[asked.word] ** 2))
-            self._verify(asked, votes, usual, best, scores, boxes)
+            self._verify(asked, votes, best, scores, boxes)
         return votes.images, scores, boxes
 
     def _verify(
-        self,
-        asked: Asked,
-        votes: Votes,
-        usual: float,
-        best: np.ndarray,
-        scores: np.ndarray,
-        boxes: np.ndarray,
+        self, asked: Asked, votes: Votes, best: np.ndarray, scores: np.ndarray, boxes: np.ndarray
     ) -> None:
-        """Add 1 + m to the scores of the images ``best`` where the inliers are enough, and set their boxes.
-
-        usual: the mean of idf^2 over the query's words.
-        """
+        """Add 1 + m to the scores of the images ``best`` where the inliers are enough, and set their boxes."""
         config, postings = self.config, self.postings
         rank = np.full(len(scores), -1)
         rank[best] = np.arange(len(best))
@@ -249,12 +245,12 @@ class HammingEmbedding:
             hamming.unpacked(postings.geometry[at], sizes[candidate]),
             candidate,
             places(asked.geometry[:, :2])[keypoint],
-            votes.score[order],
+            votes.evidence[order],
             len(best),
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
         )
         for i in np.flatnonzero(found.inliers >= config.min_inliers).tolist():
-            scores[best[i]] += 1 + found.weight[i] / usual
+            scores[best[i]] += 1 + found.weight[i] / asked.usual
             A, t = found.transforms
             boxes[best[i]] = box_under(
                 Transform(A[i], t[i]), asked.box, (float(sizes[i, 0]), float(sizes[i, 1]))
