@@ -24,6 +24,8 @@ import PIL.ImageOps
 
 from instsearch_cli.images import BadImage, discover, read_image
 
+LEARNS_FAST = ["--scale", 30, "--lr", 0.1, "--momentum", 0, "--views", 3]
+
 
 def instsearch(*words: object) -> str:
     """Run a command; its output."""
@@ -70,7 +72,7 @@ def main() -> None:
     manifest.write_text(json.dumps(details(photographs, out / "details", args.details)))
     weights = out / "mscnet.pth"
 
-    options = ["--network", args.network, "--scale", 16, *training]
+    options = ["--network", args.network, *LEARNS_FAST, *training]
     options += ["--weights", args.weights] if args.weights else []
     print(instsearch("train", "mscnet", "--data", photographs, "--out", weights, *options))
     card = json.loads(weights.with_suffix(".json").read_text())

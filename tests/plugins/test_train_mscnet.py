@@ -262,9 +262,9 @@ def test_passes_of_p_times_3_give_the_gradients_of_one_big_pass(
     means = TriHard(0.5, 0.2, 0.3, form).backward(describe, pixels, y)
     found = gradients(whole)
     assert found.keys() == expected.keys() == {name for name, _ in whole.named_parameters()}
-    for name, grad in expected.items():
-        assert torch.allclose(found[name], grad, rtol=1e-4, atol=1e-5), name
-        assert grad.abs().max() > 1e-4
+    assert all(grad.abs().max() > 1e-4 for grad in expected.values())
+    off = torch.cat([(found[name] - grad).flatten() for name, grad in expected.items()])
+    assert off.norm() <= 1e-5 * torch.cat([grad.flatten() for grad in expected.values()]).norm()
     assert means.trihard == pytest.approx(trihard.item(), abs=1e-5)
     assert means.ngd == pytest.approx(ngd.item(), abs=1e-5)
     assert means.cosine == pytest.approx(mask_cosine(M).mean().item(), abs=1e-5)
