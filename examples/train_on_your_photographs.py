@@ -24,7 +24,7 @@ import PIL.ImageOps
 
 from instsearch_cli.images import BadImage, discover, read_image
 
-LEARNS_FAST = ["--scale", 30, "--lr", 0.1, "--momentum", 0, "--views", 3]
+LEARNS_FAST = {"scale": 30, "lr": 0.1, "momentum": 0, "views": 10, "flip": "true"}
 
 
 def instsearch(*words: object) -> str:
@@ -72,7 +72,9 @@ def main() -> None:
     manifest.write_text(json.dumps(details(photographs, out / "details", args.details)))
     weights = out / "mscnet.pth"
 
-    options = ["--network", args.network, *LEARNS_FAST, *training]
+    options = ["--network", args.network, *training]
+    for name, value in LEARNS_FAST.items():
+        options += [] if f"--{name}" in training else [f"--{name}", value]
     options += ["--weights", args.weights] if args.weights else []
     print(instsearch("train", "mscnet", "--data", photographs, "--out", weights, *options))
     card = json.loads(weights.with_suffix(".json").read_text())
