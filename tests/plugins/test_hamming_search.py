@@ -207,6 +207,7 @@ def the_object(n=24):
 
 
 BOX = (100.0, 120.0, 260.0, 240.0)
+ADDED = ("words", "geometry", "signatures")
 
 
 def test_verified_images_come_first_with_their_boxes_and_others_after(tmp_path):
@@ -498,6 +499,28 @@ def test_multiple_assignment_finds_more_matches(tmp_path):
         assert found[0] == 2
         inliers.append(scores[0])
     assert 20 < inliers[0] < inliers[1]
+
+
+def test_words_added_by_expansion_ask_beside_the_several_words_of_the_querys_own(tmp_path):
+    features = [described(30, seed) for seed in range(2)]
+    encoder = encoder_of(features, signatures=True)
+    data = Collection(tmp_path, [encoder.embed(f) for f in features])
+    data.encoder = encoder
+    own, more = encoder.embed_query(features[0]), encoder.embed(features[1])
+    both = {name: torch.cat([getattr(own, name), getattr(more, name)[:4]]) for name in ADDED}
+    searcher = fitted(data, assign=3, assign_ratio=2)
+    alone = searcher._asked(query(own, features=features[0]), data)
+    asked = searcher._asked(query(replace(own, **both), features=features[0]), data)
+    n = len(alone.word)
+    assert n > 30
+    for name in ("keypoint", "word", "signature"):
+        assert np.array_equal(getattr(asked, name)[:n], getattr(alone, name))
+    assert asked.keypoint[n:].tolist() == [30, 31, 32, 33]
+    assert asked.word[n:].tolist() == more.words[:4].tolist()
+    assert asked.signature[n:].tolist() == more.signatures[:4].numpy().view(np.uint64).tolist()
+    assert fitted(data, assign=3).search([query(replace(own, **both), features=features[0])], data, 2).images[
+        0
+    ].tolist() == [0, 1]
 
 
 def test_a_mirrored_object_is_found_where_asked_for(tmp_path):
