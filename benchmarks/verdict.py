@@ -8,12 +8,17 @@ objects that they were not fitted to (one object left out in turn), beside the p
 object is found where 1, 5 and 10 % of those without find one, the reliability, and the expected calibration error.
 The last lines are the weights of all queries together, as a pipeline file takes them.
 
+An image that shows a query's object although the ground truth does not say so would count as found falsely:
+--unlabelled FILE takes such images out as well. unlabelled.json lists what was seen, by eye, among the first hits of
+manifest-ext.json; '' for the ground truth as it is.
+
 Raw hits are kept with --hits FILE, so that other caps are tried in a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,7 @@ from instsearch_plugins.numeric.logistic import logistic_regression
 from instsearch_plugins.rerankers.verdict import Verdict, evidence
 
 SHARED = Path(__file__).parents[2] / "shared"
+UNLABELLED = Path(__file__).with_name("unlabelled.json")
 USUAL = Verdict.Config()
 Raw = dict[str, np.ndarray]
 """present, absent f32[Q, k]: the scores of each query's hits, -inf after them; truth bool[Q, k], of present;
@@ -52,11 +58,13 @@ def collect(options: argparse.Namespace) -> Raw:
     engine = Engine(made.index, made.assembly)
     raw: dict[str, list[Any]] = {"present": [], "absent": [], "truth": [], "group": []}
     objects: dict[frozenset[str], int] = {}
+    missed = json.loads(options.unlabelled.read_text()) if options.unlabelled else {}
     for ref in dataset.queries():
         judged = dataset.relevance(ref)
         shown = judged.good | judged.ok | judged.junk
         rows = {made.rows[name] for name in shown if name in made.rows}
-        junk = frozenset(made.rows[name] for name in judged.junk if name in made.rows)
+        also = {name for object_, names in missed.items() if ref.id.startswith(object_) for name in names}
+        junk = frozenset(made.rows[name] for name in judged.junk | also if name in made.rows)
         query = asked(engine, ref, judged, made.rows)
         query = replace(query, exclude=query.exclude | junk)
         present = engine.search([query], options.depth)
@@ -111,6 +119,7 @@ def main() -> None:
         "--set", dest="assignments", action="append", default=[], metavar="STAGE.OPTION=VALUE"
     )
     parser.add_argument("--hits", type=Path, help="npz file: hits to read, or to write where it is not there")
+    parser.add_argument("--unlabelled", type=lambda s: Path(s) if s else None, default=UNLABELLED)
     parser.add_argument("--floor", type=float, default=1.0, help="score of a verified hit, at least")
     parser.add_argument("--start", type=int, default=USUAL.start)
     parser.add_argument("--depth", type=int, default=USUAL.depth)

@@ -55,5 +55,6 @@ def test_training_on_photographs_finds_more_of_their_details(tmp_path: Path) -> 
     assert card["images"]["pictures"] == 24
     assert "mscnet.pth" in done.stdout
     assert "--extractor squeezenet1_0 --encoder mscnet" in done.stdout
+    assert (out / "before.png").read_bytes() != (out / "after.png").read_bytes()
     for name in ("before.png", "after.png", "mscnet.pth.training/curves.svg"):
         assert (out / name).stat().st_size > 1000

@@ -68,6 +68,16 @@ def test_box_under_a_quarter_turn_is_clipped():
     np.testing.assert_allclose(box_under(T, (10, 20, 40, 120), (70, 35)), [0, 10, 70, 35], atol=1e-4)
 
 
+def test_box_under_half_a_quarter_turn_bounds_the_ellipse():
+    """A circle of radius 10 turned by any angle is as wide as before; its box's corners would reach 14.1."""
+    T = Transform(turned(45), np.float32([50, 50]))
+    np.testing.assert_allclose(box_under(T, (-10, -10, 10, 10), (100, 100)), [40, 40, 60, 60], atol=1e-4)
+    half = np.sqrt((20**2 + 10**2) / 2)  # (20 cos u, 10 sin u) turned: x = (20 cos u - 10 sin u) / sqrt 2
+    np.testing.assert_allclose(
+        box_under(T, (-20, -10, 20, 10), (100, 100)), [50 - half, 50 - half, 50 + half, 50 + half], atol=1e-4
+    )
+
+
 def test_box_under_several_transforms_is_that_of_each():
     A = np.stack([turned(10 * i, 1 + i) for i in range(3)])
     several = Transform(A, np.float32([[0, 5], [30, 10], [9, 9]]))

@@ -80,12 +80,15 @@ def places(x: np.ndarray) -> np.ndarray:
 
 
 def box_under(transform: Transform, box: Box, size: tuple[float, float] | np.ndarray) -> np.ndarray:
-    """f32[..., 4]: the bounds of a box's corners under each transform, clipped to a picture of (width, height).
+    """f32[..., 4]: the bounds of the ellipse in a box under each transform, clipped to a picture of (width, height).
 
+    A c + t -+ sqrt((A o A) r^2),  c the box's centre, r half its sides: the box itself where nothing turns, and no
+    wider where something does, as the bounds of the corners would be; what is in a box seldom fills its corners.
     size: of the one picture, or [..., 2] of each.
     """
     x0, y0, x1, y1 = box
-    corners = transform(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32))
-    bounds = np.concatenate([corners.min(axis=-2), corners.max(axis=-2)], axis=-1)
+    centre = transform(np.array([[x0 + x1, y0 + y1]], np.float32) / 2)[..., 0, :]
+    half = np.linalg.norm(transform.A * (np.array([x1 - x0, y1 - y0], np.float32) / 2), axis=-1)
+    bounds = np.concatenate([centre - half, centre + half], axis=-1)
     clipped: np.ndarray = np.clip(bounds, 0, np.tile(np.asarray(size), 2)).astype(np.float32)
     return clipped

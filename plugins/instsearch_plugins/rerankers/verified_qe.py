@@ -13,7 +13,7 @@ import torch
 from instsearch_cli.data import BoxWeight, Hits, Words
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric import hamming
-from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
+from instsearch_plugins.numeric.geometry import Agreement, Transform, places
 from instsearch_plugins.numeric.hypotheses import CORRESPONDENCES, verified
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, box_of, hits_of
 
@@ -83,8 +83,8 @@ class VerifiedQueryExpansion:
     """Searches again with the query and the keypoints of its verified hits, brought into the query's frame.
 
     A hit is verified by the words that it shares with the query (and their signatures), at places that agree on a
-    transform. Its keypoints in the query's box under that transform are the query's too, but for those whose word
-    is there already. The verified hits stay first, with their scores; the others follow in the order, and with the
+    transform. Its keypoints that this takes into the query's box are the query's too, but for those whose word is
+    there already. The verified hits stay first, with their scores; the others follow in the order, and with the
     scores, of the expanded query, up to the last verified hit's. Where no hit is verified all stay as they are.
     """
 
@@ -156,9 +156,7 @@ class VerifiedQueryExpansion:
         added = []
         sure = (found.inliers >= c.min_inliers) & (found.weight >= c.min_weight)
         for n in np.flatnonzero(sure).tolist():
-            transform = found.transforms.at(n)
-            shown = theirs[n].at(_inside(theirs[n], box_under(transform, box, sizes[n])))
-            shown = shown._replace(geometry=mapped_back(shown.geometry, transform))
+            shown = theirs[n]._replace(geometry=mapped_back(theirs[n].geometry, found.transforms.at(n)))
             added.append(shown.at(_inside(shown, box)))
         if not added:
             return None, none

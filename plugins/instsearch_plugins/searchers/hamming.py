@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 EVIDENCE = 16.0  #: sigma of inliers, in bits: the paper's
+CHANCE = 2e-4  #: z of the usual image that is verified and does not show the object
 
 
 class Asked(NamedTuple):
@@ -63,15 +64,17 @@ class Votes(NamedTuple):
 
 
 class HammingEmbedding:
-    """score = 1 + m + vote for verified images, which come first; vote, below 1, for the others.
+    """score = 1 + log(1 + z / z0) for verified images, which come first; vote, below 1, for the others.
 
-    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|),  m = sum_inliers e(h_m) idf^2 / mean idf^2
+    vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|)
+    z = vote sqrt(inliers / matches) sum_inliers e(h_m) idf^2 / mean idf^2
 
     over the matches m of query and image: keypoints of one word whose signatures differ in h_m bits, ``ht`` at
     most; |q|, |b| the lengths of their histograms; w(h) = exp(-h^2 / sigma^2), and e(h) the same at sigma = 16: votes
     add up over an image, inliers are to convince one by one. The best ``verify`` images are verified from these
-    matches alone, and have the query's box under the transform found. Rows that share no match are no hits. The
-    words that vote are those of the query's keypoints, whatever its codes: expanding codes changes nothing.
+    matches alone, and have the query's box under the transform found; z0 is the z that is usual among those that do
+    not show the object. Rows that share no match are no hits. The words that vote are those of the query's
+    keypoints, whatever its codes: expanding codes changes nothing.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
@@ -249,12 +252,12 @@ class HammingEmbedding:
             len(best),
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
         )
-        for i in np.flatnonzero(found.inliers >= config.min_inliers).tolist():
-            scores[best[i]] += 1 + found.weight[i] / asked.usual
-            A, t = found.transforms
-            boxes[best[i]] = box_under(
-                Transform(A[i], t[i]), asked.box, (float(sizes[i, 0]), float(sizes[i, 1]))
-            )
+        sure = np.flatnonzero(found.inliers >= config.min_inliers)
+        each, n = best[sure], np.bincount(candidate, minlength=len(best))
+        m, share = found.weight[sure] / asked.usual, found.inliers[sure] / n[sure]
+        scores[each] = 1 + np.log1p(m * np.sqrt(share) * votes.votes[each] / CHANCE)
+        A, t = found.transforms
+        boxes[each] = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
 
 
 def _descriptors(query: Query, data: Data) -> torch.Tensor:
