@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from instsearch_plugins.numeric.geometry import Agreement
-from instsearch_plugins.numeric.hypotheses import verified
+from instsearch_plugins.numeric.geometry import Agreement, places
+from instsearch_plugins.numeric.hypotheses import Found, verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def keypoints(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def made(candidates: int, correspondences: int, share: float, uneven: bool) -> tuple[np.ndarray, ...]:
-    """p, q, image, query keypoint and weight, as ``verified`` takes them; uneven: so many in the mean."""
+    """p, q, image, query keypoint and weight; uneven: so many in the mean."""
     rng = np.random.default_rng(0)
     query = keypoints(rng, QUERY)
     counts = np.full(candidates, correspondences)
@@ -55,6 +55,12 @@ def made(candidates: int, correspondences: int, share: float, uneven: bool) -> t
         q[its, :2] += rng.normal(scale=3, size=(len(its), 2))
         q[its, 2], q[its, 3] = p[its, 2] * s, (p[its, 3] + phi) % 360
     return p, q, image, number, rng.uniform(0.1, 1, len(image)).astype(np.float32)
+
+
+def found(
+    p: np.ndarray, q: np.ndarray, image: np.ndarray, number: np.ndarray, weight: np.ndarray, n: int
+) -> Found:
+    return verified(p, q, image, (number, places(q)), weight, n, AGREEMENT)
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
@@ -81,7 +87,7 @@ def main() -> None:
         for n, uneven in ((n, uneven) for n in args.correspondences for uneven in (False, True)):
             data = made(candidates, n, args.share, uneven)
             image = data[2]
-            whole = partial(verified, *data, candidates, AGREEMENT)
+            whole = partial(found, *data, candidates)
             together = milliseconds(whole, args.repeats)
             parts = [[v[image == i] for v in data] for i in range(candidates)]
             for part in parts:
@@ -89,7 +95,7 @@ def main() -> None:
             inliers: list[int] = []
 
             def one_by_one(parts=parts, inliers=inliers) -> None:
-                inliers[:] = [int(verified(*part, 1, AGREEMENT).inliers[0]) for part in parts]
+                inliers[:] = [int(found(*part, 1).inliers[0]) for part in parts]
 
             apart = milliseconds(one_by_one, max(1, args.repeats // 10))
             same = np.mean(np.array(inliers) == whole().inliers)

@@ -108,8 +108,8 @@ def slow_consistency(score, image, growth, turn, n):
         scales, angles = [0.0] * 25, [0.0] * 24
         for s, i, d, e in zip(score, image, growth, turn, strict=True):
             if i == j:
-                scales[round(2 * (min(max(float(d), -6), 6) + 6))] += float(s)
-                angles[round(float(e) % 360 / 15) % 24] += float(s)
+                scales[math.floor(2 * (min(max(d / 8, -6), 6) + 6) + 0.5)] += float(s)
+                angles[round(int(e) % 64 * 24 / 64) % 24] += float(s)
         peak = max(sum(scales[max(b - 1, 0) : b + 2]) for b in range(25))
         votes.append(min(peak, max(angles[b - 1] + angles[b] + angles[(b + 1) % 24] for b in range(24))))
     return votes
@@ -119,18 +119,24 @@ def slow_consistency(score, image, growth, turn, n):
 def test_weak_geometric_consistency_equals_the_plain_loop(seed, m):
     rng = np.random.default_rng(seed)
     image, score = rng.integers(0, 4, m), rng.random(m).astype(np.float32)
-    growth = rng.normal(0, 3, m).astype(np.float32)
-    turn = rng.uniform(-700, 700, m).astype(np.float32)
+    growth = rng.normal(0, 24, m).astype(np.int16)
+    turn = rng.integers(0, 256, m).astype(np.uint8)
     found = hamming.consistent(score, image, growth, turn, 4)
     assert found == pytest.approx(slow_consistency(score, image, growth, turn, 4), rel=1e-5)
 
 
 def test_matches_that_turn_alike_across_the_border_are_one_peak():
     image, score = np.zeros(4, np.int64), np.ones(4, np.float32)
-    alike = hamming.consistent(score, image, np.zeros(4), np.array([358.0, 2, -1, 719]), 1)
-    apart = hamming.consistent(score, image, np.zeros(4), np.array([0.0, 90, 180, 270]), 1)
+    none = np.zeros(4, np.int64)
+    alike = hamming.consistent(score, image, none, np.array([63, 1, -1, 128]), 1)
+    apart = hamming.consistent(score, image, none, np.array([0, 16, 32, 48]), 1)
     assert (alike.tolist(), apart.tolist()) == ([4], [1])
-    assert hamming.consistent(score, image, np.array([-3.0, 0, 3, 5]), np.zeros(4), 1).tolist() == [1]
+    assert hamming.consistent(score, image, np.array([-24, 0, 24, 40]), none, 1).tolist() == [1]
+
+
+def test_octaves_and_turns_are_steps_of_an_eighth_and_of_a_64th():
+    assert hamming.octaves(np.array([1, 2, 0.5, 2**0.125, 0])).tolist()[:4] == [0, 8, -8, 1]
+    assert hamming.turns(np.array([0, 90, 359.9, -90, 5.625])).tolist() == [0, 16, 0, 48, 1]
 
 
 @settings(deadline=None)

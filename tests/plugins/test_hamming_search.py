@@ -179,7 +179,7 @@ def test_votes_equal_the_plain_loop(tmp_path_factory, seed, counts, burstiness, 
         found, scores = ranking(searcher.search([query(asked, exclude=excluded)], data, 5))
     finally:
         postings.AT_ONCE = before
-    wanted = slow_votes(asked, items, idf, ht, 24, burstiness, 40, removed | excluded)
+    wanted = slow_votes(asked, items, idf, ht, 20, burstiness, 40, removed | excluded)
     assert sorted(scores.tolist(), reverse=True) == scores.tolist()
     assert len(found) == min(5, len(wanted))
     for image, score in zip(found, scores, strict=True):

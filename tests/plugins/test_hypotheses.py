@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instsearch_plugins.numeric import hypotheses
-from instsearch_plugins.numeric.geometry import Agreement
-from instsearch_plugins.numeric.hypotheses import SCALES, STRETCH, Found, verified
+from instsearch_plugins.numeric.geometry import Agreement, places
+from instsearch_plugins.numeric.hypotheses import SCALES, STRETCH, Found
+
+
+def verified(p, q, image, keypoint, *rest) -> Found:
+    return hypotheses.verified(p, q, image, (keypoint, places(q)), *rest)
 
 
 def turned(degrees: float, scale: float = 1.0) -> np.ndarray:
@@ -320,7 +324,22 @@ def test_points_on_a_line_keep_their_similarity():
     np.testing.assert_allclose(found.transforms.A[0], turned(40, 1.5), atol=1e-4)
 
 
-def test_correspondences_out_of_order_are_refused():
-    p = keypoints(2)
-    with pytest.raises(ValueError, match="image by image"):
-        verified(p, p, np.array([1, 0]), np.arange(2), np.ones(2, np.float32), 2, Agreement(5.0))
+def test_correspondences_may_come_in_any_order():
+    p, q = (np.concatenate(sides) for sides in zip(planted(30, 20, 1), planted(20, 9, 2), strict=True))
+    image, keypoint = np.repeat([0, 1], [30, 20]), np.arange(50)
+    weight = np.random.default_rng(0).uniform(0.1, 1, 50).astype(np.float32)
+    order = np.random.default_rng(1).permutation(50)
+    one = verified(p, q, image, keypoint, weight, 2, Agreement(5.0))
+    other = verified(*(v[order] for v in (p, q, image, keypoint, weight)), 2, Agreement(5.0))
+    for field, same in zip(one, other, strict=True):
+        np.testing.assert_allclose(field, same, rtol=1e-5)
+
+
+def test_images_with_less_than_least_have_no_transform():
+    p, q = planted(12, 6, 3)
+    image, rest = np.repeat([0, 1], [12, 4]), (np.ones(16, np.float32), 2, Agreement(5.0))
+    both = np.concatenate([p, p[:4]]), np.concatenate([q, keypoints(4, 99)])
+    found = verified(*both, image, np.arange(16), *rest, 5)
+    assert found.inliers[0] >= 6
+    assert (found.inliers[1], found.weight[1]) == (0, 0)
+    assert np.isnan(found.transform[1]).all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 BITS = 64
 UNSIGNED = (
@@ -18,7 +19,11 @@ UNSIGNED = (
 CHUNK = 1 << 16  # descriptors projected at once while thresholds are learnt
 AT_ONCE = 64  # descriptors compared with the words around theirs
 TILE = 1 << 22  # distances between words in memory at once
-TURNS, OCTAVES = 24, (-6.0, 6.0)  # bins of weak geometric consistency: of 15 degrees, and of half octaves
+SPARSE = 16  # times as many groups as matches are numbered anew
+PLACES, STEPS = 1 << 10, 1 << 6  # places along each axis; steps of the scale, and of the angle
+FINEST, PER_OCTAVE = -11, 8  # the first step of the scale over the longer side, in log2; steps in an octave
+TURNS, OCTAVES = 24, (-6, 6)  # bins of weak geometric consistency: of 15 degrees, and of half octaves
+TURN = np.rint(np.arange(STEPS) * (TURNS / STEPS)).astype(np.int64) % TURNS
 
 
 def projection(D: int, seed: int) -> torch.Tensor:
@@ -100,16 +105,10 @@ def inter_image(score: np.ndarray, keypoint: np.ndarray) -> np.ndarray:
 
 
 def _over_root_of_sum(score: np.ndarray, group: np.ndarray) -> np.ndarray:
-    order = np.argsort(group, kind="stable")
-    ascending = group[order]
-    first = np.flatnonzero(np.diff(ascending, prepend=-1))
-    if len(first) == len(group):  # each alone
-        root: np.ndarray = np.sqrt(score)
-        return root
-    total = np.add.reduceat(score[order], first)
-    out = np.empty_like(score)
-    out[order] = score[order] / np.sqrt(np.repeat(total, np.diff(first, append=len(group))))
-    return out
+    if int(group.max(initial=0)) > SPARSE * len(group):
+        group = np.unique(group, return_inverse=True)[1]
+    over: np.ndarray = (score / np.sqrt(np.bincount(group, score)[group])).astype(np.float32)
+    return over
 
 
 def consistent(
@@ -121,14 +120,14 @@ def consistent(
 
     where H_j sums the scores of image j's matches by their change of scale (half octaves), G_j by their turn (15
     degrees), each over three neighbouring bins, so that no peak is cut by a border.
-    score f32[m], image i64[m], growth f32[m] in log2, turn f32[m] in degrees -> f32[n_images].
-    Reference: HE, section 4.
+    score f32[m], image i64[m]; growth int[m] and turn int[m], differences of what :func:`octaves` and :func:`turns`
+    give -> f32[n_images]. Reference: HE, section 4.
     """
-    low, high = OCTAVES
-    octave = np.rint(2 * (np.clip(growth, low, high) - low)).astype(np.int64)
-    angle = np.rint(turn % 360 * (TURNS / 360)).astype(np.int64) % TURNS
-    scales = round(2 * (high - low)) + 1
-    G = np.bincount(image * TURNS + angle, score, n_images * TURNS).reshape(n_images, TURNS)
+    low, high = (PER_OCTAVE * end for end in OCTAVES)
+    half = PER_OCTAVE // 2
+    scales = (high - low) // half + 1
+    octave = (np.clip(growth, low, high) - (low - half // 2)) // half
+    G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS).reshape(n_images, TURNS)
     H = np.bincount(image * scales + octave, score, n_images * scales).reshape(n_images, scales)
     G += np.roll(G, 1, axis=1) + np.roll(G, -1, axis=1)
     H = np.pad(H, ((0, 0), (1, 1)))
@@ -163,7 +162,7 @@ def nearest_words(
     """
     around = near[words]
     pieces = zip(torch.split(around, AT_ONCE), torch.split(x, AT_ONCE), strict=True)
-    products = torch.cat([(centroids[j] @ y[:, :, None])[:, :, 0] for j, y in pieces])
+    products = torch.cat([torch.linalg.vecdot(F.embedding(j, centroids), y[:, None]) for j, y in pieces])
     squared = (
         x.square().sum(1, keepdim=True)
         + torch.linalg.vector_norm(centroids, dim=1)[around] ** 2
@@ -177,8 +176,15 @@ def nearest_words(
 
 # -- geometry in 32 bits ------------------------------------------------------------------------------------
 
-PLACES, STEPS = 1 << 10, 1 << 6  # places along each axis; steps of the scale, and of the angle
-FINEST, PER_OCTAVE = -11.0, 8  # the first step of the scale over the longer side, in log2; steps in an octave
+
+def octaves(scale: np.ndarray) -> np.ndarray:
+    """log2 of pixels f32[n], in steps of 1/8: i16[n]."""
+    return np.rint(PER_OCTAVE * np.log2(np.maximum(scale, 1e-6))).astype(np.int16)
+
+
+def turns(degrees: np.ndarray) -> np.ndarray:
+    """Angles f32[n] in steps of 1/64 turn: u8[n], below 64."""
+    return np.rint(degrees % 360 * (STEPS / 360)).astype(np.uint8) % STEPS
 
 
 def packed(geometry: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -191,18 +197,27 @@ def packed(geometry: np.ndarray, size: np.ndarray) -> np.ndarray:
     place = np.clip(geometry[:, :2] / size * PLACES, 0, PLACES - 1).astype(np.uint32)
     share = np.log2(np.maximum(geometry[:, 2], 1e-6) / size.max(axis=1)) - FINEST
     scale = np.clip(np.rint(share * PER_OCTAVE), 0, STEPS - 1).astype(np.uint32)
-    angle = np.rint(geometry[:, 3] % 360 * (STEPS / 360)).astype(np.uint32) % STEPS
-    bits: np.ndarray = place[:, 0] << 22 | place[:, 1] << 12 | scale << 6 | angle
+    bits: np.ndarray = place[:, 0] << 22 | place[:, 1] << 12 | scale << 6 | turns(geometry[:, 3])
     return bits
+
+
+def place(bits: np.ndarray) -> np.ndarray:
+    """x and y of what was :func:`packed` as one number below 2^20: i64[n]."""
+    return (bits >> 12).astype(np.int64)
+
+
+def steps(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of what was :func:`packed`: :func:`octaves` i16[n] of the scale over the longer side, :func:`turns` u8[n]."""
+    return (bits >> 6 & STEPS - 1).astype(np.int16) + FINEST * PER_OCTAVE, (bits & STEPS - 1).astype(np.uint8)
 
 
 def unpacked(bits: np.ndarray, size: np.ndarray) -> np.ndarray:
     """What was :func:`packed`, to the middle of each step: f32[n, 4]."""
-    bits = bits.astype(np.int64)
     size = np.broadcast_to(np.asarray(size, np.float32), (len(bits), 2))
     out = np.empty((len(bits), 4), np.float32)
-    out[:, 0] = ((bits >> 22) + 0.5) * size[:, 0] / PLACES
-    out[:, 1] = ((bits >> 12 & PLACES - 1) + 0.5) * size[:, 1] / PLACES
-    out[:, 2] = np.exp2((bits >> 6 & STEPS - 1) / PER_OCTAVE + FINEST) * size.max(axis=1)
-    out[:, 3] = (bits & STEPS - 1) * (360 / STEPS)
+    out[:, 0] = ((bits >> 22) + np.float32(0.5)) * size[:, 0] / PLACES
+    out[:, 1] = ((bits >> 12 & PLACES - 1) + np.float32(0.5)) * size[:, 1] / PLACES
+    octave, turn = steps(bits)
+    out[:, 2] = np.exp2(octave / np.float32(PER_OCTAVE)) * size.max(axis=1)
+    out[:, 3] = turn * np.float32(360 / STEPS)
     return out

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from instsearch_plugins.numeric.geometry import Transform, places
+from instsearch_plugins.numeric.geometry import Transform
+from instsearch_plugins.numeric.ranking import ascending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 SCALES = (0.1, 10.0)  # plausible change of size
 STRETCH = 4.0  # plausible ratio of an affine model's two scales
-HYPOTHESES = 100  # of an image at most: its heaviest correspondences
+HYPOTHESES = 32  # of an image at most: its heaviest correspondences
 CORRESPONDENCES = 750  # of an image at most: what bounds walls of one brick
-REFINEMENTS = 4  # rounds of least squares at most
-COMPARED = HYPOTHESES * CORRESPONDENCES  # at once: what they miss by stays in the cache
+REFINEMENTS = 2  # rounds of least squares at most
+COMPARED = 75_000  # at once: what they miss by stays in the cache
 FAR = 1e12  # in place of a correspondence that is not there
 
 # What a correspondence misses by along x and y, in growth and in turn, is a product of some columns of a motion
@@ -43,7 +44,7 @@ AFFINE = slice(1, 7)
 class Found(NamedTuple):
     """What was found in each of n images.
 
-    inliers    i64[n]: how many correspondences agree; 0 where an image has none that is plausible
+    inliers    i64[n]: how many correspondences agree; 0 where no plausible transform has enough
     weight     f32[n]: the sum of their weights
     transform  f32[n, 6]: the rows of [A | t], x' = A x + t; NaN where there is none
     """
@@ -79,10 +80,11 @@ def verified(
     p: np.ndarray,
     q: np.ndarray,
     image: np.ndarray,
-    query_keypoint: np.ndarray,
+    keypoints: tuple[np.ndarray, np.ndarray],
     weight: np.ndarray,
     n_images: int,
     agreement: Agreement,
+    least: int = 1,
 ) -> Found:
     """The transform that takes most of a query's keypoints p to their partners q, for each image.
 
@@ -90,23 +92,18 @@ def verified(
 
     where h runs over the similarities that the image's correspondences are, d_hj is by how much correspondence j
     misses its partner under h, r the pixels that it may, and n_h counts those that agree, each keypoint once: the
-    fewer of the distinct ones of either side. Keypoints of the image at one point, with two angles say, are one.
-    h* is refined by affine least squares on what agrees, for as long as that loses none.
+    fewer of the distinct ones of either side. Where they are ``least`` or more, h* is refined by affine least squares
+    on what agrees, for as long as that loses none.
 
-    p, q f32[m, 4]; image i64[m] in [0, n_images), ascending; query_keypoint i64[m], the number of each p among
-    the query's keypoints; weight f32[m], not negative. ``agreement.pixels`` is one number, or one for each
-    image. Of an image the CORRESPONDENCES heaviest count and the HYPOTHESES heaviest propose.
+    p, q f32[m, 4]; image i64[m] in [0, n_images); keypoints (i64[m], i64[m]), what numbers the p of the query and
+    the q of each image: those at one point, with two angles say, are one; weight f32[m], not negative.
+    ``agreement.pixels`` is one number, or one for each image. Of an image the CORRESPONDENCES heaviest count and the
+    HYPOTHESES heaviest propose, heaviest to 1 / 65,536 of the largest weight.
     """
-    if np.any(image[1:] < image[:-1]):
-        raise ValueError("correspondences are to come image by image")
-    counts = np.bincount(image, minlength=n_images)
-    if counts.max(initial=0) > HYPOTHESES:
-        kept = _heaviest(image, weight, counts)
-        p, q, image, query_keypoint, weight = (v[kept] for v in (p, q, image, query_keypoint, weight))
-        counts = np.minimum(counts, CORRESPONDENCES)
+    kept, counts = _heaviest(image, weight, n_images)
+    p, q, image, weight = (v[kept] for v in (p, q, image, weight))
     starts = np.cumsum(counts) - counts
-    a = _numbered(image, query_keypoint, starts)
-    b = _numbered(image, places(q[:, :2]), starts)
+    a, b = (_numbered(image, keypoint[kept], starts) for keypoint in keypoints)
     pairs = _Pairs(_columns(p, q), weight, image, a, b)
     proposals = _similarities(pairs.columns)
     pixels = np.broadcast_to(np.maximum(agreement.pixels, 1e-3).astype(np.float32), (n_images,))
@@ -122,22 +119,26 @@ def verified(
             proposals, pairs.at(at), at, there, pixels[images], agreement, scratch
         )
         transform[images] = proposals[winner, AFFINE]
+    inliers[inliers < least] = 0
     transform[inliers == 0] = np.nan
     return _refined(transform, inliers, pairs, starts, pixels, agreement)
 
 
-def _heaviest(image: np.ndarray, weight: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The CORRESPONDENCES heaviest of each image, heaviest first."""
-    order = np.lexsort((-weight, image))
-    rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image]
-    kept: np.ndarray = order[rank < CORRESPONDENCES]
-    return kept
+def _heaviest(image: np.ndarray, weight: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The CORRESPONDENCES heaviest of each image, image by image and heaviest first, and how many: i64[n_images]."""
+    light = (1 - weight / max(float(weight.max(initial=0)), 1e-12)) * 0xFFFF
+    order = ascending(image << 16 | light.astype(np.int64))
+    counts = np.bincount(image, minlength=n_images)
+    if counts.max(initial=0) > CORRESPONDENCES:
+        rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image[order]]
+        order, counts = order[rank < CORRESPONDENCES], np.minimum(counts, CORRESPONDENCES)
+    return order, counts
 
 
 def _numbered(image: np.ndarray, keypoint: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Keypoints i64[m] numbered anew from 0 within each image."""
     key = image.astype(np.int64) * (int(keypoint.max(initial=0)) + 1) + keypoint
-    order = np.argsort(key)
+    order = ascending(key)
     number = np.cumsum(np.diff(key[order], prepend=-1) != 0)
     numbered = np.empty_like(number)
     numbered[order] = number - number[starts[image]]  # ``image`` is in order already

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 HEAD = 8192  # scores that the first guess of the k-th best is made from
 
 
+def ascending(key: np.ndarray) -> np.ndarray:
+    """The stable order of integers i64[n] from 0 on: by 16 bits at a time, which numpy sorts in linear time."""
+    order: np.ndarray = np.argsort((key & 0xFFFF).astype(np.uint16), kind="stable")
+    for shift in range(16, int(key.max(initial=0)).bit_length(), 16):
+        order = order[np.argsort((key[order] >> shift & 0xFFFF).astype(np.uint16), kind="stable")]
+    return order
+
+
 class Appended:
     """An array that grows along its first axis in a file, so that ``fit`` need not hold it in memory."""
 

@@ -49,7 +49,7 @@ class Geometric(QueryByQuery):
         top = images[: self.config.depth].tolist()
         rank = {row: r for r, row in enumerate(top)}
         for group, found in self._found(_inside(query), data.inputs(("features",), top)):
-            for i in np.flatnonzero(found.inliers >= self.config.min_inliers).tolist():
+            for i in np.flatnonzero(found.inliers).tolist():
                 r = rank[group[i].row]
                 passed[r] = True
                 scores[r] += found.inliers[i]
@@ -71,7 +71,9 @@ class Geometric(QueryByQuery):
             pixels = c.tolerance * np.array([max(inputs.size) for inputs, _ in group], np.float32)
             agreement = Agreement(pixels, c.octaves, c.degrees)
             alike = np.ones(len(i), np.float32)
-            found = verified(geometry[i], q, image, points[i], alike, len(group), agreement)
+            found = verified(
+                geometry[i], q, image, (points[i], places(q)), alike, len(group), agreement, c.min_inliers
+            )
             yield [inputs for inputs, _ in group], found
 
 

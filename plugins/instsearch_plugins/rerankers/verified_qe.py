@@ -151,10 +151,10 @@ class VerifiedQueryExpansion:
         image = np.repeat(np.arange(len(theirs)), [len(pair[0]) for pair in pairs])
         pixels = c.tolerance * np.array(sizes, np.float32).max(axis=1)
         agreement = Agreement(pixels, c.octaves, c.degrees)
-        points = places(own.geometry)[i]
-        found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement)
+        points = places(own.geometry)[i], places(q)
+        found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement, c.min_inliers)
         added = []
-        sure = (found.inliers >= c.min_inliers) & (found.weight >= c.min_weight)
+        sure = (found.inliers > 0) & (found.weight >= c.min_weight)
         for n in np.flatnonzero(sure).tolist():
             shown = theirs[n]._replace(geometry=mapped_back(theirs[n].geometry, found.transforms.at(n)))
             added.append(shown.at(_inside(shown, box)))

@@ -22,7 +22,7 @@ from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.mirrored import mirrored
 from instsearch_plugins.numeric.ranking import Owners, occurrences
 from instsearch_plugins.rerankers.hit_by_hit import box_of
-from instsearch_plugins.searchers.postings import Postings, inverted
+from instsearch_plugins.searchers.postings import Matches, Postings, inverted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,15 +36,17 @@ CHANCE = 2e-4  #: z of the usual image that is verified and does not show the ob
 
 
 class Asked(NamedTuple):
-    """What a query asks: pairs of keypoint and word, i64[A] each, with their signatures u64[A]; geometry f32[N, 4]
-    and weight f32[N] of the keypoints; norm = |(idf_w tf_w)_w|; usual, the mean of idf^2 over the keypoints; the box.
+    """What a query asks: A pairs of a keypoint and a word of it, with their signatures.
+
+    keypoint i64[A], word i64[A], signature u64[A]; worth f32[A] > 0: idf^2 of the word times the keypoint's weight.
+    geometry f32[N, 4] of all keypoints; norm = |(idf_w tf_w)_w|; usual, the mean of idf^2 over the keypoints; the box.
     """
 
     keypoint: np.ndarray
     word: np.ndarray
     signature: np.ndarray
+    worth: np.ndarray
     geometry: np.ndarray
-    weight: np.ndarray
     norm: float
     usual: float
     box: Box
@@ -52,15 +54,13 @@ class Asked(NamedTuple):
 
 class Votes(NamedTuple):
     """Matches by image: the images i64[n] that have any, ascending, and what each got, f32[n] in [0, 1); of each
-    match the place of its image among these, its query keypoint, its posting, and what it is worth as an inlier.
+    match the place of its image among these, and the match.
     """
 
     images: np.ndarray
     votes: np.ndarray
     image: np.ndarray
-    keypoint: np.ndarray
-    at: np.ndarray
-    evidence: np.ndarray
+    found: Matches
 
 
 class HammingEmbedding:
@@ -84,12 +84,12 @@ class HammingEmbedding:
     class Config:
         """Options of ``hamming``."""
 
-        ht: int = option(36, "query")  #: bits out of 64 in which the signatures of a match differ at most
-        sigma: float = option(24.0, "query")  #: matches count exp(-h^2 / sigma^2) at h bits; 0: all alike
+        ht: int = option(32, "query")  #: bits out of 64 in which the signatures of a match differ at most
+        sigma: float = option(20.0, "query")  #: matches count exp(-h^2 / sigma^2) at h bits; 0: all alike
         #: what matches are divided by the root of: the sum over their query keypoint in the image, in all, or both
         burstiness: Literal["none", "intra", "inter", "both"] = option("intra", "query")
         assign: int = option(3, "query")  #: words of a query keypoint at most
-        assign_ratio: float = option(1.2, "query")  #: how much farther than the nearest these may be
+        assign_ratio: float = option(1.15, "query")  #: how much farther than the nearest these may be
         wgc: bool = option(True, "query")  #: only matches that turn, and change scale, alike count
         verify: int = option(200, "query")  #: how many of the best images are verified; 0 for none
         #: look for the mirrored object as well, in twice the time; without it, a mirrored one is not found
@@ -183,40 +183,41 @@ class HammingEmbedding:
                 signature = np.concatenate([signature, local.signatures.cpu().numpy()[added]])
         else:
             word, signature = words[keypoint], local.signatures.cpu().numpy()[keypoint]
-        return Asked(keypoint, word, signature.view(np.uint64), geometry, weight, float(norm), usual, box)
+        worth = (idf**2)[word] * weight[keypoint]
+        some = worth > 0
+        pairs = (v[some] for v in (keypoint, word, signature.view(np.uint64), worth))
+        return Asked(*pairs, geometry, float(norm), usual, box)
 
     def _votes(self, asked: Asked, hidden: np.ndarray, data: Data) -> Votes:
         """Every match, and what the images get by them."""
         config, postings = self.config, self.postings
-        found = postings.matches(asked.word, asked.signature, config.ht)
-        image, keypoint, at = postings.image_of(found.at), asked.keypoint[found.asked], found.at
-        word = asked.word[found.asked]
-        shared = _idf(data, int(word.max(initial=-1)) + 1)[word] ** 2 * asked.weight[keypoint]
-        score = hamming.weights(config.sigma, config.ht)[found.distance] * shared
-        evidence = hamming.weights(EVIDENCE, config.ht)[found.distance] * shared
-        there = score > 0  # far distances fade to 0
+        w = hamming.weights(config.sigma, config.ht)
+        found = postings.matches(asked.word, asked.signature, int(np.flatnonzero(w)[-1]))
+        image = postings.image_of(found.at)
         if len(hidden):
             gone = np.zeros(self.owners.images, bool)
             gone[hidden] = True
-            there &= ~gone[image]
-        image, keypoint, at, score, evidence = (v[there] for v in (image, keypoint, at, score, evidence))
-        images, image = np.unique(image, return_inverse=True)
-        n = len(images)
+            there = np.flatnonzero(~gone[image])
+            image, found = image[there], found.some(there)
+        seen = np.bincount(image, minlength=self.owners.images) > 0
+        images, image = np.flatnonzero(seen), (np.cumsum(seen) - 1)[image]
+        score, n = w[found.distance] * asked.worth[found.asked], len(images)
+        keypoint = np.unique(asked.keypoint, return_inverse=True)[1][found.asked]
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
             score = hamming.inter_image(score, keypoint)
         if config.wgc and n:
-            p, q = (
-                asked.geometry[keypoint],
-                hamming.unpacked(postings.geometry[at], postings.sizes[images[image]]),
-            )
-            growth = np.log2(np.maximum(q[:, 2], 1e-6) / np.maximum(p[:, 2], 1e-6))
-            v = hamming.consistent(score, image, growth, q[:, 3] - p[:, 3], n)
+            p = asked.geometry[asked.keypoint]
+            octave, turn = hamming.steps(postings.geometry[found.at])
+            octave += hamming.octaves(postings.sizes[images].max(axis=1))[image]
+            octave -= hamming.octaves(p[:, 2])[found.asked]
+            turn -= hamming.turns(p[:, 3])[found.asked]
+            v = hamming.consistent(score, image, octave, turn, n)
         else:
             v = np.bincount(image, score, n)
         v = v / np.maximum(postings.norms[images] * asked.norm, 1e-12)
-        return Votes(images, (v / (1 + v)).astype(np.float32), image, keypoint, at, evidence)
+        return Votes(images, (v / (1 + v)).astype(np.float32), image, found)
 
     # -- verification -----------------------------------------------------------------------------------
 
@@ -240,19 +241,22 @@ class HammingEmbedding:
         rank = np.full(len(scores), -1)
         rank[best] = np.arange(len(best))
         candidate = rank[votes.image]
-        order = np.argsort(candidate, kind="stable")[np.count_nonzero(candidate < 0) :]
-        candidate, at, keypoint = candidate[order], votes.at[order], votes.keypoint[order]
+        some = np.flatnonzero(candidate >= 0)
+        candidate, matches = candidate[some], votes.found.some(some)
+        keypoint, bits = asked.keypoint[matches.asked], postings.geometry[matches.at]
+        evidence = hamming.weights(EVIDENCE, config.ht)[matches.distance] * asked.worth[matches.asked]
         sizes = postings.sizes[votes.images[best]]
         found = verified(
             asked.geometry[keypoint],
-            hamming.unpacked(postings.geometry[at], sizes[candidate]),
+            hamming.unpacked(bits, sizes[candidate]),
             candidate,
-            places(asked.geometry[:, :2])[keypoint],
-            votes.evidence[order],
+            (places(asked.geometry[:, :2])[keypoint], hamming.place(bits)),
+            evidence,
             len(best),
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
+            config.min_inliers,
         )
-        sure = np.flatnonzero(found.inliers >= config.min_inliers)
+        sure = np.flatnonzero(found.inliers)
         each, n = best[sure], np.bincount(candidate, minlength=len(best))
         m, share = found.weight[sure] / asked.usual, found.inliers[sure] / n[sure]
         scores[each] = 1 + np.log1p(m * np.sqrt(share) * votes.votes[each] / CHANCE)

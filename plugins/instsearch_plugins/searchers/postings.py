@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data, Progress, State
 
 PAIRS = 1 << 25  # pairs of keypoints that a query compares at most, those of rare words first
-AT_ONCE = 1 << 18  # of these at once: their signatures stay in the cache
+AT_ONCE = 1 << 17  # of these at once: their signatures stay in the cache
 MATCHES = 1 << 21  # pairs that match at most, about: what bounds a query of one brick among walls of it
 NARROW = 1 << 16  # images that u16 tells apart
 DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch index` again"
@@ -32,6 +32,9 @@ class Matches(NamedTuple):
     asked: np.ndarray
     at: np.ndarray
     distance: np.ndarray
+
+    def some(self, i: np.ndarray) -> Matches:
+        return Matches(*(field[i] for field in self))
 
 
 class Points(NamedTuple):
@@ -132,12 +135,15 @@ class Postings:
     def matches(self, words: np.ndarray, signatures: np.ndarray, threshold: int) -> Matches:
         """The postings of words i64[A] whose signature differs from that asked, u64[A], in few bits.
 
-        Rare words come first, and the search ends at PAIRS or at MATCHES.
+        They come as asked. Where there may be more than MATCHES, rare words come first, and the search ends at MATCHES
+        or at PAIRS.
         """
         asked = np.flatnonzero((words >= 0) & (words < len(self.pointers) - 1))
         starts, counts = self.pointers[words[asked]], np.diff(self.pointers)[words[asked]]
         order = np.argsort(counts, kind="stable")
         order = order[(counts[order] > 0) & (counts[order].cumsum() <= PAIRS)]
+        if counts[order].sum() <= MATCHES:
+            order.sort()
         asked, starts, counts = asked[order], starts[order], counts[order]
         group = counts.cumsum() // AT_ONCE
         found, total = [], 0
@@ -156,14 +162,11 @@ class Postings:
         signatures: np.ndarray,
         threshold: int,
     ) -> Matches:
-        lists = [self.signatures[a : a + n] for a, n in zip(starts.tolist(), counts.tolist(), strict=True)]
-        theirs = np.concatenate([*lists, np.empty(0, np.uint64)])
-        distance = hamming.distances(theirs, np.repeat(signatures[asked], counts))
+        at = np.repeat(starts - counts.cumsum() + counts, counts)
+        at += np.arange(len(at))
+        distance = hamming.distances(self.signatures[at], np.repeat(signatures[asked], counts))
         near = np.flatnonzero(distance <= threshold)
-        ends = counts.cumsum()
-        which = np.searchsorted(ends, near, side="right")
-        at = near + (starts - ends + counts)[which]
-        return Matches(asked[which], at, distance[near])
+        return Matches(np.repeat(asked, counts)[near], at[near], distance[near])
 
     def image_of(self, at: np.ndarray) -> np.ndarray:
         """The images i64[m], counted within the segment, of postings."""
