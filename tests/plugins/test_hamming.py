@@ -128,10 +128,13 @@ def test_weak_geometric_consistency_equals_the_plain_loop(seed, m):
 def test_matches_that_turn_alike_across_the_border_are_one_peak():
     image, score = np.zeros(4, np.int64), np.ones(4, np.float32)
     none = np.zeros(4, np.int64)
-    alike = hamming.consistent(score, image, none, np.array([63, 1, -1, 128]), 1)
-    apart = hamming.consistent(score, image, none, np.array([0, 16, 32, 48]), 1)
-    assert (alike.tolist(), apart.tolist()) == ([4], [1])
-    assert hamming.consistent(score, image, np.array([-24, 0, 24, 40]), none, 1).tolist() == [1]
+
+    def votes(growth, turn):
+        return hamming.consistent(score, image, growth, turn, 1).tolist()
+
+    assert votes(none, np.array([63, 1, -1, 128])) == [4]
+    assert votes(none, np.array([0, 16, 32, 48])) == [1]
+    assert votes(np.array([-24, 0, 24, 40]), none) == [1]
 
 
 def test_octaves_and_turns_are_steps_of_an_eighth_and_of_a_64th():

@@ -127,12 +127,12 @@ def consistent(
     half = PER_OCTAVE // 2
     scales = (high - low) // half + 1
     octave = (np.clip(growth, low, high) - (low - half // 2)) // half
-    G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS).reshape(n_images, TURNS)
     H = np.bincount(image * scales + octave, score, n_images * scales).reshape(n_images, scales)
-    G += np.roll(G, 1, axis=1) + np.roll(G, -1, axis=1)
     H = np.pad(H, ((0, 0), (1, 1)))
-    peak: np.ndarray = (H[:, :-2] + H[:, 1:-1] + H[:, 2:]).max(axis=1)
-    votes: np.ndarray = np.minimum(peak, G.max(axis=1)).astype(np.float32)
+    H = H[:, :-2] + H[:, 1:-1] + H[:, 2:]
+    G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS).reshape(n_images, TURNS)
+    G = G + np.roll(G, 1, axis=1) + np.roll(G, -1, axis=1)
+    votes: np.ndarray = np.minimum(H.max(axis=1), G.max(axis=1)).astype(np.float32)
     return votes
 
 
@@ -179,12 +179,14 @@ def nearest_words(
 
 def octaves(scale: np.ndarray) -> np.ndarray:
     """log2 of pixels f32[n], in steps of 1/8: i16[n]."""
-    return np.rint(PER_OCTAVE * np.log2(np.maximum(scale, 1e-6))).astype(np.int16)
+    steps: np.ndarray = np.rint(PER_OCTAVE * np.log2(np.maximum(scale, 1e-6))).astype(np.int16)
+    return steps
 
 
 def turns(degrees: np.ndarray) -> np.ndarray:
     """Angles f32[n] in steps of 1/64 turn: u8[n], below 64."""
-    return np.rint(degrees % 360 * (STEPS / 360)).astype(np.uint8) % STEPS
+    steps: np.ndarray = np.rint(degrees % 360 * (STEPS / 360)).astype(np.uint8) % STEPS
+    return steps
 
 
 def packed(geometry: np.ndarray, size: np.ndarray) -> np.ndarray:

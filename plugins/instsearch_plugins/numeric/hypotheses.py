@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCALES = (0.1, 10.0)  # plausible change of size
 STRETCH = 4.0  # plausible ratio of an affine model's two scales
-HYPOTHESES = 32  # of an image at most: its heaviest correspondences
+HYPOTHESES = 50  # of an image at most: its heaviest correspondences
 CORRESPONDENCES = 750  # of an image at most: what bounds walls of one brick
 REFINEMENTS = 2  # rounds of least squares at most
 COMPARED = 75_000  # at once: what they miss by stays in the cache

@@ -53,8 +53,8 @@ class Asked(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """Matches by image: the images i64[n] that have any, ascending, and what each got, f32[n] in [0, 1); of each
-    match the place of its image among these, and the match.
+    """The images i64[n] of the segment that have matches, ascending, and what each got, f32[n] in [0, 1); the matches
+    and the image i64[m] of each.
     """
 
     images: np.ndarray
@@ -123,6 +123,7 @@ class HammingEmbedding:
         """Take over what ``fit`` returned, where it lies."""
         self.postings = postings = Postings(state)
         n = len(postings.norms)
+        self.longer = hamming.octaves(postings.sizes.max(axis=1, initial=0))
         nowhere = np.broadcast_to(np.float32(np.nan), (n, 4))
         self.owners = Owners(postings.start, np.arange(n + 1), nowhere)
 
@@ -132,21 +133,17 @@ class HammingEmbedding:
         ranked = []
         for query in queries:
             hidden = self.owners.hidden(query, removed)
-            found = self._found(self._asked(query, data), hidden, data)
+            images, scores, boxes = self._found(self._asked(query, data), hidden)
+            order = np.argsort(-scores, kind="stable")
             if self.config.mirrored:
-                other = self._found(self._asked(query, data, mirror=True), hidden, data)
-                images, scores, boxes = (np.concatenate(pair) for pair in zip(found, other, strict=True))
-                found = images, scores, boxes
-            ranked.append(self._ranked(*found, k))
+                other = self._found(self._asked(query, data, mirror=True), hidden)
+                both = zip((images, scores, boxes), other, strict=True)
+                images, scores, boxes = (np.concatenate(pair) for pair in both)
+                order = np.lexsort((images, -scores))
+                order = order[occurrences(images[order]) == 0]
+            best = order[:k]
+            ranked.append((images[best] + self.postings.start, scores[best], boxes[best]))
         return Hits.stack(ranked, k)
-
-    def _ranked(
-        self, images: np.ndarray, scores: np.ndarray, boxes: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best k images, each by its best score, ties by row; rows of the image table."""
-        order = np.lexsort((images, -scores))
-        order = order[occurrences(images[order]) == 0][:k]
-        return images[order] + self.postings.start, scores[order], boxes[order]
 
     # -- voting -----------------------------------------------------------------------------------------
 
@@ -184,51 +181,51 @@ class HammingEmbedding:
         else:
             word, signature = words[keypoint], local.signatures.cpu().numpy()[keypoint]
         worth = (idf**2)[word] * weight[keypoint]
-        some = worth > 0
-        pairs = (v[some] for v in (keypoint, word, signature.view(np.uint64), worth))
-        return Asked(*pairs, geometry, float(norm), usual, box)
+        some = np.flatnonzero(worth > 0)
+        some = some[self.postings.looked_up(word[some])]
+        keypoint, word, worth = keypoint[some], word[some], worth[some]
+        return Asked(
+            keypoint, word, signature.view(np.uint64)[some], worth, geometry, float(norm), usual, box
+        )
 
-    def _votes(self, asked: Asked, hidden: np.ndarray, data: Data) -> Votes:
+    def _votes(self, asked: Asked, hidden: np.ndarray) -> Votes:
         """Every match, and what the images get by them."""
-        config, postings = self.config, self.postings
+        config, postings, n = self.config, self.postings, self.owners.images
         w = hamming.weights(config.sigma, config.ht)
         found = postings.matches(asked.word, asked.signature, int(np.flatnonzero(w)[-1]))
         image = postings.image_of(found.at)
         if len(hidden):
-            gone = np.zeros(self.owners.images, bool)
+            gone = np.zeros(n, bool)
             gone[hidden] = True
             there = np.flatnonzero(~gone[image])
             image, found = image[there], found.some(there)
-        seen = np.bincount(image, minlength=self.owners.images) > 0
-        images, image = np.flatnonzero(seen), (np.cumsum(seen) - 1)[image]
-        score, n = w[found.distance] * asked.worth[found.asked], len(images)
         keypoint = np.unique(asked.keypoint, return_inverse=True)[1][found.asked]
+        score = w[found.distance] * asked.worth[found.asked]
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
             score = hamming.inter_image(score, keypoint)
-        if config.wgc and n:
+        if config.wgc:
             p = asked.geometry[asked.keypoint]
             octave, turn = hamming.steps(postings.geometry[found.at])
-            octave += hamming.octaves(postings.sizes[images].max(axis=1))[image]
+            octave += self.longer[image]
             octave -= hamming.octaves(p[:, 2])[found.asked]
             turn -= hamming.turns(p[:, 3])[found.asked]
             v = hamming.consistent(score, image, octave, turn, n)
         else:
             v = np.bincount(image, score, n)
-        v = v / np.maximum(postings.norms[images] * asked.norm, 1e-12)
+        images = np.flatnonzero(v)
+        v = v[images] / np.maximum(postings.norms[images] * asked.norm, 1e-12)
         return Votes(images, (v / (1 + v)).astype(np.float32), image, found)
 
     # -- verification -----------------------------------------------------------------------------------
 
-    def _found(
-        self, asked: Asked, hidden: np.ndarray, data: Data
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _found(self, asked: Asked, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every image that shares a match, by number within the segment, with its score and its box."""
-        votes = self._votes(asked, hidden, data)
+        votes = self._votes(asked, hidden)
         scores = votes.votes.copy()
         boxes = np.full((len(scores), 4), np.nan, np.float32)
-        best = np.lexsort((votes.images, -scores))[: self.config.verify]
+        best = np.argsort(-scores, kind="stable")[: self.config.verify]
         if len(best):
             self._verify(asked, votes, best, scores, boxes)
         return votes.images, scores, boxes
@@ -238,8 +235,8 @@ class HammingEmbedding:
     ) -> None:
         """Add 1 + m to the scores of the images ``best`` where the inliers are enough, and set their boxes."""
         config, postings = self.config, self.postings
-        rank = np.full(len(scores), -1)
-        rank[best] = np.arange(len(best))
+        rank = np.full(self.owners.images, -1)
+        rank[votes.images[best]] = np.arange(len(best))
         candidate = rank[votes.image]
         some = np.flatnonzero(candidate >= 0)
         candidate, matches = candidate[some], votes.found.some(some)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Data, Progress, State
 
-PAIRS = 1 << 25  # pairs of keypoints that a query compares at most, those of rare words first
-AT_ONCE = 1 << 17  # of these at once: their signatures stay in the cache
-MATCHES = 1 << 21  # pairs that match at most, about: what bounds a query of one brick among walls of it
+PAIRS = (
+    1 << 23
+)  # pairs of keypoints that a query compares at most: what bounds one of a brick among walls of it
 NARROW = 1 << 16  # images that u16 tells apart
 DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch index` again"
 
@@ -132,41 +132,28 @@ class Postings:
         if not (climbs and alike):
             raise InstsearchError(DAMAGED)
 
+    def lengths(self, words: np.ndarray) -> np.ndarray:
+        """How many postings each of the words i64[A] has: i64[A]."""
+        K = len(self.pointers) - 1
+        known = np.minimum(words, K - 1)
+        lengths: np.ndarray = np.where(words < K, self.pointers[known + 1] - self.pointers[known], 0)
+        return lengths
+
+    def looked_up(self, words: np.ndarray) -> np.ndarray:
+        """Which of the words i64[A] are looked up: all that occur, or the rarest, with PAIRS postings together."""
+        lengths = self.lengths(words)
+        rare = np.argsort(lengths, kind="stable")
+        rare = rare[(lengths[rare] > 0) & (lengths[rare].cumsum() <= PAIRS)]
+        return np.sort(rare)
+
     def matches(self, words: np.ndarray, signatures: np.ndarray, threshold: int) -> Matches:
-        """The postings of words i64[A] whose signature differs from that asked, u64[A], in few bits.
-
-        They come as asked. Where there may be more than MATCHES, rare words come first, and the search ends at MATCHES
-        or at PAIRS.
-        """
-        asked = np.flatnonzero((words >= 0) & (words < len(self.pointers) - 1))
-        starts, counts = self.pointers[words[asked]], np.diff(self.pointers)[words[asked]]
-        order = np.argsort(counts, kind="stable")
-        order = order[(counts[order] > 0) & (counts[order].cumsum() <= PAIRS)]
-        if counts[order].sum() <= MATCHES:
-            order.sort()
-        asked, starts, counts = asked[order], starts[order], counts[order]
-        group = counts.cumsum() // AT_ONCE
-        found, total = [], 0
-        for some in np.split(np.arange(len(order)), np.flatnonzero(np.diff(group)) + 1):
-            if total > MATCHES:
-                break
-            found.append(self._matches(asked[some], starts[some], counts[some], signatures, threshold))
-            total += len(found[-1].at)
-        return Matches(*(np.concatenate(field) for field in zip(*found, strict=True)))
-
-    def _matches(
-        self,
-        asked: np.ndarray,
-        starts: np.ndarray,
-        counts: np.ndarray,
-        signatures: np.ndarray,
-        threshold: int,
-    ) -> Matches:
-        at = np.repeat(starts - counts.cumsum() + counts, counts)
-        at += np.arange(len(at))
-        distance = hamming.distances(self.signatures[at], np.repeat(signatures[asked], counts))
+        """The postings of words i64[A] whose signature differs from that asked, u64[A], in few bits."""
+        lengths = self.lengths(words)
+        asked = np.repeat(np.arange(len(words)), lengths)
+        at = (self.pointers[words] - lengths.cumsum() + lengths)[asked] + np.arange(len(asked))
+        distance = hamming.distances(self.signatures[at], signatures[asked])
         near = np.flatnonzero(distance <= threshold)
-        return Matches(np.repeat(asked, counts)[near], at[near], distance[near])
+        return Matches(asked[near], at[near], distance[near])
 
     def image_of(self, at: np.ndarray) -> np.ndarray:
         """The images i64[m], counted within the segment, of postings."""
