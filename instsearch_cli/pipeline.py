@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from instsearch_cli.plugins import Registry
 
 STAGE_NAMES = ("extractor", "weighting", "detector", "encoder", "searcher")
+LISTS = ("rerank", "refine")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Pipeline:
     encoder: Stage | None = None
     searcher: Stage | None = None
     rerank: tuple[Stage, ...] = ()
+    refine: tuple[Stage, ...] = ()
     keep_features: bool = False
     generation: int = 0
     fit_on: str = ""
@@ -74,8 +76,9 @@ class Pipeline:
         for stage in STAGE_NAMES:
             if (value := getattr(self, stage)) is not None:
                 table[stage] = value.table()
-        if self.rerank:
-            table["rerank"] = [stage.table() for stage in self.rerank]
+        for stages in LISTS:
+            if getattr(self, stages):
+                table[stages] = [stage.table() for stage in getattr(self, stages)]
         return tomli_w.dumps(table)
 
     @classmethod
@@ -85,7 +88,7 @@ class Pipeline:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{where} is not TOML: {error}") from error
-        known = {*STAGE_NAMES, "name", "summary", "keep-features", "generation", "rerank"}
+        known = {*STAGE_NAMES, "name", "summary", "keep-features", "generation", *LISTS}
         known |= {"fit-on", "fit-on-digest", "weigh-query", "crop-query"}
         for key in table:
             if key not in known:
@@ -95,12 +98,10 @@ class Pipeline:
         stages = {
             stage: _stage(table[stage], f"{where}: [{stage}]") for stage in STAGE_NAMES if stage in table
         }
-        rerank = table.get("rerank", [])
-        if not isinstance(rerank, list):
-            raise UsageError(f"{where}: rerank is a list of tables: [[rerank]]")
         return cls(
             name=str(table.get("name", "custom")),
-            rerank=tuple(_stage(entry, f"{where}: [[rerank]]") for entry in rerank),
+            rerank=_stages(table, "rerank", where),
+            refine=_stages(table, "refine", where),
             keep_features=bool(table.get("keep-features", False)),
             generation=int(table.get("generation", 0)),
             fit_on=str(table.get("fit-on", "")),
@@ -165,9 +166,25 @@ class Pipeline:
         chosen = [name for name in names if name != "none"]
         return replace(self, rerank=tuple(old.get(name, Stage(name)) for name in chosen))
 
+    def refined(self) -> Pipeline:
+        """With the rerankers that ``--refine`` is for. Raises UsageError where it has none."""
+        if not self.refine:
+            raise UsageError(
+                f"pipeline '{self.name}' has no [[refine]], the rerankers that --refine is for: name some with "
+                "--rerank"
+            )
+        return replace(self, rerank=self.refine)
+
     def plain(self) -> dict[str, Any]:
         """JSON-ready: every stage with its options, for reports."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v}
+
+
+def _stages(table: dict[str, Any], name: str, where: str) -> tuple[Stage, ...]:
+    entries = table.get(name, [])
+    if not isinstance(entries, list):
+        raise UsageError(f"{where}: {name} is a list of tables: [[{name}]]")
+    return tuple(_stage(entry, f"{where}: [[{name}]]") for entry in entries)
 
 
 def _stage(table: Any, where: str) -> Stage:

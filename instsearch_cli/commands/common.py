@@ -82,6 +82,11 @@ rerank_option = click.option(
     multiple=True,
     help="Reranker, in order; repeatable; 'none' for none. Default: the pipeline's.",
 )
+refine_option = click.option(
+    "--refine",
+    is_flag=True,
+    help="Instead of its rerankers take the pipeline's slower and surer ones, which read images again.",
+)
 intake_options = _stack(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped."),
@@ -151,7 +156,7 @@ def choose_pipeline(
     for stage in ("extractor", "encoder", "weighting", "searcher"):
         pipeline = pipeline.with_stage(stage, options.get(stage))
     if pipeline.encoder != before.encoder:
-        pipeline = replace(pipeline, rerank=())
+        pipeline = replace(pipeline, rerank=(), refine=())
         if not options.get("searcher"):
             pipeline = replace(pipeline, searcher=None)
     if options.get("detector"):
@@ -159,7 +164,7 @@ def choose_pipeline(
         pipeline = (
             replace(pipeline, detector=None) if none else pipeline.with_stage("detector", options["detector"])
         )
-    pipeline = pipeline.with_rerank(rerank or None).with_options(options.get("assignments") or ())
+    pipeline = reranked(pipeline, rerank, options).with_options(options.get("assignments") or ())
     if options.get("weights") is not None:
         pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
     pipeline = _fit_on(with_query_as_asked(pipeline, options), options.get("fit_on"))
@@ -167,6 +172,12 @@ def choose_pipeline(
     if not pipeline.name or changed:
         pipeline = replace(pipeline, name=_name(pipeline))
     return pipeline
+
+
+def reranked(pipeline: Pipeline, rerank: Sequence[str], options: dict[str, Any]) -> Pipeline:
+    """The pipeline with the rerankers of --rerank, or of --refine."""
+    usage(not (rerank and options.get("refine")), "--rerank and --refine exclude each other")
+    return pipeline.refined() if options.get("refine") else pipeline.with_rerank(rerank or None)
 
 
 def with_query_as_asked(pipeline: Pipeline, options: dict[str, Any]) -> Pipeline:

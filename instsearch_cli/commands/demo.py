@@ -55,6 +55,7 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
     options: dict[str, Any] = {
         "pipeline_name": None,
         "rerank": (),
+        "refine": False,
         "assignments": (),
         "weights": None,
         "min_score": None,

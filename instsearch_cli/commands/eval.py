@@ -37,6 +37,7 @@ CHOOSING += ("fit_on", "weigh_query", "crop_query", "assignments", "weights")
 @click.option("--boxes", type=click.Path(path_type=Path), help="CSV of annotated boxes: image,x,y,w,h.")
 @common.pipeline_options
 @common.rerank_option
+@common.refine_option
 @click.option("--keep-features/--no-keep-features", default=None, help="Keep raw features on disk (large).")
 @click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read.")
 @click.option(

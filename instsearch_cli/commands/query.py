@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @common.rerank_option
+@common.refine_option
 @common.weigh_query_option
 @common.crop_query_option
 @common.set_option
@@ -114,7 +115,7 @@ def search(
     index = common.open_index(index_path)
     known = common.registry()
     pipeline = common.recorded_pipeline(index, options["pipeline_name"])
-    pipeline = pipeline.with_rerank(options["rerank"] or None).with_options(options["assignments"])
+    pipeline = common.reranked(pipeline, options["rerank"], options).with_options(options["assignments"])
     pipeline = common.with_query_as_asked(pipeline, options)
     if options["weights"] is not None:
         pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])

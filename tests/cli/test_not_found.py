@@ -110,6 +110,24 @@ def test_a_pipeline_may_say_how_much_is_enough(cli: Cli, place: Path, index: Pat
     assert "between 0 and 1" in cli(*ask, "--set", "rerank.verdict.min-score=50", status=2).err
 
 
+def test_refine_takes_the_pipelines_surer_rerankers(cli: Cli, place: Path, tmp_path: Path) -> None:
+    """The images are read again: descriptors of the query's keypoints, not words alone, decide."""
+    index = tmp_path / "index"
+    cli("index", place / "c", "--index", index, "--preset", "sift", "--quiet")
+    ask = ("query", place / "q" / "there.png", "--box", BOX, "--index", index, "--json")
+    plain, refined = (cli(*ask, *more).json for more in ((), ("--refine",)))
+    for told in (plain, refined):
+        assert {hit["image"] for hit in told["hits"][:3]} == {f"{i}.png" for i in HIDDEN}
+    surer = ("--rerank", "verified-qe", "--rerank", "geometric")
+    inliers, words = (cli(*ask, *more).json["hits"][0] for more in (surer, surer[:2]))
+    assert refined["hits"][0]["box"] == inliers["box"]
+    assert inliers["score"] > words["score"] > 1
+    assert refined["hits"][0]["score"] > 0.9
+    assert "exclude each other" in cli(*ask, "--refine", "--rerank", "none", status=2).err
+    cli("index", "--index", index, "--encoder", "vlad", "--set", "encoder.over=local", "--quiet")
+    assert "no [[refine]]" in cli(*ask, "--refine", status=2).err
+
+
 def test_min_score_goes_with_any_scores(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
 ) -> None:

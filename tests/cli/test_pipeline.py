@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,14 @@ def test_toml_round_trip(pipeline: Pipeline) -> None:
 
 
 def test_toml_round_trip_with_rerankers() -> None:
-    assert Pipeline.from_toml(PIPELINE.to_toml(), "here") == PIPELINE
+    both = replace(PIPELINE, refine=(Stage("geometric", {"depth": 7}), Stage("verdict")))
+    assert Pipeline.from_toml(both.to_toml(), "here") == both
+    assert both.refined().rerank == both.refine
+
+
+def test_only_a_pipeline_with_refine_is_refined() -> None:
+    with pytest.raises(UsageError, match=r"no \[\[refine\]\]"):
+        PIPELINE.refined()
 
 
 def test_set_reaches_stages_and_rerankers() -> None:

@@ -84,7 +84,7 @@ class HammingEmbedding:
     class Config:
         """Options of ``hamming``."""
 
-        ht: int = option(32, "query")  #: bits out of 64 in which the signatures of a match differ at most
+        ht: int = option(34, "query")  #: bits out of 64 in which the signatures of a match differ at most
         sigma: float = option(20.0, "query")  #: matches count exp(-h^2 / sigma^2) at h bits; 0: all alike
         #: what matches are divided by the root of: the sum over their query keypoint in the image, in all, or both
         burstiness: Literal["none", "intra", "inter", "both"] = option("intra", "query")
