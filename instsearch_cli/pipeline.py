@@ -176,8 +176,8 @@ class Pipeline:
         return replace(self, rerank=self.refine)
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready: every stage with its options, for reports."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v}
+        """JSON-ready: every stage that runs, with its options, for reports."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v and k != "refine"}
 
 
 def _stages(table: dict[str, Any], name: str, where: str) -> tuple[Stage, ...]:

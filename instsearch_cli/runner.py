@@ -36,6 +36,7 @@ class Made:
     written: dict[str, int] = field(default_factory=dict)  #: layer -> images
     fitted: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)  #: (image, reason)
+    blank: list[str] = field(default_factory=list)  #: images whose codes are empty: no query finds them
     reread: int = 0  #: images read again because a stage needed features that are not kept
 
 
@@ -203,7 +204,10 @@ class Runner:
 
     def _item(self, kind: str, row: int, got: dict[str, Any]) -> dict[str, np.ndarray]:
         try:
-            return to_item(self.assembly.encoding(kind), got[kind])
+            item = to_item(self.assembly.encoding(kind), got[kind])
+            if kind == "codes" and not np.any(item["vectors" if "vectors" in item else "data"]):
+                self.made.blank.append(self.index.images.name(row))
+            return item
         except InstsearchError as error:
             part = self.assembly.part(kind)
             raise InstsearchError(

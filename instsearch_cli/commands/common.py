@@ -266,6 +266,7 @@ def summary(index: Index, intake: Intake | None, made: Made, seconds: float, as_
         report: dict[str, Any] = {
             "written": made.written,
             "fitted": made.fitted,
+            "blank": made.blank,
             "seconds": round(seconds, 3),
         }
         if intake is not None:
@@ -286,6 +287,9 @@ def summary(index: Index, intake: Intake | None, made: Made, seconds: float, as_
             click.echo(f"  skipped {name}: {reason}")
         if len(intake.skipped) > 10:
             click.echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
+    if made.blank:
+        some = ", ".join(made.blank[:3]) + (", …" if len(made.blank) > 3 else "")
+        click.echo(f"{len(made.blank):,} without a local feature, which no query finds: {some}")
     for fitted in made.fitted:
         click.echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in made.written.items()) or "nothing: all there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,13 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
         "images": n_alive,
         "removed": dict(Counter(reason.split(":")[0] for reason in table.removed().values())),
         "roots": table.roots,
-        "pipelines": {r.pipeline.name: r.pipeline.plain() for r in kept},
+        "pipelines": {
+            r.pipeline.name: {
+                **r.pipeline.plain(),
+                "refine": [asdict(stage) for stage in r.pipeline.refine],
+            }
+            for r in kept
+        },
         "last": last.pipeline.name if last else None,
         "layers": [],
         "models": [],

@@ -128,6 +128,17 @@ def test_refine_takes_the_pipelines_surer_rerankers(cli: Cli, place: Path, tmp_p
     assert "no [[refine]]" in cli(*ask, "--refine", status=2).err
 
 
+def test_images_without_a_local_feature_are_named(cli: Cli, place: Path, tmp_path: Path) -> None:
+    folder, index = tmp_path / "c", tmp_path / "index"
+    for i in (3, 4):
+        scene(folder / f"{i}.png", i, texture(i, (100, 100)))
+    PIL.Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(folder / "blank.png")
+    said = cli("index", folder, "--index", index, "--preset", "sift", "--quiet").out
+    assert "1 without a local feature, which no query finds: blank.png\n" in said
+    scene(folder / "5.png", 5, texture(5, (100, 100)))
+    assert cli("index", folder, "--index", index, "--json", "--quiet").json["blank"] == []
+
+
 def test_min_score_goes_with_any_scores(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
 ) -> None:
