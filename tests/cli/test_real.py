@@ -40,12 +40,13 @@ def subset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_default_pipeline_finds_and_localises(cli: Cli, subset: Path, tmp_path: Path) -> None:
     flags = ("--set", "encoder.words=4000", "--boxes", INSTRE / "boxes.csv", "--json", "--quiet")
-    run = ("eval", "--dataset", subset, "--index", tmp_path / "i", *flags)
-    plain = cli(*run, "--rerank", "none", "--keep-features").json["metrics"]
-    verified = cli(*run, "--rerank", "geometric", "--keep-features").json["metrics"]
-    assert plain["mAP"] > 0.3
-    assert verified["mAP"] > plain["mAP"]
-    assert verified["localised@10"] > 0.5
+    run = ("eval", "--preset", "sift", "--dataset", subset, "--index", tmp_path / "i", *flags)
+    words = cli(*run, "--rerank", "none", "--keep-features").json["metrics"]
+    whole = cli(*run, "--keep-features").json["metrics"]
+    refined = cli(*run, "--refine", "--keep-features").json["metrics"]
+    assert whole["mAP"] > words["mAP"] > 0.8
+    assert refined["mAP"] > 0.8
+    assert min(metrics["localised@10"] for metrics in (words, whole, refined)) > 0.8
 
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the SqueezeNet weights are not here")
