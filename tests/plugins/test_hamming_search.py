@@ -107,10 +107,11 @@ def ranking(hits):
 
 def score_at_0_bits(searcher, query, data, row, inliers):
     """1 + log(1 + z / z0) of an image whose inliers all have signatures like the query's, words without idf."""
-    votes = searcher._votes(searcher._asked(query, data), np.zeros(0, np.int64))
-    i = votes.images.tolist().index(row - data.span.start)
-    matches = np.count_nonzero(votes.image == row - data.span.start)
-    return 1 + math.log1p(votes.votes[i] * math.sqrt(inliers / matches) * inliers / CHANCE)
+    asked = searcher._asked(query, data)
+    found = searcher._matches(asked, np.arange(len(asked.word)), None)
+    vote = searcher._votes(asked, found, found.image, searcher.postings.norms)[row - data.span.start]
+    matches = np.count_nonzero(found.image == row - data.span.start)
+    return 1 + math.log1p(vote * math.sqrt(inliers / matches) * inliers / CHANCE)
 
 
 def random_words(rng, n, K=K, bits=3):
@@ -336,8 +337,8 @@ def test_thousands_of_identical_keypoints_are_bounded(tmp_path, monkeypatch):
         np.concatenate([object_signatures(24), np.zeros(3000, np.uint64)]),
         np.concatenate([p, keypoints(3000, 2)]),
     )
-    votes = searcher._votes(searcher._asked(query(asked), data), np.zeros(0, np.int64))
-    assert 0 < len(votes.image) <= 50_000
+    pairs = searcher._asked(query(asked), data)
+    assert 0 < len(searcher._matches(pairs, np.arange(len(pairs.word)), None).at) <= 50_000
     found, scores = ranking(searcher.search([query(asked)], data, 3))
     assert found[0] == 2  # the rare words are looked up
     assert scores[0] > 4
@@ -501,11 +502,12 @@ def test_multiple_assignment_finds_more_matches(tmp_path):
     matches = []
     for assign in (1, 4):
         searcher = fitted(data, assign=assign, assign_ratio=1.5)
-        found, score = ranking(searcher.search([q], data, 4))
-        assert found[0] == 2
+        rows, score = ranking(searcher.search([q], data, 4))
+        assert rows[0] == 2
         assert score[0] > 5
-        votes = searcher._votes(searcher._asked(q, data), np.zeros(0, np.int64))
-        matches.append(np.count_nonzero(votes.image == 2))
+        asked = searcher._asked(q, data)
+        found = searcher._matches(asked, np.arange(len(asked.word)), None)
+        matches.append(np.count_nonzero(found.image == 2))
     assert 20 < matches[0] < matches[1]
 
 

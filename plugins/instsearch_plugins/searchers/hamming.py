@@ -38,29 +38,20 @@ CHANCE = 2e-4  #: z of the usual image that is verified and does not show the ob
 class Asked(NamedTuple):
     """What a query asks: A pairs of a keypoint and a word of it, with their signatures.
 
-    keypoint i64[A], word i64[A], signature u64[A]; worth f32[A] > 0: idf^2 of the word times the keypoint's weight.
-    geometry f32[N, 4] of all keypoints; norm = |(idf_w tf_w)_w|; usual, the mean of idf^2 over the keypoints; the box.
+    keypoint i64[A], word i64[A], signature u64[A]; worth f32[A] > 0: idf^2 of the word times the keypoint's weight;
+    first bool[A]: the nearest word of its keypoint. geometry f32[N, 4] of all keypoints; norm = |(idf_w tf_w)_w|;
+    usual, the mean of idf^2 over the keypoints; the box.
     """
 
     keypoint: np.ndarray
     word: np.ndarray
     signature: np.ndarray
     worth: np.ndarray
+    first: np.ndarray
     geometry: np.ndarray
     norm: float
     usual: float
     box: Box
-
-
-class Votes(NamedTuple):
-    """The images i64[n] of the segment that have matches, ascending, and what each got, f32[n] in [0, 1); the matches
-    and the image i64[m] of each.
-    """
-
-    images: np.ndarray
-    votes: np.ndarray
-    image: np.ndarray
-    found: Matches
 
 
 class HammingEmbedding:
@@ -71,10 +62,11 @@ class HammingEmbedding:
 
     over the matches m of query and image: keypoints of one word whose signatures differ in h_m bits, ``ht`` at
     most; |q|, |b| the lengths of their histograms; w(h) = exp(-h^2 / sigma^2), and e(h) the same at sigma = 16: votes
-    add up over an image, inliers are to convince one by one. The best ``verify`` images are verified from these
-    matches alone, and have the query's box under the transform found; z0 is the z that is usual among those that do
-    not show the object. Rows that share no match are no hits. The words that vote are those of the query's
-    keypoints, whatever its codes: expanding codes changes nothing.
+    add up over an image, inliers are to convince one by one. The nearest words of the query's keypoints vote; the
+    best ``verify`` images are verified from the matches of all their words, and have the query's box under the
+    transform found; z0 is the z that is usual among those that do not show the object. Rows that share no match are
+    no hits. The words that vote are those of the query's keypoints, whatever its codes: expanding codes changes
+    nothing.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
@@ -181,84 +173,87 @@ class HammingEmbedding:
         else:
             word, signature = words[keypoint], local.signatures.cpu().numpy()[keypoint]
         worth = (idf**2)[word] * weight[keypoint]
-        some = np.flatnonzero(worth > 0)
-        some = some[self.postings.looked_up(word[some])]
-        keypoint, word, worth = keypoint[some], word[some], worth[some]
-        return Asked(
-            keypoint, word, signature.view(np.uint64)[some], worth, geometry, float(norm), usual, box
-        )
+        first = np.diff(keypoint, prepend=-1) != 0
+        some = worth > 0
+        keypoint, word, worth, first = (v[some] for v in (keypoint, word, worth, first))
+        bits = signature.view(np.uint64)[some]
+        return Asked(keypoint, word, bits, worth, first, geometry, float(norm), usual, box)
 
-    def _votes(self, asked: Asked, hidden: np.ndarray) -> Votes:
-        """Every match, and what the images get by them."""
-        config, postings, n = self.config, self.postings, self.owners.images
-        w = hamming.weights(config.sigma, config.ht)
-        found = postings.matches(asked.word, asked.signature, int(np.flatnonzero(w)[-1]))
-        image = postings.image_of(found.at)
-        if len(hidden):
-            gone = np.zeros(n, bool)
-            gone[hidden] = True
-            there = np.flatnonzero(~gone[image])
-            image, found = image[there], found.some(there)
+    def _matches(self, asked: Asked, some: np.ndarray, shown: np.ndarray | None) -> Matches:
+        """Matches of some of what is asked, i64[p], with images shown bool[n]."""
+        reach = int(np.flatnonzero(hamming.weights(self.config.sigma, self.config.ht))[-1])
+        found = self.postings.matches(asked.word[some], asked.signature[some], reach, shown)
+        return found._replace(asked=some[found.asked])
+
+    def _votes(self, asked: Asked, found: Matches, image: np.ndarray, norms: np.ndarray) -> np.ndarray:
+        """What matches with n images give them: f32[n] in [0, 1). image i64[m] in [0, n), norms f32[n]."""
+        config, n = self.config, len(norms)
         keypoint = np.unique(asked.keypoint, return_inverse=True)[1][found.asked]
-        score = w[found.distance] * asked.worth[found.asked]
+        score = hamming.weights(config.sigma, config.ht)[found.distance] * asked.worth[found.asked]
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
             score = hamming.inter_image(score, keypoint)
         if config.wgc:
             p = asked.geometry[asked.keypoint]
-            octave, turn = hamming.steps(postings.geometry[found.at])
-            octave += self.longer[image]
+            octave, turn = hamming.steps(self.postings.geometry[found.at])
+            octave += self.longer[found.image]
             octave -= hamming.octaves(p[:, 2])[found.asked]
             turn -= hamming.turns(p[:, 3])[found.asked]
             v = hamming.consistent(score, image, octave, turn, n)
         else:
             v = np.bincount(image, score, n)
-        images = np.flatnonzero(v)
-        v = v[images] / np.maximum(postings.norms[images] * asked.norm, 1e-12)
-        return Votes(images, (v / (1 + v)).astype(np.float32), image, found)
+        v = v / np.maximum(norms * asked.norm, 1e-12)
+        votes: np.ndarray = (v / (1 + v)).astype(np.float32)
+        return votes
 
     # -- verification -----------------------------------------------------------------------------------
 
     def _found(self, asked: Asked, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every image that shares a match, by number within the segment, with its score and its box."""
-        votes = self._votes(asked, hidden)
-        scores = votes.votes.copy()
-        boxes = np.full((len(scores), 4), np.nan, np.float32)
+        """Every image that nearest words match, by number within the segment, with its score and its box."""
+        shown = None
+        if len(hidden):
+            shown = np.ones(self.owners.images, bool)
+            shown[hidden] = False
+        nearest = self._matches(asked, np.flatnonzero(asked.first), shown)
+        votes = self._votes(asked, nearest, nearest.image, self.postings.norms)
+        images = np.flatnonzero(votes)
+        scores, boxes = votes[images], np.full((len(images), 4), np.nan, np.float32)
         best = np.argsort(-scores, kind="stable")[: self.config.verify]
         if len(best):
-            self._verify(asked, votes, best, scores, boxes)
-        return votes.images, scores, boxes
+            sure, scores[best[sure]], boxes[best[sure]] = self._verified(asked, nearest, images[best])
+        return images, scores, boxes
 
-    def _verify(
-        self, asked: Asked, votes: Votes, best: np.ndarray, scores: np.ndarray, boxes: np.ndarray
-    ) -> None:
-        """Add 1 + m to the scores of the images ``best`` where the inliers are enough, and set their boxes."""
+    def _verified(
+        self, asked: Asked, nearest: Matches, images: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which of some images have inliers enough, by all words, and their scores and boxes."""
         config, postings = self.config, self.postings
         rank = np.full(self.owners.images, -1)
-        rank[votes.images[best]] = np.arange(len(best))
-        candidate = rank[votes.image]
-        some = np.flatnonzero(candidate >= 0)
-        candidate, matches = candidate[some], votes.found.some(some)
+        rank[images] = np.arange(len(images))
+        own = nearest.some(np.flatnonzero(rank[nearest.image] >= 0))
+        others = self._matches(asked, np.flatnonzero(~asked.first), rank >= 0)
+        matches = Matches(*(np.concatenate(pair) for pair in zip(own, others, strict=True)))
+        image, sizes = rank[matches.image], postings.sizes[images]
         keypoint, bits = asked.keypoint[matches.asked], postings.geometry[matches.at]
         evidence = hamming.weights(EVIDENCE, config.ht)[matches.distance] * asked.worth[matches.asked]
-        sizes = postings.sizes[votes.images[best]]
         found = verified(
             asked.geometry[keypoint],
-            hamming.unpacked(bits, sizes[candidate]),
-            candidate,
+            hamming.unpacked(bits, sizes[image]),
+            image,
             (places(asked.geometry[:, :2])[keypoint], hamming.place(bits)),
             evidence,
-            len(best),
+            len(images),
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
             config.min_inliers,
         )
         sure = np.flatnonzero(found.inliers)
-        each, n = best[sure], np.bincount(candidate, minlength=len(best))
-        m, share = found.weight[sure] / asked.usual, found.inliers[sure] / n[sure]
-        scores[each] = 1 + np.log1p(m * np.sqrt(share) * votes.votes[each] / CHANCE)
+        share = found.inliers[sure] / np.bincount(image, minlength=len(images))[sure]
+        votes = self._votes(asked, matches, image, postings.norms[images])[sure]
+        z = votes * np.sqrt(share) * found.weight[sure] / asked.usual
         A, t = found.transforms
-        boxes[each] = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
+        boxes = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
+        return sure, 1 + np.log1p(z / CHANCE), boxes
 
 
 def _descriptors(query: Query, data: Data) -> torch.Tensor:

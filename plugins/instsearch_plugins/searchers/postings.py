@@ -27,10 +27,11 @@ DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch i
 
 
 class Matches(NamedTuple):
-    """Pairs of what was asked and of postings, both by number, and in how many bits they differ."""
+    """Pairs of what was asked and of postings, both by number, the postings' images, and how many bits differ."""
 
     asked: np.ndarray
     at: np.ndarray
+    image: np.ndarray
     distance: np.ndarray
 
     def some(self, i: np.ndarray) -> Matches:
@@ -133,27 +134,32 @@ class Postings:
             raise InstsearchError(DAMAGED)
 
     def lengths(self, words: np.ndarray) -> np.ndarray:
-        """How many postings each of the words i64[A] has: i64[A]."""
+        """How many postings each of the words i64[A] has: i64[A]; a word that does not occur has none."""
         K = len(self.pointers) - 1
         known = np.minimum(words, K - 1)
         lengths: np.ndarray = np.where(words < K, self.pointers[known + 1] - self.pointers[known], 0)
         return lengths
 
-    def looked_up(self, words: np.ndarray) -> np.ndarray:
-        """Which of the words i64[A] are looked up: all that occur, or the rarest, with PAIRS postings together."""
+    def matches(
+        self, words: np.ndarray, signatures: np.ndarray, threshold: int, shown: np.ndarray | None = None
+    ) -> Matches:
+        """The postings of words i64[A] whose signature differs from that asked, u64[A], in few bits.
+
+        They come as asked. Of words with more than PAIRS postings together the rarest are looked up. Only images that
+        are ``shown``, bool[n], count.
+        """
         lengths = self.lengths(words)
         rare = np.argsort(lengths, kind="stable")
-        rare = rare[(lengths[rare] > 0) & (lengths[rare].cumsum() <= PAIRS)]
-        return np.sort(rare)
-
-    def matches(self, words: np.ndarray, signatures: np.ndarray, threshold: int) -> Matches:
-        """The postings of words i64[A] whose signature differs from that asked, u64[A], in few bits."""
-        lengths = self.lengths(words)
+        lengths[rare[lengths[rare].cumsum() > PAIRS]] = 0
         asked = np.repeat(np.arange(len(words)), lengths)
-        at = (self.pointers[words] - lengths.cumsum() + lengths)[asked] + np.arange(len(asked))
+        first = np.where(lengths > 0, self.pointers[np.minimum(words, len(self.pointers) - 1)], 0)
+        at = (first - lengths.cumsum() + lengths)[asked] + np.arange(len(asked))
+        if shown is not None:
+            there = np.flatnonzero(shown[self.image_of(at)])
+            asked, at = asked[there], at[there]
         distance = hamming.distances(self.signatures[at], signatures[asked])
         near = np.flatnonzero(distance <= threshold)
-        return Matches(asked[near], at[near], distance[near])
+        return Matches(asked[near], at[near], self.image_of(at[near]), distance[near])
 
     def image_of(self, at: np.ndarray) -> np.ndarray:
         """The images i64[m], counted within the segment, of postings."""
