@@ -88,10 +88,10 @@ def main() -> None:
     parser.add_argument("--only", help="rows with this in their name")
     args = parser.parse_args()
     dataset = manifest(args.data, args.queries, args.images, args.work / "queries.json")
-    table = Table(
-        "", *(name.replace("@", " at ") for name in COLUMNS), "ms", title=f"{args.queries} over {args.images}"
-    )
-    console = Console()
+    table = Table(title=f"{args.queries} over {args.images}")
+    for column in ("", *(name.replace("@", " at ") for name in COLUMNS), "ms"):
+        table.add_column(column, no_wrap=True)
+    console = Console(width=110)
     for name, flags in ROWS:
         if args.only and args.only not in name:
             continue

@@ -14,6 +14,7 @@ from instsearch_cli.commands import common
 
 WORDS = 4000
 """Enough for 150 scenes; clustering more would take most of the time."""
+SURE = 0.9  #: score of a hit that is shown
 
 
 @click.command("demo")
@@ -58,7 +59,7 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
         "refine": False,
         "assignments": (),
         "weights": None,
-        "min_score": None,
+        "min_score": SURE,
     }
     options |= {"device": device, "per_image": 1}
     result = search(folder / first["image"], tuple(first["box"]), folder / "index", 12, options)
