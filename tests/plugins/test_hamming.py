@@ -137,6 +137,27 @@ def test_matches_that_turn_alike_across_the_border_are_one_peak():
     assert votes(np.array([-24, 0, 24, 40]), none) == [1]
 
 
+@given(SEEDS, st.integers(0, 60))
+def test_peaked_equals_the_plain_loop(seed, m):
+    rng = np.random.default_rng(seed)
+    image, weight = rng.integers(0, 3, m), rng.random(m).astype(np.float32)
+    growth = rng.integers(-60, 60, m).astype(np.int16)
+    turn = rng.integers(0, 256, m).astype(np.uint8)
+    found = hamming.peaked(weight, image, growth, turn, 3)
+    for j in range(3):
+        cells = np.zeros((27, 24))  # a row of none at either end
+        for i in np.flatnonzero(image == j):
+            d = math.floor(2 * (min(max(growth[i] / 8, -6), 6) + 6) + 0.5)
+            cells[d + 1, round(int(turn[i]) % 64 * 24 / 64) % 24] += weight[i]
+        around = sum(np.roll(np.roll(cells, a, 0), b, 1) for a in (-1, 0, 1) for b in (-1, 0, 1))[1:26]
+        if np.sort(around, axis=None)[-1] - np.sort(around, axis=None)[-2] < 1e-4:
+            continue  # two peaks as high
+        d, e = np.unravel_index(around.argmax(), around.shape)
+        for i in np.flatnonzero(image == j):
+            off = abs((int(turn[i]) % 64 - round(e * 64 / 24) + 32) % 64 - 32)
+            assert found[i] == (off <= 9 and abs(growth[i] - (4 * d - 48)) <= 12)
+
+
 def test_octaves_and_turns_are_steps_of_an_eighth_and_of_a_64th():
     assert hamming.octaves(np.array([1, 2, 0.5, 2**0.125, 0])).tolist()[:4] == [0, 8, -8, 1]
     assert hamming.turns(np.array([0, 90, 359.9, -90, 5.625])).tolist() == [0, 16, 0, 48, 1]

@@ -21,7 +21,7 @@ from instsearch_formats import Index
 from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.searchers import postings
-from instsearch_plugins.searchers.hamming import CHANCE, HammingEmbedding
+from instsearch_plugins.searchers.hamming import CHANCE, EVIDENCE, HammingEmbedding
 
 CPU = torch.device("cpu")
 SIZE = (640, 480)
@@ -109,8 +109,12 @@ def score_at_0_bits(searcher, query, data, row, inliers):
     """1 + log(1 + z / z0) of an image whose inliers all have signatures like the query's, words without idf."""
     asked = searcher._asked(query, data)
     found = searcher._matches(asked, np.arange(len(asked.word)), None)
-    vote = searcher._votes(asked, found, found.image, searcher.postings.norms)[row - data.span.start]
-    matches = np.count_nonzero(found.image == row - data.span.start)
+    i, n = row - data.span.start, len(data.span)
+    matches = np.count_nonzero(found.image == i)
+    if searcher.config.wgc:
+        evidence = hamming.weights(EVIDENCE, searcher.config.ht)[found.distance] * asked.worth[found.asked]
+        found = found.some(hamming.peaked(evidence, found.image, *searcher._changes(asked, found), n))
+    vote = searcher._votes(asked, found, found.image, searcher.postings.norms)[i]
     return 1 + math.log1p(vote * math.sqrt(inliers / matches) * inliers / CHANCE)
 
 

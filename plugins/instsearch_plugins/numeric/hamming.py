@@ -23,6 +23,8 @@ SPARSE = 16  # times as many groups as matches are numbered anew
 PLACES, STEPS = 1 << 10, 1 << 6  # places along each axis; steps of the scale, and of the angle
 FINEST, PER_OCTAVE = -11, 8  # the first step of the scale over the longer side, in log2; steps in an octave
 TURNS, OCTAVES = 24, (-6, 6)  # bins of weak geometric consistency: of 15 degrees, and of half octaves
+OCTAVE_BINS = 2 * (OCTAVES[1] - OCTAVES[0]) + 1
+AROUND = 12, 9  # eighths of an octave, 64ths of a turn: an inlier's tolerance, and a bin
 TURN = np.rint(np.arange(STEPS) * (TURNS / STEPS)).astype(np.int64) % TURNS
 
 
@@ -123,17 +125,43 @@ def consistent(
     score f32[m], image i64[m]; growth int[m] and turn int[m], differences of what :func:`octaves` and :func:`turns`
     give -> f32[n_images]. Reference: HE, section 4.
     """
-    low, high = (PER_OCTAVE * end for end in OCTAVES)
-    half = PER_OCTAVE // 2
-    scales = (high - low) // half + 1
-    octave = (np.clip(growth, low, high) - (low - half // 2)) // half
-    H = np.bincount(image * scales + octave, score, n_images * scales).reshape(n_images, scales)
+    H = np.bincount(image * OCTAVE_BINS + _octave(growth), score, n_images * OCTAVE_BINS)
+    H = H.reshape(n_images, OCTAVE_BINS)
     H = np.pad(H, ((0, 0), (1, 1)))
     H = H[:, :-2] + H[:, 1:-1] + H[:, 2:]
     G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS).reshape(n_images, TURNS)
     G = G + np.roll(G, 1, axis=1) + np.roll(G, -1, axis=1)
     votes: np.ndarray = np.minimum(H.max(axis=1), G.max(axis=1)).astype(np.float32)
     return votes
+
+
+def peaked(
+    weight: np.ndarray, image: np.ndarray, growth: np.ndarray, turn: np.ndarray, n_images: int
+) -> np.ndarray:
+    """Which matches change scale and turn about as the heaviest of their image do together: bool[m].
+
+    The heaviest are those of three by three neighbouring bins (half octaves, 15 degrees); about is within AROUND.
+    weight f32[m], image i64[m]; growth and turn as :func:`consistent` takes them. Reference: Lowe 2004, section 7.3.
+    """
+    octave, bins = _octave(growth), (OCTAVE_BINS, TURNS)
+    cell = (image * OCTAVE_BINS + octave) * TURNS + TURN[turn & STEPS - 1]
+    T = np.bincount(cell, weight, n_images * OCTAVE_BINS * TURNS).astype(np.float32).reshape(n_images, *bins)
+    T = T + np.roll(T, 1, axis=2) + np.roll(T, -1, axis=2)
+    T[:, 1:-1] += T[:, :-2] + T[:, 2:]
+    d, e = np.divmod(T.reshape(n_images, -1).argmax(axis=1), TURNS)
+    middle = np.rint(e * (STEPS / TURNS)).astype(np.int64)
+    off = (turn - middle[image] + STEPS // 2 & STEPS - 1) - STEPS // 2
+    near: np.ndarray = np.abs(off) <= AROUND[1]
+    near &= np.abs(growth - (PER_OCTAVE * OCTAVES[0] + d * (PER_OCTAVE // 2))[image]) <= AROUND[0]
+    return near
+
+
+def _octave(growth: np.ndarray) -> np.ndarray:
+    """Bins of half an octave, from 0 to OCTAVE_BINS - 1."""
+    low, high = (PER_OCTAVE * end for end in OCTAVES)
+    half = PER_OCTAVE // 2
+    octave: np.ndarray = (np.clip(growth, low, high) - (low - half // 2)) // half
+    return octave
 
 
 def neighbours(centroids: torch.Tensor, m: int = 64) -> torch.Tensor:

@@ -63,10 +63,10 @@ class HammingEmbedding:
     over the matches m of query and image: keypoints of one word whose signatures differ in h_m bits, ``ht`` at
     most; |q|, |b| the lengths of their histograms; w(h) = exp(-h^2 / sigma^2), and e(h) the same at sigma = 16: votes
     add up over an image, inliers are to convince one by one. The nearest words of the query's keypoints vote; the
-    best ``verify`` images are verified from the matches of all their words, and have the query's box under the
-    transform found; z0 is the z that is usual among those that do not show the object. Rows that share no match are
-    no hits. The words that vote are those of the query's keypoints, whatever its codes: expanding codes changes
-    nothing.
+    best ``verify`` images are verified from the matches of all their words, those that change scale and turn as most
+    do (``wgc``), and have the query's box under the transform found; z0 is the z that is usual among those that do
+    not show the object. Rows that share no match are no hits. The words that vote are those of the query's keypoints,
+    whatever its codes: expanding codes changes nothing.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
@@ -195,17 +195,21 @@ class HammingEmbedding:
         if config.burstiness in ("inter", "both"):
             score = hamming.inter_image(score, keypoint)
         if config.wgc:
-            p = asked.geometry[asked.keypoint]
-            octave, turn = hamming.steps(self.postings.geometry[found.at])
-            octave += self.longer[found.image]
-            octave -= hamming.octaves(p[:, 2])[found.asked]
-            turn -= hamming.turns(p[:, 3])[found.asked]
-            v = hamming.consistent(score, image, octave, turn, n)
+            v = hamming.consistent(score, image, *self._changes(asked, found), n)
         else:
             v = np.bincount(image, score, n)
         v = v / np.maximum(norms * asked.norm, 1e-12)
         votes: np.ndarray = (v / (1 + v)).astype(np.float32)
         return votes
+
+    def _changes(self, asked: Asked, found: Matches) -> tuple[np.ndarray, np.ndarray]:
+        """By how much matches change scale and turn, in the steps of the postings: i16[m], u8[m]."""
+        p = asked.geometry[asked.keypoint]
+        octave, turn = hamming.steps(self.postings.geometry[found.at])
+        octave += self.longer[found.image]
+        octave -= hamming.octaves(p[:, 2])[found.asked]
+        turn -= hamming.turns(p[:, 3])[found.asked]
+        return octave, turn
 
     # -- verification -----------------------------------------------------------------------------------
 
@@ -234,21 +238,25 @@ class HammingEmbedding:
         own = nearest.some(np.flatnonzero(rank[nearest.image] >= 0))
         others = self._matches(asked, np.flatnonzero(~asked.first), rank >= 0)
         matches = Matches(*(np.concatenate(pair) for pair in zip(own, others, strict=True)))
-        image, sizes = rank[matches.image], postings.sizes[images]
-        keypoint, bits = asked.keypoint[matches.asked], postings.geometry[matches.at]
+        image, sizes, n = rank[matches.image], postings.sizes[images], len(images)
+        total = np.bincount(image, minlength=n)
         evidence = hamming.weights(EVIDENCE, config.ht)[matches.distance] * asked.worth[matches.asked]
+        if config.wgc:
+            near = np.flatnonzero(hamming.peaked(evidence, image, *self._changes(asked, matches), n))
+            matches, image, evidence = matches.some(near), image[near], evidence[near]
+        keypoint, bits = asked.keypoint[matches.asked], postings.geometry[matches.at]
         found = verified(
             asked.geometry[keypoint],
             hamming.unpacked(bits, sizes[image]),
             image,
             (places(asked.geometry[:, :2])[keypoint], hamming.place(bits)),
             evidence,
-            len(images),
+            n,
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
             config.min_inliers,
         )
         sure = np.flatnonzero(found.inliers)
-        share = found.inliers[sure] / np.bincount(image, minlength=len(images))[sure]
+        share = found.inliers[sure] / total[sure]
         votes = self._votes(asked, matches, image, postings.norms[images])[sure]
         z = votes * np.sqrt(share) * found.weight[sure] / asked.usual
         A, t = found.transforms
