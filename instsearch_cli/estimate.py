@@ -1,4 +1,4 @@
-"""What a run will write to disk, judged from one picture, said before it starts."""
+"""What a run will write to disk, judged from a few pictures, said before it starts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 BYTES_PER_CELL = {"weights": 2.0, "local": 2.0, "codes": 6.0, "search": 8.0}
 """Stored bytes per local feature: f16 weights, u16 words, u16 + f32 sparse codes and their postings."""
 
+BYTES_PER_KEYPOINT = {"local": 18.0, "search": 14.0}
+"""Where it lies, and 64 bits of it, are stored too: compressed with the words, and bare in the postings."""
+
+PICTURES = 16  #: that keypoints are counted in; a map is as large in one as in another
+
 COMPRESSED = 0.6
 """Share that f16 features keep after compression (formats/SPEC.md has the measurements)."""
 
@@ -28,17 +33,18 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     missing = {kind: sum(len(s) for s in spans if not collection.layer(kind).has(s)) for kind in kinds}
     if not any(missing.values()):
         return 0.0, ""
-    sample = next(iter(collection.inputs(("features",), collection.images[:8])), None)
-    if sample is None or sample.features is None:
+    some = collection.images[:: max(1, len(collection.images) // PICTURES)][:PICTURES]
+    samples = (inputs.features for inputs in collection.inputs(("features",), some))
+    first = next((features for features in samples if features is not None), None)
+    if first is None:
         return 0.0, ""
-    values = sample.features.values
-    if isinstance(sample.features, FeatureMap):
-        dim, cells = values.shape[0], values.shape[1] * values.shape[2]
-    else:
-        cells, dim = values.shape
-    each = {kind: per * cells for kind, per in BYTES_PER_CELL.items()} | {
-        "features": numbers(sample.features) * 2 * COMPRESSED
-    }
+    several, stored, dim = [first], BYTES_PER_CELL, first.values.shape[0]
+    if not isinstance(first, FeatureMap):  # pictures differ
+        several += [features for features in samples if features is not None]
+        stored, dim = BYTES_PER_CELL | BYTES_PER_KEYPOINT, first.values.shape[1]
+    cells = sum(features.values.numel() for features in several) / len(several) / dim
+    each = {kind: per * cells for kind, per in stored.items()}
+    each["features"] = sum(map(numbers, several)) / len(several) * 2 * COMPRESSED
     each["regions"] = 20.0 * 32
     if assembly.weighting is not None:
         each["weights"] *= getattr(assembly.weighting.component, "maps", 1)
