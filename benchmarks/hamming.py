@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evaluating import evaluate
 from rich.console import Console
 from rich.table import Table
 
@@ -48,15 +47,6 @@ def flags(searcher: str, options: dict[str, Any], settings: list[str]) -> list[s
     signed = ["encoder.signatures=true"] if searcher == "hamming" else []
     sets = [part for setting in (*signed, *chosen, *settings) for part in ("--set", setting)]
     return ["--preset", "sift", "--searcher", searcher, "--rerank", "none", *sets]
-
-
-def evaluated(args: argparse.Namespace, index: Path, chosen: list[str]) -> dict[str, Any]:
-    """What `instsearch eval --json` says; it leaves its pipeline in the index as the last."""
-    data = ["--dataset", str(args.data / args.manifest), "--index", str(index)]
-    command = [sys.executable, "-m", "instsearch_cli.main", "eval", *data, *chosen, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 def seconds(args: argparse.Namespace, path: Path) -> np.ndarray:
@@ -104,7 +94,8 @@ def main() -> None:
         if args.only and args.only not in name:
             continue
         where = index.with_name(f"{index.name}-{searcher}")
-        report = evaluated(args, where, flags(searcher, options, args.settings))
+        data = ("--dataset", args.data / args.manifest, "--index", where)
+        report = evaluate(*data, *flags(searcher, options, args.settings))
         ms = 1e3 * seconds(args, where)
         table.add_row(
             name, f"{report['metrics']['mAP']:.3f}", f"{np.median(ms):.1f}", f"{np.percentile(ms, 90):.1f}"

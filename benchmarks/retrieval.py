@@ -10,12 +10,9 @@ Indexes are kept in --work, so that a second run only asks.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+
+from evaluating import evaluate
 
 SHARED = Path(__file__).parents[2] / "shared"
 BLCF = ("--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000")
@@ -63,26 +60,6 @@ ROWS: list[tuple[str, str, str, tuple[str, ...], float | None]] = [
 ]
 
 
-def evaluate(dataset: Path, index: Path, flags: tuple[str, ...], weights: Path) -> dict[str, Any]:
-    """Run `instsearch eval` and return its JSON."""
-    command = [
-        sys.executable,
-        "-m",
-        "instsearch_cli.main",
-        "eval",
-        "--dataset",
-        str(dataset),
-        "--index",
-        str(index),
-    ]
-    environment = {**os.environ, "INSTSEARCH_WEIGHTS": str(weights), "INSTSEARCH_OFFLINE": "1"}
-    done = subprocess.run(
-        [*command, *flags, "--keep-features", "--json"], stdout=subprocess.PIPE, env=environment, check=True
-    )
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,7 +75,8 @@ def main() -> None:
     for group, manifest, label, flags, floor in ROWS:
         if options.only and options.only != group:
             continue
-        report = evaluate(options.data / manifest, options.work / group, flags, options.weights)
+        where = ("--dataset", options.data / manifest, "--index", options.work / group, "--keep-features")
+        report = evaluate(*where, *flags, weights=options.weights)
         m = report["metrics"]
         print(
             f"{label:<22} {manifest:<20} {m['mAP']:>6.3f} {floor or '':>6} {m.get('localised@10', float('nan')):>7.3f} "

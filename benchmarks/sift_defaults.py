@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
+from evaluating import evaluate, unlabelled
 from rich.console import Console
 from rich.table import Table
 
 SHARED = Path(__file__).parents[2] / "shared"
-UNLABELLED = Path(__file__).with_name("unlabelled.json")
 VALUES: dict[str, tuple[object, ...]] = {
     "extractor.keypoints": (500, 1500),
     "extractor.contrast-threshold": (0.02,),
@@ -54,27 +51,16 @@ def manifest(data: Path, queries: str, images: str, out: Path) -> Path:
     """The queries of one manifest over the images of another, less what shows an object unlabelled."""
     asked = json.loads((data / queries).read_text())["queries"]
     shown = json.loads((data / images).read_text())["images"]
-    missed = json.loads(UNLABELLED.read_text())
     there = set(shown)
     for query in asked:
-        also = [name for start, names in missed.items() if query["id"].startswith(start) for name in names]
         query["image"] = str((data / query["image"]).resolve())
         query["positives"] = [name for name in query["positives"] if name in there]
-        query["junk"] = sorted({*query.get("junk", []), *also} & there)
+        query["junk"] = sorted({*query.get("junk", []), *unlabelled(query["id"])} & there)
         query["exclude"] = [name for name in query.get("exclude", []) if name in there]
     asked = [query for query in asked if query["positives"]]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"name": out.stem, "images": shown, "queries": asked}))
     return out
-
-
-def measured(dataset: Path, root: Path, index: Path, flags: list[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "instsearch_cli.main", "eval", "--preset", "sift", "--absent", "--json"]
-    data = ["--dataset", str(dataset), "--root", str(root), "--boxes", str(root / "boxes.csv")]
-    data += ["--index", str(index), "--keep-features"]
-    done = subprocess.run([*command, *data, *flags], stdout=subprocess.PIPE, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 def main() -> None:
@@ -88,6 +74,8 @@ def main() -> None:
     parser.add_argument("--only", help="rows with this in their name")
     args = parser.parse_args()
     dataset = manifest(args.data, args.queries, args.images, args.work / "queries.json")
+    where = ["--dataset", dataset, "--root", args.data, "--boxes", args.data / "boxes.csv"]
+    where += ["--index", args.work / "index", "--preset", "sift", "--absent", "--keep-features"]
     table = Table(title=f"{args.queries} over {args.images}")
     for column in ("", *(name.replace("@", " at ") for name in COLUMNS), "ms"):
         table.add_column(column, no_wrap=True)
@@ -95,7 +83,7 @@ def main() -> None:
     for name, flags in ROWS:
         if args.only and args.only not in name:
             continue
-        report = measured(dataset, args.data, args.work / "index", flags)
+        report = evaluate(*where, *flags)
         row = [f"{report['metrics'][column]:.3f}" for column in COLUMNS]
         row.append(f"{1e3 * report['timing']['median seconds']:.0f}")
         console.print(name, *row, style="dim")

@@ -18,12 +18,12 @@ Raw hits are kept with --hits FILE, so that other caps are tried in a second.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evaluating import UNLABELLED, unlabelled
 from scipy.special import expit
 
 from instsearch_cli.commands import common
@@ -36,7 +36,6 @@ from instsearch_plugins.numeric.logistic import logistic_regression
 from instsearch_plugins.rerankers.verdict import Verdict, evidence
 
 SHARED = Path(__file__).parents[2] / "shared"
-UNLABELLED = Path(__file__).with_name("unlabelled.json")
 USUAL = Verdict.Config()
 Raw = dict[str, np.ndarray]
 """present, absent f32[Q, k]: the scores of each query's hits, -inf after them; truth bool[Q, k], of present;
@@ -58,13 +57,12 @@ def collect(options: argparse.Namespace) -> Raw:
     engine = Engine(made.index, made.assembly)
     raw: dict[str, list[Any]] = {"present": [], "absent": [], "truth": [], "group": []}
     objects: dict[frozenset[str], int] = {}
-    missed = json.loads(options.unlabelled.read_text()) if options.unlabelled else {}
     for ref in dataset.queries():
         judged = dataset.relevance(ref)
         shown = judged.good | judged.ok | judged.junk
         rows = {made.rows[name] for name in shown if name in made.rows}
-        also = {name for object_, names in missed.items() if ref.id.startswith(object_) for name in names}
-        junk = frozenset(made.rows[name] for name in judged.junk | also if name in made.rows)
+        junk = judged.junk | unlabelled(ref.id, options.unlabelled)
+        junk = frozenset(made.rows[name] for name in junk if name in made.rows)
         query = asked(engine, ref, judged, made.rows)
         query = replace(query, exclude=query.exclude | junk)
         present = engine.search([query], options.depth)

@@ -26,8 +26,14 @@ import PIL.ImageOps
 from instsearch_cli.images import BadImage, discover, read_image
 
 LEARNS_FAST = {
-    **{"scale": 30, "lr": 0.1, "momentum": 0, "views": 10, "flip": "true", "epochs": 60},
-    **{"short-side": "288,400", "crop": 272},
+    "scale": 30,
+    "lr": 0.1,
+    "momentum": 0,
+    "views": 10,
+    "flip": "true",
+    "epochs": 60,
+    "short-side": "288,400",
+    "crop": 272,
 }
 
 
@@ -92,25 +98,11 @@ def main() -> None:
     extractor += ["--weights", args.weights] if args.weights else []
     made = card["options"]
     shape = ["--set", f"encoder.masks={made['masks']}", "--set", f"encoder.projection={made['dims']}"]
+    mscnet = ["--encoder", "mscnet", "--weighting", "none"]
     runs = {
         "CroW": ["--encoder", "crow", "--weighting", "crow"],
-        "MSCNet, untrained": [
-            "--encoder",
-            "mscnet",
-            "--weighting",
-            "none",
-            *shape,
-            "--set",
-            "encoder.weights=",
-        ],
-        "MSCNet, trained": [
-            "--encoder",
-            "mscnet",
-            "--weighting",
-            "none",
-            "--set",
-            f"encoder.weights={weights}",
-        ],
+        "MSCNet, untrained": [*mscnet, *shape, "--set", "encoder.weights="],
+        "MSCNet, trained": [*mscnet, "--set", f"encoder.weights={weights}"],
     }
     measured, pipelines = {}, {}
     for name, run in runs.items():

@@ -33,7 +33,8 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     missing = {kind: sum(len(s) for s in spans if not collection.layer(kind).has(s)) for kind in kinds}
     if not any(missing.values()):
         return 0.0, ""
-    some = collection.images[:: max(1, len(collection.images) // PICTURES)][:PICTURES]
+    n = min(PICTURES, max(missing.values()))
+    some = collection.images[:: max(1, len(collection.images) // n)][:n]
     samples = (inputs.features for inputs in collection.inputs(("features",), some))
     first = next((features for features in samples if features is not None), None)
     if first is None:

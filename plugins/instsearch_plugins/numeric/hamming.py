@@ -225,8 +225,8 @@ def packed(geometry: np.ndarray, size: np.ndarray) -> np.ndarray:
     """
     size = np.broadcast_to(np.maximum(size, 1e-6), (len(geometry), 2))
     place = np.clip(geometry[:, :2] / size * PLACES, 0, PLACES - 1).astype(np.uint32)
-    share = np.log2(np.maximum(geometry[:, 2], 1e-6) / size.max(axis=1)) - FINEST
-    scale = np.clip(np.rint(share * PER_OCTAVE), 0, STEPS - 1).astype(np.uint32)
+    share = octaves(geometry[:, 2] / size.max(axis=1)) - FINEST * PER_OCTAVE
+    scale = np.clip(share, 0, STEPS - 1).astype(np.uint32)
     bits: np.ndarray = place[:, 0] << 22 | place[:, 1] << 12 | scale << 6 | turns(geometry[:, 3])
     return bits
 

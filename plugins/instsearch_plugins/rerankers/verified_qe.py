@@ -117,7 +117,7 @@ class VerifiedQueryExpansion:
         expanded = [
             self.expanded(query, ranked[0], data) for query, ranked in zip(queries, before, strict=True)
         ]
-        asked = [more for more, _ in expanded if more is not None]
+        asked = [more[0] for more in expanded if more is not None]
         if not asked:
             return hits
         k = hits.images.shape[1]
@@ -125,14 +125,14 @@ class VerifiedQueryExpansion:
         again = iter(range(len(asked)))
         return Hits.stack(
             [
-                ranked if more is None else _in_turn(ranked, rows, hits_of(found, next(again)))
-                for ranked, (more, rows) in zip(before, expanded, strict=True)
+                ranked if more is None else _in_turn(ranked, more[1], hits_of(found, next(again)))
+                for ranked, more in zip(before, expanded, strict=True)
             ],
             k,
         )
 
-    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> tuple[Query | None, np.ndarray]:
-        """The query with the keypoints of the verified ones among its best hits, and these rows; None without any."""
+    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> tuple[Query, np.ndarray] | None:
+        """The query with the keypoints of the verified ones among its best hits, and their rows; None without any."""
         c, box = self.config, box_of(query)
         local = query.local
         asked = _points(local)
@@ -142,9 +142,8 @@ class VerifiedQueryExpansion:
             theirs.append(_points(inputs.local))
             sizes.append(inputs.size)
             there.append(inputs.row)
-        looked_at, none = np.array(there, np.int64), np.zeros(0, np.int64)
         if not theirs or not len(own.words):
-            return None, none
+            return None
         pairs = [matches(own, other, c.ht) for other in theirs]
         i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
         q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
@@ -159,10 +158,10 @@ class VerifiedQueryExpansion:
             shown = theirs[n]._replace(geometry=mapped_back(theirs[n].geometry, found.transforms.at(n)))
             added.append(shown.at(_inside(shown, box)))
         if not added:
-            return None, none
+            return None
         more = _joined(added)
         more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
-        return _with(query, _joined([asked, more]), data), looked_at[sure]
+        return _with(query, _joined([asked, more]), data), np.array(there)[sure]
 
 
 def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:

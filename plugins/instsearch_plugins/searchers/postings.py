@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Data, Progress, State
 
-PAIRS = (
-    1 << 23
-)  # pairs of keypoints that a query compares at most: what bounds one of a brick among walls of it
+PAIRS = 1 << 23  # pairs of keypoints that a query compares at most: a brick's, among walls of it
 NARROW = 1 << 16  # images that u16 tells apart
 DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch index` again"
 
@@ -133,13 +131,6 @@ class Postings:
         if not (climbs and alike):
             raise InstsearchError(DAMAGED)
 
-    def lengths(self, words: np.ndarray) -> np.ndarray:
-        """How many postings each of the words i64[A] has: i64[A]; a word that does not occur has none."""
-        K = len(self.pointers) - 1
-        known = np.minimum(words, K - 1)
-        lengths: np.ndarray = np.where(words < K, self.pointers[known + 1] - self.pointers[known], 0)
-        return lengths
-
     def matches(
         self, words: np.ndarray, signatures: np.ndarray, threshold: int, shown: np.ndarray | None = None
     ) -> Matches:
@@ -148,12 +139,13 @@ class Postings:
         They come as asked. Of words with more than PAIRS postings together the rarest are looked up. Only images that
         are ``shown``, bool[n], count.
         """
-        lengths = self.lengths(words)
+        K = len(self.pointers) - 1  # words from there on do not occur
+        starts, ends = (self.pointers[np.minimum(w, K)] for w in (words, words + 1))
+        lengths = ends - starts
         rare = np.argsort(lengths, kind="stable")
         lengths[rare[lengths[rare].cumsum() > PAIRS]] = 0
         asked = np.repeat(np.arange(len(words)), lengths)
-        first = np.where(lengths > 0, self.pointers[np.minimum(words, len(self.pointers) - 1)], 0)
-        at = (first - lengths.cumsum() + lengths)[asked] + np.arange(len(asked))
+        at = (starts - lengths.cumsum() + lengths)[asked] + np.arange(len(asked))
         if shown is not None:
             there = np.flatnonzero(shown[self.image_of(at)])
             asked, at = asked[there], at[there]

@@ -1,0 +1,33 @@
+"""What benchmarks share: `instsearch eval` run as a person runs it, and what the ground truth lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+UNLABELLED = Path(__file__).with_name("unlabelled.json")
+
+
+def evaluate(*flags: object, weights: Path | None = None) -> dict[str, Any]:
+    """What `instsearch eval --json` says; it leaves its pipeline in the index as the last.
+
+    weights: where networks find theirs, offline.
+    """
+    command = [sys.executable, "-m", "instsearch_cli.main", "eval", *map(str, flags), "--json"]
+    found = {} if weights is None else {"INSTSEARCH_WEIGHTS": str(weights), "INSTSEARCH_OFFLINE": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **found}, check=True)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def unlabelled(query: str, file: Path | None = UNLABELLED) -> set[str]:
+    """Images that show a query's object though the ground truth does not say so; none without a file.
+
+    The file gives, for the start of the ids of an object's queries, what was seen by eye.
+    """
+    missed = json.loads(file.read_text()) if file else {}
+    return {name for start, names in missed.items() if query.startswith(start) for name in names}
