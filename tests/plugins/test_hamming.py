@@ -188,6 +188,21 @@ def test_neighbours_are_the_nearest_words_and_no_others_are_assigned(monkeypatch
     assert set(words.tolist()) == set(near[0].tolist())
 
 
+def test_words_of_another_length_are_not_compared():
+    centroids = torch.randn(50, 6)
+    with pytest.raises(ValueError, match="5 values, and words 6"):
+        hamming.nearest_words(
+            torch.randn(2, 5), torch.tensor([0, 1]), hamming.neighbours(centroids), centroids, 2, 2
+        )
+
+
+def test_no_descriptor_has_no_words():
+    centroids = torch.randn(50, 6)
+    none = torch.empty(0, dtype=torch.int64)
+    found = hamming.nearest_words(torch.empty(0, 6), none, hamming.neighbours(centroids), centroids, 3, 1.2)
+    assert [len(v) for v in found] == [0, 0]
+
+
 @given(st.floats(0, 799.9), st.floats(0, 599.9), st.floats(0.5, 90), st.floats(-360, 720), st.integers(1, 4))
 def test_geometry_survives_packing_to_its_steps(x, y, scale, angle, grown):
     geometry = np.array([[x, y, scale, angle]], np.float32) * np.array([grown, grown, grown, 1], np.float32)

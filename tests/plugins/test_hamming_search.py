@@ -114,8 +114,9 @@ def score_at_0_bits(searcher, query, data, row, inliers):
     if searcher.config.wgc:
         evidence = hamming.weights(EVIDENCE, searcher.config.ht)[found.distance] * asked.worth[found.asked]
         found = found.some(hamming.peaked(evidence, found.image, *searcher._changes(asked, found), n))
-    vote = searcher._votes(asked, found, found.image, searcher.postings.norms)[i]
-    return 1 + math.log1p(vote * math.sqrt(inliers / matches) * inliers / CHANCE)
+    score = searcher._scores(asked, found, found.image, n)[found.image == i].sum()
+    v = score / (searcher.postings.norms[i] * asked.norm)
+    return 1 + math.log1p(v / (1 + v) * math.sqrt(inliers / matches) * inliers / CHANCE)
 
 
 def random_words(rng, n, K=K, bits=3):
@@ -342,7 +343,7 @@ def test_thousands_of_identical_keypoints_are_bounded(tmp_path, monkeypatch):
         np.concatenate([p, keypoints(3000, 2)]),
     )
     pairs = searcher._asked(query(asked), data)
-    assert 0 < len(searcher._matches(pairs, np.arange(len(pairs.word)), None).at) <= 50_000
+    assert 0 < len(searcher._matches(pairs, np.arange(len(pairs.word)), None).image) <= 50_000
     found, scores = ranking(searcher.search([query(asked)], data, 3))
     assert found[0] == 2  # the rare words are looked up
     assert scores[0] > 4
@@ -492,6 +493,16 @@ def test_assignments_begin_with_the_word_itself():
     assert all(torch.equal(a, b) for a, b in zip(several, known, strict=True))
     with pytest.raises(InstsearchError, match=r"encoder\.signatures=true"):
         encoder_of(features).assignments(features[1].values, 1, 1.0)
+
+
+@pytest.mark.parametrize("near", [-1, 1 << 20])
+def test_neighbours_that_are_no_words_are_an_error(near):
+    features = [described(80, seed) for seed in range(3)]
+    encoder = encoder_of(features, signatures=True)
+    state = {k: torch.as_tensor(v).numpy() for k, v in encoder.fit(Pictures(features), Silent()).items()}
+    state["neighbours"][2, 1] = near
+    with pytest.raises(InstsearchError, match="vocabulary is damaged"):
+        encoder.load(state)
 
 
 def test_multiple_assignment_finds_more_matches(tmp_path):

@@ -29,6 +29,7 @@ CHUNK = 1 << 14  #: descriptors worked on at once while fitting
 MIN_PER_WORD = 8  #: descriptors that a word is learnt from, at least
 SHORT = 128  #: descriptors of so many values are compared to all centroids faster than to the right hundred
 COMPARISONS = 100  #: centroids that a descriptor is compared to while clustering, as in the paper's k-means
+DAMAGED = "the vocabulary is damaged: run `instsearch verify`, then `instsearch index` again"
 
 
 def weighted_histogram(words: Tensor, alpha: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,7 +165,12 @@ class BLCF:
         self.centroids, self.idf = arrays["centroids"], arrays["idf"]
         self.whitening = (arrays["mean"], arrays["projection"]) if "mean" in arrays else None
         self.hamming = (arrays["rotation"], arrays["thresholds"]) if "rotation" in arrays else None
-        self.neighbours = arrays["neighbours"].long() if "rotation" in arrays else None
+        self.compared = None
+        if self.hamming is not None:
+            near, centroids = (torch.from_numpy(np.asarray(state[k])) for k in ("neighbours", "centroids"))
+            if len(near) != len(centroids) or not 0 <= int(near.min()) <= int(near.max()) < len(centroids):
+                raise InstsearchError(DAMAGED)
+            self.compared = (near.long(), centroids)
 
     # -- encoding -------------------------------------------------------------------------------------
 
@@ -218,12 +224,12 @@ class BLCF:
         words: the nearest ones, int[n], where they are known. Returns number of the descriptor, word, and its
         signature within that word, i64[m] each. Raises InstsearchError where no signatures were learnt.
         """
-        if self.hamming is None or self.neighbours is None:
+        if self.hamming is None or self.compared is None:
             raise InstsearchError(hamming.UNSIGNED)
-        x = self._unit(values.to(self.device))
-        first = nearest(x, self.centroids) if words is None else words.to(self.device).long()
-        i, found = hamming.nearest_words(x, first, self.neighbours, self.centroids, k, ratio)
-        return i, found, hamming.signatures(x[i], found, *self.hamming)
+        x, (P, tau) = self._unit(values.to(self.device)), self.hamming
+        first = nearest(x, self.centroids) if words is None else words
+        i, found = hamming.nearest_words(x.cpu(), first.cpu().long(), *self.compared, k, ratio)
+        return i, found, hamming.signed((x @ P.T)[i], found, tau)
 
     def aggregate(
         self, local: Words, weights: WeightMap | BoxWeight | None, regions: Regions | None

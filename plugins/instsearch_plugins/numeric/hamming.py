@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 BITS = 64
 UNSIGNED = (
@@ -17,7 +16,6 @@ UNSIGNED = (
     "take --searcher inverted"
 )
 CHUNK = 1 << 16  # descriptors projected at once while thresholds are learnt
-AT_ONCE = 64  # descriptors compared with the words around theirs
 TILE = 1 << 22  # distances between words in memory at once
 SPARSE = 16  # times as many groups as matches are numbered anew
 PLACES, STEPS = 1 << 10, 1 << 6  # places along each axis; steps of the scale, and of the angle
@@ -68,9 +66,13 @@ def signatures(x: torch.Tensor, words: torch.Tensor, P: torch.Tensor, tau: torch
 
     x f32[n, D], words a i64[n], P f32[64, D], tau f32[K, 64]. Reference: HE, equation 6.
     """
-    bits = (x @ P.T > tau[words]).long()
-    packed: torch.Tensor = (bits << torch.arange(BITS, device=x.device)).sum(1)
-    return packed
+    return signed(x @ P.T, words, tau)
+
+
+def signed(y: torch.Tensor, words: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+    """:func:`signatures` of what is projected already, y = P x: f32[n, 64]."""
+    bits = np.packbits((y > tau[words]).cpu().numpy(), axis=1, bitorder="little")
+    return torch.from_numpy(bits.view("<u8")[:, 0].astype(np.int64)).to(y.device)
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -126,13 +128,23 @@ def consistent(
     give -> f32[n_images]. Reference: HE, section 4.
     """
     H = np.bincount(image * OCTAVE_BINS + _octave(growth), score, n_images * OCTAVE_BINS)
-    H = H.reshape(n_images, OCTAVE_BINS)
-    H = np.pad(H, ((0, 0), (1, 1)))
-    H = H[:, :-2] + H[:, 1:-1] + H[:, 2:]
-    G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS).reshape(n_images, TURNS)
-    G = G + np.roll(G, 1, axis=1) + np.roll(G, -1, axis=1)
+    G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS)
+    H = _by_three(H.reshape(n_images, OCTAVE_BINS), around=False)
+    G = _by_three(G.reshape(n_images, TURNS), around=True)
     votes: np.ndarray = np.minimum(H.max(axis=1), G.max(axis=1)).astype(np.float32)
     return votes
+
+
+def _by_three(T: np.ndarray, around: bool, axis: int = -1) -> np.ndarray:
+    """Sums of three neighbouring bins along an axis, which goes round or ends."""
+    sums = T.copy()
+    S, T = np.moveaxis(sums, axis, 0), np.moveaxis(T, axis, 0)
+    S[1:] += T[:-1]
+    S[:-1] += T[1:]
+    if around:
+        S[0] += T[-1]
+        S[-1] += T[0]
+    return sums
 
 
 def peaked(
@@ -146,8 +158,8 @@ def peaked(
     octave, bins = _octave(growth), (OCTAVE_BINS, TURNS)
     cell = (image * OCTAVE_BINS + octave) * TURNS + TURN[turn & STEPS - 1]
     T = np.bincount(cell, weight, n_images * OCTAVE_BINS * TURNS).astype(np.float32).reshape(n_images, *bins)
-    T = T + np.roll(T, 1, axis=2) + np.roll(T, -1, axis=2)
-    T[:, 1:-1] += T[:, :-2] + T[:, 2:]
+    T = _by_three(T, around=True)
+    T = _by_three(T, around=False, axis=1)
     d, e = np.divmod(T.reshape(n_images, -1).argmax(axis=1), TURNS)
     middle = np.rint(e * (STEPS / TURNS)).astype(np.int64)
     off = (turn - middle[image] + STEPS // 2 & STEPS - 1) - STEPS // 2
@@ -185,17 +197,19 @@ def nearest_words(
     {j among the k nearest of N(a_i) : |x_i - c_j| <= ratio |x_i - c_(a_i)|}
 
     where a_i, words i64[n], is the nearest word and N its neighbours, near i64[K, m]: m comparisons instead of K.
-    x f32[n, D], centroids f32[K, D]. Returns the pairs, by descriptor and nearest first: number of the descriptor
-    and word, both i64[p]. Reference: IJCV 2010, section 4.4 (ratio 1.2).
+    x f32[n, D], centroids f32[K, D], all on the CPU. Returns the pairs, by descriptor and nearest first: number of
+    the descriptor and word, both i64[p]. Raises ValueError where descriptors and centroids differ in length.
+    Reference: IJCV 2010, section 4.4 (ratio 1.2).
     """
+    import faiss
+
+    if x.shape[1] != centroids.shape[1]:
+        raise ValueError(f"descriptors have {x.shape[1]} values, and words {centroids.shape[1]}")
+
     around = near[words]
-    pieces = zip(torch.split(around, AT_ONCE), torch.split(x, AT_ONCE), strict=True)
-    products = torch.cat([torch.linalg.vecdot(F.embedding(j, centroids), y[:, None]) for j, y in pieces])
-    squared = (
-        x.square().sum(1, keepdim=True)
-        + torch.linalg.vector_norm(centroids, dim=1)[around] ** 2
-        - 2 * products
-    )
+    squared = torch.empty(around.shape)
+    arrays = [v.contiguous().numpy() for v in (squared, x, centroids, around)]  # faiss takes addresses
+    faiss.fvec_L2sqr_by_idx(*map(faiss.swig_ptr, arrays), x.shape[1], *around.shape)
     squared, order = squared.topk(min(k, squared.shape[1]), dim=1, largest=False)
     taken = squared <= ratio**2 * squared[:, :1]
     taken[:, 0] = True
@@ -248,6 +262,6 @@ def unpacked(bits: np.ndarray, size: np.ndarray) -> np.ndarray:
     out[:, 0] = ((bits >> 22) + np.float32(0.5)) * size[:, 0] / PLACES
     out[:, 1] = ((bits >> 12 & PLACES - 1) + np.float32(0.5)) * size[:, 1] / PLACES
     octave, turn = steps(bits)
-    out[:, 2] = np.exp2(octave / np.float32(PER_OCTAVE)) * size.max(axis=1)
+    out[:, 2] = np.exp2(octave / np.float32(PER_OCTAVE)) * np.maximum(size[:, 0], size[:, 1])
     out[:, 3] = turn * np.float32(360 / STEPS)
     return out

@@ -39,8 +39,8 @@ class Asked(NamedTuple):
     """What a query asks: A pairs of a keypoint and a word of it, with their signatures.
 
     keypoint i64[A], word i64[A], signature u64[A]; worth f32[A] > 0: idf^2 of the word times the keypoint's weight;
-    first bool[A]: the nearest word of its keypoint. geometry f32[N, 4] of all keypoints; norm = |(idf_w tf_w)_w|;
-    usual, the mean of idf^2 over the keypoints; the box.
+    first bool[A]: the nearest word of its keypoint. geometry f32[N, 4] of the keypoints in the box;
+    norm = |(idf_w tf_w)_w|; usual, the mean of idf^2 over the keypoints; the box.
     """
 
     keypoint: np.ndarray
@@ -148,31 +148,33 @@ class HammingEmbedding:
             raise InstsearchError(hamming.UNSIGNED)
         box = box_of(query)
         weight = BoxWeight(box, query.weights).over(local).sum(0).cpu().numpy()
-        words = local.words.cpu().numpy().astype(np.int64)
-        keypoint = np.flatnonzero((weight > 0) & (words >= 0))
-        idf = _idf(data, int(words.max(initial=-1)) + 1)
-        norm = np.linalg.norm(np.bincount(words[keypoint], minlength=len(idf)) * idf)
-        usual = float(np.mean(idf[words[keypoint]] ** 2)) if len(keypoint) else 1.0
-        geometry = local.geometry.cpu().numpy()
+        every = local.words.cpu().numpy()
+        inside = np.flatnonzero((weight > 0) & (every >= 0))
+        nearest, geometry = every[inside].astype(np.int64), local.geometry.cpu().numpy()[inside]
+        idf = _idf(data, int(nearest.max(initial=-1)) + 1)
+        norm = np.linalg.norm(np.bincount(nearest, minlength=len(idf)) * idf)
+        usual = float(np.mean(idf[nearest] ** 2)) if len(nearest) else 1.0
+        keypoint, word = np.arange(len(inside)), nearest
+        signature = local.signatures.cpu().numpy()[inside]
         if config.assign > 1 or mirror:
             values = _descriptors(query, data)
+            n = int(
+                np.searchsorted(inside, len(values))
+            )  # what expansion adds comes after: its words alone are known
+            values = values[torch.from_numpy(inside[:n])]
             if mirror:
-                values, geometry = mirrored(values, geometry)
+                values, geometry = mirrored(values, geometry[:n])
                 box = (-box[2], box[1], -box[0], box[3])
-            added = keypoint[keypoint >= len(values)]  # by query expansion: words alone are known of them
-            own = keypoint[keypoint < len(values)]
-            known = None if mirror else torch.from_numpy(words[own])
+            known = None if mirror else torch.from_numpy(nearest[:n])
             found = data.encoder.assignments(  # type: ignore[attr-defined]
-                values[torch.from_numpy(own)], config.assign, config.assign_ratio, known
+                values, config.assign, config.assign_ratio, known
             )
-            row, word, signature = (x.cpu().numpy() for x in found)
-            keypoint = own[row]
-            if len(added) and not mirror:
-                keypoint, word = np.concatenate([keypoint, added]), np.concatenate([word, words[added]])
-                signature = np.concatenate([signature, local.signatures.cpu().numpy()[added]])
-        else:
-            word, signature = words[keypoint], local.signatures.cpu().numpy()[keypoint]
-        worth = (idf**2)[word] * weight[keypoint]
+            added = slice(len(inside) if mirror else n, None)
+            keypoint, word, signature = (
+                np.concatenate([anew.cpu().numpy(), before[added]])
+                for anew, before in zip(found, (keypoint, word, signature), strict=True)
+            )
+        worth = (idf**2)[word] * weight[inside][keypoint]
         first = np.diff(keypoint, prepend=-1) != 0
         some = worth > 0
         keypoint, word, worth, first = (v[some] for v in (keypoint, word, worth, first))
@@ -187,28 +189,31 @@ class HammingEmbedding:
 
     def _votes(self, asked: Asked, found: Matches, image: np.ndarray, norms: np.ndarray) -> np.ndarray:
         """What matches with n images give them: f32[n] in [0, 1). image i64[m] in [0, n), norms f32[n]."""
-        config, n = self.config, len(norms)
-        keypoint = np.unique(asked.keypoint, return_inverse=True)[1][found.asked]
-        score = hamming.weights(config.sigma, config.ht)[found.distance] * asked.worth[found.asked]
+        score, n = self._scores(asked, found, image, len(norms)), len(norms)
+        if self.config.wgc:
+            v = hamming.consistent(score, image, *self._changes(asked, found), n)
+        else:
+            v = np.bincount(image, score, n)
+        return _vote(v, norms * asked.norm)
+
+    def _scores(self, asked: Asked, found: Matches, image: np.ndarray, n: int) -> np.ndarray:
+        """What each match with n images counts, against bursts: f32[m]."""
+        config, keypoint = self.config, asked.keypoint[found.asked]
+        weight = hamming.weights(config.sigma, config.ht)
+        score: np.ndarray = weight[found.distance] * asked.worth[found.asked]
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
             score = hamming.inter_image(score, keypoint)
-        if config.wgc:
-            v = hamming.consistent(score, image, *self._changes(asked, found), n)
-        else:
-            v = np.bincount(image, score, n)
-        v = v / np.maximum(norms * asked.norm, 1e-12)
-        votes: np.ndarray = (v / (1 + v)).astype(np.float32)
-        return votes
+        return score
 
     def _changes(self, asked: Asked, found: Matches) -> tuple[np.ndarray, np.ndarray]:
         """By how much matches change scale and turn, in the steps of the postings: i16[m], u8[m]."""
-        p = asked.geometry[asked.keypoint]
-        octave, turn = hamming.steps(self.postings.geometry[found.at])
+        scale, angle = asked.geometry[:, 2], asked.geometry[:, 3]
+        octave, turn = hamming.steps(found.bits)
         octave += self.longer[found.image]
-        octave -= hamming.octaves(p[:, 2])[found.asked]
-        turn -= hamming.turns(p[:, 3])[found.asked]
+        octave -= hamming.octaves(scale)[asked.keypoint][found.asked]
+        turn -= hamming.turns(angle)[asked.keypoint][found.asked]
         return octave, turn
 
     # -- verification -----------------------------------------------------------------------------------
@@ -244,12 +249,12 @@ class HammingEmbedding:
         if config.wgc:
             near = np.flatnonzero(hamming.peaked(evidence, image, *self._changes(asked, matches), n))
             matches, image, evidence = matches.some(near), image[near], evidence[near]
-        keypoint, bits = asked.keypoint[matches.asked], postings.geometry[matches.at]
+        keypoint = asked.keypoint[matches.asked]
         found = verified(
             asked.geometry[keypoint],
-            hamming.unpacked(bits, sizes[image]),
+            hamming.unpacked(matches.bits, sizes[image]),
             image,
-            (places(asked.geometry[:, :2])[keypoint], hamming.place(bits)),
+            (places(asked.geometry)[keypoint], hamming.place(matches.bits)),
             evidence,
             n,
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),
@@ -257,11 +262,19 @@ class HammingEmbedding:
         )
         sure = np.flatnonzero(found.inliers)
         share = found.inliers[sure] / total[sure]
-        votes = self._votes(asked, matches, image, postings.norms[images])[sure]
+        v = np.bincount(image, self._scores(asked, matches, image, n), n)[sure]
+        votes = _vote(v, (postings.norms[images] * asked.norm)[sure])
         z = votes * np.sqrt(share) * found.weight[sure] / asked.usual
         A, t = found.transforms
         boxes = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
         return sure, 1 + np.log1p(z / CHANCE), boxes
+
+
+def _vote(v: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """v / (1 + v) of what matches count, over the lengths of the histograms: f32[n] in [0, 1)."""
+    v = v / np.maximum(norms, 1e-12)
+    votes: np.ndarray = (v / (1 + v)).astype(np.float32)
+    return votes
 
 
 def _descriptors(query: Query, data: Data) -> torch.Tensor:

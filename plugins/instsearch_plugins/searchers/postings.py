@@ -25,11 +25,14 @@ DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch i
 
 
 class Matches(NamedTuple):
-    """Pairs of what was asked and of postings, both by number, the postings' images, and how many bits differ."""
+    """Pairs of what was asked, by number, and of postings: their images and packed geometry; how many bits differ.
+
+    asked, image i64[m]; bits u32[m]; distance u8[m].
+    """
 
     asked: np.ndarray
-    at: np.ndarray
     image: np.ndarray
+    bits: np.ndarray
     distance: np.ndarray
 
     def some(self, i: np.ndarray) -> Matches:
@@ -145,13 +148,15 @@ class Postings:
         rare = np.argsort(lengths, kind="stable")
         lengths[rare[lengths[rare].cumsum() > PAIRS]] = 0
         asked = np.repeat(np.arange(len(words)), lengths)
-        at = (starts - lengths.cumsum() + lengths)[asked] + np.arange(len(asked))
+        at = np.repeat(starts - lengths.cumsum() + lengths, lengths)
+        at += np.arange(len(at))
         if shown is not None:
             there = np.flatnonzero(shown[self.image_of(at)])
             asked, at = asked[there], at[there]
         distance = hamming.distances(self.signatures[at], signatures[asked])
         near = np.flatnonzero(distance <= threshold)
-        return Matches(asked[near], at[near], self.image_of(at[near]), distance[near])
+        at = at[near]
+        return Matches(asked[near], self.image_of(at), self.geometry[at], distance[near])
 
     def image_of(self, at: np.ndarray) -> np.ndarray:
         """The images i64[m], counted within the segment, of postings."""
