@@ -110,7 +110,10 @@ def plain(p, q, keypoint, weight, agreement) -> tuple[int, float, np.ndarray | N
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 25), st.floats(0, 1)), max_size=6), st.integers(0, 10_000))
+@given(
+    st.lists(st.tuples(st.integers(0, hypotheses.HYPOTHESES), st.floats(0, 1)), max_size=6),
+    st.integers(0, 10_000),
+)
 def test_equals_the_plain_loop(images, seed):
     """Images of any number of correspondences, with a share planted, and keypoints that several of them have."""
     rng = np.random.default_rng(seed)

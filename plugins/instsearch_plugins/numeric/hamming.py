@@ -7,8 +7,12 @@ IJCV 2010. Learning and signatures are of tensors, matching is of numpy arrays.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+
+from instsearch_plugins.numeric.ranking import leads
 
 BITS = 64
 UNSIGNED = (
@@ -20,7 +24,7 @@ TILE = 1 << 22  # distances between words in memory at once
 SPARSE = 16  # times as many groups as matches are numbered anew
 PLACES, STEPS = 1 << 10, 1 << 6  # places along each axis; steps of the scale, and of the angle
 FINEST, PER_OCTAVE = -11, 8  # the first step of the scale over the longer side, in log2; steps in an octave
-TURNS, OCTAVES = 24, (-6, 6)  # bins of weak geometric consistency: of 15 degrees, and of half octaves
+TURNS, OCTAVES = 24, (-4, 4)  # bins of weak geometric consistency: of 15 degrees, and of half octaves
 OCTAVE_BINS = 2 * (OCTAVES[1] - OCTAVES[0]) + 1
 AROUND = 12, 9  # eighths of an octave, 64ths of a turn: an inlier's tolerance, and a bin
 TURN = np.rint(np.arange(STEPS) * (TURNS / STEPS)).astype(np.int64) % TURNS
@@ -109,7 +113,9 @@ def inter_image(score: np.ndarray, keypoint: np.ndarray) -> np.ndarray:
 
 
 def _over_root_of_sum(score: np.ndarray, group: np.ndarray) -> np.ndarray:
-    if int(group.max(initial=0)) > SPARSE * len(group):
+    if (group[1:] >= group[:-1]).all():
+        group = np.cumsum(leads(group))
+    elif int(group.max()) > SPARSE * len(group):
         group = np.unique(group, return_inverse=True)[1]
     over: np.ndarray = (score / np.sqrt(np.bincount(group, score)[group])).astype(np.float32)
     return over
@@ -127,15 +133,19 @@ def consistent(
     score f32[m], image i64[m]; growth int[m] and turn int[m], differences of what :func:`octaves` and :func:`turns`
     give -> f32[n_images]. Reference: HE, section 4.
     """
-    H = np.bincount(image * OCTAVE_BINS + _octave(growth), score, n_images * OCTAVE_BINS)
-    G = np.bincount(image * TURNS + TURN[turn & STEPS - 1], score, n_images * TURNS)
-    H = _by_three(H.reshape(n_images, OCTAVE_BINS), around=False)
-    G = _by_three(G.reshape(n_images, TURNS), around=True)
-    votes: np.ndarray = np.minimum(H.max(axis=1), G.max(axis=1)).astype(np.float32)
+    H = _binned((OCTAVE_BINS, n_images), _octave(growth) * n_images + image, score)
+    G = _binned((TURNS, n_images), TURN[turn & STEPS - 1] * n_images + image, score)
+    H, G = _by_three(H, axis=0), _by_three(G, axis=0, around=True)
+    votes: np.ndarray = np.minimum(H.max(axis=0), G.max(axis=0)).astype(np.float32)
     return votes
 
 
-def _by_three(T: np.ndarray, around: bool, axis: int = -1) -> np.ndarray:
+def _binned(shape: tuple[int, ...], cell: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Sums of the weights in each cell, f32; images are the last axis, where neighbouring bins add up fastest."""
+    return np.bincount(cell, weight, math.prod(shape)).astype(np.float32).reshape(shape)
+
+
+def _by_three(T: np.ndarray, axis: int, around: bool = False) -> np.ndarray:
     """Sums of three neighbouring bins along an axis, which goes round or ends."""
     sums = T.copy()
     S, T = np.moveaxis(sums, axis, 0), np.moveaxis(T, axis, 0)
@@ -155,12 +165,10 @@ def peaked(
     The heaviest are those of three by three neighbouring bins (half octaves, 15 degrees); about is within AROUND.
     weight f32[m], image i64[m]; growth and turn as :func:`consistent` takes them. Reference: Lowe 2004, section 7.3.
     """
-    octave, bins = _octave(growth), (OCTAVE_BINS, TURNS)
-    cell = (image * OCTAVE_BINS + octave) * TURNS + TURN[turn & STEPS - 1]
-    T = np.bincount(cell, weight, n_images * OCTAVE_BINS * TURNS).astype(np.float32).reshape(n_images, *bins)
-    T = _by_three(T, around=True)
-    T = _by_three(T, around=False, axis=1)
-    d, e = np.divmod(T.reshape(n_images, -1).argmax(axis=1), TURNS)
+    cell = (_octave(growth) * TURNS + TURN[turn & STEPS - 1]) * n_images + image
+    T = _binned((OCTAVE_BINS, TURNS, n_images), cell, weight)
+    T = _by_three(_by_three(T, axis=0), axis=1, around=True)
+    d, e = np.divmod(T.reshape(-1, n_images).argmax(axis=0), TURNS)
     middle = np.rint(e * (STEPS / TURNS)).astype(np.int64)
     off = (turn - middle[image] + STEPS // 2 & STEPS - 1) - STEPS // 2
     near: np.ndarray = np.abs(off) <= AROUND[1]
@@ -172,7 +180,7 @@ def _octave(growth: np.ndarray) -> np.ndarray:
     """Bins of half an octave, from 0 to OCTAVE_BINS - 1."""
     low, high = (PER_OCTAVE * end for end in OCTAVES)
     half = PER_OCTAVE // 2
-    octave: np.ndarray = (np.clip(growth, low, high) - (low - half // 2)) // half
+    octave: np.ndarray = (np.clip(growth, low, high).astype(np.int64) - (low - half // 2)) // half
     return octave
 
 

@@ -13,32 +13,27 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from instsearch_plugins.numeric.geometry import Transform
-from instsearch_plugins.numeric.ranking import ascending
+from instsearch_plugins.numeric.ranking import ascending, leads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from instsearch_plugins.numeric.geometry import Agreement
 
 SCALES = (0.1, 10.0)  # plausible change of size
 STRETCH = 4.0  # plausible ratio of an affine model's two scales
-HYPOTHESES = 50  # of an image at most: its heaviest correspondences
+HYPOTHESES = 24  # of an image at most: its heaviest correspondences
 CORRESPONDENCES = 750  # of an image at most: what bounds walls of one brick
 REFINEMENTS = 2  # rounds of least squares at most
 COMPARED = 75_000  # at once: what they miss by stays in the cache
 FAR = 1e12  # in place of a correspondence that is not there
 
-# What a correspondence misses by along x and y, in growth and in turn, is a product of some columns of a motion
-# and of a correspondence.
-#   motion          -1  a00 a01 t0   a10 a11 t1 -1   log2 s  -1       cos phi  sin phi
-#   correspondence  x'  x   y   1    x   y   1  y'   1       log2 s   cos phi  sin phi
-PRODUCTS = (
-    (slice(0, 4), slice(0, 4)),
-    (slice(4, 8), slice(1, 5)),
-    (slice(8, 10), slice(5, 7)),
-    (slice(10, 12), slice(7, 9)),
-)
-AFFINE = slice(1, 7)
+# What a correspondence misses by, along x and along y, is a product of four columns of a motion and four of it.
+#   motion          -1  a00 a01 t0 | a10 a11 t1 -1 | log2 s  cos phi  sin phi
+#   correspondence  x'  x   y   1  | x   y   1  y' | log2 s  cos phi  sin phi
+# The middle three of a correspondence are the same ones on either side.
+ACROSS, DOWN = (slice(0, 4), slice(0, 4)), (slice(4, 8), slice(1, 5))
+AFFINE, MOTION, PAIR = slice(1, 7), slice(8, 11), slice(5, 8)
 
 
 class Found(NamedTuple):
@@ -61,7 +56,7 @@ class Found(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """Correspondences, by image: their columns f32[m, 9], their weights f32[m], and the image i64[m] of each.
+    """Correspondences, by image: their columns f32[m, 8], their weights f32[m], and the image i64[m] of each.
 
     a, b: i64[m], numbers of the keypoints on either side, counted from 0 in each image.
     """
@@ -110,7 +105,7 @@ def verified(
 
     inliers = np.zeros(n_images, np.int64)
     transform = np.full((n_images, 6), np.nan, np.float32)
-    scratch = np.empty((len(PRODUCTS), COMPARED), np.float32)
+    scratch = np.empty((2, COMPARED), np.float32)
     for images in _alike(counts):
         each = np.arange(counts[images].max())
         there = each < counts[images, None]
@@ -139,34 +134,34 @@ def _numbered(image: np.ndarray, keypoint: np.ndarray, starts: np.ndarray) -> np
     """Keypoints i64[m] numbered anew from 0 within each image."""
     key = image.astype(np.int64) * (int(keypoint.max(initial=0)) + 1) + keypoint
     order = ascending(key)
-    number = np.cumsum(np.diff(key[order], prepend=-1) != 0)
+    number = np.cumsum(leads(key[order]))
     numbered = np.empty_like(number)
     numbered[order] = number - number[starts[image]]  # ``image`` is in order already
     return numbered
 
 
 def _columns(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Correspondences as the table above has them: f32[m, 9]."""
-    columns = np.ones((len(p), 9), np.float32)
+    """Correspondences as the table above has them: f32[m, 8]."""
+    columns = np.ones((len(p), 8), np.float32)
     columns[:, 0], columns[:, 4] = q[:, 0], q[:, 1]
     columns[:, 1:3] = p[:, :2]
-    columns[:, 6] = np.log2(np.maximum(q[:, 2], 1e-6) / np.maximum(p[:, 2], 1e-6))
+    columns[:, 5] = np.log2(np.maximum(q[:, 2], 1e-6) / np.maximum(p[:, 2], 1e-6))
     turn = np.radians(q[:, 3] - p[:, 3])
-    columns[:, 7], columns[:, 8] = np.cos(turn), np.sin(turn)
+    columns[:, 6], columns[:, 7] = np.cos(turn), np.sin(turn)
     return columns
 
 
 def _motions(transform: np.ndarray, growth: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """Motions as the table above has them: f32[n, 12]."""
-    motions = np.full((len(transform), 12), -1, np.float32)
+    """Motions as the table above has them: f32[n, 11]."""
+    motions = np.full((len(transform), 11), -1, np.float32)
     motions[:, AFFINE] = transform
-    motions[:, 8], motions[:, 10], motions[:, 11] = growth, cos, sin
+    motions[:, 8], motions[:, 9], motions[:, 10] = growth, cos, sin
     return motions
 
 
 def _similarities(columns: np.ndarray) -> np.ndarray:
-    """Of each correspondence A = s R(phi), t = x' - A x, as a motion f32[m, 12]."""
-    x_, x, y, _, y_, _, growth, cos, sin = columns.T
+    """Of each correspondence A = s R(phi), t = x' - A x, as a motion f32[m, 11]."""
+    x_, x, y, _, y_, growth, cos, sin = columns.T
     s = np.exp2(growth)
     c, d = s * cos, s * sin
     transform = np.stack([c, -d, x_ - (c * x - d * y), d, c, y_ - (d * x + c * y)], axis=1)
@@ -174,7 +169,7 @@ def _similarities(columns: np.ndarray) -> np.ndarray:
 
 
 def _affine(transform: np.ndarray) -> np.ndarray:
-    """Transforms f32[n, 6] with det A > 0 as motions f32[n, 12]: sqrt(det A), and the rotation nearest to A."""
+    """Transforms f32[n, 6] with det A > 0 as motions f32[n, 11]: sqrt(det A), and the rotation nearest to A."""
     a, b, _, c, d, _ = transform.T
     norm = np.hypot(a + d, c - b)
     return _motions(transform, np.log2(a * d - b * c) / 2, (a + d) / norm, (c - b) / norm)
@@ -186,24 +181,26 @@ def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
     while len(order):
         most = int(counts[order[0]])
         several = max(1, COMPARED // (min(most, HYPOTHESES) * most))
-        several = min(several, int(np.count_nonzero(counts[order] >= most // 2)))
+        several = min(several, int(np.count_nonzero(counts[order] >= most // 4)))
         yield order[:several]
         order = order[several:]
 
 
-def _agreeing(
-    products: Iterable[np.ndarray], pixels: np.ndarray, rule: Agreement
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether correspondences agree with motions, and d^2 / r^2, out of their PRODUCTS, which are overwritten."""
-    across, down, growth, turn = products
+def _missed(across: np.ndarray, down: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """d^2 / r^2 of what correspondences miss by, which is overwritten."""
     across *= across
     down *= down
     across += down
     across *= 1 / np.square(pixels)
-    agrees = across < 1
-    agrees &= np.abs(growth, out=growth) < rule.octaves
+    return across
+
+
+def _changed(motion: np.ndarray, pair: np.ndarray, rule: Agreement) -> np.ndarray:
+    """Whether correspondences change scale, and turn, as motions do: bool[k]; log2 s, cos, sin phi f32[3, k] each."""
+    agrees: np.ndarray = np.abs(motion[0] - pair[0]) < rule.octaves
+    turn = motion[1] * pair[1] + motion[2] * pair[2]
     agrees &= turn > np.float32(np.cos(np.radians(min(rule.degrees, 180))))
-    return agrees, across
+    return agrees
 
 
 def _best(
@@ -218,19 +215,24 @@ def _best(
     """The correspondence i64[B] that proposes best in each image, and how many agree with it i64[B].
 
     at i64[B, L]: where each image's correspondences are; there bool[B, L]: false where it has fewer. scratch
-    f32[4, COMPARED]: fresh memory for every block of images takes longer than what is done in it.
+    f32[2, COMPARED]: fresh memory for every block of images takes longer than what is done in it.
     """
     (B, L), H = at.shape, min(HYPOTHESES, at.shape[1])
     motions, columns = proposals[at[:, :H]], np.ascontiguousarray(pairs.columns.swapaxes(1, 2))
     columns[:, 0][~there] = FAR
-    products = (
+    across, down = (
         np.matmul(motions[..., u], columns[:, v], out=room[: B * H * L].reshape(B, H, L))
-        for room, (u, v) in zip(scratch, PRODUCTS, strict=True)
+        for room, (u, v) in zip(scratch, (ACROSS, DOWN), strict=True)
     )
-    agrees, missed = _agreeing(products, pixels[:, None, None], agreement)
-    agreeing = np.flatnonzero(agrees)
-    hypothesis, j = np.divmod(agreeing, L)
-    pair = hypothesis // H * L + j
+    missed = _missed(across, down, pixels[:, None, None]).reshape(-1)
+    near = np.flatnonzero(missed < 1)
+    hypothesis, j = np.divmod(near, L)
+    first = np.arange(0, B * L, L)[:, None]
+    pair = np.repeat(first, H)[hypothesis] + j
+    change = columns[:, PAIR].swapaxes(0, 1).reshape(3, -1)
+    own = (first + np.arange(H)).reshape(-1)[hypothesis]
+    agrees = np.flatnonzero(_changed(change.take(own, 1), change.take(pair, 1), agreement))
+    hypothesis, pair, missed = hypothesis[agrees], pair[agrees], missed[near[agrees]]
 
     def distinct(number: np.ndarray) -> np.ndarray:
         seen = np.zeros((int(number.max()) + 1) * B * H, np.uint8)
@@ -242,7 +244,7 @@ def _best(
     growth = motions[..., 8]
     n[~there[:, :H] | (growth < np.log2(SCALES[0])) | (growth > np.log2(SCALES[1]))] = 0
     weight = np.where(there, pairs.weight, 0)
-    gain = weight.reshape(-1)[pair] * (1 - missed.reshape(-1)[agreeing])
+    gain = weight.reshape(-1)[pair] * (1 - missed)
     support = np.bincount(hypothesis, gain, B * H).reshape(B, H)
     winner = (n + (n > 0) * support / (1 + weight.sum(axis=1, keepdims=True))).argmax(axis=1)
     each = np.arange(B)
@@ -266,8 +268,9 @@ def _refined(
         i = np.flatnonzero(some[image])
         of = image[i]
         motions, columns = _affine(transform[some])[(np.cumsum(some) - 1)[of]], pairs.columns[i]
-        products = (np.einsum("ij,ij->i", motions[:, u], columns[:, v]) for u, v in PRODUCTS)
-        agrees, _ = _agreeing(products, pixels[of], agreement)
+        across, down = (np.einsum("ij,ij->i", motions[:, u], columns[:, v]) for u, v in (ACROSS, DOWN))
+        agrees = _missed(across, down, pixels[of]) < 1
+        agrees &= _changed(motions[:, MOTION].T, columns[:, PAIR].T, agreement)
         kept: np.ndarray = i[agrees]
         return kept
 

@@ -26,6 +26,13 @@ def ascending(key: np.ndarray) -> np.ndarray:
     return order
 
 
+def leads(values: np.ndarray) -> np.ndarray:
+    """Where runs of equal values begin: [3, 3, 7, 3] -> [True, False, True, True]."""
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
+
+
 class Appended:
     """An array that grows along its first axis in a file, so that ``fit`` need not hold it in memory."""
 
@@ -132,7 +139,7 @@ class Best:
         bests = self.scores
         if not self.owners.single:
             images = self.owners.image_of(self.rows)
-            bests = np.maximum.reduceat(bests, np.flatnonzero(np.diff(images, prepend=-1)))
+            bests = np.maximum.reduceat(bests, np.flatnonzero(leads(images)))
         if len(bests) >= self.k:
             kth = np.partition(bests, -self.k)[-self.k]
             self.bound = max(self.bound, float(kth) - self.slack)
@@ -148,7 +155,7 @@ class Best:
             return -np.inf
         value = np.partition(head, -wanted)[-wanted]
         images = self.owners.image_of(np.flatnonzero(head >= value) + first)
-        if np.count_nonzero(np.diff(images, prepend=-1)) < self.k:
+        if np.count_nonzero(leads(images)) < self.k:
             return -np.inf
         return float(np.nextafter(value, np.float32(-np.inf))) - self.slack
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from instsearch_cli.data import Vectors
 from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.numeric.ranking import Appended, Gathered
+from instsearch_plugins.numeric.ranking import Appended, Gathered, leads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,6 @@ def r_match(products: np.ndarray, pointers: np.ndarray) -> np.ndarray:
     peak = np.repeat(np.maximum.reduceat(largest, starts), counts[counts > 0])
     places = np.flatnonzero(largest == peak)
     image = np.searchsorted(starts, places, side="right")
-    best = places[np.diff(image, prepend=0) > 0]
+    best = places[leads(image)]
     scores[best] = np.maximum.reduceat(products, starts, axis=1).sum(axis=0)
     return scores

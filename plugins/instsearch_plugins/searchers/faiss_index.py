@@ -12,7 +12,7 @@ from instsearch_cli.data import Hits
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.approximate import built, loaded, stored, tuned
 from instsearch_plugins.numeric.expansion import augmented
-from instsearch_plugins.numeric.ranking import Appended, Best, Owners
+from instsearch_plugins.numeric.ranking import Appended, Best, Owners, leads
 from instsearch_plugins.searchers.dense import gather, image_blocks, r_match, values_of
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Faiss:
             least = np.where(good, scores, np.inf).min(axis=1, initial=np.inf)
             least[np.isinf(least)] = 0  # it came upon nothing
             products = np.maximum(products, least[:, None])
-        change = np.flatnonzero(np.diff(self.owners.image_of(found), prepend=-1))
+        change = np.flatnonzero(leads(self.owners.image_of(found)))
         best = r_match(products, np.append(change, len(found)))
         return found[best > -np.inf], best[best > -np.inf]
 

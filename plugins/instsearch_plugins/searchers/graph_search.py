@@ -14,7 +14,7 @@ from instsearch_cli.components import option
 from instsearch_cli.data import Hits
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.graph import mutual_graph
-from instsearch_plugins.numeric.ranking import Best, Owners
+from instsearch_plugins.numeric.ranking import Best, Owners, leads
 from instsearch_plugins.searchers.dense import gather, values_of
 
 if TYPE_CHECKING:
@@ -214,11 +214,11 @@ class GraphSearch(ABC):
         """The best k images by pooled f, then by initial similarity."""
         rows = np.flatnonzero(f > 0)
         f, image = f[rows], self.image[rows]
-        change = np.diff(image, prepend=-1) > 0
+        change = leads(image)
         starts, place = np.flatnonzero(change), np.cumsum(change) - 1
         peak = np.maximum.reduceat(f, starts) if len(rows) else f
         leading = np.flatnonzero(f == peak[place])
-        best = leading[np.diff(place[leading], prepend=-1) > 0]  # the first such region of each image
+        best = leading[leads(place[leading])]  # the first such region of each image
         if self.config.pool == "max" or not len(rows):
             pooled = peak
         else:

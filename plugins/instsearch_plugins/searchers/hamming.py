@@ -20,7 +20,7 @@ from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.mirrored import mirrored
-from instsearch_plugins.numeric.ranking import Owners, occurrences
+from instsearch_plugins.numeric.ranking import Owners, leads, occurrences
 from instsearch_plugins.rerankers.hit_by_hit import box_of
 from instsearch_plugins.searchers.postings import Matches, Postings, inverted
 
@@ -175,7 +175,7 @@ class HammingEmbedding:
                 for anew, before in zip(found, (keypoint, word, signature), strict=True)
             )
         worth = (idf**2)[word] * weight[inside][keypoint]
-        first = np.diff(keypoint, prepend=-1) != 0
+        first = leads(keypoint)
         some = worth > 0
         keypoint, word, worth, first = (v[some] for v in (keypoint, word, worth, first))
         bits = signature.view(np.uint64)[some]

@@ -160,7 +160,7 @@ class Postings:
 
     def image_of(self, at: np.ndarray) -> np.ndarray:
         """The images i64[m], counted within the segment, of postings."""
-        image: np.ndarray = self.images[at].astype(np.int64)
+        image: np.ndarray = self.images[at]
         if len(image) and not 0 <= image.min() <= image.max() < len(self.norms):
             raise InstsearchError(DAMAGED)
-        return image
+        return image.astype(np.int64)
