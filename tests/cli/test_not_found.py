@@ -88,15 +88,15 @@ def test_what_is_there_is_found_and_the_rest_left_out(cli: Cli, place: Path, ind
 
 def test_not_found_is_an_answer(cli: Cli, place: Path, index: Path) -> None:
     page, sheet = place / "none.html", place / "none.png"
-    ask = ("query", place / "q" / "absent.png", "--box", BOX, "--index", index, *JUDGED, "--min-score", 0.5)
+    ask = ("query", place / "q" / "absent.png", "--box", BOX, "--index", index, *JUDGED, "--min-score", 0.9)
     out = cli(*ask, "--html", page, "--sheet", sheet).out
-    assert out.startswith("not found: nothing scores at least 0.5 (best: ")
+    assert out.startswith("not found: nothing scores at least 0.9 (best: ")
     assert ") among 10 images in " in out
     assert "<h1>Not found</h1>" in page.read_text("utf-8")
     assert sheet.stat().st_size > 0
     told = cli(*ask, "--json").json
     assert (told["found"], told["hits"]) == (False, [])
-    assert told["best"] < 0.5
+    assert told["best"] < 0.9
     paths = cli(*ask, "--paths0")
     assert paths.out == ""
     assert paths.err.startswith("not found: ")
@@ -104,7 +104,7 @@ def test_not_found_is_an_answer(cli: Cli, place: Path, index: Path) -> None:
 
 def test_a_pipeline_may_say_how_much_is_enough(cli: Cli, place: Path, index: Path) -> None:
     ask = ("query", place / "q" / "absent.png", "--box", BOX, "--index", index, *JUDGED, "--json")
-    enough = ("--set", "rerank.verdict.min-score=0.5")
+    enough = ("--set", "rerank.verdict.min-score=0.9")
     assert cli(*ask, *enough).json["found"] is False
     assert cli(*ask, *enough, "--min-score", 0).json["found"] is True
     assert "between 0 and 1" in cli(*ask, "--set", "rerank.verdict.min-score=50", status=2).err

@@ -51,9 +51,10 @@ def test_ratio_test_equals_the_plain_loop(n, sizes, ratio, seed):
         for i in range(n):
             distances = sorted((float(np.linalg.norm(a[i] - b[j])), j) for j in range(len(b)))
             if len(b) >= 2 and distances[0][0] < ratio * distances[1][0]:
-                expected[-1].append((i, distances[0][1]))
+                squared = (distances[0][0] / distances[1][0]) ** 2
+                expected[-1].append((i, distances[0][1], pytest.approx(1 - squared, abs=1e-3)))
     got = ratio_matches(a, pictures, ratio)
-    assert [list(zip(i.tolist(), j.tolist(), strict=True)) for i, j in got] == expected
+    assert [list(zip(*(side.tolist() for side in match), strict=True)) for match in got] == expected
 
 
 def test_places_merge_the_angles_of_one_point():

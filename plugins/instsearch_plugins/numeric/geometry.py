@@ -35,13 +35,13 @@ class Transform(NamedTuple):
 
 def ratio_matches(
     a: np.ndarray, pictures: Sequence[np.ndarray], ratio: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Lowe's ratio test: for each picture b the pairs (i, j), b_j nearest to a_i, with
-    |a_i - b_j| < ratio |a_i - b_j'|.
+    |a_i - b_j| < ratio |a_i - b_j'|, and how distinct they are, 1 - |a_i - b_j|^2 / |a_i - b_j'|^2.
 
     j' is the second nearest; a picture that has none matches nothing. One product serves all pictures: small
     ones spend more time waiting for threads than multiplying. Descriptors a f32[n, D], b f32[m, D]. Returns
-    (i64[k], i64[k]) for each picture.
+    (i64[k], i64[k], f32[k]) for each picture.
     Reference: Lowe 2004, section 7.1.
     """
     b = np.concatenate([*pictures, np.empty((0, a.shape[1]), np.float32)])
@@ -53,13 +53,14 @@ def ratio_matches(
     for first, last in pairwise(ends):
         distance = squared[:, first:last]
         if distance.shape[1] < 2:
-            pairs.append((each[:0], each[:0]))
+            pairs.append((each[:0], each[:0], own[:0]))
             continue
         j = distance.argmin(axis=1)
         nearest = (distance[each, j] + own).clip(min=0)
         distance[each, j] = np.inf
-        i = np.flatnonzero(nearest < ratio**2 * (distance.min(axis=1) + own))
-        pairs.append((i, j[i]))
+        second = distance.min(axis=1) + own
+        i = np.flatnonzero(nearest < ratio**2 * second)
+        pairs.append((i, j[i], 1 - nearest[i] / second[i]))
     return pairs
 
 

@@ -27,7 +27,10 @@ PRODUCTS = 1 << 22  # pairs of keypoints compared at once
 
 
 class Geometric(QueryByQuery):
-    """score = inliers + the score before, for verified hits; the others keep score and order, after these."""
+    """score = inliers + the score before, for verified hits; the others keep score and order, after these.
+
+    The matches that are most distinct, by Lowe's ratio, propose the transforms.
+    """
 
     @dataclass(frozen=True)
     class Config:
@@ -65,14 +68,15 @@ class Geometric(QueryByQuery):
         points = places(geometry)
         for group in _groups(candidates, PRODUCTS // len(descriptors)):
             matches = ratio_matches(descriptors, [values for _, (values, _) in group], c.ratio)
-            i = np.concatenate([i for i, _ in matches])
-            q = np.concatenate([theirs[j] for (_, (_, theirs)), (_, j) in zip(group, matches, strict=True)])
-            image = np.repeat(np.arange(len(group)), [len(i) for i, _ in matches])
+            i, distinct = (np.concatenate([match[side] for match in matches]) for side in (0, 2))
+            q = np.concatenate(
+                [theirs[j] for (_, (_, theirs)), (_, j, _) in zip(group, matches, strict=True)]
+            )
+            image = np.repeat(np.arange(len(group)), [len(match[0]) for match in matches])
             pixels = c.tolerance * np.array([max(inputs.size) for inputs, _ in group], np.float32)
             agreement = Agreement(pixels, c.octaves, c.degrees)
-            alike = np.ones(len(i), np.float32)
             found = verified(
-                geometry[i], q, image, (points[i], places(q)), alike, len(group), agreement, c.min_inliers
+                geometry[i], q, image, (points[i], places(q)), distinct, len(group), agreement, c.min_inliers
             )
             yield [inputs for inputs, _ in group], found
 
