@@ -87,3 +87,32 @@ def run(cli: Callable[..., Any], tiny: tuple[str, ...], tmp_path: Path) -> Calla
         return cli("eval", "--dataset", name, "--root", root, *index, *tiny, *arguments, status=status)
 
     return call
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("tiny", "whole"):
+        monkeypatch.syspath_prepend(str(FAKES / name))
+    load_registry.cache_clear()
+    yield
+    load_registry.cache_clear()
+
+
+Draw = Callable[..., None]
+
+
+def people(rng: np.random.Generator, size: tuple[int, int], n: int = 4) -> list[Any]:
+    return [(rng.random((int(rng.integers(1, 6)), 2)) * size).tolist() for _ in range(n)]
+
+
+@pytest.fixture
+def data(tmp_path: Path, draw: Draw) -> Path:
+    """Six pictures of two sizes, each looked at by four people."""
+    rng = np.random.default_rng(7)
+    entries = {}
+    for i in range(6):
+        size = (96, 64) if i % 2 else (64, 48)
+        draw(tmp_path / "data" / "images" / f"{i}.png", i, size)
+        entries[f"{i}.png"] = {"size": size, "fixations": people(rng, size)}
+    (tmp_path / "data" / "fixations.json").write_text(json.dumps(entries))
+    return tmp_path / "data"

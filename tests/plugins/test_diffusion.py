@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,88 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from instsearch_cli.data import Query, SparseVectors, Vectors
+from diffusion_collections import CPU, Codes, Silent, V, clustered, fitted, found, query, unit
+from instsearch_cli.data import Query, SparseVectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
-from instsearch_plugins.numeric.graph import Laplacian, conjugate_gradient, mutual_graph
-from instsearch_plugins.searchers import graph_search, offline_diffusion
+from instsearch_plugins.numeric.graph import Laplacian, mutual_graph
 from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.faiss_index import Faiss
-from instsearch_plugins.searchers.graph_search import gmp_weights, largest, seeds
-from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion
 from instsearch_plugins.searchers.regional_diffusion import RegionalDiffusion
-
-V = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [-1, 0]], np.float32)
-CPU = torch.device("cpu")
-
-
-class Codes:
-    """A collection's vectors f32[R, D], and how many of them each image owns."""
-
-    def __init__(self, rows, counts=None, folder: Path | None = None, start=0, removed=(), part=3) -> None:
-        self.rows = np.asarray(rows, np.float32)
-        self.counts = [1] * len(self.rows) if counts is None else counts
-        self.folder, self.start, self.part = folder, start, part
-        self.span = range(start, start + len(self.counts))
-        self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
-        self.first = np.cumsum([0, *self.counts])
-        self.boxes = np.arange(4 * len(self.rows), dtype=np.float32).reshape(-1, 4)
-
-    def scratch(self) -> Path:
-        assert self.folder is not None
-        return self.folder
-
-    def blocks(self, kind: str):
-        assert kind == "codes"
-        for a in range(0, len(self.counts), self.part):
-            b = min(a + self.part, len(self.counts))
-            rows = slice(self.first[a], self.first[b])
-            indptr = self.first[a : b + 1] - self.first[a]
-            yield {
-                "start": self.start + a,
-                "stop": self.start + b,
-                "indptr": indptr,
-                "vectors": self.rows[rows],
-                "boxes": self.boxes[rows],
-            }
-
-
-class Silent:
-    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
-    def advance(self, n: int = 1) -> None: ...
-
-
-def query(rows, exclude=()) -> Query:
-    rows = torch.as_tensor(np.atleast_2d(np.asarray(rows, np.float32)))
-    nothing: Any = None
-    return Query(
-        "q", nothing, None, nothing, nothing, Vectors(rows, torch.zeros(len(rows), 4)), frozenset(exclude)
-    )
-
-
-def fitted(codes: Codes, kind: Any = Diffusion, **options) -> Any:
-    searcher = kind(kind.Config(**options), CPU)
-    searcher.load(searcher.fit(codes, Silent()))
-    return searcher
-
-
-def found(searcher, codes: Codes, q: Query, k: int = 100):
-    hits = searcher.search([q], codes, k)
-    n = hits.valid(0)
-    assert (hits.images[0, n:] == -1).all()
-    assert (np.diff(hits.scores[0, :n]) <= 0).all()
-    return hits.images[0, :n].tolist(), hits.scores[0, :n], hits.boxes[0, :n]
-
-
-def unit(n: int, D: int, seed: int = 0) -> np.ndarray:
-    x = np.random.default_rng(seed).normal(size=(n, D)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def clustered(n: int, D: int = 8, clusters: int = 6, spread: float = 0.3, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    x = unit(clusters, D, seed)[rng.integers(0, clusters, n)] + spread * rng.normal(size=(n, D))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 def dense_f(X: np.ndarray, q: np.ndarray, k: int, kq: int, gamma: float, alpha: float) -> np.ndarray:
@@ -121,41 +46,6 @@ def test_card(tmp_path):
     images, scores, _ = found(fitted(codes, k=3, kq=2, pool="max"), codes, query([0.9, 0.435890]))
     assert images == [1, 2, 0, 3]
     np.testing.assert_allclose(scores, [63.900, 56.193, 46.273, -1.9], atol=1e-3)
-
-
-def test_card_seeds():
-    rows, y = seeds(np.array([[0.9, 0.435890]], np.float32) @ V.T, 2, 3)
-    assert dict(zip(rows.tolist(), y.tolist(), strict=True)) == pytest.approx(
-        {0: 0.729, 1: 0.945618}, abs=1e-5
-    )
-
-
-def test_similarities_of_several_regions_are_summed():
-    """Row 1 is near both regions and leads, at 1.1; of rows 0 and 2 only the larger is kept. A sum below 0 gives 0."""
-    s = np.array([[0.9, 0.6, -0.5, -0.9], [-0.9, 0.5, 0.8, -0.9]], np.float32)
-    rows, y = seeds(s, 2, 2)
-    assert rows.tolist() == [1, 0]
-    np.testing.assert_allclose(y, [1.21, 0.81], rtol=1e-6)
-    rows, y = seeds(-np.ones((1, 3), np.float32), 2, 2)
-    assert rows.tolist() == [0, 1]
-    assert not y.any()
-
-
-def test_card_gmp():
-    X = np.array([[1, 0], [1, 0], [0, 1], [3, 4], [1, 0]], np.float32)
-    c = gmp_weights(X, np.array([0, 3, 3, 4, 5]))
-    np.testing.assert_allclose(c, [1 / 3, 1 / 3, 1 / 2, 1 / 26, 1 / 2], rtol=1e-6)
-
-
-@given(
-    values=st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 1.0]), min_size=1, max_size=12),
-    k=st.integers(1, 14),
-)
-def test_largest_equals_a_sort(values, k):
-    expected = [i for i in sorted(range(len(values)), key=lambda i: (-values[i], i)) if values[i] > -np.inf][
-        :k
-    ]
-    assert largest(np.array(values, np.float32), k).tolist() == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -334,33 +224,6 @@ def test_regional_diffusion_is_diffusion_with_the_papers_setting(tmp_path):
     assert config_for(RegionalDiffusion.Config(), "search") == {"k": 200, "gamma": 3.0}
 
 
-@pytest.mark.parametrize("truncate", [0, 30])
-def test_queries_of_one_call_do_not_mix(tmp_path, monkeypatch, truncate):
-    """However queries are grouped, whatever they exclude: each as if it were alone."""
-    codes = Codes(clustered(120, clusters=12, spread=0.05), [2] * 60, tmp_path)
-    searcher = fitted(codes, k=7, truncate=truncate)
-    queries = [query(clustered(1 + j % 2, clusters=12, seed=j), {j, 2 * j}) for j in range(9)]
-    alone = [searcher.search([q], codes, 50) for q in queries]
-    for cut in (1, 4, 16):
-        monkeypatch.setattr(graph_search, "QUERIES", cut)
-        monkeypatch.setattr(graph_search, "ROWS", 50)
-        hits = searcher.search(queries, codes, 50)
-        for j, one in enumerate(alone):
-            np.testing.assert_allclose(hits.scores[j], one.scores[0], rtol=1e-4, atol=1e-5)
-            assert not {j, 2 * j} & set(hits.images[j].tolist())
-
-
-def test_as_few_as_asked_for_are_the_best(tmp_path):
-    codes = Codes(clustered(90), [3] * 30, tmp_path)
-    searcher, q = fitted(codes, k=10), query(unit(1, 8, 4))
-    images, scores, boxes = found(searcher, codes, q)
-    for k in (1, 5, 29):
-        some = found(searcher, codes, q, k)
-        assert some[0] == images[:k]
-        np.testing.assert_array_equal(some[1], scores[:k])
-        np.testing.assert_array_equal(some[2], boxes[:k])
-
-
 def test_no_images_and_only_excluded_ones(tmp_path):
     empty = Codes(np.empty((0, 4)), [0, 0], tmp_path)
     assert found(fitted(empty), empty, query(np.ones(4)))[0] == []
@@ -414,155 +277,6 @@ def test_wrong_queries_and_options_are_errors(tmp_path):
     for wrong in ({"alpha": 1.0}, {"kq": 0}, {"truncate": 3}, {"pool": "mean"}, {"gamma": 0.0}):
         with pytest.raises(UsageError):
             make_config(Diffusion, wrong, "searcher")
-
-
-def test_what_does_not_converge_is_said_once_a_search(tmp_path, monkeypatch):
-    """A circle of vectors, each with two neighbours: 5 iterations do not go far; 20 on clusters are silent."""
-    monkeypatch.setattr(graph_search, "QUERIES", 2)
-    turn = np.linspace(0, 2 * np.pi, 400, endpoint=False)
-    codes = Codes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
-    circle = fitted(codes, k=3)
-    queries = [query([np.cos(t), np.sin(t)]) for t in (0.1, 1.0, 2.0, 3.0, 4.0)]
-    few = fitted(codes, k=3, kq=1, iterations=5)
-    with pytest.warns(
-        RuntimeWarning, match=r"after 5 iterations the residual is 0\.\d+, above 0\.1"
-    ) as caught:
-        few.search(queries, codes, 3)
-    assert len(caught) == 1
-    y = np.zeros((400, 1))
-    y[circle.node[3]] = 1
-    residual = conjugate_gradient(Laplacian(circle.W.astype(np.float64), 0.99), y, max_iter=5).residuals[0]
-    assert f"{residual:.2g}" in str(caught[0].message)
-    fitted(codes, k=3, kq=1, iterations=100).search(queries, codes, 3)
-    codes = Codes(clustered(300, spread=0.5), folder=tmp_path)
-    fitted(codes).search([query(unit(1, 8, 1))], codes, 3)
-
-
-# -- columns worked out beforehand ----------------------------------------------------------------------
-
-
-def column(X: np.ndarray, i: int, k: int, m: int, alpha: float) -> np.ndarray:
-    """What vector i diffuses to among its m nearest, by dense algebra."""
-    near = np.sort(np.argsort(-(X @ X[i]), kind="stable")[:m])
-    W = mutual_graph(X, k, 3.0).toarray().astype(np.float64)[np.ix_(near, near)]
-    D = W.sum(1)
-    root = np.where(D > 0, 1 / np.sqrt(np.where(D > 0, D, 1)), 0)
-    f = np.zeros(len(X))
-    f[near] = np.linalg.solve(np.eye(m) - alpha * root[:, None] * W * root, near == i)
-    return f
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 999),
-    n=st.integers(1, 30),
-    k=st.integers(1, 40),
-    m=st.integers(1, 40),
-    M=st.integers(1, 3),
-)
-def test_offline_is_a_sum_of_columns(seed, n, k, m, M, tmp_path_factory):
-    """Isolated vectors, fewer vectors than k or than are kept, a single one, several regions in the query."""
-    X, q = clustered(n, seed=seed), unit(M, 8, seed + 1)
-    codes = Codes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(offline_diffusion, "TOGETHER", 3 * m)
-        patch.setattr(offline_diffusion, "LISTED", 7 * m)
-        searcher = fitted(
-            codes, OfflineDiffusion, k=k, kq=4, alpha=0.9, iterations=200, truncate=m, pool="max"
-        )
-    images, scores, _ = found(searcher, codes, query(q))
-    rows, y = seeds(q @ X.T, 4, 3.0)
-    f = sum(s * column(X, i, k, min(m, n), 0.9) for i, s in zip(rows, y, strict=True))
-    expected = np.where(f > 1e-7, f, np.minimum((q @ X.T).max(0) - 1, 0))
-    assert sorted(images) == list(codes.span)
-    little = (f > 1e-12) & (f < 1e-4)
-    at = np.array([i - 5 for i in images])
-    np.testing.assert_allclose(scores[~little[at]], expected[at][~little[at]], atol=3e-4)
-
-
-def test_offline_among_all_is_diffusion(tmp_path):
-    codes = Codes(clustered(90), [3] * 30, tmp_path, start=4)
-    options = {"k": 12, "kq": 5, "iterations": 300}
-    q = query(clustered(2, seed=3))
-    a = found(fitted(codes, OfflineDiffusion, truncate=90, **options), codes, q)
-    b = found(fitted(codes, **options), codes, q)
-    assert a[0] == b[0]
-    np.testing.assert_allclose(a[1], b[1], rtol=2e-3, atol=1e-4)
-    np.testing.assert_array_equal(a[2], b[2])
-
-
-def test_offline_removed_and_excluded_images(tmp_path):
-    """Removed before, an image is in no column; later, or excluded, it sets off nothing and is not returned."""
-    X = clustered(60)
-    options = {"k": 8, "truncate": 20, "kq": 5}
-    kept = [i for i in range(30) if i not in (1, 6)]
-    later = Codes(X, [2] * 30, tmp_path, start=3, removed={4, 9})
-    (tmp_path / "before").mkdir()
-    before = fitted(Codes(X, [2] * 30, tmp_path / "before", 3, {4, 9}), OfflineDiffusion, **options)
-    assert not np.isin(before.reached, [2, 3, 12, 13]).any()
-    (tmp_path / "alone").mkdir()
-    alone = Codes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, tmp_path / "alone")
-    q = unit(1, 8, 1)
-    a, b = found(before, later, query(q)), found(fitted(alone, OfflineDiffusion, **options), alone, query(q))
-    assert a[0] == [kept[i] + 3 for i in b[0]]
-    np.testing.assert_allclose(a[1], b[1], atol=1e-4)
-    codes = Codes(X, [2] * 30, tmp_path, start=3)
-    searcher = fitted(codes, OfflineDiffusion, **options)
-    excluded = found(searcher, codes, query(q, {4, 9}))
-    assert not {4, 9} & set(excluded[0])
-    for x, y in zip(excluded, found(searcher, later, query(q)), strict=True):
-        np.testing.assert_array_equal(x, y)
-    s = q @ X.T
-    s[:, [2, 3, 12, 13]] = -np.inf
-    rows, y = seeds(s, 5, 3.0)
-    f = sum(w * column(X, i, 8, 20, 0.99) for i, w in zip(rows, y, strict=True))
-    f[[2, 3, 12, 13]] = 0
-    assert set(excluded[0][: int((excluded[1] > 0).sum())]) == {3 + i // 2 for i in np.flatnonzero(f > 1e-7)}
-
-
-def test_offline_of_equal_vectors_and_of_none(tmp_path):
-    """A row that as many equal ones crowd out of its own list is in its column all the same."""
-    equal = Codes(np.tile([[0.6, 0.8]], (20, 1)), folder=tmp_path)
-    searcher = fitted(equal, OfflineDiffusion, k=3, truncate=3)
-    for i in range(20):
-        assert i in searcher.reached[searcher.bounds[i] : searcher.bounds[i + 1]]
-    empty = Codes(np.empty((0, 4)), [0, 0], tmp_path)
-    assert found(fitted(empty, OfflineDiffusion), empty, query(np.ones(4)))[0] == []
-    gone = Codes(np.eye(4)[:2], folder=tmp_path, removed={0, 1})
-    assert found(fitted(gone, OfflineDiffusion), gone, query(np.eye(4)[0]))[0] == []
-
-
-def test_offline_options_and_damage(tmp_path):
-    a, b = OfflineDiffusion.Config(), OfflineDiffusion.Config(alpha=0.9, iterations=30, truncate=50)
-    assert config_for(a, "search").keys() == {"k", "gamma", "alpha", "iterations", "truncate"}
-    assert config_for(a, "search") != config_for(b, "search")
-    assert config_for(Diffusion.Config(), "search").keys() == {"k", "gamma"}
-    for wrong in ({"alpha": 1.0}, {"iterations": 0}, {"truncate": 0}, {"kq": 0}):
-        with pytest.raises(UsageError):
-            make_config(OfflineDiffusion, wrong, "searcher")
-    codes = Codes(clustered(50), folder=tmp_path)
-    searcher = OfflineDiffusion(OfflineDiffusion.Config(k=10), CPU)
-    state = searcher.fit(codes, Silent())
-    for change in (
-        {"bounds": state["bounds"][1:]},
-        {"bounds": state["bounds"][::-1]},
-        {"columns": state["columns"][1:]},
-        {"reached": state["reached"][1:]},
-    ):
-        with pytest.raises(InstsearchError, match="damaged"):
-            searcher.load(state | change)
-    searcher.load(state | {"reached": state["reached"] + 50})
-    with pytest.raises(InstsearchError, match="damaged"):
-        searcher.search([query(unit(1, 8))], codes, 3)
-
-
-def test_offline_columns_that_do_not_converge_are_said_when_they_are_made(tmp_path):
-    turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
-    codes = Codes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
-    with pytest.warns(RuntimeWarning, match="after 3 iterations") as caught:
-        searcher = fitted(codes, OfflineDiffusion, k=3, iterations=3)
-    assert len(caught) == 1
-    found(searcher, codes, query([1, 0]))
 
 
 def test_dba_searches_the_augmented_vectors(tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,96 +11,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instsearch_cli.data import Grid, Image, Keypoints, Query, Words
+from hamming_collection import (
+    CPU,
+    SIZE,
+    Collection,
+    K,
+    Silent,
+    fitted,
+    keypoints,
+    query,
+    random_words,
+    ranking,
+    words_of,
+)
+from instsearch_cli.data import Grid, Words
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.search import merge
-from instsearch_cli.storage import Filling, from_item, to_item
+from instsearch_cli.storage import Filling
 from instsearch_formats import Index
-from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.searchers import postings
 from instsearch_plugins.searchers.hamming import CHANCE, EVIDENCE, HammingEmbedding
-
-CPU = torch.device("cpu")
-SIZE = (640, 480)
-K = 6
-
-
-class Silent:
-    def start(self, label, total=None, unit="images"): ...
-
-    def advance(self, n=1): ...
-
-
-def keypoints(n, seed=0, size=SIZE):
-    """Geometry f32[n, 4] at the middle of the steps that postings have."""
-    rng = np.random.default_rng(seed)
-    geometry = np.stack(
-        [
-            rng.uniform(0, size[0], n),
-            rng.uniform(0, size[1], n),
-            2 ** rng.uniform(0, 4, n),
-            rng.uniform(0, 360, n),
-        ],
-        1,
-    )
-    return hamming.unpacked(hamming.packed(geometry.astype(np.float32), size), size)
-
-
-def words_of(words, signatures, geometry, size=SIZE, K=K):
-    return Words(
-        torch.as_tensor(np.asarray(words), dtype=torch.int32),
-        Grid.nominal(size),
-        torch.from_numpy(np.asarray(geometry, np.float32).reshape(-1, 4)),
-        K,
-        torch.from_numpy(np.asarray(signatures, np.uint64).view(np.int64)),
-    )
-
-
-class Collection:
-    """Words of some images in a layer of an index, as the searcher sees them."""
-
-    def __init__(self, folder: Path, items, start=0, removed=(), idf=None, spans=(3, 100), index=None):
-        self.folder, self.items, self.span = folder, items, range(start, start + len(items))
-        self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
-        self.encoder = SimpleNamespace(idf=None if idf is None else torch.as_tensor(idf, dtype=torch.float32))
-        self.parts, at = [], 0
-        for n in spans:
-            self.parts.append(items[at : at + n])
-            at += n
-
-    def scratch(self):
-        return self.folder
-
-    def blocks(self, kind):
-        assert kind == "local"
-        first = self.span.start
-        for items in self.parts:
-            if not items:
-                continue
-            stored = [to_item("word-map", item) for item in items]
-            names = set().union(*stored) - {"grid", "transform"}
-            block = {name: np.concatenate([item[name] for item in stored]) for name in names}
-            block |= {name: np.stack([item[name] for item in stored]) for name in ("grid", "transform")}
-            block["indptr"] = np.cumsum([0, *(len(item["words"]) for item in stored)])
-            yield {**block, "start": first, "stop": first + len(items)}
-            first += len(items)
-
-
-def query(words, box=None, exclude=(), size=SIZE, features=None):
-    image = Image(np.zeros((4, 4, 3), np.uint8), size)
-    return Query("q", image, box, features, words, None, frozenset(exclude))
-
-
-def fitted(data, **options):
-    searcher = HammingEmbedding(HammingEmbedding.Config(**{"assign": 1, **options}), CPU)
-    searcher.load(searcher.fit(data, Silent()))
-    return searcher
-
-
-def ranking(hits):
-    n = hits.valid(0)
-    return hits.images[0, :n].tolist(), hits.scores[0, :n]
 
 
 def score_at_0_bits(searcher, query, data, row, inliers):
@@ -117,14 +46,6 @@ def score_at_0_bits(searcher, query, data, row, inliers):
     score = searcher._scores(asked, found, found.image, n)[found.image == i].sum()
     v = score / (searcher.postings.norms[i] * asked.norm)
     return 1 + math.log1p(v / (1 + v) * math.sqrt(inliers / matches) * inliers / CHANCE)
-
-
-def random_words(rng, n, K=K, bits=3):
-    """Words whose signatures differ in few bits."""
-    flips = [sum(1 << int(b) for b in set(rng.integers(0, 64, rng.integers(0, bits + 1)))) for _ in range(n)]
-    return words_of(
-        rng.integers(-1, K, n), np.array(flips, np.uint64), keypoints(n, int(rng.integers(1e6))), K=K
-    )
 
 
 def slow_votes(asked, items, idf, ht, sigma, burstiness, start=0, hidden=()):
@@ -216,7 +137,6 @@ def the_object(n=24):
 
 
 BOX = (100.0, 120.0, 260.0, 240.0)
-ADDED = ("words", "geometry", "signatures")
 
 
 def test_verified_images_come_first_with_their_boxes_and_others_after(tmp_path):
@@ -421,185 +341,3 @@ def test_damage_is_an_error(tmp_path, name, value):
 def test_options_out_of_range(options):
     with pytest.raises(ValueError, match=r"at least|or more|above|to 64"):
         HammingEmbedding.Config(**options)
-
-
-# -- with the encoder -----------------------------------------------------------------------------------------
-
-
-class Pictures:
-    """Keypoints of some pictures, as encoders see them."""
-
-    def __init__(self, features):
-        self.features, self.images = features, np.arange(len(features))
-
-    def inputs(self, kinds, rows=None):
-        for row in rows:
-            yield SimpleNamespace(row=int(row), features=self.features[row])
-
-
-def described(n, seed, D=128):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.rand(n, D, generator=g)
-    return Keypoints(
-        x / x.norm(dim=1, keepdim=True), torch.from_numpy(keypoints(n, seed)), Grid.nominal(SIZE)
-    )
-
-
-def encoder_of(features, **options):
-    encoder = BLCF(BLCF.Config(words=8, whiten=False, n_train=2000, **options), CPU)
-    state = encoder.fit(Pictures(features), Silent())
-    encoder.load({k: v.numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for k, v in state.items()})
-    return encoder
-
-
-def test_the_encoder_gives_signatures_where_asked():
-    features = [described(80, seed) for seed in range(4)]
-    plain, signed = encoder_of(features), encoder_of(features, signatures=True)
-    assert plain.embed(features[0]).signatures is None
-    assert torch.equal(plain.embed(features[0]).geometry, features[0].geometry)
-    assert plain.identity() == {}
-    assert signed.identity() == {"signatures": True}
-    words = signed.embed(features[0])
-    assert torch.equal(words.words, plain.embed(features[0]).words)
-    P, tau = signed.hamming
-    for i in range(80):
-        y = P @ (features[0].values[i] / features[0].values[i].norm()) - tau[words.words[i]]
-        for b in range(64):  # a threshold may be the very descriptor's value
-            assert abs(y[b]) < 1e-6 or (int(words.signatures[i]) >> b & 1) == (y[b] > 0)
-    assert torch.equal(signed.embed_query(features[0]).geometry, features[0].geometry)
-    assert (words.geometry - features[0].geometry).abs()[:, :3].max() < 1
-
-
-def test_a_blank_descriptor_has_no_word_and_no_bits():
-    features = [described(80, seed) for seed in range(3)]
-    features[0].values[5] = 0
-    words = encoder_of(features, signatures=True).embed(features[0])
-    assert (int(words.words[5]), int(words.signatures[5])) == (-1, 0)
-    assert len(words.signatures) == 80
-
-
-def test_assignments_begin_with_the_word_itself():
-    features = [described(80, seed) for seed in range(3)]
-    encoder = encoder_of(features, signatures=True)
-    words = encoder.embed_query(features[1])
-    row, word, signature = encoder.assignments(features[1].values, 1, 1.0)
-    assert row.tolist() == list(range(80))
-    assert torch.equal(word.int(), words.words[row])
-    assert torch.equal(signature, words.signatures[row])
-    several = encoder.assignments(features[1].values, 3, 2.0)
-    assert torch.bincount(several[0]).tolist() == [3] * 80
-    assert torch.equal(several[1][::3].int(), words.words)
-    known = encoder.assignments(features[1].values, 3, 2.0, words.words)
-    assert all(torch.equal(a, b) for a, b in zip(several, known, strict=True))
-    with pytest.raises(InstsearchError, match=r"encoder\.signatures=true"):
-        encoder_of(features).assignments(features[1].values, 1, 1.0)
-
-
-@pytest.mark.parametrize("near", [-1, 1 << 20])
-def test_neighbours_that_are_no_words_are_an_error(near):
-    features = [described(80, seed) for seed in range(3)]
-    encoder = encoder_of(features, signatures=True)
-    state = {k: torch.as_tensor(v).numpy() for k, v in encoder.fit(Pictures(features), Silent()).items()}
-    state["neighbours"][2, 1] = near
-    with pytest.raises(InstsearchError, match="vocabulary is damaged"):
-        encoder.load(state)
-
-
-def test_multiple_assignment_finds_more_matches(tmp_path):
-    features = [described(80, seed) for seed in range(4)]
-    encoder = encoder_of(features, signatures=True)
-    g = torch.Generator().manual_seed(3)
-    shaken = features[2].values + 0.03 * torch.randn(80, 128, generator=g)
-    asked = replace(features[2], values=shaken)
-    data = Collection(tmp_path, [encoder.embed(f) for f in features])
-    data.encoder = encoder
-    q = query(encoder.embed_query(asked), features=asked)
-    matches = []
-    for assign in (1, 4):
-        searcher = fitted(data, assign=assign, assign_ratio=1.5)
-        rows, score = ranking(searcher.search([q], data, 4))
-        assert rows[0] == 2
-        assert score[0] > 5
-        asked = searcher._asked(q, data)
-        found = searcher._matches(asked, np.arange(len(asked.word)), None)
-        matches.append(np.count_nonzero(found.image == 2))
-    assert 20 < matches[0] < matches[1]
-
-
-def test_words_added_by_expansion_ask_beside_the_several_words_of_the_querys_own(tmp_path):
-    features = [described(30, seed) for seed in range(2)]
-    encoder = encoder_of(features, signatures=True)
-    data = Collection(tmp_path, [encoder.embed(f) for f in features])
-    data.encoder = encoder
-    own, more = encoder.embed_query(features[0]), encoder.embed(features[1])
-    both = {name: torch.cat([getattr(own, name), getattr(more, name)[:4]]) for name in ADDED}
-    searcher = fitted(data, assign=3, assign_ratio=2)
-    alone = searcher._asked(query(own, features=features[0]), data)
-    asked = searcher._asked(query(replace(own, **both), features=features[0]), data)
-    n = len(alone.word)
-    assert n > 30
-    for name in ("keypoint", "word", "signature"):
-        assert np.array_equal(getattr(asked, name)[:n], getattr(alone, name))
-    assert asked.keypoint[n:].tolist() == [30, 31, 32, 33]
-    assert asked.word[n:].tolist() == more.words[:4].tolist()
-    assert asked.signature[n:].tolist() == more.signatures[:4].numpy().view(np.uint64).tolist()
-    assert fitted(data, assign=3).search([query(replace(own, **both), features=features[0])], data, 2).images[
-        0
-    ].tolist() == [0, 1]
-
-
-def test_a_mirrored_object_is_found_where_asked_for(tmp_path):
-    cv2 = pytest.importorskip("cv2")
-    from instsearch_plugins.extractors.sift import Sift
-
-    sift = Sift(Sift.Config(), CPU)
-
-    def picture(seed):
-        noise = np.random.default_rng(seed).integers(0, 255, (30, 40, 3), np.uint8)
-        return cv2.GaussianBlur(cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC), (0, 0), 2)
-
-    pixels = [picture(seed) for seed in range(4)]
-    pixels[1] = np.ascontiguousarray(pixels[3][:, ::-1])
-    images = [Image(p, (320, 240)) for p in pixels]
-    features = sift.extract(images)
-    encoder = encoder_of(features, signatures=True)
-    data = Collection(tmp_path, [encoder.embed(f) for f in features[:3]])
-    data.encoder = encoder
-    box = (40.0, 50.0, 200.0, 190.0)
-    q = replace(query(encoder.embed_query(features[3]), box, size=(320, 240), features=features[3]))
-    _, scores = ranking(fitted(data, ht=24).search([q], data, 3))
-    assert scores[0] < 6
-    hits = fitted(data, mirrored=True, ht=24).search([q], data, 3)
-    assert hits.images[0, 0] == 1
-    assert hits.scores[0, 0] > 10
-    assert hits.boxes[0, 0] == pytest.approx([320 - 200, 50, 320 - 40, 190], abs=3)
-
-
-# -- storage --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("points", [True, False])
-def test_signatures_are_stored_bit_for_bit(tmp_path, points):
-    words = random_words(np.random.default_rng(0), 6)
-    words = replace(words, signatures=torch.tensor([0, -1, 1 << 62, -(1 << 63), 5, 6]))
-    if not points:
-        words = replace(words, words=words.words.view(2, 3), geometry=None, grid=Grid.over(2, 3, SIZE))
-    index = Index.create(tmp_path / "index")
-    layer = index.layer("local", "x", "word-map", {"a": 1})
-    with layer.writer(range(2)) as part:
-        filling = Filling("word-map", part)
-        filling.append(None)
-        filling.append(to_item("word-map", words))
-        filling.close()
-    back = from_item("word-map", layer.read(1))
-    assert torch.equal(back.signatures, words.signatures)
-    assert torch.equal(back.words, words.words)
-    assert len(from_item("word-map", layer.read(0)).signatures) == 0
-    with pytest.raises(InstsearchError, match="signatures"):
-        to_item("word-map", replace(words, signatures=torch.zeros(5).long()))
-
-
-def test_words_without_signatures_are_stored_as_before():
-    words = replace(random_words(np.random.default_rng(0), 6), signatures=None)
-    assert set(to_item("word-map", words)) == {"words", "geometry", "grid", "transform"}
-    assert from_item("word-map", to_item("word-map", words)).signatures is None

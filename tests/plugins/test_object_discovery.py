@@ -1,10 +1,9 @@
-"""Feature saliency and object saliency: the card's numbers, plain loops, and collections with little in them."""
+"""Object saliency: the card's numbers, plain loops, what is learnt, and collections with little in them."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,149 +11,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instsearch_cli.assembly import pick_device
 from instsearch_cli.components import Weighter
-from instsearch_cli.data import BoxWeight, FeatureMap, Grid, Inputs, Keypoints, Regions, WeightMap
+from instsearch_cli.data import BoxWeight, Regions, WeightMap
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
-from instsearch_cli.storage import to_state
 from instsearch_cli.testing import WeighterContract, make_features
 from instsearch_plugins.encoders.region_vectors import RegionVectors
-from instsearch_plugins.numeric import approximate, egm
-from instsearch_plugins.numeric.graph import knn, mutual_graph
+from instsearch_plugins.numeric import egm
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.saliency import attention, feature_saliency, patch_maxima
 from instsearch_plugins.weighters import object_saliency
-from instsearch_plugins.weighters.feature_saliency import FeatureSaliency
 from instsearch_plugins.weighters.object_saliency import ObjectSaliency
-
-CPU = pick_device("cpu")
-CARD = torch.tensor([[[1.0, 2], [0, 1]], [[0, 4], [0, 0]], [[0, 0], [0, 0]]])
-SIZE = (160, 96)
-
-
-def feature_map(values):
-    h, w = values.shape[1:]
-    return FeatureMap(values, Grid.over(h, w, SIZE))
-
-
-def inputs_of(values, row=-1):
-    features = feature_map(values)
-    return Inputs(size=SIZE, row=row, grid=features.grid, features=features)
-
-
-def scene(seed, C=8, h=6, w=10):
-    """Faint noise, and a bright object of two channels in it."""
-    g = torch.Generator().manual_seed(seed)
-    A = (torch.rand(C, h, w, generator=g) - 0.4).clamp(min=0)
-    y, x = (int(torch.randint(0, max(1, n), (1,), generator=g)) for n in (h - 2, w - 3))
-    A[:2, y : y + 3, x : x + 4] += 3 * torch.rand(2, min(h, 3), 4, generator=g)
-    return A
-
-
-class Collection:
-    """Images 10, 11, ... with these feature maps."""
-
-    def __init__(self, maps, folder):
-        self.maps, self.folder, self.seen = maps, folder, []
-        self.images = np.arange(len(maps)) + 10
-
-    def inputs(self, kinds, rows=None):
-        assert kinds == ("features",)
-        for row in self.images if rows is None else rows:
-            self.seen.append(int(row))
-            yield inputs_of(self.maps[row - 10], int(row))
-
-    def scratch(self):
-        return self.folder
-
-
-class Recorder:
-    """Notes how far each piece of work said it was."""
-
-    def __init__(self):
-        self.said = []
-
-    def start(self, label, total=None, unit="images"):
-        self.said.append([label, total, 0])
-
-    def advance(self, n=1):
-        self.said[-1][2] += n
-
-
-def learnt(maps, folder, **options):
-    """A component and what it learnt, as the index gives it back."""
-    component = ObjectSaliency(make_config(ObjectSaliency, options, "weighting"), CPU)
-    with torch.inference_mode():
-        state = component.fit(Collection(maps, folder), Recorder())
-    return component, to_state(state)
-
-
-def fitted(maps, folder, **options):
-    component, state = learnt(maps, folder, **options)
-    component.load(state)
-    return component
-
-
-SCENES = [scene(seed) for seed in range(12)]
-
-
-# -- feature saliency -----------------------------------------------------------------------------------
-
-
-def test_the_cards_feature_saliency():
-    expected = torch.tensor([[0.216563, 0.998898], [0, 0.216563]])
-    torch.testing.assert_close(feature_saliency(CARD), expected, atol=1e-4, rtol=0)
-    got = FeatureSaliency(FeatureSaliency.Config(), CPU).weigh(inputs_of(CARD))
-    torch.testing.assert_close(got.values[0], expected, atol=1e-4, rtol=0)
-
-
-def plain_feature_saliency(A, epsilon):
-    C, h, w = A.shape
-    cells = [(i, j) for i in range(h) for j in range(w)]
-    a = [sum(float(A[c, i, j]) != 0 for i, j in cells) / len(cells) for c in range(C)]
-    b = [np.log(sum(x + epsilon for x in a) / (x + epsilon)) for x in a]
-    F = {(i, j): sum(b[c] * float(A[c, i, j]) for c in range(C)) for i, j in cells}
-    length = sum(v * v for v in F.values()) ** 0.5
-    rows = [[(F[i, j] / length) ** 0.5 if length else 0.0 for j in range(w)] for i in range(h)]
-    return torch.tensor(rows, dtype=torch.float32)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    C=st.integers(1, 5),
-    h=st.integers(1, 5),
-    w=st.integers(1, 5),
-    epsilon=st.sampled_from([1e-6, 0.1]),
-    seed=st.integers(0, 999),
+from saliency_scenes import (
+    CPU,
+    SCENES,
+    Collection,
+    Recorder,
+    feature_map,
+    fitted,
+    inputs_of,
+    learnt,
+    plain_feature_saliency,
+    scene,
 )
-def test_feature_saliency_against_a_plain_loop(C, h, w, epsilon, seed):
-    A = (torch.rand(C, h, w, generator=torch.Generator().manual_seed(seed)) - 0.5).clamp(min=0) * 50
-    got = feature_saliency(A, epsilon)
-    torch.testing.assert_close(got, plain_feature_saliency(A, epsilon), atol=1e-4, rtol=1e-3)
-
-
-def test_nothing_salient_weighs_all_alike():
-    weigh = FeatureSaliency(FeatureSaliency.Config(), CPU).weigh
-    assert torch.equal(weigh(inputs_of(torch.zeros(4, 2, 3))).values, torch.ones(1, 2, 3))
-    assert torch.equal(weigh(inputs_of(torch.rand(1, 2, 3))).values, torch.ones(1, 2, 3))  # b = log 1
-    lone = torch.zeros(4, 2, 3)
-    lone[2, 1, 1] = 7
-    assert weigh(inputs_of(lone)).values[0].tolist() == [[0, 0, 0], [0, 1, 0]]
-
-
-@pytest.mark.parametrize("cls", [FeatureSaliency, ObjectSaliency])
-def test_keypoints_say_what_to_do(cls, tmp_path):
-    component = cls(cls.Config(), CPU) if cls is FeatureSaliency else fitted(SCENES, tmp_path)
-    points = Keypoints(torch.rand(7, 128), torch.rand(7, 4), Grid.over(2, 2, SIZE))
-    with pytest.raises(UsageError, match=r"needs a feature map.*use another weighting"):
-        component.weigh(Inputs(size=SIZE, grid=points.grid, features=points))
-
-
-def test_epsilon_is_above_zero():
-    with pytest.raises(UsageError, match="epsilon is above 0"):
-        make_config(FeatureSaliency, {"epsilon": "0"}, "weighting")
-
 
 # -- equation 14 ----------------------------------------------------------------------------------------
 
@@ -398,85 +277,6 @@ def test_options_out_of_range(options, message):
         make_config(ObjectSaliency, options, "weighting")
 
 
-# -- approximate neighbours -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("index", ["Flat", "IVF1,Flat", "HNSW16"])
-def test_an_index_that_finds_all_changes_nothing(index, tmp_path):
-    exact = fitted(SCENES, tmp_path)
-    component, state = learnt(SCENES, tmp_path, index=index)
-    component.load(state)
-    assert (
-        ("index" in state) == ("vectors" not in state) == (index != "IVF1,Flat" or len(state["images"]) >= 39)
-    )
-    for row, A in ((10, SCENES[0]), (-1, scene(99))):
-        one, two = (c.weigh(inputs_of(A, row)).values for c in (exact, component))
-        torch.testing.assert_close(one, two, atol=2e-3, rtol=0)
-
-
-def test_own_regions_are_left_out_of_an_index_too(tmp_path):
-    options = {"exclude_self": True, "patch_k": 3}
-    one, two = fitted(SCENES, tmp_path, **options), fitted(SCENES, tmp_path, index="HNSW16", **options)
-    for row in (10, 15):
-        a, b = (c.weigh(inputs_of(SCENES[row - 10], row)).values for c in (one, two))
-        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
-
-
-def test_an_index_that_ends_early(tmp_path):
-    """Of two lists it looks into one, so that it finds fewer than k."""
-    rng = np.random.default_rng(0)
-    centres = np.array([[4, 0, 0, 0], [-4, 0, 0, 0]], np.float32)
-    V = (centres.repeat(60, 0) + rng.normal(size=(120, 4))).astype(np.float32)
-    V /= np.linalg.norm(V, axis=1, keepdims=True)
-    index = approximate.tuned(approximate.built(V, "IVF2,Flat"), "nprobe=1")
-    _, rows = knn(V, 100, index=index)
-    assert (rows < 0).any()
-    W = mutual_graph(V, 100, 3, index=index)
-    exact = mutual_graph(V, 100, 3).toarray()
-    assert 0 < W.nnz < np.count_nonzero(exact)
-    found = W.toarray() > 0
-    np.testing.assert_allclose(W.toarray()[found], exact[found], rtol=1e-5)
-    assert not W.toarray().diagonal().any()
-    component = ObjectSaliency(ObjectSaliency.Config(search="nprobe=1", patch_k=50), CPU)
-    component.load(
-        {
-            "mean": np.zeros(4, np.float32),
-            "projection": np.eye(4, dtype=np.float32),
-            "index": approximate.stored(index),
-            "saliency": np.ones(120, np.float32),
-            "centrality": np.ones(120, np.float32),
-            "images": np.arange(120),
-            "boxes": np.zeros((120, 4), np.float32),
-        }
-    )
-    products, rows = component._nearest(torch.from_numpy(V[:3]), torch.tensor([7]))
-    assert products.shape == rows.shape == (3, 50)
-    assert 7 not in rows[products > -torch.inf]
-    assert (rows >= 0).all()
-
-
-@pytest.mark.parametrize("index", ["", "HNSW16"])
-def test_pictures_side_by_side(index, tmp_path):
-    component = fitted(SCENES, tmp_path, index=index)
-
-    def weigh(i):
-        return component.weigh(inputs_of(SCENES[i], 10 + i)).values
-
-    with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        together = list(pool.map(weigh, range(12)))
-    for i, S in enumerate(together):
-        torch.testing.assert_close(S, weigh(i), atol=1e-5, rtol=0)
-
-
-def test_indexes_that_faiss_does_not_know(tmp_path):
-    with pytest.raises(UsageError, match="faiss cannot build the index 'Nonsense'"):
-        learnt(SCENES, tmp_path, index="Nonsense")
-    with pytest.raises(UsageError, match="does not take 'nprobe=3'"):
-        learnt(SCENES, tmp_path, index="HNSW16", search="nprobe=3")
-    with pytest.raises(InstsearchError, match="damaged"):
-        approximate.loaded(np.zeros(64, np.uint8))
-
-
 # -- regions of a weight map that is zero in places ----------------------------------------------------
 
 
@@ -494,11 +294,7 @@ def test_encoders_pool_regions_without_the_map_that_they_were_found_on():
         torch.testing.assert_close(encoder.aggregate(feature_map(A), within, None).vectors[0], l2(expected))
 
 
-# -- contracts ------------------------------------------------------------------------------------------
-
-
-class TestFeatureSaliencyContract(WeighterContract):
-    component = FeatureSaliency
+# -- contract -------------------------------------------------------------------------------------------
 
 
 class TestObjectSaliencyContract(WeighterContract):

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import pickle  # noqa: TID251  (to write what others hand out)
-
 import cv2
-import h5py
 import numpy as np
 import pytest
 import torch
 from scipy.signal import convolve2d
 
 from instsearch_cli.data import Grid, Image, Inputs
-from instsearch_cli.errors import InstsearchError
 from instsearch_cli.importing import import_weights
 from instsearch_plugins.numeric.blocks import block_max
 from instsearch_plugins.numeric.checkpoints_keras import turned
 from instsearch_plugins.weighters import sam_network
 from instsearch_plugins.weighters.sam import SamResNet, SamVGG, keras_layers, network_input, restored
 from instsearch_plugins.weighters.sam_network import gaussian_priors, upsample
+from sam_published import GATES, SMALL_RESNET, SMALL_VGG, draw, published, save
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("component", [SamVGG, SamResNet])
-VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-RESNET = ((64, 3, 1, 1), (128, 4, 2, 1), (256, 6, 1, 2), (512, 3, 1, 4))
-SMALL_VGG = ((2, 2), (2, 2), (3, 3), (3, 3), (4, 3))
-SMALL_RESNET = ((1, 3, 1, 1), (2, 4, 2, 1), (3, 6, 1, 2), (4, 3, 1, 4))
-GATES = "ifco"
 
 
 @pytest.fixture
@@ -36,102 +27,6 @@ def small(monkeypatch):
     monkeypatch.setattr(sam_network, "CHANNELS", 4)
     monkeypatch.setattr(sam_network, "BLOCKS", SMALL_VGG)
     monkeypatch.setattr(sam_network, "STAGES", SMALL_RESNET)
-
-
-# What the authors' Keras 1 program saves: layers in the order of their depth, (out, in, kh, kw) kernels.
-
-
-def convolution(name, inputs, outputs, k):
-    return name, [(f"{name}_W", (outputs, inputs, k, k)), (f"{name}_b", (outputs,))]
-
-
-def normalisation(name, channels):
-    return name, [
-        (f"{name}_{part}", (channels,)) for part in ("gamma", "beta", "running_mean", "running_std")
-    ]
-
-
-def vgg_layers(blocks):
-    layers, inputs = [("input_1", [])], 3
-    for b, (outputs, count) in enumerate(blocks, 1):
-        for i in range(1, count + 1):
-            layers.append(convolution(f"block{b}_conv{i}", inputs, outputs, 3))
-            inputs = outputs
-        if b < 5:
-            layers.append((f"block{b}_pool", []))
-    return layers
-
-
-def resnet_layers(stages, channels):
-    layers = [("input_1", []), ("zeropadding2d_1", []), convolution("conv1", 3, 64, 7)]
-    layers += [normalisation("bn_conv1", 64), ("activation_1", []), ("maxpooling2d_1", [])]
-    inputs = 64
-    for stage, (width, count, _, _) in enumerate(stages, 2):
-        for block in "abcdef"[:count]:
-            name, outputs = f"{stage}{block}_branch", 4 * width
-            layers += [convolution(f"res{name}2a", inputs, width, 1), normalisation(f"bn{name}2a", width)]
-            layers += [convolution(f"res{name}2b", width, width, 3), normalisation(f"bn{name}2b", width)]
-            layers += [convolution(f"res{name}2c", width, outputs, 1)]
-            if block == "a":
-                layers += [convolution(f"res{name}1", inputs, outputs, 1)]
-            layers += [normalisation(f"bn{name}2c", outputs)]
-            if block == "a":
-                layers += [normalisation(f"bn{name}1", outputs)]
-            inputs = outputs
-    return [*layers, convolution("convolution2d_1", inputs, channels, 3)]
-
-
-def head_layers(channels, first):
-    """Everything behind the features; the LSTM's eleven convolutions count as ``first`` and following."""
-    arrays = []
-    for i, module in enumerate(["W_a", "U_a", "V_a", *(f"{m}_{g}" for g in GATES for m in "WU")]):
-        outputs = {"V_a": 1}.get(module, channels)
-        arrays.append((f"convolution2d_{first + i}_W", (outputs, channels, 3, 3)))
-        if module != "V_a":
-            arrays.append((f"convolution2d_{first + i}_b", (outputs,)))
-    layers = [("lambda_1", []), ("input_2", []), ("attentiveconvlstm_1", arrays)]
-    for n in (1, 2):
-        layers.append((f"learningprior_{n}", [(f"learningprior_{n}_W", (64,))]))
-        layers.append((f"merge_{n}", []))
-        layers.append(convolution(f"atrousconvolution2d_{n}", channels + 16, channels, 5))
-    return [*layers, convolution(f"convolution2d_{first + 11}", channels, 1, 1), ("lambda_2", [])]
-
-
-def published(component, small=True):
-    channels = 4 if small else 512
-    if component is SamVGG:
-        return vgg_layers(SMALL_VGG if small else VGG) + head_layers(channels, 1)
-    return resnet_layers(SMALL_RESNET if small else RESNET, channels) + head_layers(channels, 2)
-
-
-def draw(layers, seed=0):
-    """Random arrays by layer and name, such that something gets through to the end."""
-    rng, drawn = np.random.default_rng(seed), {}
-    for layer, arrays in layers:
-        drawn[layer] = {}
-        for name, shape in arrays:
-            size = 1.5 / math.sqrt(math.prod(shape[1:])) if len(shape) == 4 else 0.3
-            values = size * rng.standard_normal(shape)
-            if name.endswith("_std"):
-                values = rng.uniform(0.01, 2, shape)
-            if name.endswith(("_b", "_gamma")):
-                values = values + 0.3
-            if layer.startswith("learningprior"):  # some of each beyond where they are clipped
-                values = rng.uniform(-0.1, 1.1, shape)
-            drawn[layer][name] = values.astype(np.float32)
-    return drawn
-
-
-def save(path, drawn, inside=None):
-    with h5py.File(path, "w") as file:
-        root = file.create_group(inside) if inside else file
-        root.attrs["layer_names"] = np.array([*drawn], "S")
-        for layer, arrays in drawn.items():
-            group = root.create_group(layer)
-            group.attrs["weight_names"] = np.array([*arrays], "S" if arrays else None)
-            for name, values in arrays.items():
-                group[name] = values
-    return path
 
 
 # Theano's arithmetic, by scipy.
@@ -285,140 +180,6 @@ def test_other_layouts_of_the_same_weights(small, tmp_path, component):
         other = component.import_weights(tmp_path / name)
         assert set(other) == set(state)
         assert all(torch.equal(other[key], state[key]) for key in state), name
-
-
-def spoiled(tmp_path, change, component=SamVGG):
-    """The error for a checkpoint after ``change`` of its arrays."""
-    p = draw(published(component))
-    change(p)
-    with pytest.raises(InstsearchError) as caught:
-        component.import_weights(save(tmp_path / "weights.pkl", p))
-    text = str(caught.value)
-    assert "weights.pkl: " in text
-    return text
-
-
-def test_another_networks_checkpoint(small, tmp_path):
-    path = save(tmp_path / "resnet.pkl", draw(published(SamResNet)))
-    with pytest.raises(
-        InstsearchError, match=r"not the weights of sam-vgg: 13 of its 19 .*block1_conv1 first"
-    ):
-        SamVGG.import_weights(path)
-    path = save(tmp_path / "vgg.pkl", draw(published(SamVGG)))
-    with pytest.raises(InstsearchError, match=r"not the weights of sam-resnet: .* missing, conv1 first"):
-        SamResNet.import_weights(path)
-
-
-def test_missing_and_surplus_layers_are_named_with_the_nearest(small, tmp_path):
-    text = spoiled(tmp_path, lambda p: p.update(block3_convx=p.pop("block3_conv2")))
-    assert "1 of its 19 layers are missing, block3_conv2 first; the nearest is block3_convx." in text
-    text = spoiled(tmp_path, lambda p: p.update(block5_conv4=p["block5_conv3"]))
-    assert "layer block5_conv4 is not one of its layers; the nearest is block5_conv" in text
-
-
-def test_wrong_shapes_and_values(small, tmp_path):
-    def change(layer, name, values):
-        return lambda p: p[layer].update({name: values})
-
-    text = spoiled(tmp_path, change("block1_conv2", "block1_conv2_W", np.zeros((2, 3, 3, 3), "f4")))
-    assert "block1_conv2_W has shape (2, 3, 3, 3), sam-vgg's block1_conv2 has (2, 2, 3, 3)" in text
-    text = spoiled(tmp_path, lambda p: p["attentiveconvlstm_1"].pop("convolution2d_3_W"))
-    assert "layer attentiveconvlstm_1 has 20 arrays, sam-vgg's has 21" in text
-    for bad in (np.full(2, np.nan, "f4"), np.full(2, 1e300)):  # the second too large for a float
-        text = spoiled(tmp_path, change("block1_conv2", "block1_conv2_b", bad))
-        assert "/block1_conv2/block1_conv2_b has values that are not finite" in text
-    text = spoiled(tmp_path, change("block1_conv2", "block1_conv2_b", np.zeros(2, "i4")))
-    assert "block1_conv2_b is not all there" in text
-
-
-def test_damaged_files(small, tmp_path):
-    whole = save(tmp_path / "whole.pkl", draw(published(SamVGG))).read_bytes()
-    for n in (9, 100, 2000, len(whole) // 2, len(whole) - 1):
-        (tmp_path / "part.pkl").write_bytes(whole[:n])
-        with pytest.raises(InstsearchError, match=r"part\.pkl: .*damaged"):
-            SamVGG.import_weights(tmp_path / "part.pkl")
-    rng = np.random.default_rng(0)
-    for _ in range(40):  # whatever becomes of it, nothing but tensors or an error
-        bad = np.frombuffer(whole, np.uint8).copy()
-        bad[rng.integers(8, len(bad), 200)] = 0xFF
-        (tmp_path / "bad.pkl").write_bytes(bad)
-        try:
-            state = SamVGG.import_weights(tmp_path / "bad.pkl")
-        except InstsearchError:
-            continue
-        assert all(x.isfinite().all() for x in state.values())
-
-
-def test_files_that_are_no_weights(small, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "made"), "w"))
-
-    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InstsearchError, match=r"evil\.pkl"):
-        SamVGG.import_weights(tmp_path / "evil.pkl")
-    assert not (tmp_path / "made").exists()
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["x"] = [1.0]
-    with pytest.raises(InstsearchError, match="not the weights of a Keras network"):
-        SamVGG.import_weights(tmp_path / "other.h5")
-    torch.save({"features.block1_conv0.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(
-        InstsearchError, match=r"other\.pth: not the weights of sam-vgg: .* tensors are missing"
-    ):
-        import_weights(SamVGG, tmp_path / "other.pth", tmp_path)
-
-
-def test_nothing_outside_the_file_is_read(small, tmp_path):
-    (tmp_path / "secret").write_bytes(bytes(8))
-    with h5py.File(tmp_path / "away.h5", "w") as file:
-        file["block1_conv1_b"] = np.zeros(2, "f4")
-    layers = draw(published(SamVGG))
-
-    def external(group):
-        group.create_dataset("block1_conv1_b", (2,), "f4", external=[(str(tmp_path / "secret"), 0, 8)])
-
-    def virtual(group):
-        layout = h5py.VirtualLayout((2,), "f4")
-        layout[:] = h5py.VirtualSource(tmp_path / "away.h5", "block1_conv1_b", (2,))
-        group.create_virtual_dataset("block1_conv1_b", layout)
-
-    def linked(group):
-        group["block1_conv1_b"] = h5py.ExternalLink(tmp_path / "away.h5", "block1_conv1_b")
-
-    def soft(group):
-        group["block1_conv1_b"] = h5py.SoftLink("/block1_conv2/block1_conv2_b")
-
-    def unwritten(group):
-        group.create_dataset("block1_conv1_b", (2,), "f4")
-
-    for change in (external, virtual, linked, soft, unwritten):
-        path = save(tmp_path / "weights.pkl", layers)
-        with h5py.File(path, "r+") as file:
-            del file["block1_conv1/block1_conv1_b"]
-            change(file["block1_conv1"])
-        with pytest.raises(InstsearchError, match="block1_conv1_b"):
-            SamVGG.import_weights(path)
-
-
-def test_huge_claims_are_not_believed(small, tmp_path):
-    path = save(tmp_path / "weights.pkl", draw(published(SamVGG)))
-    with h5py.File(path, "r+") as file:
-        del file["block1_conv1/block1_conv1_W"]
-        file["block1_conv1"].create_dataset("block1_conv1_W", (1 << 20, 1 << 20), "f4", chunks=(64, 64))[
-            0, 0
-        ] = 1
-    with pytest.raises(InstsearchError, match=r"block1_conv1_W has shape \(1048576, 1048576\)"):
-        SamVGG.import_weights(path)
-    with h5py.File(path, "r+") as file:
-        del file.attrs["layer_names"]
-        file.attrs["layer_names"] = np.zeros(5000, "S8")
-    with pytest.raises(InstsearchError, match="layer_names is no list of names"):
-        SamVGG.import_weights(path)
-    with h5py.File(path, "r+") as file:
-        file.attrs["layer_names"] = ["of", "variable", "length"]
-    with pytest.raises(InstsearchError, match="layer_names is no list of names"):
-        SamVGG.import_weights(path)
 
 
 @BOTH
