@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,16 @@ def evaluate(*flags: object, weights: Path | None = None) -> dict[str, Any]:
     return report
 
 
+@cache
+def _seen(file: Path) -> dict[str, list[str]]:
+    seen: dict[str, list[str]] = json.loads(file.read_text())
+    return seen
+
+
 def unlabelled(query: str, file: Path | None = UNLABELLED) -> set[str]:
     """Images that show a query's object though the ground truth does not say so; none without a file.
 
     The file gives, for the start of the ids of an object's queries, what was seen by eye.
     """
-    missed = json.loads(file.read_text()) if file else {}
-    return {name for start, names in missed.items() if query.startswith(start) for name in names}
+    seen = _seen(file) if file else {}
+    return {name for start, names in seen.items() if query.startswith(start) for name in names}

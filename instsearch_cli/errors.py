@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+REPAIR = "run `instsearch verify`, then `instsearch index` again"  #: after "the … is damaged: "
+
+
 class InstsearchError(Exception):
     """Something the user can put right; the message says what is wrong and what to do (exit status 1)."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from instsearch_cli.data import Grid, Image, Query, Words
+from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import to_item
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.searchers.hamming import HammingEmbedding
@@ -16,12 +17,6 @@ from instsearch_plugins.searchers.hamming import HammingEmbedding
 CPU = torch.device("cpu")
 SIZE = (640, 480)
 K = 6
-
-
-class Silent:
-    def start(self, label, total=None, unit="images"): ...
-
-    def advance(self, n=1): ...
 
 
 def keypoints(n, seed=0, size=SIZE):
@@ -86,7 +81,7 @@ def query(words, box=None, exclude=(), size=SIZE, features=None):
 
 def fitted(data, **options):
     searcher = HammingEmbedding(HammingEmbedding.Config(**{"assign": 1, **options}), CPU)
-    searcher.load(searcher.fit(data, Silent()))
+    searcher.load(searcher.fit(data, Quiet()))
     return searcher
 
 

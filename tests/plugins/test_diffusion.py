@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from diffusion_collections import CPU, Codes, Silent, V, clustered, fitted, found, query, unit
+from diffusion_collections import CPU, V, clustered, fitted, found, query, unit
 from instsearch_cli.data import Query, SparseVectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
+from instsearch_cli.progress import Quiet
 from instsearch_plugins.numeric.graph import Laplacian, mutual_graph
 from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.faiss_index import Faiss
 from instsearch_plugins.searchers.regional_diffusion import RegionalDiffusion
+from stored_codes import StoredCodes
 
 
 def dense_f(X: np.ndarray, q: np.ndarray, k: int, kq: int, gamma: float, alpha: float) -> np.ndarray:
@@ -42,7 +44,7 @@ def dense_f(X: np.ndarray, q: np.ndarray, k: int, kq: int, gamma: float, alpha: 
 
 
 def test_card(tmp_path):
-    codes = Codes(V, folder=tmp_path)
+    codes = StoredCodes(V, folder=tmp_path)
     images, scores, _ = found(fitted(codes, k=3, kq=2, pool="max"), codes, query([0.9, 0.435890]))
     assert images == [1, 2, 0, 3]
     np.testing.assert_allclose(scores, [63.900, 56.193, 46.273, -1.9], atol=1e-3)
@@ -59,7 +61,7 @@ def test_card(tmp_path):
 def test_equals_dense_algebra(seed, n, k, kq, M, tmp_path_factory):
     """Isolated vectors, fewer vectors than k, a single one, several regions in the query: all of it."""
     X, q = clustered(n, seed=seed), unit(M, 8, seed + 1)
-    codes = Codes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
+    codes = StoredCodes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
     searcher = fitted(codes, k=k, kq=kq, alpha=0.9, iterations=200, pool="max")
     images, scores, _ = found(searcher, codes, query(q))
     f = dense_f(X, q, k, kq, 3.0, 0.9)
@@ -76,7 +78,7 @@ def test_equals_dense_algebra(seed, n, k, kq, M, tmp_path_factory):
 
 def test_what_is_not_reached_comes_last_by_similarity(tmp_path):
     X = np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0.6, 0.8], [0, 0, 1], [-1, 0, 0]], np.float32)
-    codes = Codes(X, folder=tmp_path)
+    codes = StoredCodes(X, folder=tmp_path)
     images, scores, _ = found(fitted(codes, k=2, kq=1), codes, query([1, 0, 0]))
     assert images == [0, 1, 2, 3, 4]
     assert (scores[:2] > 0).all()
@@ -88,10 +90,10 @@ def test_diffusion_reaches_what_similarity_does_not(tmp_path):
     turn = np.deg2rad(np.arange(0, 91, 10))
     chain = np.stack([np.cos(turn), np.sin(turn), 0 * turn], 1)
     outliers = np.array([[0.5, 0, 0.866], [0.45, 0, 0.893], [0.4, 0, 0.917]])
-    codes = Codes(np.concatenate([chain, outliers]), folder=tmp_path)
+    codes = StoredCodes(np.concatenate([chain, outliers]), folder=tmp_path)
     q = query([1, 0, 0])
     plain = Faiss(Faiss.Config(), CPU)
-    plain.load(plain.fit(codes, Silent()))
+    plain.load(plain.fit(codes, Quiet()))
     assert found(plain, codes, q)[0].index(9) > found(plain, codes, q)[0].index(10)
     assert set(found(fitted(codes, k=4, kq=2), codes, q)[0][:10]) == set(range(10))
 
@@ -104,10 +106,10 @@ def test_excluded_images_are_not_there_at_all(seed, n, gone, tmp_path_factory):
     gone = {i for i in gone if i < n}
     left = [i for i in range(n) if i not in gone]
     options = {"k": 50, "kq": 4, "alpha": 0.9, "iterations": 300}
-    codes = Codes(X, folder=tmp_path_factory.mktemp("scratch"))
+    codes = StoredCodes(X, folder=tmp_path_factory.mktemp("scratch"))
     images, scores, _ = found(fitted(codes, **options), codes, query(q, gone))
     assert not gone & set(images)
-    without = Codes(X[left], folder=tmp_path_factory.mktemp("scratch"))
+    without = StoredCodes(X[left], folder=tmp_path_factory.mktemp("scratch"))
     expected, others, _ = found(fitted(without, **options), without, query(q))
     assert len(images) == len(expected)
     at = dict(zip([left[i] for i in expected], others.tolist(), strict=True))
@@ -118,10 +120,10 @@ def test_excluded_images_are_not_there_at_all(seed, n, gone, tmp_path_factory):
 def test_removed_images_as_if_they_were_excluded(tmp_path, truncate):
     """Removed after the graph was made they are left out as excluded ones are; before, they never enter."""
     X, q = clustered(60), unit(1, 8, 1)
-    codes = Codes(X, [2] * 30, tmp_path, start=3)
+    codes = StoredCodes(X, [2] * 30, folder=tmp_path, start=3)
     searcher = fitted(codes, k=8, truncate=truncate)
     excluded = found(searcher, codes, query(q, {4, 9, 10}))
-    later = Codes(X, [2] * 30, tmp_path, start=3, removed={4, 9})
+    later = StoredCodes(X, [2] * 30, folder=tmp_path, start=3, removed={4, 9})
     for a, b in zip(excluded, found(searcher, later, query(q, {10})), strict=True):
         np.testing.assert_array_equal(a, b)
     before = fitted(later, k=8, truncate=truncate)
@@ -129,7 +131,7 @@ def test_removed_images_as_if_they_were_excluded(tmp_path, truncate):
     assert not before.W[:, before.node[[2, 3, 12, 13]]].nnz
     assert before.W.nnz
     kept = [i for i in range(30) if i not in (1, 6)]
-    alone = Codes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, tmp_path)
+    alone = StoredCodes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, folder=tmp_path)
     a, b = found(before, later, query(q)), found(fitted(alone, k=8, truncate=truncate), alone, query(q))
     assert a[0] == [kept[i] + 3 for i in b[0]]
     np.testing.assert_allclose(a[1], b[1], atol=1e-4)
@@ -139,11 +141,11 @@ def test_excluded_images_pass_nothing_on(tmp_path):
     """A bridge between two vectors: without it the far one is not reached."""
     turn = np.deg2rad([0, 40, 80])
     X = np.stack([np.cos(turn), np.sin(turn)], 1)
-    codes = Codes(X, folder=tmp_path)
+    codes = StoredCodes(X, folder=tmp_path)
     searcher = Diffusion(Diffusion.Config(k=3, kq=1), CPU)
     bridge = sparse.csr_array(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32))
     graph = {"edges": bridge.data, "ends": bridge.indices, "pointers": bridge.indptr, "order": np.arange(3)}
-    searcher.load(searcher.fit(codes, Silent()) | graph | {"components": np.zeros(3, np.int32)})
+    searcher.load(searcher.fit(codes, Quiet()) | graph | {"components": np.zeros(3, np.int32)})
     assert (found(searcher, codes, query(X[0]))[1] > 0).sum() == 3
     images, scores, _ = found(searcher, codes, query(X[0], {1}))
     assert images == [0, 2]
@@ -155,7 +157,7 @@ def test_pooling_of_regions(tmp_path, pool):
     """Images of several rows against the plain sums; the box is that of the row with the largest f."""
     X, q = clustered(40), clustered(2, seed=3)
     counts = [3, 0, 1, 4, 2, 5, 1, 1, 3, 20]
-    codes = Codes(X, counts, tmp_path, start=2)
+    codes = StoredCodes(X, counts, folder=tmp_path, start=2)
     searcher = fitted(codes, k=40, kq=40, alpha=0.9, iterations=200, pool=pool)
     images, scores, boxes = found(searcher, codes, query(q))
     f = dense_f(X, q, 40, 40, 3.0, 0.9)
@@ -175,7 +177,7 @@ def test_pooling_of_regions(tmp_path, pool):
 
 def test_truncated_is_the_graph_of_the_nearest_alone(tmp_path):
     X, q = clustered(80), clustered(1, seed=5)
-    codes = Codes(X, folder=tmp_path)
+    codes = StoredCodes(X, folder=tmp_path)
     searcher = fitted(codes, k=80, kq=5, truncate=25, alpha=0.9, iterations=300, pool="max")
     images, scores, _ = found(searcher, codes, query(q))
     near = np.sort(np.argsort(-(q @ X.T)[0], kind="stable")[:25])
@@ -189,7 +191,7 @@ def test_truncation_counts_images_by_their_best_region(tmp_path):
     """Among the 12 images whose best row is most like either region of the query, with all their rows."""
     X, q = clustered(90), clustered(2, seed=5)
     counts = [3, 0, 1, 4, 2, 5, 1, 1, 3, 20, *[2] * 25]
-    codes = Codes(X, counts, tmp_path, start=2)
+    codes = StoredCodes(X, counts, folder=tmp_path, start=2)
     searcher = fitted(codes, k=90, kq=5, truncate=12, alpha=0.9, iterations=300, pool="max")
     images, scores, _ = found(searcher, codes, query(q))
     s = (q @ X.T).max(0)
@@ -215,7 +217,7 @@ def test_truncation_counts_images_by_their_best_region(tmp_path):
 
 
 def test_regional_diffusion_is_diffusion_with_the_papers_setting(tmp_path):
-    codes, q = Codes(clustered(300), [3] * 100, tmp_path), query(clustered(4, seed=1))
+    codes, q = StoredCodes(clustered(300), [3] * 100, folder=tmp_path), query(clustered(4, seed=1))
     a = found(fitted(codes, RegionalDiffusion), codes, q)
     b = found(fitted(codes, k=200, kq=200), codes, q)
     for x, y in zip(a, b, strict=True):
@@ -225,20 +227,20 @@ def test_regional_diffusion_is_diffusion_with_the_papers_setting(tmp_path):
 
 
 def test_no_images_and_only_excluded_ones(tmp_path):
-    empty = Codes(np.empty((0, 4)), [0, 0], tmp_path)
+    empty = StoredCodes(np.empty((0, 4)), [0, 0], folder=tmp_path)
     assert found(fitted(empty), empty, query(np.ones(4)))[0] == []
-    one = Codes(np.eye(4)[:1], folder=tmp_path)
+    one = StoredCodes(np.eye(4)[:1], folder=tmp_path)
     assert found(fitted(one), one, query(np.eye(4)[0]))[0] == [0]
     assert found(fitted(one), one, query(np.eye(4)[0], {0}))[0] == []
     assert fitted(one).search([], one, 3).images.shape == (0, 3)
-    gone = Codes(np.eye(4)[:2], folder=tmp_path, removed={0, 1})
+    gone = StoredCodes(np.eye(4)[:2], folder=tmp_path, removed={0, 1})
     assert found(fitted(gone), gone, query(np.eye(4)[0]))[0] == []
 
 
 def test_loads_from_read_only_memory_and_leaves_it_alone(tmp_path):
-    codes = Codes(clustered(50), folder=tmp_path)
+    codes = StoredCodes(clustered(50), folder=tmp_path)
     searcher = Diffusion(Diffusion.Config(k=10), CPU)
-    state = {name: np.asarray(a).copy() for name, a in searcher.fit(codes, Silent()).items()}
+    state = {name: np.asarray(a).copy() for name, a in searcher.fit(codes, Quiet()).items()}
     expected = found(fitted(codes, k=10), codes, query(unit(1, 8)))
     for name, array in state.items():
         array.tofile(tmp_path / name)
@@ -249,9 +251,9 @@ def test_loads_from_read_only_memory_and_leaves_it_alone(tmp_path):
 
 
 def test_a_damaged_graph_is_an_error(tmp_path):
-    codes = Codes(clustered(50), folder=tmp_path)
+    codes = StoredCodes(clustered(50), folder=tmp_path)
     searcher = Diffusion(Diffusion.Config(k=10), CPU)
-    state = searcher.fit(codes, Silent())
+    state = searcher.fit(codes, Quiet())
     for change in (
         {"ends": state["ends"] + 50},
         {"pointers": state["pointers"][::-1]},
@@ -266,7 +268,7 @@ def test_a_damaged_graph_is_an_error(tmp_path):
 
 
 def test_wrong_queries_and_options_are_errors(tmp_path):
-    codes = Codes(V, folder=tmp_path)
+    codes = StoredCodes(V, folder=tmp_path)
     with pytest.raises(InstsearchError, match="3 values and the index 2"):
         fitted(codes).search([query(np.ones(3))], codes, 1)
     none = torch.zeros(0, dtype=torch.int64)
@@ -282,9 +284,9 @@ def test_wrong_queries_and_options_are_errors(tmp_path):
 def test_dba_searches_the_augmented_vectors(tmp_path):
     """Each vector with its 2 nearest, removed ones neither neighbours nor hits."""
     X, q = clustered(12), clustered(1, seed=2)
-    codes = Codes(X, folder=tmp_path, removed={4})
+    codes = StoredCodes(X, folder=tmp_path, removed={4})
     searcher = Faiss(Faiss.Config(dba=2, dba_alpha=1.0), CPU)
-    searcher.load(searcher.fit(codes, Silent()))
+    searcher.load(searcher.fit(codes, Quiet()))
     expected = {}
     for i in (i for i in range(12) if i != 4):
         near = sorted((j for j in range(12) if j not in (i, 4)), key=lambda j: -float(X[i] @ X[j]))[:2]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,38 +12,19 @@ from hypothesis import strategies as st
 
 from instsearch_cli.data import Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.progress import Quiet
 from instsearch_plugins.numeric import ranking
 from instsearch_plugins.searchers import faiss_index
 from instsearch_plugins.searchers.dense import image_blocks, r_match
 from instsearch_plugins.searchers.faiss_index import Faiss
+from stored_codes import StoredCodes
 
 
-class Codes:
-    """A collection's vectors f32[R, D], and how many of them each image owns."""
+class Codes(StoredCodes):
+    """A collection's vectors, stored as f16."""
 
-    def __init__(self, rows, counts, start=0, removed=(), part=3, folder: Path | None = None) -> None:
-        self.rows, self.counts, self.start, self.part = np.asarray(rows, np.float32), counts, start, part
-        self.span = range(start, start + len(counts))
-        self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
-        self.first = np.cumsum([0, *counts])
-        self.boxes = np.arange(4 * len(self.rows), dtype=np.float32).reshape(-1, 4)
-        self.folder = folder
-
-    def scratch(self) -> Path:
-        assert self.folder is not None
-        return self.folder
-
-    def blocks(self, kind: str):
-        assert kind == "codes"
-        for a in range(0, len(self.counts), self.part):
-            b = min(a + self.part, len(self.counts))
-            yield {
-                "start": self.start + a,
-                "stop": self.start + b,
-                "indptr": self.first[a : b + 1] - self.first[a],
-                "vectors": self.rows[self.first[a] : self.first[b]].astype(np.float16),
-                "boxes": self.boxes[self.first[a] : self.first[b]],
-            }
+    def encoded(self, rows, pointers):
+        return {"indptr": pointers, "vectors": rows.astype(np.float16)}
 
     def best(self, q: np.ndarray, k: int, exclude=frozenset()):
         """(image, score, box), by the plainest of loops: R-Match, which with one row is the best product."""
@@ -74,11 +54,6 @@ class Codes:
         return listed[:k]
 
 
-class Silent:
-    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
-    def advance(self, n: int = 1) -> None: ...
-
-
 def query(rows, exclude=()) -> Query:
     rows = torch.as_tensor(np.asarray(rows, np.float32))
     nothing: Any = None
@@ -89,7 +64,7 @@ def query(rows, exclude=()) -> Query:
 
 def fitted(codes: Codes, factory="Flat", search="") -> Faiss:
     searcher = Faiss(Faiss.Config(factory, search), torch.device("cpu"))
-    searcher.load(searcher.fit(codes, Silent()))
+    searcher.load(searcher.fit(codes, Quiet()))
     return searcher
 
 
@@ -350,7 +325,7 @@ def test_few_vectors_are_kept_exact(tmp_path, capfd):
 def test_an_index_is_searched_from_read_only_memory(tmp_path):
     codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
     searcher = Faiss(Faiss.Config("IVF16,Flat", "nprobe=16"), torch.device("cpu"))
-    state = searcher.fit(codes, Silent())
+    state = searcher.fit(codes, Quiet())
     assert state["index"].dtype == np.uint8
     state["index"].tofile(tmp_path / "index.u8")
     searcher.load(state | {"index": np.memmap(tmp_path / "index.u8", np.uint8, "r")})
@@ -379,7 +354,7 @@ def test_wrong_search_parameters_are_a_usage_error(tmp_path):
 def test_a_damaged_index_is_an_error(tmp_path):
     codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
     searcher = Faiss(Faiss.Config("IVF16,Flat"), torch.device("cpu"))
-    state = searcher.fit(codes, Silent())
+    state = searcher.fit(codes, Quiet())
     with pytest.raises(InstsearchError, match="damaged"):
         searcher.load(state | {"index": state["index"][:100]})
 

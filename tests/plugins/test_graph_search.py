@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_collections import Codes, V, clustered, fitted, found, query, unit
+from diffusion_collections import V, clustered, fitted, found, query, unit
 from instsearch_plugins.numeric.graph import Laplacian, conjugate_gradient
 from instsearch_plugins.searchers import graph_search
 from instsearch_plugins.searchers.graph_search import gmp_weights, largest, seeds
+from stored_codes import StoredCodes
 
 
 def test_card_seeds():
@@ -51,7 +52,7 @@ def test_largest_equals_a_sort(values, k):
 @pytest.mark.parametrize("truncate", [0, 30])
 def test_queries_of_one_call_do_not_mix(tmp_path, monkeypatch, truncate):
     """However queries are grouped, whatever they exclude: each as if it were alone."""
-    codes = Codes(clustered(120, clusters=12, spread=0.05), [2] * 60, tmp_path)
+    codes = StoredCodes(clustered(120, clusters=12, spread=0.05), [2] * 60, folder=tmp_path)
     searcher = fitted(codes, k=7, truncate=truncate)
     queries = [query(clustered(1 + j % 2, clusters=12, seed=j), {j, 2 * j}) for j in range(9)]
     alone = [searcher.search([q], codes, 50) for q in queries]
@@ -65,7 +66,7 @@ def test_queries_of_one_call_do_not_mix(tmp_path, monkeypatch, truncate):
 
 
 def test_as_few_as_asked_for_are_the_best(tmp_path):
-    codes = Codes(clustered(90), [3] * 30, tmp_path)
+    codes = StoredCodes(clustered(90), [3] * 30, folder=tmp_path)
     searcher, q = fitted(codes, k=10), query(unit(1, 8, 4))
     images, scores, boxes = found(searcher, codes, q)
     for k in (1, 5, 29):
@@ -79,7 +80,7 @@ def test_what_does_not_converge_is_said_once_a_search(tmp_path, monkeypatch):
     """A circle of vectors, each with two neighbours: 5 iterations do not go far; 20 on clusters are silent."""
     monkeypatch.setattr(graph_search, "QUERIES", 2)
     turn = np.linspace(0, 2 * np.pi, 400, endpoint=False)
-    codes = Codes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
+    codes = StoredCodes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
     circle = fitted(codes, k=3)
     queries = [query([np.cos(t), np.sin(t)]) for t in (0.1, 1.0, 2.0, 3.0, 4.0)]
     few = fitted(codes, k=3, kq=1, iterations=5)
@@ -93,5 +94,5 @@ def test_what_does_not_converge_is_said_once_a_search(tmp_path, monkeypatch):
     residual = conjugate_gradient(Laplacian(circle.W.astype(np.float64), 0.99), y, max_iter=5).residuals[0]
     assert f"{residual:.2g}" in str(caught[0].message)
     fitted(codes, k=3, kq=1, iterations=100).search(queries, codes, 3)
-    codes = Codes(clustered(300, spread=0.5), folder=tmp_path)
+    codes = StoredCodes(clustered(300, spread=0.5), folder=tmp_path)
     fitted(codes).search([query(unit(1, 8, 1))], codes, 3)

@@ -16,7 +16,6 @@ from hamming_collection import (
     SIZE,
     Collection,
     K,
-    Silent,
     fitted,
     keypoints,
     query,
@@ -26,6 +25,7 @@ from hamming_collection import (
 )
 from instsearch_cli.data import Grid, Words
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.progress import Quiet
 from instsearch_cli.search import merge
 from instsearch_cli.storage import Filling
 from instsearch_formats import Index
@@ -223,7 +223,7 @@ def test_the_state_is_small_and_searched_where_it_lies(tmp_path):
     data = Collection(tmp_path / "scratch", items)
     data.folder.mkdir()
     searcher = HammingEmbedding(HammingEmbedding.Config(assign=1), CPU)
-    state = searcher.fit(data, Silent())
+    state = searcher.fit(data, Quiet())
     n = sum(int((item.words >= 0).sum()) for item in items)
     assert sum(state[name].nbytes for name in ("signatures", "images", "geometry")) == 14 * n
     index = Index.create(tmp_path / "index")
@@ -315,7 +315,7 @@ def test_damage_is_an_error(tmp_path, name, value):
     rng = np.random.default_rng(1)
     data = Collection(tmp_path, [random_words(rng, 9), random_words(rng, 9)])
     searcher = HammingEmbedding(HammingEmbedding.Config(assign=1, ht=64), CPU)
-    state = searcher.fit(data, Silent())
+    state = searcher.fit(data, Quiet())
     state[name] = state[name][:-1] if value is None else np.full_like(state[name], value)
 
     def ask():

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from hamming_collection import CPU, SIZE, Collection, Silent, fitted, keypoints, query, random_words, ranking
+from hamming_collection import CPU, SIZE, Collection, fitted, keypoints, query, random_words, ranking
 from instsearch_cli.data import Grid, Image, Keypoints
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import Filling, from_item, to_item
 from instsearch_formats import Index
 from instsearch_plugins.encoders.blcf import BLCF
@@ -43,7 +44,7 @@ def described(n, seed, D=128):
 
 def encoder_of(features, **options):
     encoder = BLCF(BLCF.Config(words=8, whiten=False, n_train=2000, **options), CPU)
-    state = encoder.fit(Pictures(features), Silent())
+    state = encoder.fit(Pictures(features), Quiet())
     encoder.load({k: v.numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for k, v in state.items()})
     return encoder
 
@@ -95,7 +96,7 @@ def test_assignments_begin_with_the_word_itself():
 def test_neighbours_that_are_no_words_are_an_error(near):
     features = [described(80, seed) for seed in range(3)]
     encoder = encoder_of(features, signatures=True)
-    state = {k: torch.as_tensor(v).numpy() for k, v in encoder.fit(Pictures(features), Silent()).items()}
+    state = {k: torch.as_tensor(v).numpy() for k, v in encoder.fit(Pictures(features), Quiet()).items()}
     state["neighbours"][2, 1] = near
     with pytest.raises(InstsearchError, match="vocabulary is damaged"):
         encoder.load(state)

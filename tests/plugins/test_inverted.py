@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,43 +11,25 @@ from hypothesis import strategies as st
 
 from instsearch_cli.data import Query, SparseVectors
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.progress import Quiet
 from instsearch_plugins.numeric import ranking
 from instsearch_plugins.searchers import inverted
 from instsearch_plugins.searchers.inverted import Inverted
+from stored_codes import StoredCodes
 
 
-class Codes:
-    """A collection's sparse codes: dense rows f32[R, K], and how many of them each image owns."""
+class Codes(StoredCodes):
+    """A collection's sparse codes, given as dense rows f32[R, K]."""
 
-    def __init__(self, rows, counts, start=0, removed=(), part=3, folder: Path | None = None) -> None:
-        self.rows, self.counts, self.start, self.part = np.asarray(rows, np.float32), counts, start, part
-        self.span = range(start, start + len(counts))
-        self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
-        self.first = np.cumsum([0, *counts])
-        self.boxes = np.arange(4 * len(self.rows), dtype=np.float32).reshape(-1, 4)
-        self.folder = folder
-
-    def scratch(self) -> Path:
-        assert self.folder is not None
-        return self.folder
-
-    def blocks(self, kind: str):
-        assert kind == "codes"
-        for a in range(0, len(self.counts), self.part):
-            b = min(a + self.part, len(self.counts))
-            rows = self.rows[self.first[a] : self.first[b]]
-            indptr = np.cumsum([0, *(rows != 0).sum(1)])
-            row, word = np.nonzero(rows)
-            yield {
-                "start": self.start + a,
-                "stop": self.start + b,
-                "rows": self.first[a : b + 1] - self.first[a],
-                "indptr": indptr,
-                "indices": word.astype(np.uint16),
-                "data": rows[row, word],
-                "boxes": self.boxes[self.first[a] : self.first[b]],
-                "dim": self.rows.shape[1],
-            }
+    def encoded(self, rows, pointers):
+        row, word = np.nonzero(rows)
+        return {
+            "rows": pointers,
+            "indptr": np.cumsum([0, *(rows != 0).sum(1)]),
+            "indices": word.astype(np.uint16),
+            "data": rows[row, word],
+            "dim": self.rows.shape[1],
+        }
 
     def best(self, q: np.ndarray, k: int, exclude=frozenset()):
         """(image, score, box), by the plainest of loops."""
@@ -66,11 +47,6 @@ class Codes:
         return [(image, -score, box) for score, image, box in sorted(found)[:k]]
 
 
-class Silent:
-    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
-    def advance(self, n: int = 1) -> None: ...
-
-
 def sparse(rows) -> SparseVectors:
     rows = torch.as_tensor(np.asarray(rows, np.float32))
     row, word = rows.nonzero(as_tuple=True)
@@ -86,7 +62,7 @@ def query(rows, exclude=()) -> Query:
 
 def fitted(codes: Codes) -> Inverted:
     searcher = Inverted(Inverted.Config(), torch.device("cpu"))
-    searcher.load(searcher.fit(codes, Silent()))
+    searcher.load(searcher.fit(codes, Quiet()))
     return searcher
 
 
@@ -233,7 +209,7 @@ def test_the_state_is_searched_where_it_lies(tmp_path):
     codes = Codes(np.eye(5), [1] * 5, start=0, folder=tmp_path / "scratch")
     searcher = Inverted(Inverted.Config(), torch.device("cpu"))
     layer = index.layer("search", "inverted", "arrays", {"plugin": "inverted"})
-    layer.write_arrays(codes.span, searcher.fit(codes, Silent()))
+    layer.write_arrays(codes.span, searcher.fit(codes, Quiet()))
     searcher.load(layer.arrays(codes.span))
     assert not searcher.rows.flags.writeable
     assert [i for i, *_ in found(searcher, codes, query([[0, 0, 0, 0.5, 1]]), 3)] == [4, 3]
@@ -245,7 +221,7 @@ def test_the_state_is_searched_where_it_lies(tmp_path):
 def test_damage_is_an_error_and_no_crash(tmp_path, name, value):
     codes = Codes(np.ones((3, 2)), [1] * 3, folder=tmp_path)
     searcher = Inverted(Inverted.Config(), torch.device("cpu"))
-    state = {key: np.array(array) for key, array in searcher.fit(codes, Silent()).items()}
+    state = {key: np.array(array) for key, array in searcher.fit(codes, Quiet()).items()}
     state[name].flat[1] = value
     searcher.load(state)
     with pytest.raises(InstsearchError, match="damaged"):
@@ -255,7 +231,7 @@ def test_damage_is_an_error_and_no_crash(tmp_path, name, value):
 def test_state_of_another_length_is_refused(tmp_path):
     codes = Codes(np.ones((3, 2)), [1] * 3, folder=tmp_path)
     searcher = Inverted(Inverted.Config(), torch.device("cpu"))
-    state = searcher.fit(codes, Silent())
+    state = searcher.fit(codes, Quiet())
     with pytest.raises(InstsearchError, match="damaged"):
         searcher.load(state | {"rows": state["rows"][:-1]})
     with pytest.raises(InstsearchError, match="damaged"):

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_collections import CPU, Codes, Silent, clustered, fitted, found, query, unit
+from diffusion_collections import CPU, clustered, fitted, found, query, unit
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
+from instsearch_cli.progress import Quiet
 from instsearch_plugins.numeric.graph import mutual_graph
 from instsearch_plugins.searchers import offline_diffusion
 from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.graph_search import seeds
 from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion
+from stored_codes import StoredCodes
 
 
 def column(X: np.ndarray, i: int, k: int, m: int, alpha: float) -> np.ndarray:
@@ -39,7 +41,7 @@ def column(X: np.ndarray, i: int, k: int, m: int, alpha: float) -> np.ndarray:
 def test_offline_is_a_sum_of_columns(seed, n, k, m, M, tmp_path_factory):
     """Isolated vectors, fewer vectors than k or than are kept, a single one, several regions in the query."""
     X, q = clustered(n, seed=seed), unit(M, 8, seed + 1)
-    codes = Codes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
+    codes = StoredCodes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(offline_diffusion, "TOGETHER", 3 * m)
         patch.setattr(offline_diffusion, "LISTED", 7 * m)
@@ -57,7 +59,7 @@ def test_offline_is_a_sum_of_columns(seed, n, k, m, M, tmp_path_factory):
 
 
 def test_offline_among_all_is_diffusion(tmp_path):
-    codes = Codes(clustered(90), [3] * 30, tmp_path, start=4)
+    codes = StoredCodes(clustered(90), [3] * 30, folder=tmp_path, start=4)
     options = {"k": 12, "kq": 5, "iterations": 300}
     q = query(clustered(2, seed=3))
     a = found(fitted(codes, OfflineDiffusion, truncate=90, **options), codes, q)
@@ -72,17 +74,19 @@ def test_offline_removed_and_excluded_images(tmp_path):
     X = clustered(60)
     options = {"k": 8, "truncate": 20, "kq": 5}
     kept = [i for i in range(30) if i not in (1, 6)]
-    later = Codes(X, [2] * 30, tmp_path, start=3, removed={4, 9})
+    later = StoredCodes(X, [2] * 30, folder=tmp_path, start=3, removed={4, 9})
     (tmp_path / "before").mkdir()
-    before = fitted(Codes(X, [2] * 30, tmp_path / "before", 3, {4, 9}), OfflineDiffusion, **options)
+    before = fitted(
+        StoredCodes(X, [2] * 30, 3, {4, 9}, folder=tmp_path / "before"), OfflineDiffusion, **options
+    )
     assert not np.isin(before.reached, [2, 3, 12, 13]).any()
     (tmp_path / "alone").mkdir()
-    alone = Codes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, tmp_path / "alone")
+    alone = StoredCodes(X.reshape(30, 2, 8)[kept].reshape(-1, 8), [2] * 28, folder=tmp_path / "alone")
     q = unit(1, 8, 1)
     a, b = found(before, later, query(q)), found(fitted(alone, OfflineDiffusion, **options), alone, query(q))
     assert a[0] == [kept[i] + 3 for i in b[0]]
     np.testing.assert_allclose(a[1], b[1], atol=1e-4)
-    codes = Codes(X, [2] * 30, tmp_path, start=3)
+    codes = StoredCodes(X, [2] * 30, folder=tmp_path, start=3)
     searcher = fitted(codes, OfflineDiffusion, **options)
     excluded = found(searcher, codes, query(q, {4, 9}))
     assert not {4, 9} & set(excluded[0])
@@ -98,13 +102,13 @@ def test_offline_removed_and_excluded_images(tmp_path):
 
 def test_offline_of_equal_vectors_and_of_none(tmp_path):
     """A row that as many equal ones crowd out of its own list is in its column all the same."""
-    equal = Codes(np.tile([[0.6, 0.8]], (20, 1)), folder=tmp_path)
+    equal = StoredCodes(np.tile([[0.6, 0.8]], (20, 1)), folder=tmp_path)
     searcher = fitted(equal, OfflineDiffusion, k=3, truncate=3)
     for i in range(20):
         assert i in searcher.reached[searcher.bounds[i] : searcher.bounds[i + 1]]
-    empty = Codes(np.empty((0, 4)), [0, 0], tmp_path)
+    empty = StoredCodes(np.empty((0, 4)), [0, 0], folder=tmp_path)
     assert found(fitted(empty, OfflineDiffusion), empty, query(np.ones(4)))[0] == []
-    gone = Codes(np.eye(4)[:2], folder=tmp_path, removed={0, 1})
+    gone = StoredCodes(np.eye(4)[:2], folder=tmp_path, removed={0, 1})
     assert found(fitted(gone, OfflineDiffusion), gone, query(np.eye(4)[0]))[0] == []
 
 
@@ -116,9 +120,9 @@ def test_offline_options_and_damage(tmp_path):
     for wrong in ({"alpha": 1.0}, {"iterations": 0}, {"truncate": 0}, {"kq": 0}):
         with pytest.raises(UsageError):
             make_config(OfflineDiffusion, wrong, "searcher")
-    codes = Codes(clustered(50), folder=tmp_path)
+    codes = StoredCodes(clustered(50), folder=tmp_path)
     searcher = OfflineDiffusion(OfflineDiffusion.Config(k=10), CPU)
-    state = searcher.fit(codes, Silent())
+    state = searcher.fit(codes, Quiet())
     for change in (
         {"bounds": state["bounds"][1:]},
         {"bounds": state["bounds"][::-1]},
@@ -134,7 +138,7 @@ def test_offline_options_and_damage(tmp_path):
 
 def test_offline_columns_that_do_not_converge_are_said_when_they_are_made(tmp_path):
     turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
-    codes = Codes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
+    codes = StoredCodes(np.stack([np.cos(turn), np.sin(turn)], 1), folder=tmp_path)
     with pytest.warns(RuntimeWarning, match="after 3 iterations") as caught:
         searcher = fitted(codes, OfflineDiffusion, k=3, iterations=3)
     assert len(caught) == 1

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, SparseVectors, Words
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.kmeans import kmeans, nearest
 from instsearch_plugins.numeric.normalise import l2
@@ -29,7 +29,7 @@ CHUNK = 1 << 14  #: descriptors worked on at once while fitting
 MIN_PER_WORD = 8  #: descriptors that a word is learnt from, at least
 SHORT = 128  #: descriptors of so many values are compared to all centroids faster than to the right hundred
 COMPARISONS = 100  #: centroids that a descriptor is compared to while clustering, as in the paper's k-means
-DAMAGED = "the vocabulary is damaged: run `instsearch verify`, then `instsearch index` again"
+DAMAGED = f"the vocabulary is damaged: {REPAIR}"
 
 
 def weighted_histogram(words: Tensor, alpha: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +92,7 @@ def loaded(array: np.ndarray) -> Any:
     try:
         return faiss.deserialize_index(np.asarray(array))
     except RuntimeError as error:
-        raise InstsearchError(
-            "the faiss index is damaged: run `instsearch verify`, then `instsearch index` again"
-        ) from error
+        raise InstsearchError(f"the faiss index is damaged: {REPAIR}") from error
 
 
 def _centroids(index: Any) -> int:

@@ -29,11 +29,11 @@ COMPARED = 75_000  # at once: what they miss by stays in the cache
 FAR = 1e12  # in place of a correspondence that is not there
 
 # What a correspondence misses by, along x and along y, is a product of four columns of a motion and four of it.
-#   motion          -1  a00 a01 t0 | a10 a11 t1 -1 | log2 s  cos phi  sin phi
+#   motion          -1  a00 a01 t0 | a10 a11 t1 -1
 #   correspondence  x'  x   y   1  | x   y   1  y' | log2 s  cos phi  sin phi
-# The middle three of a correspondence are the same ones on either side.
+# The middle three of a correspondence are the same ones on either side; the last three are how it changes.
 ACROSS, DOWN = (slice(0, 4), slice(0, 4)), (slice(4, 8), slice(1, 5))
-AFFINE, MOTION, PAIR = slice(1, 7), slice(8, 11), slice(5, 8)
+AFFINE, CHANGE = slice(1, 7), slice(5, 8)
 
 
 class Found(NamedTuple):
@@ -151,28 +151,26 @@ def _columns(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return columns
 
 
-def _motions(transform: np.ndarray, growth: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """Motions as the table above has them: f32[n, 11]."""
-    motions = np.full((len(transform), 11), -1, np.float32)
+def _motions(transform: np.ndarray) -> np.ndarray:
+    """Transforms f32[n, 6] as the table above has them: f32[n, 8]."""
+    motions = np.full((len(transform), 8), -1, np.float32)
     motions[:, AFFINE] = transform
-    motions[:, 8], motions[:, 9], motions[:, 10] = growth, cos, sin
     return motions
 
 
 def _similarities(columns: np.ndarray) -> np.ndarray:
-    """Of each correspondence A = s R(phi), t = x' - A x, as a motion f32[m, 11]."""
+    """Of each correspondence A = s R(phi), t = x' - A x, as a motion f32[m, 8]."""
     x_, x, y, _, y_, growth, cos, sin = columns.T
     s = np.exp2(growth)
     c, d = s * cos, s * sin
-    transform = np.stack([c, -d, x_ - (c * x - d * y), d, c, y_ - (d * x + c * y)], axis=1)
-    return _motions(transform, growth, cos, sin)
+    return _motions(np.stack([c, -d, x_ - (c * x - d * y), d, c, y_ - (d * x + c * y)], axis=1))
 
 
-def _affine(transform: np.ndarray) -> np.ndarray:
-    """Transforms f32[n, 6] with det A > 0 as motions f32[n, 11]: sqrt(det A), and the rotation nearest to A."""
+def _change(transform: np.ndarray) -> np.ndarray:
+    """How transforms f32[n, 6] with det A > 0 change: log2 sqrt(det A), and the rotation nearest to A: f32[3, n]."""
     a, b, _, c, d, _ = transform.T
     norm = np.hypot(a + d, c - b)
-    return _motions(transform, np.log2(a * d - b * c) / 2, (a + d) / norm, (c - b) / norm)
+    return np.stack([np.log2(a * d - b * c) / 2, (a + d) / norm, (c - b) / norm])
 
 
 def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
@@ -195,10 +193,10 @@ def _missed(across: np.ndarray, down: np.ndarray, pixels: np.ndarray) -> np.ndar
     return across
 
 
-def _changed(motion: np.ndarray, pair: np.ndarray, rule: Agreement) -> np.ndarray:
-    """Whether correspondences change scale, and turn, as motions do: bool[k]; log2 s, cos, sin phi f32[3, k] each."""
-    agrees: np.ndarray = np.abs(motion[0] - pair[0]) < rule.octaves
-    turn = motion[1] * pair[1] + motion[2] * pair[2]
+def _alike_in(change: np.ndarray, other: np.ndarray, rule: Agreement) -> np.ndarray:
+    """Which changes f32[3, k] are alike in scale and in turn: bool[k]."""
+    agrees: np.ndarray = np.abs(change[0] - other[0]) < rule.octaves
+    turn = change[1] * other[1] + change[2] * other[2]
     agrees &= turn > np.float32(np.cos(np.radians(min(rule.degrees, 180))))
     return agrees
 
@@ -229,9 +227,9 @@ def _best(
     hypothesis, j = np.divmod(near, L)
     first = np.arange(0, B * L, L)[:, None]
     pair = np.repeat(first, H)[hypothesis] + j
-    change = columns[:, PAIR].swapaxes(0, 1).reshape(3, -1)
+    change = columns[:, CHANGE].swapaxes(0, 1).reshape(3, -1)
     own = (first + np.arange(H)).reshape(-1)[hypothesis]
-    agrees = np.flatnonzero(_changed(change.take(own, 1), change.take(pair, 1), agreement))
+    agrees = np.flatnonzero(_alike_in(change.take(own, 1), change.take(pair, 1), agreement))
     hypothesis, pair, missed = hypothesis[agrees], pair[agrees], missed[near[agrees]]
 
     def distinct(number: np.ndarray) -> np.ndarray:
@@ -241,7 +239,7 @@ def _best(
         return counts
 
     n = np.minimum(distinct(pairs.a), distinct(pairs.b))
-    growth = motions[..., 8]
+    growth = columns[:, CHANGE][:, 0, :H]
     n[~there[:, :H] | (growth < np.log2(SCALES[0])) | (growth > np.log2(SCALES[1]))] = 0
     weight = np.where(there, pairs.weight, 0)
     gain = weight.reshape(-1)[pair] * (1 - missed)
@@ -267,10 +265,11 @@ def _refined(
         """The correspondences of some images that agree with the transforms of these."""
         i = np.flatnonzero(some[image])
         of = image[i]
-        motions, columns = _affine(transform[some])[(np.cumsum(some) - 1)[of]], pairs.columns[i]
+        motions, columns = _motions(transform)[of], pairs.columns[i]
         across, down = (np.einsum("ij,ij->i", motions[:, u], columns[:, v]) for u, v in (ACROSS, DOWN))
         agrees = _missed(across, down, pixels[of]) < 1
-        agrees &= _changed(motions[:, MOTION].T, columns[:, PAIR].T, agreement)
+        each = (np.cumsum(some) - 1)[of]
+        agrees &= _alike_in(_change(transform[some])[:, each], columns[:, CHANGE].T, agreement)
         kept: np.ndarray = i[agrees]
         return kept
 

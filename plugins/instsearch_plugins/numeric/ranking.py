@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,9 +63,7 @@ class Owners:
         self.start, self.pointers, self.boxes = start, pointers, boxes
         self.images, self.rows = len(pointers) - 1, int(pointers[-1])
         if np.any(pointers[1:] < pointers[:-1]) or pointers[0] != 0 or len(boxes) != self.rows:
-            raise InstsearchError(
-                "the search structure is damaged: run `instsearch verify`, then `instsearch index` again"
-            )
+            raise InstsearchError(f"the search structure is damaged: {REPAIR}")
         self.single = self.images == self.rows and bool(np.all(np.diff(pointers) == 1))
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from instsearch_cli.components import option
 from instsearch_cli.data import Hits
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric.graph import mutual_graph
 from instsearch_plugins.numeric.ranking import Best, Owners, leads
 from instsearch_plugins.searchers.dense import gather, values_of
@@ -32,7 +32,7 @@ CELLS = 1 << 26  # similarities held at once, unless one query has more
 TOLERANCE = 1e-6
 RESIDUAL = 0.1  # let pass in silence; 20 iterations at alpha 0.99 left at most 0.07 on graphs made to be hard
 LAMBDA = 1.0
-DAMAGED = "the graph is damaged: run `instsearch verify`, then `instsearch index` again"
+DAMAGED = f"the graph is damaged: {REPAIR}"
 
 
 def gmp_weights(V: np.ndarray, pointers: np.ndarray, regulariser: float = LAMBDA) -> np.ndarray:

@@ -105,6 +105,9 @@ class HammingEmbedding:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
+        self.weights = hamming.weights(config.sigma, config.ht)
+        self.reach = int(np.flatnonzero(self.weights)[-1])  #: bits beyond which matches count nothing
+        self.evidence = hamming.weights(EVIDENCE, config.ht)
 
     def fit(self, data: Data, progress: Progress) -> State:
         """See :func:`postings.inverted`."""
@@ -158,9 +161,7 @@ class HammingEmbedding:
         signature = local.signatures.cpu().numpy()[inside]
         if config.assign > 1 or mirror:
             values = _descriptors(query, data)
-            n = int(
-                np.searchsorted(inside, len(values))
-            )  # what expansion adds comes after: its words alone are known
+            n = int(np.searchsorted(inside, len(values)))  # only words are known of what expansion adds after
             values = values[torch.from_numpy(inside[:n])]
             if mirror:
                 values, geometry = mirrored(values, geometry[:n])
@@ -183,8 +184,7 @@ class HammingEmbedding:
 
     def _matches(self, asked: Asked, some: np.ndarray, shown: np.ndarray | None) -> Matches:
         """Matches of some of what is asked, i64[p], with images shown bool[n]."""
-        reach = int(np.flatnonzero(hamming.weights(self.config.sigma, self.config.ht))[-1])
-        found = self.postings.matches(asked.word[some], asked.signature[some], reach, shown)
+        found = self.postings.matches(asked.word[some], asked.signature[some], self.reach, shown)
         return found._replace(asked=some[found.asked])
 
     def _votes(self, asked: Asked, found: Matches, image: np.ndarray, norms: np.ndarray) -> np.ndarray:
@@ -199,8 +199,7 @@ class HammingEmbedding:
     def _scores(self, asked: Asked, found: Matches, image: np.ndarray, n: int) -> np.ndarray:
         """What each match with n images counts, against bursts: f32[m]."""
         config, keypoint = self.config, asked.keypoint[found.asked]
-        weight = hamming.weights(config.sigma, config.ht)
-        score: np.ndarray = weight[found.distance] * asked.worth[found.asked]
+        score: np.ndarray = self.weights[found.distance] * asked.worth[found.asked]
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
@@ -245,7 +244,7 @@ class HammingEmbedding:
         matches = Matches(*(np.concatenate(pair) for pair in zip(own, others, strict=True)))
         image, sizes, n = rank[matches.image], postings.sizes[images], len(images)
         total = np.bincount(image, minlength=n)
-        evidence = hamming.weights(EVIDENCE, config.ht)[matches.distance] * asked.worth[matches.asked]
+        evidence = self.evidence[matches.distance] * asked.worth[matches.asked]
         if config.wgc:
             near = np.flatnonzero(hamming.peaked(evidence, image, *self._changes(asked, matches), n))
             matches, image, evidence = matches.some(near), image[near], evidence[near]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from instsearch_cli.data import Hits, SparseVectors
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric.ranking import Appended, Best, Gathered, Owners
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROWS = 1 << 18  # rows of a block: one megabyte of scores
 POSTINGS = 1 << 26  # postings of a block at most: what bounds the memory of fit, one gigabyte
-DAMAGED = "the inverted file is damaged: run `instsearch verify`, then `instsearch index` again"
+DAMAGED = f"the inverted file is damaged: {REPAIR}"
 
 
 def transposed(parts: Iterable[sparse.csr_array]) -> Iterator[sparse.csc_array]:

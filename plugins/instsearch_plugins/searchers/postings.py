@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric import hamming
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAIRS = 1 << 23  # pairs of keypoints that a query compares at most: a brick's, among walls of it
 NARROW = 1 << 16  # images that u16 tells apart
-DAMAGED = "the postings are damaged: run `instsearch verify`, then `instsearch index` again"
+DAMAGED = f"the postings are damaged: {REPAIR}"
 
 
 class Matches(NamedTuple):
