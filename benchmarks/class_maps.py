@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli import records
-from instsearch_cli.assembly import Assembly, pick_device
 from instsearch_cli.data import Inputs
+from instsearch_cli.engine import records
+from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import read_image
 from instsearch_cli.options import make_config
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.search import Engine
 from instsearch_formats import Index
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from instsearch_cli.assembly import Assembly
+from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.intake import take_in
+from instsearch_cli.engine.pipeline import Pipeline, Stage
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.runner import Runner
 from instsearch_cli.images import Discovery, Found, read_image
-from instsearch_cli.intake import take_in
-from instsearch_cli.pipeline import Pipeline, Stage
-from instsearch_cli.plugins import load_registry
 from instsearch_cli.progress import Quiet
-from instsearch_cli.runner import Runner
 from instsearch_formats import Index
 from instsearch_plugins.extractors.networks import Network, normalise
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from instsearch_cli.commands import common
-from instsearch_cli.search import Engine
+from instsearch_cli.engine.query import Engine
 
 SHARED = Path(__file__).parents[2] / "shared"
 BARE = {"assign": 1, "wgc": False, "burstiness": "none", "verify": 0}

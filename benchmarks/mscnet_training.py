@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from instsearch_cli.images import discover
+from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Run
 from instsearch_plugins.encoders.mscnet_network import drawn
 from instsearch_plugins.training.mscnet import MSCNetTrainer
 from instsearch_plugins.training.mscnet_batches import Crops, Identities, Shuffled

@@ -17,16 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.pipeline import Pipeline, load_preset
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.measuring import load_dataset, measure
+from instsearch_cli.measure.datasets import load_dataset, measure
+from instsearch_cli.measure.reproduce import addressed
 from instsearch_cli.options import make_config
-from instsearch_cli.pipeline import Pipeline, load_preset
-from instsearch_cli.plugins import load_registry
 from instsearch_cli.progress import make_progress
-from instsearch_cli.reproducing import addressed
 
 if TYPE_CHECKING:
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.registry import Registry
 
 SHARED = Path(__file__).parents[2] / "shared"
 SWEEPS: dict[str, tuple[Any, ...]] = {

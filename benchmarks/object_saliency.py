@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.collection import Collection
 from instsearch_cli.commands import common
-from instsearch_cli.measuring import load_dataset, present, take_dataset
-from instsearch_cli.pipeline import Pipeline, Stage
-from instsearch_cli.plugins import load_registry
+from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.pipeline import Pipeline, Stage
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.runner import Runner
+from instsearch_cli.measure.datasets import load_dataset, present, take_dataset
+from instsearch_cli.measure.saliency_precision import coverage, precision
 from instsearch_cli.progress import make_progress
-from instsearch_cli.runner import Runner
-from instsearch_cli.saliency_precision import coverage, precision
 from instsearch_cli.storage import to_state
 from instsearch_plugins.weighters.object_saliency import ObjectSaliency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from instsearch_cli.assembly import Assembly
     from instsearch_cli.data import Box
+    from instsearch_cli.engine.assembly import Assembly
 
 SHARED = Path(__file__).parents[2] / "shared"
 SWEEPS: dict[str, tuple[Any, ...]] = {

@@ -27,11 +27,11 @@ from evaluating import UNLABELLED, unlabelled
 from scipy.special import expit
 
 from instsearch_cli.commands import common
-from instsearch_cli.evaluation import asked
-from instsearch_cli.measuring import load_dataset, prepare
+from instsearch_cli.engine.query import Engine
+from instsearch_cli.measure.datasets import load_dataset, prepare
+from instsearch_cli.measure.evaluation import asked
+from instsearch_cli.measure.verdict import SHARES, calibration_error, found_rate, threshold_at
 from instsearch_cli.progress import make_progress
-from instsearch_cli.search import Engine
-from instsearch_cli.verdict import SHARES, calibration_error, found_rate, threshold_at
 from instsearch_plugins.numeric.logistic import logistic_regression
 from instsearch_plugins.rerankers.verdict import Verdict, evidence
 

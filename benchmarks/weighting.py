@@ -20,9 +20,9 @@ import cv2
 import torch
 
 from instsearch_cli.data import Grid, Inputs
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.images import read_image
 from instsearch_cli.options import make_config
-from instsearch_cli.plugins import load_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,13 +16,13 @@ import click
 import numpy as np
 import torch
 
-from instsearch_cli.assembly import pick_device
 from instsearch_cli.data import FeatureMap
+from instsearch_cli.engine.assembly import pick_device
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import read_image
-from instsearch_cli.measuring import load_dataset
+from instsearch_cli.measure.datasets import load_dataset
 from instsearch_cli.options import make_config
-from instsearch_cli.plugins import load_registry
 from instsearch_cli.progress import make_progress
 from instsearch_plugins.numeric.channels import channel_weights
 from instsearch_plugins.numeric.mscnet import gram_channel_weights

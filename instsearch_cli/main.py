@@ -70,10 +70,10 @@ class Lazy(click.Group):
 
 
 def _add_plugin_commands(group: click.Group) -> None:
-    from instsearch_cli.strangers import strangers_installed
+    from instsearch_cli.engine.strangers import strangers_installed
 
     if strangers_installed():
-        from instsearch_cli.plugins import load_registry
+        from instsearch_cli.engine.registry import load_registry
 
         load_registry().add_commands(group)
 

@@ -24,7 +24,7 @@ def command(images: tuple[Path, ...], index_path: Path, pipeline_name: str | Non
     vocabulary stays as it is: `instsearch info` says how many images it has not seen, `instsearch index
     --refit` makes a new one.
     """
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
     from instsearch_cli.errors import InstsearchError
 
     def base(index: Any) -> Any:

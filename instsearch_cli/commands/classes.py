@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.registry import Registry
 
     Boxed = tuple[Path, tuple[float, float, float, float] | None]  # a picture, and x, y, w, h in it
 
@@ -101,7 +101,7 @@ def pictures(images: Sequence[Path], box: str | None) -> list[Boxed]:
 def queries(known: Registry, name: str, root: Path | None, own: Iterable[str]) -> list[Boxed]:
     """The query pictures of a dataset and their boxes. Raises InstsearchError if there is none."""
     from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.measuring import load_dataset
+    from instsearch_cli.measure.datasets import load_dataset
 
     found: list[Boxed] = []
     dataset = load_dataset(known, name, root, None, own)

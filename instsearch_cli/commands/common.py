@@ -17,13 +17,13 @@ from instsearch_cli.errors import InstsearchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.engine.intake import Intake
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.engine.runner import Made
     from instsearch_cli.images import Discovery
-    from instsearch_cli.intake import Intake
-    from instsearch_cli.pipeline import Pipeline
-    from instsearch_cli.plugins import Registry
     from instsearch_cli.progress import Quiet
-    from instsearch_cli.runner import Made
     from instsearch_formats import Index
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
@@ -97,7 +97,7 @@ intake_options = _stack(
 
 def registry() -> Registry:
     """Every plugin; what is wrong with one is a line on stderr."""
-    from instsearch_cli.plugins import PluginWarning, load_registry
+    from instsearch_cli.engine.registry import PluginWarning, load_registry
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PluginWarning)
@@ -134,7 +134,7 @@ def choose_pipeline(
     extractor, else from the sift preset; then come --extractor and the others, then --set, then --weights. Another
     encoder goes without the searcher and the rerankers that were chosen for the one before.
     """
-    from instsearch_cli.pipeline import Pipeline, Stage, load_preset, presets
+    from instsearch_cli.engine.pipeline import Pipeline, Stage, load_preset, presets
 
     extractor = options.get("extractor")
     if options.get("preset"):
@@ -187,7 +187,7 @@ def with_query_as_asked(pipeline: Pipeline, options: dict[str, Any]) -> Pipeline
 
 
 def _fit_on(pipeline: Pipeline, path: str | None) -> Pipeline:
-    from instsearch_cli.records import contents
+    from instsearch_cli.engine.records import contents
 
     if path is None:
         return pipeline
@@ -203,14 +203,14 @@ def _name(pipeline: Pipeline) -> str:
 
 def assemble(pipeline: Pipeline, known: Registry, device: str) -> Assembly:
     """Build the pipeline's components."""
-    from instsearch_cli.assembly import Assembly, pick_device
+    from instsearch_cli.engine.assembly import Assembly, pick_device
 
     return Assembly(pipeline, known, pick_device(device))
 
 
 def recorded_pipeline(index: Index, name: str | None) -> Pipeline:
     """The pipeline to query with. Raises InstsearchError if the index was never indexed."""
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
 
     record = records.last(index, name)
     if record is None or not record.searchable:
@@ -225,8 +225,8 @@ def recorded_pipeline(index: Index, name: str | None) -> Pipeline:
 
 def take(index: Index, discovery: Discovery, options: dict[str, Any], progress: Quiet) -> Intake:
     """Give new pictures a row."""
+    from instsearch_cli.engine.intake import take_in
     from instsearch_cli.images import MAX_PIXELS
-    from instsearch_cli.intake import take_in
 
     limit = options.get("max_pixels") or MAX_PIXELS
     return take_in(index, discovery, progress, options.get("strict", False), limit)
@@ -236,7 +236,7 @@ def check_space(index: Index, assembly: Assembly, keep_features: bool, progress:
     """Say what a run will write; raise InstsearchError if the disk has not got it."""
     import shutil
 
-    from instsearch_cli.estimate import estimate
+    from instsearch_cli.engine.estimate import estimate
     from instsearch_cli.progress import size
 
     need, parts = estimate(index, assembly, keep_features)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from instsearch_cli.components import Dataset
-    from instsearch_cli.evaluation import Evaluation
-    from instsearch_cli.localisation import Coverage
-    from instsearch_cli.measuring import Prepared
-    from instsearch_cli.pipeline import Pipeline
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.measure.datasets import Prepared
+    from instsearch_cli.measure.evaluation import Evaluation
+    from instsearch_cli.measure.localisation import Coverage
 
 CHOOSING: tuple[str, ...] = ("preset", "extractor", "encoder", "weighting", "detector", "searcher")
 CHOOSING += ("fit_on", "weigh_query", "crop_query", "assignments", "weights")
@@ -97,8 +97,8 @@ def command(
     """
     from dataclasses import replace
 
-    from instsearch_cli.evaluation import Absent, Tops
-    from instsearch_cli.measuring import default_index, load_dataset, measure, prepare, size
+    from instsearch_cli.measure.datasets import default_index, load_dataset, measure, prepare, size
+    from instsearch_cli.measure.evaluation import Absent, Tops
     from instsearch_cli.progress import make_progress
 
     _check(options)
@@ -213,7 +213,7 @@ def _localising(choose: Callable[[Pipeline | None], Pipeline], last: Pipeline | 
 
 def _with_detector(index_path: Path) -> list[Pipeline]:
     """The pipelines of an index that have one; none of no index."""
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
     from instsearch_formats.files import vacant
 
     if not index_path.is_dir() or vacant(index_path):
@@ -224,10 +224,10 @@ def _with_detector(index_path: Path) -> list[Pipeline]:
 
 def _regions(dataset: Dataset, prepared: Iterator[Prepared], plot: Path | None, as_json: bool) -> None:
     """Measure and print how well each pipeline's regions cover the dataset's annotated boxes."""
-    from instsearch_cli.collection import Collection
+    from instsearch_cli.engine.collection import Collection
     from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.localisation import coverage
-    from instsearch_cli.measuring import size
+    from instsearch_cli.measure.datasets import size
+    from instsearch_cli.measure.localisation import coverage
     from instsearch_cli.report.coverage import lines, plain, plot_recall
 
     annotated = dataset.boxes()

@@ -26,10 +26,10 @@ def command(images: tuple[Path, ...], index_path: Path, quiet: bool, as_json: bo
     Running it again extracts only what is new. `instsearch index` then reads these features, so that
     every later choice of weighting or encoder costs only its own stage.
     """
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
+    from instsearch_cli.engine.runner import Runner
     from instsearch_cli.images import discover
     from instsearch_cli.progress import make_progress
-    from instsearch_cli.runner import Runner
 
     began = time.perf_counter()
     known = common.registry()

@@ -16,7 +16,7 @@ from instsearch_cli.commands import common
 @click.option("--cache", is_flag=True, help="Also what searches keep to be faster the next time.")
 def command(index_path: Path, dry_run: bool, forget: tuple[str, ...], cache: bool) -> None:
     """Remove layers, models and caches that no recorded pipeline uses, and what killed runs left behind."""
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
 
     with common.writing(index_path) as index:
         kept = records.recorded(index)

@@ -28,7 +28,7 @@ def command(images: tuple[Path, ...], index_path: Path, rerank: tuple[str, ...],
     on where it was. Without a choice of extractor, encoder and so on the index's last pipeline is used, or
     the preset sift, which needs no network weights.
     """
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
 
     run(images, index_path, rerank, options, create=bool(images), base=lambda index: records.last(index))
 
@@ -42,11 +42,11 @@ def run(
     base: Any,
 ) -> None:
     """What `index` and `add` both do."""
-    from instsearch_cli import records
+    from instsearch_cli.engine import records
+    from instsearch_cli.engine.runner import Runner
     from instsearch_cli.errors import InstsearchError
     from instsearch_cli.images import discover
     from instsearch_cli.progress import make_progress
-    from instsearch_cli.runner import Runner
 
     began = time.perf_counter()
     known = common.registry()

@@ -20,7 +20,8 @@ from instsearch_cli.progress import size
 @click.option("--layers", "show_layers", is_flag=True, help="Show what every layer was made of.")
 def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
     """Show images, pipelines, layers with their sizes, and how much fitted models have not seen."""
-    from instsearch_cli import drift, records
+    from instsearch_cli.engine import records
+    from instsearch_cli.measure import drift
 
     index = common.open_index(index_path)
     table = index.images

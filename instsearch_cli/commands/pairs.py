@@ -11,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
-    from instsearch_cli.mining import Mined, Miner
+    from instsearch_cli.measure.pairs import Mined, Miner
 
 
 @click.command("pairs")
@@ -64,9 +64,9 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     index of the same images: --set encoder.whiten=sum --set encoder.pairs=FILE with regions-sum. What stands
     at the same place in many pictures, a camera's date say, matches too: look at the --sheet.
     """
-    from instsearch_cli.assembly import pick_device
+    from instsearch_cli.engine.assembly import pick_device
     from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.mining import VERIFIER, Miner, as_csv
+    from instsearch_cli.measure.pairs import VERIFIER, Miner, as_csv
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.pairs import write_pairs_sheet
 

@@ -45,8 +45,8 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _describe(offer: object) -> None:
+    from instsearch_cli.engine.registry import Offer
     from instsearch_cli.options import documented
-    from instsearch_cli.plugins import Offer
 
     assert isinstance(offer, Offer)
     spec = offer.spec

@@ -13,7 +13,7 @@ from instsearch_cli.commands import common
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
     """List the named pipelines; with NAME, print one as TOML, ready to be edited and given to --preset."""
-    from instsearch_cli.pipeline import load_preset, presets
+    from instsearch_cli.engine.pipeline import load_preset, presets
 
     known = common.registry()
     if name is not None:

@@ -16,8 +16,8 @@ from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
     from instsearch_cli.data import Query
+    from instsearch_cli.engine.query import Engine
     from instsearch_cli.report import Result
-    from instsearch_cli.search import Engine
 
 
 @click.command("query")
@@ -107,10 +107,10 @@ def search(
 ) -> Result:
     """Open the index, encode the picture, rank: the whole of a query."""
     from instsearch_cli.boxes import clip_box
+    from instsearch_cli.engine.query import Engine
     from instsearch_cli.errors import InstsearchError
     from instsearch_cli.images import BadImage, printable, read_header
     from instsearch_cli.report import Hit, Result
-    from instsearch_cli.search import Engine
 
     index = common.open_index(index_path)
     known = common.registry()
@@ -166,7 +166,7 @@ def search(
 def _warn_few(query: Query, engine: Engine) -> None:
     """Say that a query has fewer keypoints than a reranker must see again in a hit."""
     from instsearch_cli.data import Keypoints
-    from instsearch_cli.search import keypoints_in
+    from instsearch_cli.engine.query import keypoints_in
 
     if not isinstance(query.features, Keypoints):
         return

@@ -14,8 +14,8 @@ from instsearch_cli.commands import common
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from instsearch_cli.plugins import Registry
-    from instsearch_cli.tables import Table, Value
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.measure.tables import Table, Value
 
 
 @click.command("reproduce")
@@ -55,8 +55,8 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     column a curve. A row that cannot run says why; the others go on. Stages that rows share are computed
     once.
     """
+    from instsearch_cli.measure.tables import Figure
     from instsearch_cli.progress import make_progress
-    from instsearch_cli.tables import Figure
 
     known = common.registry()
     if paper is None:
@@ -68,8 +68,8 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
         common.usage(_is_sweep(chosen), "--plot draws one figure that is measured: name it with --figure")
         common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")
         common.usage(plot.parent.is_dir(), f"--plot: there is no folder {plot.parent}")
+    from instsearch_cli.measure.reproduce import Runs, Wanted
     from instsearch_cli.report.reproduced import figure_lines, table_lines, write_plot
-    from instsearch_cli.reproducing import Runs, Wanted
 
     wanted = Wanted(**{field.name: options[field.name] for field in fields(Wanted)})
     runs = Runs(known, wanted, make_progress(options["quiet"]))
@@ -89,7 +89,7 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
 
 def listing(known: Registry) -> Iterable[str]:
     """A line a paper: what of it can be measured; and one for each figure that another command makes."""
-    from instsearch_cli.tables import Figure, by_paper
+    from instsearch_cli.measure.tables import Figure, by_paper
 
     for name, its in by_paper(known).items():
         figures = [t for t in its if isinstance(t, Figure)]
@@ -110,7 +110,7 @@ def choose(
     Raises UsageError for a number that is not there, and for values that are not of one figure.
     """
     from instsearch_cli.errors import UsageError, nearest
-    from instsearch_cli.tables import Figure, tables
+    from instsearch_cli.measure.tables import Figure, tables
 
     every = tables(known, paper)
     kinds: dict[str, dict[str, Table]] = {
@@ -140,7 +140,7 @@ def choose(
 
 
 def _is_sweep(chosen: Sequence[Table]) -> bool:
-    from instsearch_cli.tables import Figure
+    from instsearch_cli.measure.tables import Figure
 
     return len(chosen) == 1 and isinstance(chosen[0], Figure) and not chosen[0].command
 

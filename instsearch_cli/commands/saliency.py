@@ -16,10 +16,10 @@ from instsearch_cli.commands import common
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from instsearch_cli.pipeline import Pipeline
-    from instsearch_cli.plugins import Registry
-    from instsearch_cli.saliency import Report, Row
-    from instsearch_cli.saliency_precision import Report as PrecisionReport
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.measure.saliency import Report, Row
+    from instsearch_cli.measure.saliency_precision import Report as PrecisionReport
 
 SHOWN = 8  #: pictures on a sheet
 WITH_DATA = ("split", "held_out", "sigma", "blur", "jitter", "max_pixels")
@@ -127,11 +127,11 @@ def _flag(names: Sequence[str]) -> str:
 
 def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, Any]) -> None:
     """Score against eye fixations, and print that."""
-    from instsearch_cli.fixations import MOST_PIXELS, Fixations
-    from instsearch_cli.fixations import split as part
+    from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
+    from instsearch_cli.measure.fixations import split as part
+    from instsearch_cli.measure.saliency import measure
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.saliency import SaliencySheet
-    from instsearch_cli.saliency import measure
 
     known = common.registry()
     sheet_path: Path | None = options["sheet"]
@@ -166,11 +166,11 @@ def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, 
 
 def measure_precision(weightings: Sequence[str], options: dict[str, Any]) -> None:
     """Score against annotated boxes, and print that."""
-    from instsearch_cli.measuring import default_index, load_dataset
+    from instsearch_cli.measure.datasets import default_index, load_dataset
+    from instsearch_cli.measure.saliency_precision import measure
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report import plot
     from instsearch_cli.report.saliency import SaliencySheet
-    from instsearch_cli.saliency_precision import measure
 
     known = common.registry()
     histogram: Path | None = options["histogram"]
@@ -258,7 +258,7 @@ def evenly(names: Sequence[str], n: int) -> list[str]:
 
 def table(rows: Sequence[Row], scored: int) -> list[str]:
     """The rows in columns of one width; a dash where nothing is defined."""
-    from instsearch_cli.saliency import METRICS
+    from instsearch_cli.measure.saliency import METRICS
 
     cells = [["", *METRICS, "images", "images/s"]]
     for row in rows:
@@ -270,7 +270,7 @@ def table(rows: Sequence[Row], scored: int) -> list[str]:
 
 def precision_table(report: PrecisionReport) -> list[str]:
     """A line a row, then what adds up to the annotated images, and what a reader must know."""
-    from instsearch_cli.saliency_precision import STATISTICS
+    from instsearch_cli.measure.saliency_precision import STATISTICS
 
     cells = [["", *STATISTICS, "images", "images/s"]]
     for row in report.rows:

@@ -27,8 +27,8 @@ def command(
     A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
     iteration.
     """
+    from instsearch_cli.engine.query import Engine
     from instsearch_cli.report import draw_stages
-    from instsearch_cli.search import Engine
 
     index = common.open_index(index_path)
     known = common.registry()

@@ -13,7 +13,7 @@ from instsearch_cli.commands import common
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from instsearch_cli.plugins import Offer, Registry
+    from instsearch_cli.engine.registry import Offer, Registry
 
 
 @click.command("train", context_settings={"ignore_unknown_options": True})
@@ -37,11 +37,11 @@ def command(
     same command goes on from the last checkpoint, in the folder OUT.training, where the losses are too
     (log.csv).
     """
-    from instsearch_cli.assembly import pick_device
+    from instsearch_cli.engine.assembly import pick_device
+    from instsearch_cli.networks.trained import card_of, data_digest, finished, folder_of
+    from instsearch_cli.networks.training import Run
     from instsearch_cli.options import config_for, make_config
     from instsearch_cli.progress import duration, make_progress, size
-    from instsearch_cli.trained import card_of, data_digest, finished, folder_of
-    from instsearch_cli.training import Run
 
     name, flags = split(words)
     offer = choose(common.registry(), name)

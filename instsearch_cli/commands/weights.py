@@ -14,7 +14,7 @@ from instsearch_cli.errors import InstsearchError, UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.registry import Registry
 
 
 @click.group("weights", invoke_without_command=True)
@@ -23,7 +23,7 @@ def command(context: click.Context) -> None:
     """List the networks whose weights can be given, where each was found, and what is missing."""
     if context.invoked_subcommand is not None:
         return
-    from instsearch_cli.weights import list_weights
+    from instsearch_cli.networks.weights import list_weights
 
     published: dict[str, str] = {}
     for _, component in _networks(common.registry()):
@@ -45,8 +45,8 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
     It is written into --to, else the first folder of INSTSEARCH_WEIGHTS, else your own folder of data, where it is
     found from then on. Files of other frameworks are read as numbers only, never as code.
     """
-    from instsearch_cli.importing import default_folder, import_weights
-    from instsearch_cli.weights import named_folders, user_folder
+    from instsearch_cli.networks.importing import default_folder, import_weights
+    from instsearch_cli.networks.weights import named_folders, user_folder
 
     component = _network(common.registry(), name)
     if not hasattr(component, "import_weights"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.localisation import THRESHOLDS
+from instsearch_cli.measure.localisation import THRESHOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from instsearch_cli.localisation import Coverage
+    from instsearch_cli.measure.localisation import Coverage
 
 HALF = THRESHOLDS.tolist().index(0.5)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from instsearch_cli.mining import Miner, Pair
+    from instsearch_cli.measure.pairs import Miner, Pair
 
 SIDE = 340  #: longer side of a picture
 MOST = 16  #: pairs on a sheet

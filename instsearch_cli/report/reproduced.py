@@ -11,7 +11,7 @@ from instsearch_cli.report.plot import Curve, curves
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from instsearch_cli.tables import Value
+    from instsearch_cli.measure.tables import Value
 
 
 def table_lines(results: dict[str, Any]) -> list[str]:

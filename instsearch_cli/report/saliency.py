@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from instsearch_cli.data import Box, WeightMap
-    from instsearch_cli.fixations import Scene
+    from instsearch_cli.measure.fixations import Scene
 
 SIDE = 320  #: longer side of a panel, in pixels
 

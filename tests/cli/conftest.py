@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from instsearch_cli import main
-from instsearch_cli.plugins import load_registry
+from instsearch_cli.engine.registry import load_registry
 
 FAKES = Path(__file__).parent / "fake_plugins"
 TINY = ("--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--searcher", "scan")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from instsearch_cli import intake, streaming
+from instsearch_cli.engine import intake, streaming
 from instsearch_cli.main import run
 from instsearch_formats import Index
 

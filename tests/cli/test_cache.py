@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from instsearch_cli import records
-from instsearch_cli.assembly import Assembly
-from instsearch_cli.collection import Collection
+from instsearch_cli.engine import records
+from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.plugins import load_registry
 from instsearch_formats import Index
 
 Cli = Callable[..., Any]

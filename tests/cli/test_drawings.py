@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from instsearch_cli.data import Drawing, Ellipses, FeatureMap, Grid, Keypoints, Regions, WeightMap, Words
-from instsearch_cli.plugins import load_registry
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.report import draw
 from instsearch_cli.report.stages import RED, drawn, layered, stage_panels
 

@@ -15,10 +15,10 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli import fixations as module
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.fixations import Fixations, Scene, blurred, fixated, split
 from instsearch_cli.images import BadImage
+from instsearch_cli.measure import fixations as module
+from instsearch_cli.measure.fixations import Fixations, Scene, blurred, fixated, split
 
 SIZE = (64, 48)
 PEOPLE = [[[10.2, 20.9], [40, 5]], [[63.9, 47.9]], []]

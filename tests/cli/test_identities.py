@@ -19,10 +19,10 @@ import pytest
 import torch
 import torchvision
 
-from instsearch_cli import weights
-from instsearch_cli.assembly import Assembly
-from instsearch_cli.pipeline import Pipeline, Stage, load_preset, presets
-from instsearch_cli.plugins import load_registry
+from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.pipeline import Pipeline, Stage, load_preset, presets
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.networks import weights
 from instsearch_formats import fingerprint
 
 STORED = Path(__file__).parents[1] / "data" / "identities.json"

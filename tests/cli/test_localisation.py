@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.localisation import THRESHOLDS, best_overlaps, coverage, share_at
+from instsearch_cli.measure.localisation import THRESHOLDS, best_overlaps, coverage, share_at
 from instsearch_cli.report.coverage import lines, plain
 
 Boxes = list[tuple[float, float, float, float]]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.main import COMMANDS, run
 from instsearch_cli.main import cli as program
 from instsearch_cli.options import documented
-from instsearch_cli.plugins import load_registry
 
 ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Any]

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from instsearch_cli import matfile
-from instsearch_cli.matfile import read_mat
+from instsearch_cli.measure import matfile
+from instsearch_cli.measure.matfile import read_mat
 
 PROTOCOLS = Path(__file__).parents[3] / "shared" / "data" / "protocols"
 HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"

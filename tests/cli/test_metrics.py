@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instsearch_cli.metrics import (
+from instsearch_cli.measure.metrics import (
     DENOMINATORS,
     PROTOCOLS,
     average_precision,

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from instsearch_cli import records
+from instsearch_cli.engine import records
 from instsearch_formats import Index
 
 Cli = Callable[..., Any]

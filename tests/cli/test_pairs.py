@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from instsearch_cli.mining import Miner, Pair, at_most, writable
+from instsearch_cli.measure.pairs import Miner, Pair, at_most, writable
 
 Cli = Callable[..., Any]
 SHOWS = {"a/0.png": "A", "a/1.png": "A", "b/2.png": "A", "b/3.png": "B", "b/4.png": "B", "c, d.png": "C"}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instsearch_cli.engine.pipeline import Pipeline, Stage, load_preset, presets
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import UsageError
 from instsearch_cli.options import make_config
-from instsearch_cli.pipeline import Pipeline, Stage, load_preset, presets
-from instsearch_cli.plugins import load_registry
 
 PIPELINE = Pipeline(
     "p",
@@ -96,7 +96,7 @@ def test_wrong_files_say_what_is_wrong(text: str, message: str) -> None:
 def test_every_preset_builds() -> None:
     import torch
 
-    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.engine.assembly import Assembly
 
     known = load_registry()
     for name in presets(known):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from instsearch_cli.engine.registry import HOOKS, Offer, PluginWarning, Registry, load_registry
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.plugins import HOOKS, Offer, PluginWarning, Registry, load_registry
 from instsearch_cli.specs import EncoderSpec
 
 FAKES = Path(__file__).parent / "fake_plugins"

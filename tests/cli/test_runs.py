@@ -305,7 +305,7 @@ def test_a_range_without_a_readable_picture_is_searched_around(
     monkeypatch: pytest.MonkeyPatch,
     flags: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr("instsearch_cli.intake.RANGE", 4)
+    monkeypatch.setattr("instsearch_cli.engine.intake.RANGE", 4)
     whole = (photos / "a" / "1.png").read_bytes()
     for i in range(4):
         (photos / f"0{i}.png").write_bytes(whole[: len(whole) // 2 + i])

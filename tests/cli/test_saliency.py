@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Grid, WeightMap
-from instsearch_cli.fixations import Fixations, blurred, fixated
-from instsearch_cli.saliency import METRICS, centre_gaussian, people_scores, spread
-from instsearch_cli.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.fixations import Fixations, blurred, fixated
+from instsearch_cli.measure.saliency import METRICS, centre_gaussian, people_scores, spread
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
 from saliency_scores import by_name, expected, numbers, red
 
 SCENES = Path(__file__).parents[3] / "shared" / "data" / "scene-fixations"
@@ -154,7 +154,7 @@ def test_people_predict_each_other(cli: Cli, data: Path) -> None:
 def test_one_person_cannot_be_predicted_and_a_crowd_is_sampled(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import instsearch_cli.saliency as module
+    import instsearch_cli.measure.saliency as module
 
     table = json.loads((data / "fixations.json").read_text())
     table["0.png"]["fixations"] = [[[3, 4], [8, 9]], []]

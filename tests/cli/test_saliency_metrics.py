@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from instsearch_cli.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
 
 P = np.array([[0.1, 0.4, 0.3], [0.2, 0.9, 0.6], [0, 0.5, 0.7]])
 F = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)

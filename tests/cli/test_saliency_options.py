@@ -12,9 +12,9 @@ import PIL.Image
 import pytest
 import scipy.io
 
-from instsearch_cli.fixations import Fixations
-from instsearch_cli.saliency import METRICS
-from instsearch_cli.saliency_metrics import cc
+from instsearch_cli.measure.fixations import Fixations
+from instsearch_cli.measure.saliency import METRICS
+from instsearch_cli.measure.saliency_metrics import cc
 from saliency_scores import by_name, expected, numbers, red
 
 pytestmark = pytest.mark.usefixtures("fakes")

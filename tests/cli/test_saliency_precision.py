@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Grid
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.saliency import centre_gaussian
-from instsearch_cli.saliency_precision import coverage, precision
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.measure.saliency import centre_gaussian
+from instsearch_cli.measure.saliency_precision import coverage, precision
 
 FAKES = Path(__file__).parent / "fake_plugins"
 SHARED = Path(__file__).parents[3] / "shared"

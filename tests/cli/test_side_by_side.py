@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from instsearch_cli.streaming import Streaming
+from instsearch_cli.engine.streaming import Streaming
 from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.extractors.sift import Sift
 

@@ -10,7 +10,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from instsearch_cli.plugins import load_registry
+from instsearch_cli.engine.registry import load_registry
 
 Cli = Callable[..., Any]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from instsearch_cli.engine.pipeline import STAGE_NAMES, Pipeline
+from instsearch_cli.engine.registry import Registry, load_registry
 from instsearch_cli.errors import UsageError
+from instsearch_cli.measure.tables import Figure, by_paper, of_dataset, parse_tables, tables
 from instsearch_cli.options import make_config
-from instsearch_cli.pipeline import STAGE_NAMES, Pipeline
-from instsearch_cli.plugins import Registry, load_registry
-from instsearch_cli.tables import Figure, by_paper, of_dataset, parse_tables, tables
 
 Cli = Callable[..., Any]
 

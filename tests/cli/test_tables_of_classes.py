@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from instsearch_cli.measuring import seconds_an_image
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.measure.datasets import seconds_an_image
+from instsearch_cli.measure.tables import Figure, Table, tables
 from instsearch_cli.options import make_config
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.tables import Figure, Table, tables
 from instsearch_plugins.rerankers.cam_boxes import CAMBoxes
 
 Cli = Callable[..., Any]
@@ -106,8 +106,8 @@ reported = [[0.5, 0.25]]
 def test_the_time_of_an_image(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from instsearch_cli import measuring
-    from instsearch_cli import tables as module
+    from instsearch_cli.measure import datasets as measuring
+    from instsearch_cli.measure import tables as module
 
     names = sorted(str(p.relative_to(photos)) for p in photos.rglob("*.png"))
     queries = [{"id": n, "image": n, "box": None, "positives": [n]} for n in names[:2]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from instsearch_cli.engine.pipeline import STAGE_NAMES
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.measure.tables import Table, tables
 from instsearch_cli.options import make_config
-from instsearch_cli.pipeline import STAGE_NAMES
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.tables import Table, tables
 
 SCALES = (386, 550, 800, 1050)
 

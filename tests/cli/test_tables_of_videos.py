@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from instsearch_cli.measuring import measure
+from instsearch_cli.measure.datasets import measure
 
 Cli = Callable[..., Any]
 TOPS = ["mAP@10", "mAP@20", "mAP@50", "mAP@100", "mAP"]
@@ -57,7 +57,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(choose(None).name)
         return measure(known, dataset, path, choose, *args, **options)
 
-    monkeypatch.setattr("instsearch_cli.reproducing.measure", counted)
+    monkeypatch.setattr("instsearch_cli.measure.reproduce.measure", counted)
     return names
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from instsearch_cli.commands.train import flags_of, split
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import UsageError
-from instsearch_cli.plugins import load_registry
 
 FAKES = Path(__file__).parent / "fake_plugins"
 Cli = Callable[..., Any]

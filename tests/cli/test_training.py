@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.plugins import load_registry
+from instsearch_cli.networks.training import Best, Run
+from instsearch_cli.networks.weights import load_state_dict, sha256
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Best, Run
-from instsearch_cli.weights import load_state_dict, sha256
 
 FAKES = Path(__file__).parent / "fake_plugins"
 Cli = Callable[..., Any]

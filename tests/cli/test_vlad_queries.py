@@ -11,8 +11,8 @@ import torch
 
 from instsearch_cli import EncoderSpec
 from instsearch_cli.data import Regions
-from instsearch_cli.plugins import Offer, load_registry
-from instsearch_cli.search import regions_in
+from instsearch_cli.engine.query import regions_in
+from instsearch_cli.engine.registry import Offer, load_registry
 
 Cli = Callable[..., Any]
 FLAGS = (

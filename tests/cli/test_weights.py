@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from instsearch_cli import weights
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.weights import (
+from instsearch_cli.networks import weights
+from instsearch_cli.networks.weights import (
     check_state_dict,
     find_weights,
     list_weights,

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.importing import import_weights
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.weights import find_weights, load_state_dict, user_folder
+from instsearch_cli.networks.importing import import_weights
+from instsearch_cli.networks.weights import find_weights, load_state_dict, user_folder
 
 PLUGIN = """
 import warnings
 import torch
 from torch import nn
 from instsearch_cli import EncoderSpec, WeighterSpec, hookimpl
-from instsearch_cli.weights import load_state_dict
+from instsearch_cli.networks.weights import load_state_dict
 
 @hookimpl
 def instsearch_weighters():

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Run
 from instsearch_plugins.extractors import decomposeme, vgg16_cam
 from instsearch_plugins.training.cam_head import CamHeadTrainer
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Run
 from instsearch_plugins.extractors.networks import Network
 from instsearch_plugins.training.mscnet import MSCNetTrainer
 

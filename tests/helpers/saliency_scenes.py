@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from instsearch_cli.assembly import pick_device
 from instsearch_cli.data import FeatureMap, Grid, Inputs
+from instsearch_cli.engine.assembly import pick_device
 from instsearch_cli.options import make_config
 from instsearch_cli.storage import to_state
 from instsearch_plugins.weighters.object_saliency import ObjectSaliency

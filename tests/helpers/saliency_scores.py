@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from instsearch_cli.fixations import Fixations
-from instsearch_cli.saliency import METRICS
-from instsearch_cli.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.fixations import Fixations
+from instsearch_cli.measure.saliency import METRICS
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
 
 
 def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

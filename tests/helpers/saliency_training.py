@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Run
 from instsearch_plugins.weighters import salgan as of_salgan
 from instsearch_plugins.weighters import salnet as of_salnet
 

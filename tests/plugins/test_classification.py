@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cam_head_training import CLASSES, _narrow, data, picture, train
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.networks.training import Run
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Run
 from instsearch_plugins.training.cam_head import VGG16CAMTrainer
 from instsearch_plugins.training.classification import Centre, divided, hits, measure
 from instsearch_plugins.training.mscnet_batches import Pictures, Sample

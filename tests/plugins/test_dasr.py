@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from instsearch_cli.assembly import pick_device
 from instsearch_cli.data import Ellipses, Image, Inputs, Regions, WeightMap
+from instsearch_cli.engine.assembly import pick_device
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import documented, make_config
 from instsearch_cli.testing import DetectorContract, make_inputs
@@ -181,8 +181,8 @@ def test_threads_get_what_one_gets(make):
 
 
 def test_what_decides_the_boxes_and_what_does_not(make, weights):
+    from instsearch_cli.networks.weights import sha256
     from instsearch_cli.options import config_for
-    from instsearch_cli.weights import sha256
 
     component = make(memory=2048)
     assert component.identity() == {

@@ -24,9 +24,9 @@ from hamming_collection import (
     words_of,
 )
 from instsearch_cli.data import Grid, Words
+from instsearch_cli.engine.query import merge
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.progress import Quiet
-from instsearch_cli.search import merge
 from instsearch_cli.storage import Filling
 from instsearch_formats import Index
 from instsearch_plugins.numeric import hamming

@@ -14,10 +14,10 @@ import scipy.io
 import torch
 
 from instsearch_cli.data import Grid, Inputs
+from instsearch_cli.engine.registry import Offer, load_registry
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.main import run
 from instsearch_cli.options import config_for, make_config
-from instsearch_cli.plugins import Offer, load_registry
 from instsearch_cli.progress import Quiet
 from instsearch_cli.specs import WeighterSpec
 from instsearch_cli.testing import WeighterContract

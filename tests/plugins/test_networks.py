@@ -8,9 +8,9 @@ import torch
 
 from instsearch_cli.data import Grid, Image
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.networks.weights import sha256
 from instsearch_cli.options import make_config
 from instsearch_cli.testing import ExtractorContract, make_image
-from instsearch_cli.weights import sha256
 from instsearch_plugins.extractors import networks
 from instsearch_plugins.extractors.networks import (
     VGG16,

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.networks.training import Run
 from instsearch_cli.progress import Quiet
-from instsearch_cli.saliency_metrics import auc_judd, cc, kl, nss
-from instsearch_cli.training import Run
 from instsearch_plugins.training.salgan import SalGANTrainer
 from instsearch_plugins.training.saliency_batches import SaliencyBatches, SaliencyOptions
 from saliency_training import SALGAN, SIZE, _few_channels, data, train

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.importing import import_weights
+from instsearch_cli.networks.importing import import_weights
 from instsearch_plugins.weighters import sam_network
 from instsearch_plugins.weighters.sam import SamResNet, SamVGG
 from sam_published import SMALL_RESNET, SMALL_VGG, draw, published, save

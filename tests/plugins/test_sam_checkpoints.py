@@ -9,7 +9,7 @@ import torch
 from scipy.signal import convolve2d
 
 from instsearch_cli.data import Grid, Image, Inputs
-from instsearch_cli.importing import import_weights
+from instsearch_cli.networks.importing import import_weights
 from instsearch_plugins.numeric.blocks import block_max
 from instsearch_plugins.numeric.checkpoints_keras import turned
 from instsearch_plugins.weighters import sam_network

@@ -16,7 +16,7 @@ from cam_head_training import CPU, _narrow, data, make, train
 from instsearch_cli.data import Image
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
-from instsearch_cli.training import Run
+from instsearch_cli.networks.training import Run
 from instsearch_plugins.extractors import decomposeme, vgg16_cam
 from instsearch_plugins.extractors.heads import set_classes
 from instsearch_plugins.extractors.networks import Network

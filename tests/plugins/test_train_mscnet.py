@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.networks.weights import needed
 from instsearch_cli.options import make_config
-from instsearch_cli.weights import needed
 from instsearch_plugins.encoders.mscnet_network import MSCNet, drawn
 from instsearch_plugins.extractors.networks import normalise
 from instsearch_plugins.numeric.mscnet import hardest, mask_cosine, ngd_loss, trihard_loss

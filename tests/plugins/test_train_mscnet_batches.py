@@ -10,9 +10,9 @@ import PIL.Image
 import pytest
 import torch
 
+from instsearch_cli.engine.intake import take_in
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, discover
-from instsearch_cli.intake import take_in
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
 from instsearch_plugins.training.mscnet_batches import Crops, Identities, Sample, Shuffled, photographs

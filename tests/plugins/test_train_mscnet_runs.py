@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
+from instsearch_cli.networks.training import Run
 from instsearch_cli.progress import Quiet
-from instsearch_cli.training import Run
 from instsearch_plugins.encoders.mscnet_network import MSCNet
 from instsearch_plugins.training import curves, mscnet
 from instsearch_plugins.training.basic_conv import BasicConv

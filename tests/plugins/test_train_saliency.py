@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
-from instsearch_cli.training import Run
 from instsearch_plugins.training import salgan, salnet
 from instsearch_plugins.training.salgan import SalGANTrainer
 from instsearch_plugins.training.salnet import SalNetTrainer

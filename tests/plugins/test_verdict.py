@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from instsearch_cli.data import Hits
+from instsearch_cli.measure.verdict import calibration_error, found_rate, threshold_at, verdicts
 from instsearch_cli.testing import RerankerContract
-from instsearch_cli.verdict import calibration_error, found_rate, threshold_at, verdicts
 from instsearch_plugins.numeric.logistic import logistic_regression
 from instsearch_plugins.rerankers.verdict import Verdict, evidence
 

@@ -14,7 +14,7 @@ import torchvision
 
 from instsearch_cli.data import Grid
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.importing import import_weights
+from instsearch_cli.networks.importing import import_weights
 from instsearch_cli.testing import ExtractorContract, make_image
 from instsearch_plugins.extractors import vgg16_cam
 from instsearch_plugins.extractors.class_maps import class_names, class_weights

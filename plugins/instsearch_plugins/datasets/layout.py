@@ -13,7 +13,7 @@ import numpy as np
 from instsearch_cli.components import ImageRef
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import discover, printable
-from instsearch_cli.matfile import read_mat
+from instsearch_cli.measure.matfile import read_mat
 
 if TYPE_CHECKING:
     import re

@@ -11,7 +11,7 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import BoxWeight, FeatureMap, Regions
-from instsearch_cli.weights import find_weights, sha256
+from instsearch_cli.networks.weights import find_weights, sha256
 from instsearch_plugins.encoders.mscnet_network import check_channels, drawn, trained
 from instsearch_plugins.encoders.pooled import Pooled
 from instsearch_plugins.numeric.mscnet import gram_channel_weights, weighted_sum

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.weights import load_state_dict, put_weights
+from instsearch_cli.networks.weights import load_state_dict, put_weights
 from instsearch_plugins.numeric.mscnet import gram_channel_weights, weighted_sum
 from instsearch_plugins.numeric.normalise import l2
 

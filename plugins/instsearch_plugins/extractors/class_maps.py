@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.trained import card_of, load_json
-from instsearch_cli.weights import find_weights
+from instsearch_cli.networks.trained import card_of, load_json
+from instsearch_cli.networks.weights import find_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def class_names(network_class: type[Network], path: Path | None = None) -> list[
 
 def with_class_weights() -> list[str]:
     """Names of the extractors whose network has such a classifier."""
-    from instsearch_cli.plugins import load_registry
+    from instsearch_cli.engine.registry import load_registry
 
     found = []
     for name, offer in load_registry().offers["extractor"].items():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.weights import find_weights, load_state_dict, put_weights, sha256
+from instsearch_cli.networks.weights import find_weights, load_state_dict, put_weights, sha256
 from instsearch_plugins.extractors.heads import set_classes
 
 if TYPE_CHECKING:

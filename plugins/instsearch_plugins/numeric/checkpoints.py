@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.weights import LARGEST
+from instsearch_cli.networks.weights import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.weights import check_state_dict, needed
+from instsearch_cli.networks.weights import check_state_dict, needed
 from instsearch_plugins.extractors.networks import DTYPES, SMALLEST, Network
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.training import Best
-from instsearch_cli.weights import check_state_dict, find_weights, needed, sha256
+from instsearch_cli.networks.training import Best
+from instsearch_cli.networks.weights import check_state_dict, find_weights, needed, sha256
 from instsearch_plugins.extractors.decomposeme import DecomposeMe
 from instsearch_plugins.extractors.heads import set_classes
 from instsearch_plugins.extractors.networks import SMALLEST, Network, SqueezeNet10
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from instsearch_cli.training import Run
+    from instsearch_cli.networks.training import Run
 
 
 STD = 0.01  #: standard deviation of the classifier's first weights

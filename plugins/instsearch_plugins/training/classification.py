@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from instsearch_cli.training import Run
+    from instsearch_cli.networks.training import Run
 
     Pair = tuple[Path, str]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING
 
+from instsearch_cli.networks.training import LOG
 from instsearch_cli.report.plot import Curve, curves
-from instsearch_cli.training import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.trained import data_digest
-from instsearch_cli.weights import check_state_dict, load_state_dict, needed, sha256
+from instsearch_cli.networks.trained import data_digest
+from instsearch_cli.networks.weights import check_state_dict, load_state_dict, needed, sha256
 from instsearch_plugins.encoders.mscnet_network import MSCNet, drawn
 from instsearch_plugins.numeric.mscnet import mask_cosine, ngd_loss
 from instsearch_plugins.training import curves
@@ -41,8 +41,8 @@ from instsearch_plugins.training.validation import HOW, Patience, Validation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from instsearch_cli.networks.training import Run
     from instsearch_cli.progress import Quiet
-    from instsearch_cli.training import Run
 
 
 class Stage(NamedTuple):

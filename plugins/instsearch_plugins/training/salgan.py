@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instsearch_cli.components import option
-from instsearch_cli.training import Best
-from instsearch_cli.weights import check_state_dict, find_weights, load_state_dict, sha256
+from instsearch_cli.networks.training import Best
+from instsearch_cli.networks.weights import check_state_dict, find_weights, load_state_dict, sha256
 from instsearch_plugins.training.descent import descend, he, trainable
 from instsearch_plugins.training.discriminator import Discriminator, adversarial_loss, seen
 from instsearch_plugins.training.saliency_batches import SaliencyBatches, SaliencyOptions
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from instsearch_cli.training import Part, Run
+    from instsearch_cli.networks.training import Part, Run
 
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  #: of torchvision's networks' input
 FROZEN = 16  #: layers of the encoder, up to ReLU of conv3_3

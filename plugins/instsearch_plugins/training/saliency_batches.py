@@ -12,16 +12,16 @@ from torch import Tensor
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.fixations import Fixations, split
 from instsearch_cli.images import BadImage, Reader, printable
-from instsearch_cli.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.fixations import Fixations, split
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from instsearch_cli.fixations import Scene
-    from instsearch_cli.training import Run
+    from instsearch_cli.measure.fixations import Scene
+    from instsearch_cli.networks.training import Run
 
 Sample = tuple[str, bool]
 """A picture's name, and whether it is mirrored."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instsearch_cli.components import option
-from instsearch_cli.training import Best
-from instsearch_cli.weights import check_state_dict, find_weights, sha256
+from instsearch_cli.networks.training import Best
+from instsearch_cli.networks.weights import check_state_dict, find_weights, sha256
 from instsearch_plugins.training.descent import bilinear, descend, he
 from instsearch_plugins.training.saliency_batches import SaliencyBatches, SaliencyOptions
 from instsearch_plugins.weighters.salnet import CENTRE, SPREAD, SalNet, SalNetNetwork, normalise
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from instsearch_cli.training import Run
+    from instsearch_cli.networks.training import Run
 
 PAPER = 240 * 320  #: pixels of the paper's maps
 ADAPTED = ("conv1", "conv2", "conv3")  #: layers of VGG_CNN_M that the authors began with

@@ -11,8 +11,8 @@ import torch
 from instsearch_cli.boxes import clip_box
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, Reader, printable, read_header, read_image
-from instsearch_cli.metrics import average_precision, relevance
-from instsearch_cli.training import Best
+from instsearch_cli.measure.metrics import average_precision, relevance
+from instsearch_cli.networks.training import Best
 from instsearch_plugins.datasets.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from instsearch_cli.components import QueryRef
-    from instsearch_cli.training import Run
+    from instsearch_cli.networks.training import Run
 
     Job = tuple[Path, QueryRef | None]
 

@@ -13,9 +13,9 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import Drawing, FeatureMap, Regions, WeightMap
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.plugins import load_registry
-from instsearch_cli.weights import find_weights, sha256
+from instsearch_cli.networks.weights import find_weights, sha256
 from instsearch_plugins.extractors.class_maps import class_names, class_weights
 from instsearch_plugins.numeric.cam import class_activation_maps, most_probable, normalised
 from instsearch_plugins.numeric.cam_boxes import threshold_boxes

@@ -12,7 +12,7 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import WeightMap
-from instsearch_cli.weights import find_weights, load_state_dict, needed, put_weights, sha256
+from instsearch_cli.networks.weights import find_weights, load_state_dict, needed, put_weights, sha256
 from instsearch_plugins.numeric.blocks import block_max
 
 if TYPE_CHECKING:

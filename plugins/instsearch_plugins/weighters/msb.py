@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from instsearch_cli.components import option
 from instsearch_cli.data import Drawing, WeightMap
 from instsearch_cli.errors import UsageError
-from instsearch_cli.weights import find_weights, sha256
+from instsearch_cli.networks.weights import find_weights, sha256
 from instsearch_plugins.encoders.mscnet_network import check_channels, trained
 from instsearch_plugins.numeric.mscnet import cosines
 from instsearch_plugins.weighters.maps_only import feature_map

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.weights import load_state_dict
+from instsearch_cli.networks.weights import load_state_dict
 from instsearch_plugins.numeric.checkpoints import read_lasagne, recognise, refused
 from instsearch_plugins.weighters.deep import DeepSaliency
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instsearch_cli.weights import load_state_dict
+from instsearch_cli.networks.weights import load_state_dict
 from instsearch_plugins.numeric.checkpoints import read_caffe, recognise, refused
 from instsearch_plugins.weighters.deep import DeepSaliency
 

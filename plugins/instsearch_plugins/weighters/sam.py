@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from instsearch_cli.weights import load_state_dict
+from instsearch_cli.networks.weights import load_state_dict
 from instsearch_plugins.numeric.checkpoints_keras import check_layers, fill, is_keras, open_layers
 from instsearch_plugins.weighters.deep import DeepSaliency
 from instsearch_plugins.weighters.sam_network import SAM, dilated_resnet, dilated_vgg

@@ -8,7 +8,7 @@ from torch import nn
 from instsearch_cli import WeighterSpec, hookimpl
 from instsearch_cli.components import option
 from instsearch_cli.images import BadImage
-from instsearch_cli.training import Best
+from instsearch_cli.networks.training import Best
 
 HOOK = [lambda stage, step: None]  #: called in every step; tests put their accidents here
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from instsearch_cli import hookspecs
+from instsearch_cli.engine.strangers import GROUP
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.specs import SPECS, Spec
-from instsearch_cli.strangers import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from instsearch_cli.assembly import Assembly
 from instsearch_cli.data import Hits
+from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.query import Engine
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.options import make_config
-from instsearch_cli.search import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from instsearch_cli.data import Box, Query
-    from instsearch_cli.pipeline import Pipeline
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Registry
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 

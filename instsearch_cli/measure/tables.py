@@ -44,13 +44,13 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from instsearch_cli.engine.pipeline import STAGE_NAMES, Pipeline
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.pipeline import STAGE_NAMES, Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.registry import Registry
 
 IMAGE_SECONDS = "seconds an image"
 METRIC = re.compile(rf"mAP(?:@([1-9][0-9]*))?|words|seconds|{IMAGE_SECONDS}")

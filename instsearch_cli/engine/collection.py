@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from instsearch_cli.data import Inputs
+from instsearch_cli.engine.streaming import Got, Streaming
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import read_image
 from instsearch_cli.storage import as_stored, from_item, grid_of
-from instsearch_cli.streaming import Got, Streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from instsearch_cli.assembly import Assembly, Part
     from instsearch_cli.data import Features, Grid, Image
+    from instsearch_cli.engine.assembly import Assembly, Part
     from instsearch_formats import ImageRecord, Index, Layer
 
 

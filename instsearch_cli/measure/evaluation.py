@@ -12,7 +12,7 @@ import numpy as np
 from instsearch_cli.boxes import clip_box
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, read_header
-from instsearch_cli.metrics import (
+from instsearch_cli.measure.metrics import (
     average_precision,
     average_precision_at,
     localisation,
@@ -21,15 +21,15 @@ from instsearch_cli.metrics import (
     relevance,
     revisited_precision_at,
 )
-from instsearch_cli.verdict import verdicts
+from instsearch_cli.measure.verdict import verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from instsearch_cli.components import Dataset, QueryRef, Relevance
     from instsearch_cli.data import Query
+    from instsearch_cli.engine.query import Engine
     from instsearch_cli.progress import Quiet
-    from instsearch_cli.search import Engine
 
 DEPTHS = (1, 5, 10, 20)
 REVISITED_DEPTHS = (1, 5, 10)
@@ -83,7 +83,7 @@ def evaluate(
 ) -> Evaluation:
     """Run every query of a dataset. ``rows`` maps its image names to rows of the index.
 
-    With ``absent`` the metrics have :func:`instsearch_cli.verdict.verdicts`, too.
+    With ``absent`` the metrics have :func:`instsearch_cli.measure.verdict.verdicts`, too.
 
     With ``present_only`` positives without a row do not count, and queries left without any are dropped.
     Raises InstsearchError naming a query without positives, or whose box selects nothing.

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.collection import Collection, describe
 from instsearch_cli.data import BoxWeight, FeatureMap, Hits, Inputs, Query, Regions, SparseVectors
+from instsearch_cli.engine.collection import Collection, describe
+from instsearch_cli.engine.records import recorded
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
-from instsearch_cli.records import recorded
 from instsearch_cli.storage import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from instsearch_cli.assembly import Assembly
     from instsearch_cli.data import Box, Codes, Drawing, Features, Image, Keypoints, WeightMap
+    from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import Index
 
 

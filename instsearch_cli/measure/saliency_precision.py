@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.collection import Collection
 from instsearch_cli.commands import common
 from instsearch_cli.data import Grid
+from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.runner import Runner
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.measuring import present, take_dataset
-from instsearch_cli.runner import Runner
-from instsearch_cli.saliency import CENTRE, centre_gaussian
+from instsearch_cli.measure.datasets import present, take_dataset
+from instsearch_cli.measure.saliency import CENTRE, centre_gaussian
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from instsearch_cli.assembly import Assembly
     from instsearch_cli.components import Dataset
     from instsearch_cli.data import Box, WeightMap
-    from instsearch_cli.pipeline import Pipeline
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Registry
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 

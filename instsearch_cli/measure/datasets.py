@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli import records
 from instsearch_cli.commands import common
 from instsearch_cli.data import Inputs
+from instsearch_cli.engine import records
+from instsearch_cli.engine.intake import take_in
+from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.runner import Runner
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.evaluation import evaluate
 from instsearch_cli.images import Discovery, Found
-from instsearch_cli.intake import take_in
+from instsearch_cli.measure.evaluation import evaluate
 from instsearch_cli.options import make_config
-from instsearch_cli.runner import Runner
-from instsearch_cli.search import Engine
 from instsearch_cli.storage import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from instsearch_cli.assembly import Assembly
     from instsearch_cli.components import Dataset, ImageRef
-    from instsearch_cli.evaluation import Absent, Evaluation, Tops
-    from instsearch_cli.pipeline import Pipeline
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.measure.evaluation import Absent, Evaluation, Tops
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 

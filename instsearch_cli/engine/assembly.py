@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from instsearch_cli.engine.pipeline import STAGE_NAMES, Stage
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
-from instsearch_cli.pipeline import STAGE_NAMES, Stage
 from instsearch_formats import fingerprint
 from instsearch_formats.encodings import ENCODINGS
 
 if TYPE_CHECKING:
-    from instsearch_cli.pipeline import Pipeline
-    from instsearch_cli.plugins import Offer, Registry
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Offer, Registry
 
 Identity = dict[str, Any]
 

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader
+from instsearch_cli.networks.trained import CHECKPOINT, card_of, differs, load_json
+from instsearch_cli.networks.weights import sha256
 from instsearch_cli.progress import duration
-from instsearch_cli.trained import CHECKPOINT, card_of, differs, load_json
-from instsearch_cli.weights import sha256
 from instsearch_formats.errors import writing
 from instsearch_formats.files import make_folder, replacing, version, write_text
 from instsearch_formats.lock import WriterLock

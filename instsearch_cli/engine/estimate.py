@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from instsearch_cli.collection import Collection
 from instsearch_cli.data import FeatureMap
+from instsearch_cli.engine.collection import Collection
 from instsearch_cli.progress import size
 from instsearch_cli.storage import numbers
 
 if TYPE_CHECKING:
-    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import Index
 
 BYTES_PER_CELL = {"weights": 2.0, "local": 2.0, "codes": 6.0, "search": 8.0}

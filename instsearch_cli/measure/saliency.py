@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.collection import describe
 from instsearch_cli.data import Grid, Inputs, WeightMap
+from instsearch_cli.engine.collection import describe
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.fixations import blurred, fixated
 from instsearch_cli.images import BadImage, Reader, read_image
-from instsearch_cli.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.fixations import blurred, fixated
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
 from instsearch_cli.storage import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from instsearch_cli.assembly import Assembly
     from instsearch_cli.data import Features, Image
-    from instsearch_cli.fixations import Fixations, Scene
+    from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.measure.fixations import Fixations, Scene
     from instsearch_cli.progress import Quiet
 
     Watch = Callable[[Scene, dict[str, np.ndarray], dict[str, np.ndarray]], None]

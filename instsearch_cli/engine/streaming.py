@@ -16,8 +16,8 @@ from instsearch_cli.storage import numbers
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from instsearch_cli.collection import Collection
     from instsearch_cli.data import Features, Image
+    from instsearch_cli.engine.collection import Collection
 
 CACHE_BYTES = 512 << 20
 WORKERS = 2

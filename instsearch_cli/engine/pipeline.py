@@ -14,7 +14,7 @@ from instsearch_cli.errors import UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.registry import Registry
 
 STAGE_NAMES = ("extractor", "weighting", "detector", "encoder", "searcher")
 LISTS = ("rerank", "refine")

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.commands import common
+from instsearch_cli.engine.pipeline import STAGE_NAMES
+from instsearch_cli.engine.records import contents
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.evaluation import Tops
-from instsearch_cli.measuring import default_index, load_dataset, measure, present, take_dataset
+from instsearch_cli.measure.datasets import default_index, load_dataset, measure, present, take_dataset
+from instsearch_cli.measure.evaluation import Tops
+from instsearch_cli.measure.tables import IMAGE_SECONDS, Figure, of_dataset
 from instsearch_cli.options import make_config
-from instsearch_cli.pipeline import STAGE_NAMES
-from instsearch_cli.records import contents
-from instsearch_cli.tables import IMAGE_SECONDS, Figure, of_dataset
 from instsearch_formats import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from instsearch_cli.measuring import Measured
-    from instsearch_cli.pipeline import Pipeline, Stage
-    from instsearch_cli.plugins import Registry
+    from instsearch_cli.engine.pipeline import Pipeline, Stage
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.measure.datasets import Measured
+    from instsearch_cli.measure.tables import Row, Table, Value
     from instsearch_cli.progress import Quiet
-    from instsearch_cli.tables import Row, Table, Value
 
 SAFE = str.maketrans({" ": "-", ",": "-", "/": "-", "*": "-star"})
 

@@ -10,7 +10,14 @@ import os
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.weights import check_state_dict, named_folders, needed, sha256, user_folder, weights_in
+from instsearch_cli.networks.weights import (
+    check_state_dict,
+    named_folders,
+    needed,
+    sha256,
+    user_folder,
+    weights_in,
+)
 from instsearch_formats import FormatError
 from instsearch_formats.files import make_folder, replacing
 

@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.pipeline import Pipeline
 from instsearch_cli.errors import InstsearchError, nearest
-from instsearch_cli.pipeline import Pipeline
 from instsearch_formats import fingerprint
 
 if TYPE_CHECKING:
-    from instsearch_cli.assembly import Assembly
+    from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import Index
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, printable, read_image, suffixes
 from instsearch_cli.images.opening import reasons
-from instsearch_cli.matfile import read_mat
+from instsearch_cli.measure.matfile import read_mat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

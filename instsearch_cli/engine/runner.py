@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.collection import Collection, describe
+from instsearch_cli.engine.collection import Collection, describe
+from instsearch_cli.engine.records import contents
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.records import contents
 from instsearch_cli.storage import Filling, to_item, to_state
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from instsearch_cli.assembly import Assembly, Part
+    from instsearch_cli.engine.assembly import Assembly, Part
     from instsearch_cli.progress import Quiet
 
 PASSING_FEATURES = 2048
@@ -275,7 +275,7 @@ class Runner:
 
 def kept_features(index: Index) -> set[str]:
     """The features layers that recorded pipelines keep, as "features/<folder>"."""
-    from instsearch_cli.records import recorded
+    from instsearch_cli.engine.records import recorded
 
     return {name for record in recorded(index) for name in record.layers if name.startswith("features/")}
 

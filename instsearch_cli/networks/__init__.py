@@ -1,0 +1,1 @@
+"""Networks: their weights, importing published ones, training."""
