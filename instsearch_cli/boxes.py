@@ -45,6 +45,12 @@ def clip_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> B
     return x0, y0, x1, y1
 
 
+def xywh(box: Box) -> tuple[float, float, float, float]:
+    """A box (x0, y0, x1, y1) as people give it: x, y, width, height, to a tenth of a pixel."""
+    x0, y0, x1, y1 = box
+    return round(x0, 1), round(y0, 1), round(x1 - x0, 1), round(y1 - y0, 1)
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes (x0, y0, x1, y1), broadcasting: [..., 4] and [..., 4] -> [...].
 

@@ -1,37 +1,30 @@
-"""The protocols of the components: what a plugin author writes.
+"""The base classes of the components: what a plugin author writes, and what there is to override.
 
-Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:``
-comment) and a constructor ``(config, device)`` that does nothing heavy. It may have
+Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:`` comment) and
+a constructor ``(config, device)`` that does nothing heavy. All that the program asks of a component is a method or
+an attribute of its base class here, with a default where it may be left out. A class that inherits from none of them
+is given the base class of its kind when it is loaded.
 
-    fit(data, progress) -> State   called once; the runner stores the result and hands it to ``load``
-    load(state)                    named arrays, as ``fit`` returned them; memory-mapped for searchers
-    identity() -> dict             facts beside the options that decide its output (sha256 of weights)
-    explain(inputs) -> Sequence[Drawing]  how it came to what it made of one picture, for `instsearch show`;
-                                   inputs has every layer of the picture, its own too, and no row
-    concurrent: bool               its methods may run in several threads at once (then images are worked on
-                                   side by side on the CPU); what it builds lazily is behind a lock
-    weigh_many, detect_many        as ``weigh`` and ``detect``, of a list of Inputs at once, one result each in
-                                   their order: called where images come in batches, on a GPU say
-
-A ``Config`` field made by :func:`option` says which layer its value first touches, so that changing
-it remakes no layer to the left of that one.
+A ``Config`` field made by :func:`option` says which layer its value first touches: changing it remakes none before.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
+    import torch
 
     from instsearch_cli.data import (
         Box,
         BoxWeight,
         Codes,
+        Drawing,
         Features,
         Hits,
         Image,
@@ -48,14 +41,35 @@ State = dict[str, Any]
 STAGES = ("model", "local", "codes", "search", "query")
 
 
-def option(default: Any, touches: str, **metadata: Any) -> Any:
+def option(
+    default: Any,
+    touches: str = STAGES[0],
+    *,
+    digested: bool = False,
+    omitted_at_default: bool = False,
+    only_with: str = "",
+    **metadata: Any,
+) -> Any:
     """A ``Config`` field whose value first matters for the layer ``touches`` (one of STAGES).
 
-    An option without it is taken to matter from the start ("model"). ``touches="query"`` remakes nothing.
+    A field without it is taken to matter from the start ("model"). ``touches="query"`` remakes nothing.
+
+    digested            it names a file or a folder whose digest ``identity()`` has: what is in there decides, not
+                        where it lies
+    omitted_at_default  younger than the component: a layer's identity names it only where it is not at its default,
+                        so that layers made before there was the option keep theirs
+    only_with           likewise, but named exactly where that other option is
     """
     if touches not in STAGES:
         raise ValueError(f"touches is one of {STAGES}, not {touches!r}")
-    return dataclasses.field(default=default, metadata={"touches": touches, **metadata})
+    late = bool(omitted_at_default or only_with)
+    told = {"touches": touches, "digested": digested, "late": late, "only_with": only_with}
+    return dataclasses.field(default=default, metadata={**told, **metadata})
+
+
+def own(method: Callable[..., Any], default: Callable[..., Any]) -> bool:
+    """Whether a component's method is another than its base class's."""
+    return getattr(method, "__func__", method) is not default
 
 
 class Progress(Protocol):
@@ -108,86 +122,199 @@ class Data(Protocol):
         ...
 
 
-@runtime_checkable
-class Extractor(Protocol):
-    """Image -> local features."""
+class Component:
+    """What all components but datasets have.
 
-    encoding: ClassVar[str]  #: "dense-map", "pyramid" or "keypoints"
-    batch: int  #: how many images to hand over at once (of equal shape, for maps); 1 where it gains nothing
+    concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
+                what it builds lazily is behind a lock
+    fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
+    """
+
+    concurrent: bool = False
+    fit_needs: ClassVar[tuple[str, ...] | None] = None
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Its options."""
+
+    def __init__(self, config: Any, device: torch.device) -> None:
+        self.config, self.device = config, device
+
+    def identity(self) -> dict[str, Any]:
+        """Facts beside the options that decide its output: sha256 of weights."""
+        return {}
+
+    def fit(self, data: Data, progress: Progress) -> State:
+        """What it learns from the collection: called once; the runner stores the result and hands it to ``load``."""
+        raise NotImplementedError
+
+    def load(self, state: Any) -> None:
+        """Take over named arrays as ``fit`` returned them; memory-mapped for searchers."""
+
+    def explain(self, inputs: Inputs) -> Sequence[Drawing]:
+        """How it came to what it made of one picture, for `instsearch show`; ``inputs`` has that, too, and no row."""
+        return ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether it learns."""
+        return own(self.fit, Component.fit)
+
+
+class Networked(Component):
+    """A component that is a network with weights from a file, or has one.
+
+    architecture  the network's name: NAME.pth is its file
+    published     which file of which project to fetch; "" for what torchvision has
+    """
+
+    architecture: ClassVar[str] = ""
+    published: ClassVar[str] = ""
+
+    @classmethod
+    def import_weights(cls, path: Path) -> dict[str, Any]:
+        """The tensors of a checkpoint as its authors published it, by the network's own names."""
+        raise NotImplementedError
+
+
+class Extractor(Networked):
+    """Image -> local features.
+
+    encoding    "dense-map", "pyramid" or "keypoints"
+    batch       how many images to hand over at once (of equal shape, for maps); 1 where it gains nothing
+    classifies  has an option ``logits``, with which features have the network's class logits
+    """
+
+    encoding: str = "dense-map"
+    batch: int = 1
+    classifies: ClassVar[bool] = False
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) at which a picture of the given size is to be read."""
-        ...
+        return width, height
 
     def extract(self, images: Sequence[Image]) -> Sequence[Features]:
         """Local features of some images, one item each, on the component's device."""
-        ...
+        raise NotImplementedError
+
+    def class_names(self) -> Sequence[str]:
+        """What the logits are of, in their order; empty where nobody has said."""
+        return ()
 
 
-@runtime_checkable
-class Weighter(Protocol):
-    """Image or features -> non-negative weights.
+class Weighter(Networked):
+    """Image or features -> non-negative weights. ``maps`` is about how many maps it makes of a picture."""
 
-    It may have ``weigh_query(inputs, crop) -> WeightMap``, where a query cannot do without weights of its own,
-    which are over the whole picture: ``inputs`` has it and its features, ``crop()`` returns the features of what
-    is in the query's box, extracted as a picture by itself (those of the whole picture without a box). Where it
-    makes several maps of a picture, ``maps`` says about how many.
-    """
+    maps: int = 1
 
-    def weigh(self, inputs: Inputs) -> WeightMap: ...
+    def weigh(self, inputs: Inputs) -> WeightMap:
+        """Weights f32[Z, h, w] on ``inputs.grid``."""
+        raise NotImplementedError
+
+    def weigh_many(self, inputs: Sequence[Inputs]) -> Sequence[WeightMap]:
+        """As ``weigh``, of several images at once: where images come in batches, on a GPU say."""
+        return [self.weigh(each) for each in inputs]
+
+    def weigh_query(self, inputs: Inputs, crop: Callable[[], Features]) -> WeightMap:
+        """Where a query cannot do without weights of its own: these, over the whole picture.
+
+        ``inputs`` has it and its features; ``crop()`` returns the features of what is in the query's box,
+        extracted as a picture by itself (those of the whole picture without a box).
+        """
+        raise NotImplementedError
+
+    def saliency(self, pixels: np.ndarray) -> Any:
+        """A map [H, W] of pixels u8[H, W, 3], where it is made before there are cells."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class Detector(Protocol):
+class Detector(Networked):
     """Features or weights -> regions."""
 
-    def detect(self, inputs: Inputs) -> Regions: ...
+    def detect(self, inputs: Inputs) -> Regions:
+        """Boxes in original pixels, with their scores."""
+        raise NotImplementedError
+
+    def detect_many(self, inputs: Sequence[Inputs]) -> Sequence[Regions]:
+        """As ``detect``, of several images at once."""
+        return [self.detect(each) for each in inputs]
 
 
-@runtime_checkable
-class Encoder(Protocol):
+class Encoder(Networked):
     """Local features, weights and regions -> codes.
 
-    It may have
-
-        embed_query(features)              where a query is embedded in another way than the collection
-        aggregate_query(local, weights)    where a query is described in another way than its box as one
-                                           region, which is ``aggregate(local, weights, None)``
-        localises: bool                    False where a code describes the picture as a whole whatever its
-                                           regions: hits then have no boxes
-        query_regions: bool                True where a query is described by the regions that the pipeline's
-                                           detector finds in its box: ``aggregate(local, weights, regions)``
+    local          encoding of ``embed``'s result; None: the features as they are
+    codes          "csr" or "vectors"
+    same_grid      ``embed``'s result lies on the cells of the features that it is of
+    localises      False where a code describes the picture as a whole whatever its regions: hits then have no boxes
+    query_regions  a query is described by the regions that the pipeline's detector finds in its box
     """
 
-    local: ClassVar[str | None]  #: encoding of ``embed``'s result; None: the features as they are
-    codes: ClassVar[str]  #: "csr" or "vectors"
-    fit_needs: ClassVar[tuple[str, ...]]  #: the layers that ``fit`` reads
+    local: ClassVar[str | None] = None
+    codes: ClassVar[str] = "vectors"
 
-    def embed(self, features: Features) -> Local: ...
+    @property
+    def same_grid(self) -> bool:
+        return False
 
-    def aggregate(
-        self, local: Local, weights: WeightMap | BoxWeight | None, regions: Regions | None
-    ) -> Codes: ...
+    @property
+    def localises(self) -> bool:
+        return True
+
+    @property
+    def query_regions(self) -> bool:
+        return False
+
+    def embed(self, features: Features) -> Local:
+        """Local features as ``aggregate`` takes them."""
+        return features
+
+    def embed_query(self, features: Features) -> Local:
+        """Likewise, of a query."""
+        return self.embed(features)
+
+    def aggregate(self, local: Any, weights: WeightMap | BoxWeight | None, regions: Regions | None) -> Codes:
+        """One code of the picture, or one a region, of what ``embed`` made."""
+        raise NotImplementedError
+
+    def aggregate_query(self, local: Any, weights: WeightMap | BoxWeight | None) -> Codes:
+        """Likewise, of a query: its box is one region, unless it is described in another way."""
+        return self.aggregate(local, weights, None)
 
 
-@runtime_checkable
-class Searcher(Protocol):
+class Searcher(Component):
     """Codes -> hits. One instance serves one segment, a contiguous range of rows (``data.span``).
 
-    It may have ``lists_regions``: True where it heeds ``Query.per_image``; ``locates``: True where its boxes are
-    no regions', so that they hold without a detector.
+    accepts        encodings of codes, among "csr" and "vectors"
+    lists_regions  heeds ``Query.per_image``
+    locates        its boxes are no regions', so that they hold without a detector
     """
 
-    accepts: ClassVar[tuple[str, ...]]  #: among "csr" and "vectors"
+    accepts: ClassVar[tuple[str, ...]] = ("csr", "vectors")
+    lists_regions: bool = False
+    locates: bool = False
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         """Best k images of ``data.images`` less each query's ``exclude``; ties by row; rows are global."""
-        ...
+        raise NotImplementedError
 
 
-@runtime_checkable
-class Reranker(Protocol):
-    """Hits -> better hits. ``search`` asks again, with other codes or another query for each, for k hits each."""
+class Reranker(Component):
+    """Hits -> better hits."""
+
+    @property
+    def depth(self) -> int:
+        """How many hits it wants to see: its option of that name, if it has one."""
+        return int(vars(self.config).get("depth", 0))
+
+    @property
+    def min_score(self) -> float | None:
+        """The score below which a hit is none, its option of that name; None: there is no such score."""
+        return vars(self.config).get("min_score") or None
+
+    def caution(self, query: Query, name: str) -> str:
+        """What one who asks this should know of the reranker, by its name; "" for nothing."""
+        return ""
 
     def rerank(
         self,
@@ -195,7 +322,9 @@ class Reranker(Protocol):
         hits: Hits,
         data: Data,
         search: Callable[[Sequence[Codes | Query], int], Hits],
-    ) -> Hits: ...
+    ) -> Hits:
+        """``search`` asks again, with other codes or another query for each, for k hits each."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,26 +354,65 @@ class Relevance:
     exclude: frozenset[str] = frozenset()
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """Images, queries, and what is relevant. Its constructor takes ``(config, root)``. It may have
+class Dataset:
+    """Images, queries, and what is relevant. Its constructor takes ``(config, root)``.
 
-    average_precision: str     how it is taken, "plain" or "trapezoid" (metrics.py); plain without it
-    settings: tuple[str, ...]  several judgements of one ranking: ``relevance(query, setting)`` gives each,
-                               ``relevance(query)`` the main one; a query without positives in a setting
-                               is left out of its mean
-    tops: tuple[int, ...]      the k of the mAP@k that are reported beside mAP
-    source: str                where the images come from, for those who lack them
-    size: int                  how many images there should be, where ``images`` cannot name all
-    boxes_of(query, name)      annotated boxes of the query's object in an image, in place of ``boxes``
+    name               what it is called
+    protocol           one line for people: how average precision is taken, what is junk
+    average_precision  how it is taken, "plain" or "trapezoid" (measure/metrics.py)
+    settings           several judgements of one ranking: ``relevance(query, setting)`` gives each,
+                       ``relevance(query)`` the main one; a query without positives in a setting is left out of its mean
+    tops               the k of the mAP@k that are reported beside mAP
+    source             where the images come from, for those who lack them
+    size               how many images there should be, where ``images`` cannot name all
     """
 
-    name: str
-    protocol: str  #: one line for people: how average precision is taken, what is junk
+    name: str = ""
+    protocol: str = ""
+    average_precision: str = "plain"
+    settings: tuple[str, ...] = ()
+    tops: tuple[int, ...] = ()
+    size: int = 0
 
-    def images(self) -> Sequence[ImageRef]: ...
-    def queries(self) -> Sequence[QueryRef]: ...
-    def relevance(self, query: QueryRef) -> Relevance: ...
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Its options."""
+
+    @property
+    def source(self) -> str:
+        return ""
+
+    def __init__(self, config: Any, root: Path | None) -> None:
+        self.config, self.root = config, root
+
+    def images(self) -> Sequence[ImageRef]:
+        """All images, those that are not there too."""
+        raise NotImplementedError
+
+    def queries(self) -> Sequence[QueryRef]:
+        """The queries, with their boxes."""
+        raise NotImplementedError
+
+    def relevance(self, query: QueryRef) -> Relevance:
+        """What a query should find."""
+        raise NotImplementedError
+
     def boxes(self) -> Mapping[str, Sequence[Box]]:
         """Annotated boxes of the object, by image name; empty where there are none."""
-        ...
+        return {}
+
+    def boxes_of(self, query: QueryRef, name: str) -> Sequence[Box]:
+        """Annotated boxes of the query's object in an image."""
+        return self.boxes().get(name, ())
+
+
+BASES: dict[str, Any] = {
+    "extractor": Extractor,
+    "weighting": Weighter,
+    "detector": Detector,
+    "encoder": Encoder,
+    "searcher": Searcher,
+    "rerank": Reranker,
+    "dataset": Dataset,
+}
+"""The base class of each kind of component."""

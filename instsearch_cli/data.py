@@ -135,6 +135,10 @@ class Keypoints:
     geometry: Tensor
     grid: Grid
 
+    def within(self, box: Box | None) -> int:
+        """How many of them are in a box; all for None."""
+        return len(self.geometry) if box is None else int(BoxWeight(box).over(self).sum())
+
 
 @dataclass(frozen=True, eq=False)
 class Words:

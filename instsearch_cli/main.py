@@ -31,6 +31,7 @@ COMMANDS = {
     "info": "Show what an index holds and what made it.",
     "verify": "Read every byte of an index and check it.",
     "gc": "Remove what no recorded pipeline uses.",
+    "export": "Write a layer to a file of numpy arrays.",
     "show": "Draw regions, weights and words of an image, and how they came about.",
     "demo": "Draw scenes, index them, find objects in them.",
     "plugins": "List every component on offer.",

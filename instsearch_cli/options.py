@@ -20,21 +20,23 @@ def make_config(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
     Raises UsageError for an unknown name (with the nearest) or a value of the wrong type; ``where`` is
     the prefix the user writes, "encoder" say.
     """
-    config = getattr(cls, "Config", None)
-    fields = {f.name: f for f in dataclasses.fields(config)} if config else {}
-    hints = typing.get_type_hints(config) if config else {}
+    config, fields = cls.Config, option_names(cls)
+    hints = typing.get_type_hints(config)
     checked = {}
     for name, value in values.items():
         key = name.replace("-", "_")
         if key not in fields:
             raise UsageError(f"{where} has no option '{name}'.{nearest(key, fields)}")
         checked[key] = coerce(value, hints[key], f"{where}.{name}")
-    if config is None:
-        return None
     try:
         return config(**checked)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def option_names(cls: type[Any]) -> list[str]:
+    """The names of a component's options."""
+    return [f.name for f in dataclasses.fields(cls.Config)]
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
@@ -74,15 +76,62 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
 
 
 def config_for(config: Any, stage: str) -> dict[str, Any]:
-    """The options that decide a layer: those that touch ``stage`` or one before it, as plain JSON values."""
-    if config is None:
-        return {}
+    """The options that decide a layer: those that touch ``stage`` or one before it, as plain JSON values.
+
+    Not among them are those that :func:`late` has, and files that are known by their digest.
+    """
     limit = STAGES.index(stage)
     return {
-        f.name: getattr(config, f.name)
-        for f in dataclasses.fields(config)
+        f.name: vars(config)[f.name]
+        for f in _fields(config)
         if STAGES.index(f.metadata.get("touches", STAGES[0])) <= limit
+        and not f.metadata.get("digested")
+        and not f.metadata.get("late")
     }
+
+
+def late(config: Any) -> dict[str, Any]:
+    """The options that a layer's identity names only where they are not at their defaults, as ``--set`` spells them."""
+    fields = {f.name: f for f in _fields(config) if f.metadata.get("late")}
+    named = {
+        name for name, f in fields.items() if not f.metadata["only_with"] and vars(config)[name] != f.default
+    }
+    named |= {name for name, f in fields.items() if f.metadata["only_with"] in named}
+    return {name.replace("_", "-"): vars(config)[name] for name in sorted(named)}
+
+
+def _fields(config: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(config)
+
+
+class Assignment(typing.NamedTuple):
+    """``--set stage.option=value``, of a reranker, or of one of several components, ``stage.name.option=value``."""
+
+    text: str
+    stage: str
+    name: str  #: "" where the component is not named
+    option: str
+    value: str
+
+    @property
+    def key(self) -> str:
+        """What is before the equals sign."""
+        return self.text.partition("=")[0].strip()
+
+    @property
+    def option_of_one(self) -> str:
+        """The option, where a stage has but one component: what would be its name is part of it."""
+        return f"{self.name}.{self.option}" if self.name else self.option
+
+
+def parse_assignment(text: str) -> Assignment:
+    """Take ``--set`` apart. Raises UsageError for what is no assignment."""
+    key, equals, value = text.partition("=")
+    stage, _, rest = key.strip().partition(".")
+    name, _, option = rest.rpartition(".")
+    if not equals or not option:
+        raise UsageError(f"--set takes stage.option=value, encoder.words=25000 say; not '{text}'")
+    return Assignment(text, stage, name, option, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +147,9 @@ def documented(cls: type[Any]) -> list[Documented]:
     """A component's options with their defaults and the text of their ``#:`` comments."""
     import inspect
 
-    config = getattr(cls, "Config", None)
-    if config is None:
-        return []
+    config = cls.Config
     try:
-        own = [c for c in config.__mro__ if hasattr(c, "__dataclass_fields__")]
+        own: list[Any] = [c for c in config.__mro__ if dataclasses.is_dataclass(c)]
         lines = [line for c in own for line in inspect.getsource(c).splitlines()]
     except (OSError, TypeError):
         lines = []

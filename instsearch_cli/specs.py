@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+DEFAULTS = {
+    "any": "a weighter or an encoder for an extractor without a preset",
+    "maps": "an extractor to name to those whose pictures have no keypoints",
+    "classes": "an extractor, for what is in a picture",
+    "pairs": "a reranker that verifies hits by keypoints, adding the count of those that agree to a hit's score",
+    ".json": "a dataset, of files with this ending",
+}
+"""What components may be the default for, beside searchers for codes."""
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -18,6 +27,7 @@ class Spec:
     version    raised when the component's output changes for the same options: old layers stay valid
                for the pipelines that made them, new runs make new layers
     trainer    "package.module:Class" of what `instsearch train` runs for it (training.py); "" for none
+    default_for  uses for which it is taken where nobody names another: a searcher's encodings of codes, and DEFAULTS
     """
 
     kind: ClassVar[str] = ""
@@ -29,6 +39,7 @@ class Spec:
     needs: tuple[str, ...] = ()
     version: int = 1
     trainer: str = ""
+    default_for: tuple[str, ...] = ()
 
 
 class ExtractorSpec(Spec):

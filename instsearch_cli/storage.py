@@ -19,7 +19,6 @@ from instsearch_cli.data import (
     Words,
 )
 from instsearch_cli.errors import InstsearchError
-from instsearch_formats.encodings import ENCODINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.data import Features
-    from instsearch_formats import PartWriter
 
 Item = dict[str, Any]
 
@@ -153,24 +151,18 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
     raise InstsearchError(f"no data type for encoding {encoding}")
 
 
-def as_stored(features: Features) -> Features:
-    """Features at the precision of the index (f16), so that it makes no difference whether they were kept."""
-    if isinstance(features, Keypoints):
-        return replace(features, values=_rounded(features.values))
-    return replace(
-        features,
-        values=_rounded(features.values),
-        cam=None if features.cam is None else _rounded(features.cam),
-        levels=tuple(replace(level, values=_rounded(level.values)) for level in features.levels),
-    )
-
-
 def numbers(features: Features) -> int:
     """How many numbers the features of a picture are, all that they carry together."""
     if isinstance(features, Keypoints):
         return features.values.numel() + features.geometry.numel()
     carried = [features.values, features.cam, features.logits, *(level.values for level in features.levels)]
     return sum(x.numel() for x in carried if x is not None)
+
+
+def blank(item: Mapping[str, Any]) -> bool:
+    """Whether codes are all zero, so that no query finds what they are of."""
+    values = item.get("vectors", item.get("data"))
+    return values is not None and not np.any(values)
 
 
 def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -195,10 +187,6 @@ def _cells(x: Tensor, grid: Grid) -> Tensor:
 def _map(cells: np.ndarray, grid: Grid) -> Tensor:
     """The other way: [h w, D] -> f32[D, h, w]."""
     return _tensor(cells, torch.float32).T.reshape(-1, grid.h, grid.w)
-
-
-def _rounded(x: Tensor) -> Tensor:
-    return x.clamp(-F16_MAX, F16_MAX).to(torch.float16).to(torch.float32)
 
 
 def _half(x: Tensor) -> np.ndarray:
@@ -228,68 +216,3 @@ def _grid_from(shape: np.ndarray, transform: np.ndarray) -> Grid:
     h, w = (int(n) for n in shape)
     sx, sy, ox, oy = (float(t) for t in transform)
     return Grid(h, w, (sx, sy, ox, oy))
-
-
-class Filling:
-    """Appends items to a part, and empty ones for rows that have none (removed, or not decodable).
-
-    An empty item takes its widths from the part's first real one.
-    """
-
-    def __init__(self, encoding: str, part: PartWriter) -> None:
-        self.encoding, self.part = encoding, part
-        self._empty: Item | None = None
-        self._waiting = 0
-
-    def append(self, item: Item | None) -> None:
-        if item is not None and self._empty is None:
-            self._empty = _emptied(self.encoding, item)
-            self._flush()
-        if item is not None:
-            self.part.append(item)
-        elif self._empty is not None:
-            self.part.append(self._empty)
-        else:
-            self._waiting += 1
-
-    def close(self) -> None:
-        """Write what still waits for a first real item that never came."""
-        if self._waiting:
-            self._empty = _emptied(self.encoding, _smallest(self.encoding))
-            self._flush()
-
-    def _flush(self) -> None:
-        assert self._empty is not None
-        for _ in range(self._waiting):
-            self.part.append(self._empty)
-        self._waiting = 0
-
-
-def _emptied(encoding: str, item: Item) -> Item:
-    fields = {f.name: f for f in ENCODINGS[encoding].fields}
-    empty = {}
-    for name, array in item.items():
-        if name == "indptr":
-            empty[name] = np.zeros(1, np.int64)
-        elif name in fields and fields[name].level:
-            empty[name] = array[:0]
-        else:
-            empty[name] = array if name == "dim" else np.zeros_like(array)
-    return empty
-
-
-def _smallest(encoding: str) -> Item:
-    """An item of the smallest widths there are."""
-    grid, box = Grid(1, 1, (1.0, 1.0, 0.0, 0.0)), torch.zeros(1, 4)
-    one = torch.zeros(1, 1, 1)
-    values: dict[str, Any] = {
-        "dense-map": FeatureMap(one, grid),
-        "pyramid": FeatureMap(one, grid),
-        "keypoints": Keypoints(torch.zeros(1, 1), torch.zeros(1, 4), grid),
-        "word-map": Words(torch.zeros(1, 1), grid),
-        "weight-map": WeightMap(one, grid),
-        "regions": Regions(box, torch.zeros(1)),
-        "vectors": Vectors(torch.zeros(1, 1), box),
-        "csr": SparseVectors(torch.zeros(1), torch.zeros(1), torch.tensor([0, 1]), 1, box),
-    }
-    return to_item(encoding, values[encoding])

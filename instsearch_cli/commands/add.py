@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.index import run
 
 
 @click.command("add")
@@ -24,13 +23,10 @@ def command(images: tuple[Path, ...], index_path: Path, pipeline_name: str | Non
     vocabulary stays as it is: `instsearch info` says how many images it has not seen, `instsearch index
     --refit` makes a new one.
     """
-    from instsearch_cli.engine import records
     from instsearch_cli.errors import InstsearchError
 
-    def base(index: Any) -> Any:
-        record = records.last(index, pipeline_name)
-        if record is None:
-            raise InstsearchError(f"{index_path} has no pipeline yet: run `instsearch index` first")
-        return record
-
-    run(images, index_path, (), options, create=False, base=base)
+    index = common.open_index(index_path, options)
+    if index.last is None:
+        raise InstsearchError(f"{index_path} has no pipeline yet: run `instsearch index` first")
+    done = index.add(images, pipeline=pipeline_name, **common.taking(options))
+    common.summary(index, done, options["as_json"])

@@ -1,34 +1,29 @@
-"""What several verbs share: their options, opening an index, choosing a pipeline."""
+"""What several verbs share: their options, opening an index, saying what a run did."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable
 
-    from instsearch_cli.engine.assembly import Assembly
-    from instsearch_cli.engine.intake import Intake
-    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.choosing import Choice
+    from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.registry import Registry
-    from instsearch_cli.engine.runner import Made
-    from instsearch_cli.images import Discovery
-    from instsearch_cli.progress import Quiet
-    from instsearch_formats import Index
+    from instsearch_cli.engine.session import Index
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
-DEFAULT_PRESET = "sift"
+CHOOSING: tuple[str, ...] = ("preset", "extractor", "weighting", "detector", "encoder", "searcher", "refine")
+CHOOSING += ("fit_on", "weigh_query", "crop_query", "weights")
+"""Flags that say which pipeline, by the names that ``Choice`` has for them; --rerank and --set beside them."""
 
 
 def _stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -107,176 +102,56 @@ def registry() -> Registry:
     return loaded
 
 
-def open_index(path: Path) -> Index:
-    """Open an index to read it."""
-    from instsearch_formats import Index
+def open_index(path: Path, options: dict[str, Any] | None = None, create: bool = False) -> Index:
+    """Open an index, or create it where there is none and ``create`` says so."""
+    from instsearch_cli.engine.session import Index
+    from instsearch_cli.progress import make_progress
 
-    return Index.open(path)
-
-
-@contextlib.contextmanager
-def writing(path: Path, create: bool = False) -> Iterator[Index]:
-    """Open an index, or create it, and hold its lock."""
-    from instsearch_formats import Index
-    from instsearch_formats.files import vacant
-
-    index = Index.create(path) if create and vacant(path) else Index.open(path)
-    with index.lock():
-        yield index
+    registry()
+    options = options or {}
+    progress = make_progress(options.get("quiet", True) or options.get("as_json", False))
+    opened = Index.create if create else Index.open
+    return opened(path, options.get("device", "auto"), progress)
 
 
-def choose_pipeline(
-    known: Registry, base: Pipeline | None, options: dict[str, Any], rerank: Sequence[str] = ()
-) -> Pipeline:
-    """The pipeline that the flags ask for.
-
-    It starts from --preset, else from the index's last pipeline, else from the preset named like the
-    extractor, else from the sift preset; then come --extractor and the others, then --set, then --weights. Another
-    encoder goes without the searcher and the rerankers that were chosen for the one before.
-    """
-    from instsearch_cli.engine.pipeline import Pipeline, Stage, load_preset, presets
-
-    extractor = options.get("extractor")
-    if options.get("preset"):
-        pipeline = load_preset(options["preset"], known)
-    elif base is not None and extractor in (None, base.extractor.name):
-        pipeline = base
-    else:
-        wanted = extractor or DEFAULT_PRESET
-        known.get("extractor", wanted)
-        if wanted in presets(known):
-            pipeline = load_preset(wanted, known)
-        else:
-            pipeline = Pipeline("", Stage(wanted), weighting=Stage("none"), encoder=Stage("blcf"))
-    if pipeline.encoder is None and not options.get("extract_only"):
-        start = load_preset(DEFAULT_PRESET, known) if pipeline.extractor.name == DEFAULT_PRESET else None
-        default = start or Pipeline("", pipeline.extractor, weighting=Stage("none"), encoder=Stage("blcf"))
-        pipeline = replace(default, extractor=pipeline.extractor, keep_features=pipeline.keep_features)
-    before = pipeline
-    for stage in ("extractor", "encoder", "weighting", "searcher"):
-        pipeline = pipeline.with_stage(stage, options.get(stage))
-    if pipeline.encoder != before.encoder:
-        pipeline = replace(pipeline, rerank=(), refine=())
-        if not options.get("searcher"):
-            pipeline = replace(pipeline, searcher=None)
-    if options.get("detector"):
-        none = options["detector"] == "none"
-        pipeline = (
-            replace(pipeline, detector=None) if none else pipeline.with_stage("detector", options["detector"])
-        )
-    pipeline = reranked(pipeline, rerank, options).with_options(options.get("assignments") or ())
-    if options.get("weights") is not None:
-        pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
-    pipeline = _fit_on(with_query_as_asked(pipeline, options), options.get("fit_on"))
-    changed = replace(pipeline, rerank=before.rerank) != before
-    if not pipeline.name or changed:
-        pipeline = replace(pipeline, name=_name(pipeline))
-    return pipeline
+def choice(options: dict[str, Any]) -> dict[str, Any]:
+    """What the flags choose, as the methods of an index take it."""
+    chosen = {name: options[name] for name in CHOOSING if options.get(name) is not None}
+    if rerank := options.get("rerank"):
+        chosen["rerank"] = rerank
+    return chosen | {"options": tuple(options.get("assignments") or ())}
 
 
-def reranked(pipeline: Pipeline, rerank: Sequence[str], options: dict[str, Any]) -> Pipeline:
-    """The pipeline with the rerankers of --rerank, or of --refine."""
-    usage(not (rerank and options.get("refine")), "--rerank and --refine exclude each other")
-    return pipeline.refined() if options.get("refine") else pipeline.with_rerank(rerank or None)
+def chosen(options: dict[str, Any]) -> Choice:
+    """The same, as one thing."""
+    from instsearch_cli.engine.choosing import Choice
+
+    return Choice(**choice(options))
 
 
-def with_query_as_asked(pipeline: Pipeline, options: dict[str, Any]) -> Pipeline:
-    """The pipeline with --weigh-query and --crop-query as given."""
-    given = {name: options.get(name) for name in ("weigh_query", "crop_query")}
-    return replace(pipeline, **{name: value for name, value in given.items() if value is not None})
+def of_dataset(assignments: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Assignments to options of the dataset, and the others."""
+    from instsearch_cli.options import parse_assignment
+
+    own = tuple(a for a in assignments if parse_assignment(a).stage == "dataset")
+    return own, tuple(a for a in assignments if a not in own)
 
 
-def _fit_on(pipeline: Pipeline, path: str | None) -> Pipeline:
-    from instsearch_cli.engine.records import contents
-
-    if path is None:
-        return pipeline
-    if path == "none":
-        return replace(pipeline, fit_on="", fit_on_digest="")
-    return replace(pipeline, fit_on=str(absolute(Path(path))), fit_on_digest=contents(open_index(Path(path))))
+def taking(options: dict[str, Any]) -> dict[str, Any]:
+    """How pictures are taken in, as the methods of an index take it."""
+    limit = {"max_pixels": options["max_pixels"]} if options.get("max_pixels") else {}
+    return {"strict": options["strict"], **limit}
 
 
-def _name(pipeline: Pipeline) -> str:
-    stages = (pipeline.extractor, pipeline.encoder, pipeline.weighting, pipeline.detector)
-    return "-".join(stage.name for stage in stages if stage is not None and stage.name != "none")
-
-
-def assemble(pipeline: Pipeline, known: Registry, device: str) -> Assembly:
-    """Build the pipeline's components."""
-    from instsearch_cli.engine.assembly import Assembly, pick_device
-
-    return Assembly(pipeline, known, pick_device(device))
-
-
-def recorded_pipeline(index: Index, name: str | None) -> Pipeline:
-    """The pipeline to query with. Raises InstsearchError if the index was never indexed."""
-    from instsearch_cli.engine import records
-
-    record = records.last(index, name)
-    if record is None or not record.searchable:
-        searchable = [r.pipeline.name for r in records.recorded(index) if r.searchable]
-        if name is None and searchable:
-            return recorded_pipeline(index, searchable[-1])
-        raise InstsearchError(
-            f"{index.path} has no searchable pipeline yet.\nRun `instsearch index --index {index.path}`."
-        )
-    return record.pipeline
-
-
-def take(index: Index, discovery: Discovery, options: dict[str, Any], progress: Quiet) -> Intake:
-    """Give new pictures a row."""
-    from instsearch_cli.engine.intake import take_in
-    from instsearch_cli.images import MAX_PIXELS
-
-    limit = options.get("max_pixels") or MAX_PIXELS
-    return take_in(index, discovery, progress, options.get("strict", False), limit)
-
-
-def check_space(index: Index, assembly: Assembly, keep_features: bool, progress: Quiet) -> None:
-    """Say what a run will write; raise InstsearchError if the disk has not got it."""
-    import shutil
-
-    from instsearch_cli.engine.estimate import estimate
-    from instsearch_cli.progress import size
-
-    need, parts = estimate(index, assembly, keep_features)
-    if not need:
-        return
-    free = shutil.disk_usage(index.path).free
-    progress.say(f"to write: about {size(need)} ({parts}); {size(free)} free")
-    if need > free:
-        raise InstsearchError(
-            f"about {size(need)} are needed in {index.path} and {size(free)} are free.\n"
-            "Free some, put the index on another disk, or index without --keep-features."
-        )
-
-
-def summary(index: Index, intake: Intake | None, made: Made, seconds: float, as_json: bool) -> None:
+def summary(index: Index, done: Indexed, as_json: bool) -> None:
     """Say what was found, done and skipped; the totals add up."""
     import json
 
     from instsearch_cli.progress import duration
 
-    if intake is not None:
-        intake.skip_later(made.skipped)
-        lines = [f"{name}\t{reason}\n" for name, reason in intake.skipped]
-        if lines or (index.path / "skipped.txt").exists():
-            index.write_text("skipped.txt", "".join(lines))
+    intake, made = done.intake, done.made
     if as_json:
-        report: dict[str, Any] = {
-            "written": made.written,
-            "fitted": made.fitted,
-            "blank": made.blank,
-            "seconds": round(seconds, 3),
-        }
-        if intake is not None:
-            report |= {
-                "found": intake.found,
-                "indexed": intake.new,
-                "there": intake.there,
-                "skipped": [{"image": n, "reason": r} for n, r in intake.skipped],
-            }
-        click.echo(json.dumps(report))
+        click.echo(json.dumps(done.plain()))
         return
     if intake is not None:
         click.echo(
@@ -293,12 +168,7 @@ def summary(index: Index, intake: Intake | None, made: Made, seconds: float, as_
     for fitted in made.fitted:
         click.echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in made.written.items()) or "nothing: all there"
-    click.echo(f"wrote {what} in {duration(seconds)}")
-
-
-def absolute(path: Path) -> Path:
-    """An absolute path, symbolic links kept."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    click.echo(f"wrote {what} in {duration(done.seconds)}")
 
 
 def usage(condition: bool, message: str) -> None:

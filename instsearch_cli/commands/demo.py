@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -31,9 +30,10 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
     Writes FOLDER/images, FOLDER/queries, FOLDER/manifest.json, FOLDER/index, FOLDER/hits.html and
     FOLDER/hits.png.
     """
-    from instsearch_cli.commands.eval import command as evaluate
-    from instsearch_cli.commands.query import search
+    from instsearch_cli.commands.eval import say
     from instsearch_cli.demo import make_scenes
+    from instsearch_cli.engine.pipeline import default_preset
+    from instsearch_cli.measure.verbs import evaluate
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report import print_table, write_page, write_sheet
 
@@ -43,26 +43,18 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
     progress.close()
     shutil.rmtree(folder / "index", ignore_errors=True)
     first = json.loads(manifest.read_text("utf-8"))["queries"][0]
-    flags = ["--preset", "sift", "--set", f"encoder.words={WORDS}", "--keep-features", "--device", device]
-    run = [
-        "--dataset",
-        str(manifest),
-        "--index",
-        str(folder / "index"),
-        *flags,
-        *(["--quiet"] if quiet else []),
-    ]
-    evaluate.main(run, standalone_mode=False)
-    options: dict[str, Any] = {
-        "pipeline_name": None,
-        "rerank": (),
-        "refine": False,
-        "assignments": (),
-        "weights": None,
-        "min_score": SURE,
-    }
-    options |= {"device": device, "per_image": 1}
-    result = search(folder / first["image"], tuple(first["box"]), folder / "index", 12, options)
+    measured = evaluate(
+        folder / "index",
+        manifest,
+        preset=default_preset(common.registry()),
+        options=[f"encoder.words={WORDS}"],
+        keep_features=True,
+        device=device,
+        progress=progress,
+    )
+    say(measured, folder / "index")
+    index = common.open_index(folder / "index", {"device": device})
+    result = index.query(folder / first["image"], first["box"], 12, min_score=SURE)
     click.echo(f"\nlooking for '{first['id']}':")
     print_table(result)
     write_page(result, folder / "hits.html")

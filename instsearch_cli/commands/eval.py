@@ -16,13 +16,8 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Dataset
     from instsearch_cli.engine.pipeline import Pipeline
-    from instsearch_cli.measure.datasets import Prepared
-    from instsearch_cli.measure.evaluation import Evaluation
+    from instsearch_cli.measure.datasets import Measured, Prepared
     from instsearch_cli.measure.localisation import Coverage
-
-CHOOSING: tuple[str, ...] = ("preset", "extractor", "encoder", "weighting", "detector", "searcher")
-CHOOSING += ("fit_on", "weigh_query", "crop_query", "assignments", "weights")
-"""Options that say which pipeline."""
 
 
 @click.command("eval")
@@ -72,14 +67,12 @@ CHOOSING += ("fit_on", "weigh_query", "crop_query", "assignments", "weights")
     "--min-score",
     type=float,
     metavar="P",
-    help="With --absent: what is found, rightly and wrongly, at this score (default: the pipeline's verdict's).",
+    help="With --absent: what is found, rightly and wrongly, at this score (default: the pipeline's).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--queries", "each", is_flag=True, help="Print every query's average precision.")
 @common.quiet_option
-def command(
-    name: str, root: Path | None, index_path: Path | None, rerank: tuple[str, ...], **options: Any
-) -> None:
+def command(name: str, root: Path | None, index_path: Path | None, **options: Any) -> None:
     """Index a dataset's images as far as they are not, run its queries, and print mAP and the rest.
 
     Retrieval: mAP, precision and recall at k. Localisation, where a method gives boxes and the dataset has
@@ -97,20 +90,20 @@ def command(
     """
     from dataclasses import replace
 
-    from instsearch_cli.measure.datasets import default_index, load_dataset, measure, prepare, size
+    from instsearch_cli.engine.choosing import choose as choose_pipeline
+    from instsearch_cli.measure.datasets import default_index, load_dataset, measure, prepare
     from instsearch_cli.measure.evaluation import Absent, Tops
     from instsearch_cli.progress import make_progress
 
     _check(options)
 
     known = common.registry()
-    own = [a for a in options["assignments"] if a.strip().startswith("dataset.")]
-    options["assignments"] = tuple(a for a in options["assignments"] if a not in own)
+    own, options["assignments"] = common.of_dataset(options["assignments"])
     dataset = load_dataset(known, name, root, options["boxes"], own)
     index_path = index_path or default_index(name, root)
 
     def choose(last: Pipeline | None) -> Pipeline:
-        pipeline = common.choose_pipeline(known, last, options, rerank)
+        pipeline = choose_pipeline(known, last, common.chosen(options))
         keep = options["keep_features"]
         return pipeline if keep is None else replace(pipeline, keep_features=keep)
 
@@ -120,8 +113,7 @@ def command(
     if options["regions"]:
 
         def prepared() -> Iterator[Prepared]:
-            asked = bool(rerank) or any(options[name] not in (None, ()) for name in CHOOSING)
-            there = [] if asked else _with_detector(index_path)
+            there = [] if common.chosen(options).stages else _with_detector(index_path)
             for pipeline in there:
                 again = partial(_itself, pipeline)
                 yield prepare(known, dataset, index_path, again, progress, **how, remember=False)
@@ -133,41 +125,27 @@ def command(
     tops = Tops(options["tops"], options["top_of"])
     absent = Absent(options["min_score"]) if options["absent"] else None
     measured = measure(known, dataset, index_path, choose, progress, **how, tops=tops, absent=absent)
-    evaluation, total = measured.evaluation, size(dataset)
     if options["as_json"]:
-        report = {
-            "dataset": dataset.name,
-            "config": measured.pipeline.plain(),
-            "metrics": evaluation.metrics,
-            "queries": evaluation.queries,
-            "timing": evaluation.timing,
-            "images": {"dataset": total, "indexed": measured.indexed},
-            "protocol": dataset.protocol,
-        }
-        if present_only:
-            report["present_only"] = {
-                "missing_images": total - measured.present,
-                "missing_positives": evaluation.lost,
-                "dropped_queries": evaluation.dropped,
-            }
-        click.echo(json.dumps(report))
+        click.echo(json.dumps(measured.plain(present_only)))
     else:
-        if present_only:
-            click.echo(
-                f"present only: {measured.indexed:,} of {total:,} images; queries dropped: "
-                f"{len(evaluation.dropped):,} of {len(dataset.queries()):,}; positives missing: {evaluation.lost:,}"
-            )
-        _print(evaluation, dataset, measured.pipeline.name, measured.indexed, index_path, options["each"])
+        say(measured, index_path, options["each"], present_only)
 
 
-def _print(
-    evaluation: Evaluation, dataset: Dataset, pipeline: str, n: int, index_path: Path, each: bool
-) -> None:
+def say(measured: Measured, index_path: Path, each: bool = False, present_only: bool = False) -> None:
+    """Print what was measured; ``each``: every query's average precision, too."""
+    evaluation, dataset, n = measured.evaluation, measured.dataset, measured.indexed
+    if present_only:
+        click.echo(
+            f"present only: {n:,} of {measured.total:,} images; queries dropped: {len(evaluation.dropped):,} of "
+            f"{len(dataset.queries()):,}; positives missing: {evaluation.lost:,}"
+        )
     if each:
         for query in evaluation.queries:
             ap = "none" if query["ap"] is None else f"{query['ap']:.3f}"
             click.echo(f"{query['id']:<24} AP {ap}")
-    click.echo(f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {pipeline}")
+    click.echo(
+        f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.pipeline.name}"
+    )
     click.echo(f"protocol: {dataset.protocol}")
     for name, value in evaluation.metrics.items():
         shown = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
@@ -213,13 +191,12 @@ def _localising(choose: Callable[[Pipeline | None], Pipeline], last: Pipeline | 
 
 def _with_detector(index_path: Path) -> list[Pipeline]:
     """The pipelines of an index that have one; none of no index."""
-    from instsearch_cli.engine import records
     from instsearch_formats.files import vacant
 
     if not index_path.is_dir() or vacant(index_path):
         return []
-    recorded = records.recorded(common.open_index(index_path))
-    return [r.pipeline for r in recorded if r.searchable and r.pipeline.detector]
+    there = common.open_index(index_path).pipelines.values()
+    return [pipeline for pipeline in there if pipeline.encoder and pipeline.detector]
 
 
 def _regions(dataset: Dataset, prepared: Iterator[Prepared], plot: Path | None, as_json: bool) -> None:

@@ -16,19 +16,7 @@ from instsearch_cli.commands import common
 @click.option("--cache", is_flag=True, help="Also what searches keep to be faster the next time.")
 def command(index_path: Path, dry_run: bool, forget: tuple[str, ...], cache: bool) -> None:
     """Remove layers, models and caches that no recorded pipeline uses, and what killed runs left behind."""
-    from instsearch_cli.engine import records
-
-    with common.writing(index_path) as index:
-        kept = records.recorded(index)
-        for name in forget:
-            records.last(index, name)
-            kept = [r for r in kept if r.pipeline.name != name]
-            if not dry_run:
-                records.forget(index, name)
-        used = {layer for record in kept for layer in record.layers}
-        if cache:
-            used = {layer for layer in used if not layer.startswith("cache/")}
-        removed = index.gc(used, dry_run=dry_run)
-        for path in removed:
-            click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
-        click.echo(f"{len(removed)} removed" if not dry_run else f"{len(removed)} to remove")
+    removed = common.open_index(index_path).gc(dry_run=dry_run, forget=forget, cache=cache)
+    for path in removed:
+        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+    click.echo(f"{len(removed)} removed" if not dry_run else f"{len(removed)} to remove")

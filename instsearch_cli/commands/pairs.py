@@ -64,9 +64,8 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     index of the same images: --set encoder.whiten=sum --set encoder.pairs=FILE with regions-sum. What stands
     at the same place in many pictures, a camera's date say, matches too: look at the --sheet.
     """
-    from instsearch_cli.engine.assembly import pick_device
     from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.measure.pairs import VERIFIER, Miner, as_csv
+    from instsearch_cli.measure.pairs import Miner, as_csv
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.pairs import write_pairs_sheet
 
@@ -76,11 +75,9 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
         )
     if out.exists() and not options["force"]:
         raise InstsearchError(f"{out} is there already: --force replaces it")
-    index = common.open_index(index_path)
-    pipeline = common.recorded_pipeline(index, pipeline_name).with_rerank([VERIFIER])
-    pipeline = pipeline.with_options(options["assignments"])
-    miner = Miner(index, pipeline, common.registry(), pick_device(options["device"]))
-    if not pipeline.keep_features and not options["as_json"]:
+    index = common.open_index(index_path, options)
+    miner = Miner.of(index, pipeline_name, options["assignments"])
+    if not miner.pipeline.keep_features and not options["as_json"]:
         click.echo("reading the images of all candidates: `index --keep-features` spares it", err=True)
     rows = miner.sample(options["images"], options["seed"])
     progress = make_progress(options["quiet"])
@@ -97,7 +94,7 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
             write_pairs_sheet(mined.pairs, miner, options["sheet"])
     written = [str(path) for path in (out, options["sheet"]) if path is not None and mined.pairs]
     if options["as_json"]:
-        click.echo(json.dumps(_plain(mined, miner, pipeline.name, len(rows), written)))
+        click.echo(json.dumps(_plain(mined, miner, len(rows), written)))
     else:
         _say(mined, len(rows), written)
     if mined.stopped:
@@ -140,10 +137,10 @@ def _say(mined: Mined, wanted: int, written: list[str]) -> None:
         click.echo(f"wrote {path}")
 
 
-def _plain(mined: Mined, miner: Miner, pipeline: str, wanted: int, written: list[str]) -> dict[str, Any]:
+def _plain(mined: Mined, miner: Miner, wanted: int, written: list[str]) -> dict[str, Any]:
     """The report for programs."""
     return {
-        "pipeline": pipeline,
+        "pipeline": miner.pipeline.name,
         "images": {
             "wanted": wanted,
             "asked": mined.asked - len(mined.skipped),

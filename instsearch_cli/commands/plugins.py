@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import click
@@ -15,24 +14,16 @@ from instsearch_cli.commands import common
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List the components that plugins offer; with NAME, its options and their defaults."""
-    from instsearch_cli.errors import UsageError, nearest
+    from instsearch_cli.engine.listing import offered, plain
 
     known = common.registry()
-    offers = [offer for kind in known.offers.values() for offer in kind.values()]
+    offers = offered(known, name)
     if name is not None:
-        chosen = [o for o in offers if o.spec.name == name]
-        if not chosen:
-            raise UsageError(f"no component '{name}'.{nearest(name, {o.spec.name for o in offers})}")
-        for offer in chosen:
+        for offer in offers:
             _describe(offer)
         return
     if as_json:
-        rows = [
-            {"kind": o.spec.kind, "distribution": o.distribution, "version": o.version}
-            | dataclasses.asdict(o.spec)
-            for o in offers
-        ]
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps([plain(offer) for offer in offers], indent=1))
         return
     width = max(len(o.spec.name) for o in offers) if offers else 0
     for kind, by_name in known.offers.items():

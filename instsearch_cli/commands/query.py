@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +13,7 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
-    from instsearch_cli.data import Query
-    from instsearch_cli.engine.query import Engine
-    from instsearch_cli.report import Result
+    from instsearch_cli.engine.answer import Answer
 
 
 @click.command("query")
@@ -73,26 +69,25 @@ def command(
     common.usage(not (as_json and paths0), "--json and --paths0 exclude each other")
     low = options["min_score"]
     common.usage(low is None or low == low, "--min-score is a number")
+    from instsearch_cli import report
     from instsearch_cli.boxes import parse_box
 
     parsed = parse_box(box) if box is not None else None
-    result = search(image, parsed, index_path, k, options)
-    from instsearch_cli import report
-
+    answer = search(image, parsed, index_path, k, options)
     if html is not None:
-        report.write_page(result, html)
+        report.write_page(answer, html)
     if sheet is not None:
-        report.write_sheet(result, sheet)
+        report.write_sheet(answer, sheet)
     if as_json:
-        click.echo(json.dumps(report.to_json(result)))
+        click.echo(json.dumps(report.to_json(answer)))
     elif paths0:
         sys.stdout.flush()
-        for path in dict.fromkeys(hit.path for hit in result.hits):
+        for path in dict.fromkeys(hit.path for hit in answer):
             sys.stdout.buffer.write(os.fsencode(path) + b"\0")
-        if result.min_score is not None and not result.hits:
-            click.echo(result.summary, err=True)
+        if answer.min_score is not None and not answer.found:
+            click.echo(answer.summary, err=True)
     else:
-        report.print_table(result)
+        report.print_table(answer)
         for written in (html, sheet):
             if written is not None:
                 click.echo(f"wrote {written}")
@@ -104,88 +99,19 @@ def search(
     index_path: Path,
     k: int,
     options: dict[str, Any],
-) -> Result:
-    """Open the index, encode the picture, rank: the whole of a query."""
-    from instsearch_cli.boxes import clip_box
-    from instsearch_cli.engine.query import Engine
-    from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.images import BadImage, printable, read_header
-    from instsearch_cli.report import Hit, Result
-
-    index = common.open_index(index_path)
-    known = common.registry()
-    pipeline = common.recorded_pipeline(index, options["pipeline_name"])
-    pipeline = common.reranked(pipeline, options["rerank"], options).with_options(options["assignments"])
-    pipeline = common.with_query_as_asked(pipeline, options)
-    if options["weights"] is not None:
-        pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
-    try:
-        header = read_header(image)
-    except BadImage as error:
-        raise InstsearchError(f"{printable(image)}: {error.reason}") from error
-    clipped = clip_box(box, (header.width, header.height)) if box is not None else None
-    engine = Engine(index, common.assemble(pipeline, known, options["device"]))
+) -> Answer:
+    """Ask the index, and say on stderr what one should know about the answer."""
+    index = common.open_index(index_path, options)
+    name, asked = options["pipeline_name"], common.choice(options)
+    engine = index.engine(name, **asked)
     if engine.unsearchable:
         click.echo(
-            f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline '{pipeline.name}': "
-            f"run `instsearch index --index {index_path}`",
+            f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
+            f"'{engine.assembly.pipeline.name}': run `instsearch index --index {index_path}`",
             err=True,
         )
-    began = time.perf_counter()
-    query = replace(engine.query(str(image), image, clipped), per_image=options["per_image"])
-    _warn_few(query, engine)
-    hits = engine.search([query], k)
-    seconds = time.perf_counter() - began
-    asked = options["min_score"]
-    min_score = engine.min_score if asked is None else asked
-    n = hits.valid(0)
-    scores = hits.scores[0, :n].tolist()
-    shown = []
-    for rank, score in enumerate(scores):
-        if min_score is not None and score < min_score:
-            continue
-        row, where = int(hits.images[0, rank]), hits.boxes[0, rank]
-        found = None if bool((where != where).any()) else tuple(float(v) for v in where)
-        shown.append(
-            Hit(rank + 1, index.images.name(row), index.images.path(row), score, found)  # type: ignore[arg-type]
-        )
-    settings = {stage: _words(value) for stage, value in pipeline.plain().items() if stage != "name"}
-    return Result(
-        query=str(image),
-        query_path=image,
-        query_box=clipped,
-        hits=tuple(shown),
-        settings={"pipeline": pipeline.name, **settings},
-        seconds=seconds,
-        n_images=len(engine.data.images),
-        min_score=min_score,
-        best=max(scores, default=None),
-    )
-
-
-def _warn_few(query: Query, engine: Engine) -> None:
-    """Say that a query has fewer keypoints than a reranker must see again in a hit."""
-    from instsearch_cli.data import Keypoints
-    from instsearch_cli.engine.query import keypoints_in
-
-    if not isinstance(query.features, Keypoints):
-        return
-    n = keypoints_in(query.box, query.features)
-    for part in engine.assembly.rerankers:
-        if n < (least := getattr(part.config, "min_inliers", 0)):
-            click.echo(
-                f"warning: {n} keypoint{'s' * (n != 1)} in the {'box' if query.box else 'picture'}, and reranker "
-                f"'{part.offer.spec.name}' verifies no hit by fewer than {least}: take a larger box, or an index made "
-                "with a network (--extractor squeezenet1_0)",
-                err=True,
-            )
-
-
-def _words(stage: Any) -> str:
-    """A stage in one line: name and options."""
-    if isinstance(stage, dict):
-        options = ", ".join(f"{k}={v}" for k, v in stage["options"].items())
-        return f"{stage['name']} ({options})" if options else str(stage["name"])
-    if isinstance(stage, (list, tuple)):
-        return ", then ".join(_words(s) for s in stage)
-    return str(stage)
+    least, several = options["min_score"], options["per_image"]
+    answer = index.query(image, box, k, pipeline=name, per_image=several, min_score=least, **asked)
+    for caution in answer.cautions:
+        click.echo(f"warning: {caution}", err=True)
+    return answer

@@ -15,13 +15,5 @@ from instsearch_cli.commands import common
 @common.index_option
 def command(old: Path, new: Path, index_path: Path) -> None:
     """Tell the index that the photographs under OLD now lie under NEW."""
-    from instsearch_cli.errors import InstsearchError, nearest
-
-    with common.writing(index_path) as index:
-        roots = index.images.roots
-        for candidate in (str(old), str(common.absolute(old))):
-            if candidate in roots:
-                index.images.move_root(candidate, str(common.absolute(new)))
-                click.echo(f"{candidate} -> {common.absolute(new)}")
-                return
-        raise InstsearchError(f"{index_path} has no images under '{old}'.{nearest(str(old), roots)}")
+    before, now = common.open_index(index_path).relocate(old, new)
+    click.echo(f"{before} -> {now}")

@@ -12,10 +12,9 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from instsearch_cli.engine.registry import Registry
-    from instsearch_cli.measure.tables import Table, Value
 
 
 @click.command("reproduce")
@@ -55,7 +54,7 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     column a curve. A row that cannot run says why; the others go on. Stages that rows share are computed
     once.
     """
-    from instsearch_cli.measure.tables import Figure
+    from instsearch_cli.measure.tables import Figure, is_sweep, select
     from instsearch_cli.progress import make_progress
 
     known = common.registry()
@@ -63,9 +62,11 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
         for line in listing(known):
             click.echo(line)
         return
-    chosen = choose(known, paper, options["tables"], options["figures"], options["values"])
+    values = options["values"]
+    swept = None if values is None else [text.strip() for text in values.split(",") if text.strip()]
+    chosen = select(known, paper, options["tables"], options["figures"], swept)
     if plot is not None:
-        common.usage(_is_sweep(chosen), "--plot draws one figure that is measured: name it with --figure")
+        common.usage(is_sweep(chosen), "--plot draws one figure that is measured: name it with --figure")
         common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")
         common.usage(plot.parent.is_dir(), f"--plot: there is no folder {plot.parent}")
     from instsearch_cli.measure.reproduce import Runs, Wanted
@@ -73,12 +74,7 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
 
     wanted = Wanted(**{field.name: options[field.name] for field in fields(Wanted)})
     runs = Runs(known, wanted, make_progress(options["quiet"]))
-    runs.check(chosen)
-    for table in chosen:
-        if isinstance(table, Figure) and options["values"] is not None:
-            runs.check_values(table)
-    for table in chosen:
-        results = runs.figure(table) if isinstance(table, Figure) else runs.table(table)
+    for table, results in zip(chosen, runs.all(chosen, swept is not None), strict=True):
         lines = figure_lines if isinstance(table, Figure) else table_lines
         click.echo(json.dumps(results) if as_json else "\n".join(lines(results)))
         if plot is not None:
@@ -100,55 +96,3 @@ def listing(known: Registry) -> Iterable[str]:
         listed = [f"{k}{'s' * (len(v) > 1)} {', '.join(v)}" for k, v in there.items() if v]
         yield f"{name:<10} {its[0].paper_title}: {'; '.join(listed)}"
         yield from (f"{'':<10} {f.label}: {f.command}" for f in figures if f.command)
-
-
-def choose(
-    known: Registry, paper: str, numbers: Sequence[str], figures: Sequence[str], values: str | None
-) -> list[Table]:
-    """The tables and figures asked for, all if none is; ``values`` "1,2" take the place of a figure's own.
-
-    Raises UsageError for a number that is not there, and for values that are not of one figure.
-    """
-    from instsearch_cli.errors import UsageError, nearest
-    from instsearch_cli.measure.tables import Figure, tables
-
-    every = tables(known, paper)
-    kinds: dict[str, dict[str, Table]] = {
-        "table": {t.number: t for t in every if not isinstance(t, Figure)},
-        "figure": {t.number: t for t in every if isinstance(t, Figure)},
-    }
-    wanted = {"table": numbers, "figure": figures}
-    for kind, other in (("table", "figure"), ("figure", "table")):
-        for number in wanted[kind]:
-            if number not in kinds[kind]:
-                hint = f" There is {other} {number}: --{other} {number}." if number in kinds[other] else ""
-                raise UsageError(
-                    f"{paper} has no {kind} {number} here.{hint or nearest(number, kinds[kind])}"
-                )
-    chosen = [
-        table
-        for kind in kinds
-        for number, table in kinds[kind].items()
-        if number in wanted[kind] or not (numbers or figures)
-    ]
-    if values is None:
-        return chosen
-    common.usage(_is_sweep(chosen), "--values are of one figure that is measured: name it with --figure")
-    given = tuple(_value(text.strip()) for text in values.split(",") if text.strip())
-    common.usage(bool(given), "--values takes the values to be set, 1,2,5 say")
-    return [table.over(given) for table in chosen if isinstance(table, Figure)]
-
-
-def _is_sweep(chosen: Sequence[Table]) -> bool:
-    from instsearch_cli.measure.tables import Figure
-
-    return len(chosen) == 1 and isinstance(chosen[0], Figure) and not chosen[0].command
-
-
-def _value(text: str) -> Value:
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,6 @@ from instsearch_cli.commands import common
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from instsearch_cli.engine.pipeline import Pipeline
-    from instsearch_cli.engine.registry import Registry
     from instsearch_cli.measure.saliency import Report, Row
     from instsearch_cli.measure.saliency_precision import Report as PrecisionReport
 
@@ -127,35 +124,38 @@ def _flag(names: Sequence[str]) -> str:
 
 def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, Any]) -> None:
     """Score against eye fixations, and print that."""
-    from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
-    from instsearch_cli.measure.fixations import split as part
-    from instsearch_cli.measure.saliency import measure
+    from instsearch_cli.measure.verbs import evenly, saliency
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.saliency import SaliencySheet
 
-    known = common.registry()
+    common.registry()
     sheet_path: Path | None = options["sheet"]
-    pipelines = [choose(known, name, weightings, options) for name in dict.fromkeys(weightings)]
-    fixations = Fixations(data, options["split"], options["sigma"], options["max_pixels"] or MOST_PIXELS)
-    names = fixations.names
-    if options["held_out"] is not None:
-        names = part(names, options["held_out"])[1]
-    names = evenly(names, options["limit"] or len(names))
-    sheet = SaliencySheet(evenly(names, SHOWN) if sheet_path else ())
-    assemblies = [common.assemble(p, known, options["device"]) for p in pipelines]
-    jitter = 1e-7 if options["jitter"] else 0.0
-    progress = make_progress(options["quiet"])
-    report = measure(fixations, names, assemblies, progress, options["blur"], jitter, sheet.add)
+    sheet = SaliencySheet(())
+
+    def chosen(names: Sequence[str]) -> None:
+        sheet.names = frozenset(evenly(names, SHOWN) if sheet_path else ())
+
+    asked = ("split", "held_out", "limit", "sigma", "blur", "jitter", "extractor", "weights", "device")
+    report = saliency(
+        weightings,
+        data,
+        **{name: options[name] for name in asked},
+        max_pixels=options["max_pixels"],
+        options=options["assignments"],
+        progress=make_progress(options["quiet"]),
+        chosen=chosen,
+        watch=sheet.add,
+    )
     if sheet_path is not None:
         sheet.write(sheet_path)
     if options["as_json"]:
-        click.echo(json.dumps(as_json(report, data, len(fixations), options)))
+        click.echo(json.dumps(as_json(report, data, options)))
         return
     for line in table(report.rows, report.scored):
         click.echo(line)
-    apart = len(fixations) - len(names)
+    apart = report.found - report.scored - len(report.skipped)
     click.echo(
-        f"{len(fixations):,} images = scored {report.scored:,} + skipped {len(report.skipped):,}"
+        f"{report.found:,} images = scored {report.scored:,} + skipped {len(report.skipped):,}"
         f" + not asked for {apart:,}"
     )
     for line in notes(report):
@@ -166,94 +166,48 @@ def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, 
 
 def measure_precision(weightings: Sequence[str], options: dict[str, Any]) -> None:
     """Score against annotated boxes, and print that."""
-    from instsearch_cli.measure.datasets import default_index, load_dataset
-    from instsearch_cli.measure.saliency_precision import measure
+    from instsearch_cli.measure.datasets import default_index
+    from instsearch_cli.measure.verbs import evenly, precision
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report import plot
     from instsearch_cli.report.saliency import SaliencySheet
 
-    known = common.registry()
+    common.registry()
     histogram: Path | None = options["histogram"]
     if histogram is not None:
         plot.check(histogram)
         common.usage(histogram.parent.is_dir(), f"--histogram: there is no folder {histogram.parent}")
-    own = [a for a in options["assignments"] if a.strip().startswith("dataset.")]
-    options["assignments"] = [a for a in options["assignments"] if a not in own]
-    pipelines = [
-        replace(choose(known, name, weightings, options), keep_features=options["keep_features"])
-        for name in dict.fromkeys(weightings)
-    ]
-    dataset = load_dataset(known, options["dataset"], options["root"], options["boxes"], own)
     index_path = options["index_path"] or default_index(options["dataset"], options["root"])
     sheet = SaliencySheet(())
 
-    def chosen(names: Sequence[str]) -> list[str]:
-        names = evenly(names, options["limit"] or len(names))
+    def chosen(names: Sequence[str]) -> None:
         sheet.names = frozenset(evenly(names, SHOWN) if options["sheet"] else ())
-        return names
 
-    report = measure(
-        known,
-        dataset,
+    asked = ("root", "boxes", "limit", "keep_features", "present_only", "extractor", "weights", "device")
+    report = precision(
+        weightings,
+        options["dataset"],
         index_path,
-        pipelines,
-        make_progress(options["quiet"]),
-        options["device"],
-        chosen,
-        options["present_only"],
-        sheet.add_annotated,
+        **{name: options[name] for name in asked},
+        options=options["assignments"],
+        progress=make_progress(options["quiet"]),
+        chosen=chosen,
+        watch=sheet.add_annotated,
     )
     if options["sheet"] is not None:
         sheet.write(options["sheet"])
     if histogram is not None:
-        samples = {row.name: row.defined() for row in report.rows[: len(pipelines)]}
-        title = f"Saliency inside the annotated boxes, {dataset.name}"
+        samples = {row.name: row.defined() for row in report.rows[:-2]}
+        title = f"Saliency inside the annotated boxes, {report.dataset}"
         plot.histogram(histogram, samples, "saliency precision", f"share of {report.scored:,} images", title)
     if options["as_json"]:
-        click.echo(json.dumps(precision_json(report, dataset.name, options)))
+        click.echo(json.dumps(precision_json(report, options)))
         return
     for line in precision_table(report):
         click.echo(line)
     for path in filter(None, (options["sheet"], histogram)):
         click.echo(f"wrote {path}")
     click.echo(f"index: {index_path}")
-
-
-def choose(known: Registry, name: str, weightings: Sequence[str], options: dict[str, Any]) -> Pipeline:
-    """The extractor and one of the weightings, with the options that are theirs."""
-    from instsearch_cli.errors import UsageError, nearest
-
-    known.get("weighting", name)
-    assignments = []
-    for assignment in options["assignments"]:
-        key, equals, value = assignment.partition("=")
-        stage, _, option = key.strip().partition(".")
-        if stage not in ("extractor", "weighting"):
-            raise UsageError(f"--set {key}: no stage '{stage}'.{nearest(stage, ('extractor', 'weighting'))}")
-        named, dot, rest = option.partition(".")
-        if stage == "weighting" and dot:
-            if named not in weightings:
-                raise UsageError(f"--set {key}: no weighting '{named}'.{nearest(named, weightings)}")
-            if named != name:
-                continue
-            option = rest
-        elif stage == "weighting" and len(set(weightings)) > 1:
-            raise UsageError(f"--set {key}: which one? Write weighting.NAME.{option}=value")
-        assignments.append(f"{stage}.{option}{equals}{value}")
-    chosen = {
-        "extractor": options["extractor"],
-        "weights": options["weights"],
-        "weighting": name,
-        "assignments": assignments,
-        "extract_only": True,
-    }
-    pipeline = common.choose_pipeline(known, None, chosen)
-    return replace(pipeline, name=name, encoder=None, detector=None, searcher=None, rerank=())
-
-
-def evenly(names: Sequence[str], n: int) -> list[str]:
-    """At most n of the names, evenly spread, in their order."""
-    return [names[i * len(names) // n] for i in range(n)] if n < len(names) else list(names)
 
 
 def table(rows: Sequence[Row], scored: int) -> list[str]:
@@ -322,7 +276,7 @@ def notes(report: Report) -> list[str]:
     return lines
 
 
-def as_json(report: Report, data: Path, found: int, options: dict[str, Any]) -> dict[str, Any]:
+def as_json(report: Report, data: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The report for programs; null where a metric is not defined."""
     rows = []
     for row in report.rows:
@@ -335,10 +289,10 @@ def as_json(report: Report, data: Path, found: int, options: dict[str, Any]) -> 
     return {
         "data": str(data),
         "images": {
-            "found": found,
+            "found": report.found,
             "scored": report.scored,
             "skipped": [{"image": n, "reason": r} for n, r in report.skipped],
-            "not asked for": found - report.scored - len(report.skipped),
+            "not asked for": report.found - report.scored - len(report.skipped),
         },
         "outside": report.outside,
         "protocol": {k: options[k] for k in ("split", "held_out", "limit", "sigma", "blur", "jitter")},
@@ -346,7 +300,7 @@ def as_json(report: Report, data: Path, found: int, options: dict[str, Any]) -> 
     }
 
 
-def precision_json(report: PrecisionReport, dataset: str, options: dict[str, Any]) -> dict[str, Any]:
+def precision_json(report: PrecisionReport, options: dict[str, Any]) -> dict[str, Any]:
     """The report for programs, every image's precision with it; null where it is not defined."""
     rows = []
     for row in report.rows:
@@ -359,7 +313,7 @@ def precision_json(report: PrecisionReport, dataset: str, options: dict[str, Any
             | {"precision": {n: _number(v) for n, v in zip(report.images, row.values, strict=True)}}
         )
     return {
-        "dataset": dataset,
+        "dataset": report.dataset,
         "images": {
             "annotated": report.annotated,
             "scored": report.scored,

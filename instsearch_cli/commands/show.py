@@ -27,16 +27,11 @@ def command(
     A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
     iteration.
     """
-    from instsearch_cli.engine.query import Engine
     from instsearch_cli.report import draw_stages
 
-    index = common.open_index(index_path)
-    known = common.registry()
-    pipeline = common.recorded_pipeline(index, pipeline_name)
-    if options["weights"] is not None:
-        pipeline = pipeline.with_options([f"extractor.weights={options['weights'].resolve()}"])
-    engine = Engine(index, common.assemble(pipeline, known, options["device"]))
-    stages, drawings = engine.stages(image)
+    index = common.open_index(index_path, options)
+    described = index.describe(image, pipeline_name, **common.choice(options))
+    stages = {kind: described[kind] for kind in described.kinds}
     out = out or Path(f"{image.stem}-show.png")
-    draw_stages(image, stages, out, drawings, engine.data.path)
+    draw_stages(image, stages, out, described.drawings(), index.store.images.path)
     click.echo(f"wrote {out}: {', '.join(stages)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,6 @@ from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from instsearch_cli.engine.registry import Offer, Registry
 
 
 @click.command("train", context_settings={"ignore_unknown_options": True})
@@ -37,38 +34,18 @@ def command(
     same command goes on from the last checkpoint, in the folder OUT.training, where the losses are too
     (log.csv).
     """
-    from instsearch_cli.engine.assembly import pick_device
-    from instsearch_cli.networks.trained import card_of, data_digest, finished, folder_of
-    from instsearch_cli.networks.training import Run
-    from instsearch_cli.options import config_for, make_config
+    from instsearch_cli.engine.teaching import train, trainable
+    from instsearch_cli.networks.trained import card_of
     from instsearch_cli.progress import duration, make_progress, size
 
     name, flags = split(words)
-    offer = choose(common.registry(), name)
-    trained = offer.load_trainer()
-    config = make_config(trained, merge(parse(name, assignments), known(trained, flags)), name)
-    out = common.absolute(out or Path(f"{name}.pth"))
-    common.usage(out.suffix != ".json", "--out is the weights file; its card is the .json beside it")
-    common.usage(out.parent.is_dir(), f"--out: there is no folder {out.parent}")
-    inside = data.resolve() in out.parent.resolve().joinpath(out.name).parents
-    common.usage(not inside, "--out: choose a file outside --data, which would change with it")
-    device = pick_device(options["device"])
-    trainer = trained(config, device)
-    progress = make_progress(options["quiet"])
-    asked = {
-        "network": name,
-        "plugin": offer.plugin,
-        "version": offer.spec.version,
-        "options": config_for(config, "search"),
-        "inputs": getattr(trainer, "identity", dict)(),
-        "data": getattr(trainer, "digest", data_digest)(data, progress),
-    }
-    asked = json.loads(json.dumps(asked))
-    if card := finished(out, asked):
+    offer = trainable(common.registry(), name)
+    asked = merge(parse(name, assignments), known(offer.load_trainer(), flags))
+    done = train(name, data, out, asked, device=options["device"], progress=make_progress(options["quiet"]))
+    out, card = done.out, done.card
+    if done.already:
         click.echo(f"{out} is there already, trained as asked on {card.get('date')}: nothing to do")
         return
-    with Run(folder_of(out), asked, progress) as run:
-        card = run.finish(out, trainer.train(data, run), device)
     click.echo(
         f"wrote {out} ({size(out.stat().st_size)}) and {card_of(out).name} after {card['steps']:,} steps "
         f"and {duration(card['seconds'])}"
@@ -79,18 +56,6 @@ def command(
     used = card.get("used with", {}) | {offer.spec.kind: name}
     used |= {f"{offer.spec.kind}.{option}": value for option, value in needed.items()}
     click.echo(f"use it with {flags_of(used, out)}")
-
-
-def choose(known: Registry, name: str) -> Offer:
-    """The offer of that name that can be trained."""
-    from instsearch_cli.errors import UsageError, nearest
-
-    offers = [offer for kind in known.offers.values() for offer in kind.values()]
-    trainable = {offer.spec.name: offer for offer in offers if offer.spec.trainer}
-    if name not in trainable:
-        what = "cannot be trained" if any(o.spec.name == name for o in offers) else "is no component"
-        raise UsageError(f"'{name}' {what}.{nearest(name, trainable)}")
-    return trainable[name]
 
 
 def split(words: tuple[str, ...]) -> tuple[str, dict[str, str]]:
@@ -144,10 +109,15 @@ def flags_of(used: Mapping[str, Any], out: Path) -> str:
 
 def parse(name: str, assignments: tuple[str, ...]) -> dict[str, str]:
     """--set OPTION=VALUE, as names and values."""
-    pairs = [assignment.partition("=") for assignment in assignments]
-    for (option, equals, _), assignment in zip(pairs, assignments, strict=True):
-        common.usage(
-            bool(option and equals),
-            f"--set {assignment}: write OPTION=VALUE; see `instsearch plugins {name}`",
-        )
-    return {option.strip(): value.strip() for option, _, value in pairs}
+    from instsearch_cli.errors import UsageError
+    from instsearch_cli.options import parse_assignment
+
+    given = {}
+    for assignment in assignments:
+        try:
+            each = parse_assignment(f"{name}.{assignment}")
+        except UsageError as error:
+            wanted = f"--set {assignment}: write OPTION=VALUE; see `instsearch plugins {name}`"
+            raise UsageError(wanted) from error
+        given[each.option_of_one] = each.value.strip()
+    return given

@@ -14,12 +14,8 @@ from instsearch_cli.commands import common
 @common.quiet_option
 def command(index_path: Path, quiet: bool) -> int:
     """Read every part of the index, check its checksums and structure, and name what is damaged."""
-    from instsearch_cli.progress import make_progress
-
-    index = common.open_index(index_path)
-    progress = make_progress(quiet)
-    problems = index.verify(progress)
-    progress.close()
+    index = common.open_index(index_path, {"quiet": quiet})
+    problems = index.verify()
     for problem in problems:
         click.echo(f"{problem.path}: {problem.what}")
     if problems:
@@ -28,6 +24,7 @@ def command(index_path: Path, quiet: bool) -> int:
             f"search, then run `instsearch index --index {index_path}`: it makes them again."
         )
         return 1
-    layers = index.layers()
-    click.echo(f"sound: {len(index.images):,} image rows, {len(layers)} layers, {len(index.models())} models")
+    store = index.store
+    layers, models = len(store.layers()), len(store.models())
+    click.echo(f"sound: {len(store.images):,} image rows, {layers} layers, {models} models")
     return 0

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.errors import InstsearchError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from instsearch_cli.engine.registry import Registry
 
 
 @click.group("weights", invoke_without_command=True)
@@ -23,11 +16,10 @@ def command(context: click.Context) -> None:
     """List the networks whose weights can be given, where each was found, and what is missing."""
     if context.invoked_subcommand is not None:
         return
+    from instsearch_cli.engine.listing import published as published_of
     from instsearch_cli.networks.weights import list_weights
 
-    published: dict[str, str] = {}
-    for _, component in _networks(common.registry()):
-        published.setdefault(component.architecture, getattr(component, "published", ""))
+    published = published_of(common.registry(), lambda error: click.echo(f"warning: {error}", err=True))
     width = max(16, *map(len, published))
     for row in list_weights(published):
         where = f"{row.found}  ({row.source}, sha256 {row.sha256}…)" if row.found else row.source
@@ -45,11 +37,14 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
     It is written into --to, else the first folder of INSTSEARCH_WEIGHTS, else your own folder of data, where it is
     found from then on. Files of other frameworks are read as numbers only, never as code.
     """
+    from instsearch_cli.components import Networked, own
+    from instsearch_cli.engine.listing import network
+    from instsearch_cli.errors import InstsearchError
     from instsearch_cli.networks.importing import default_folder, import_weights
     from instsearch_cli.networks.weights import named_folders, user_folder
 
-    component = _network(common.registry(), name)
-    if not hasattr(component, "import_weights"):
+    component = network(common.registry(), name)
+    if not own(component.import_weights, Networked.import_weights.__func__):  # type: ignore[attr-defined]
         raise InstsearchError(f"{name} imports no weights: it takes its own files as they are.")
     folder = folder or default_folder()
     with warnings.catch_warnings(record=True) as caught:
@@ -60,28 +55,3 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
     click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
     if folder.resolve() not in [known.resolve() for known in (*named_folders(), user_folder())]:
         click.echo(f"To have it found, add {folder} to INSTSEARCH_WEIGHTS.")
-
-
-def _networks(known: Registry) -> Iterator[tuple[str, Any]]:
-    """(name, class) of every component that is or has a network; one that cannot be imported is a warning."""
-    for offers in known.offers.values():
-        for name, offer in offers.items():
-            try:
-                component = offer.load()
-            except InstsearchError as error:
-                click.echo(f"warning: {error}", err=True)
-                continue
-            if hasattr(component, "architecture"):
-                yield name, component
-
-
-def _network(known: Registry, name: str) -> Any:
-    """The class that is called so, or whose network is. Raises UsageError naming the nearest."""
-    for offers in known.offers.values():
-        if name in offers and hasattr(component := offers[name].load(), "architecture"):
-            return component
-    networks = dict(_networks(known))
-    for component in networks.values():
-        if component.architecture == name:
-            return component
-    raise UsageError(f"no network is called '{name}'.{nearest(name, networks)}")

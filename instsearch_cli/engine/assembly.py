@@ -7,23 +7,27 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from instsearch_cli.engine.pipeline import STAGE_NAMES, Stage
+from instsearch_cli.engine.pipeline import Stage
+from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, MAPPED, TABLE
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.options import config_for, make_config
+from instsearch_cli.options import config_for, late, make_config
 from instsearch_formats import fingerprint
 from instsearch_formats.encodings import ENCODINGS
 
 if TYPE_CHECKING:
+    import torch
+
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Offer, Registry
+    from instsearch_cli.engine.stages import Row
 
 Identity = dict[str, Any]
 
 
 def pick_device(name: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:n". Raises UsageError for what this machine has not got."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -48,27 +52,38 @@ class Part:
     config: Any
     component: Any
 
+    def __str__(self) -> str:
+        """ "weighting 'x' of some-package 1.2", for messages."""
+        return f"{self.stage} '{self.name}' of {self.offer.distribution} {self.offer.version}"
+
+    @property
+    def name(self) -> str:
+        return self.offer.spec.name
+
     @property
     def fits(self) -> bool:
-        return hasattr(self.component, "fit")
+        return bool(self.component.fits)
 
     @property
     def needs(self) -> tuple[str, ...]:
         return self.offer.spec.needs
 
+    @property
+    def fit_needs(self) -> tuple[str, ...]:
+        """The layers that its fit reads."""
+        read: tuple[str, ...] | None = self.component.fit_needs
+        return self.needs if read is None else read
+
     def typed(self, stage: Stage) -> Stage:
         """The stage with the values that its options came to."""
-        return Stage(
-            stage.name, {name: getattr(self.config, name.replace("-", "_")) for name in stage.options}
-        )
+        return Stage(stage.name, {n: vars(self.config)[n.replace("-", "_")] for n in stage.options})
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """What beside the options decides the output: sha256 of weights, say."""
-        identity = getattr(self.component, "identity", None)
-        return dict(identity()) if identity is not None else {}
+        """What beside the options decides the output: sha256 of weights, say; and options younger than the layers."""
+        return {**self.component.identity(), **late(self.config)}
 
-    def identity(self, kind: str, encoding: str, touches: str, inputs: dict[str, str]) -> Identity:
+    def identity(self, kind: str, encoding: str, rank: str, inputs: dict[str, str]) -> Identity:
         """What a layer's fingerprint is taken of."""
         spec = self.offer.spec
         identity: Identity = {
@@ -77,7 +92,7 @@ class Part:
             "encoding-version": ENCODINGS[encoding].version,
             "plugin": self.offer.plugin,
             "plugin-version": spec.version,
-            "config": config_for(self.config, touches),
+            "config": config_for(self.config, rank),
             "inputs": inputs,
         }
         if self.facts:
@@ -86,38 +101,60 @@ class Part:
 
 
 class Assembly:
-    """The components of a pipeline and the identities of its layers.
+    """The components of a pipeline and the identities of its layers, as the stage table has them.
 
     Layers are named after their fingerprints: {kind, encoding and version, plugin and version, config,
     fingerprints of the inputs}.
     """
 
     def __init__(self, pipeline: Pipeline, registry: Registry, device: torch.device) -> None:
-        self.pipeline, self.device = pipeline, device
-        self.extractor = self._build(registry, "extractor", pipeline.extractor)
-        self.weighting = self._maybe(registry, "weighting", pipeline.weighting)
-        self.detector = self._maybe(registry, "detector", pipeline.detector)
-        self.encoder = self._maybe(registry, "encoder", pipeline.encoder)
-        self.searcher: Part | None = None
+        self.pipeline, self.registry, self.device = pipeline, registry, device
+        self.stages: dict[str, Part] = {}
+        for name, stage in pipeline.stages().items():
+            if name != "searcher":
+                self.stages[name] = self._build(name, stage)
         if self.encoder is not None:
-            name = pipeline.searcher or self._default_searcher()
-            self.searcher = self._build(registry, "searcher", name)
-            accepts = self.searcher.component.accepts
-            if self.encoder.component.codes not in accepts:
-                raise UsageError(
-                    f"searcher '{name.name}' reads {' or '.join(accepts)} codes; encoder "
-                    f"'{self.encoder.offer.spec.name}' makes {self.encoder.component.codes}"
-                )
-        self.rerankers = [self._build(registry, "rerank", stage) for stage in pipeline.rerank]
+            self.stages["searcher"] = self._searcher(self.encoder)
+        self.identity = functools.cache(self._identity)
+        self.model_identity = functools.cache(self._model_identity)
+        self.reads = functools.cache(self._reads)
+        self.rerankers = [self._build("rerank", stage) for stage in pipeline.rerank]
         self.pipeline = self._typed()
         self._check_needs()
 
-    def _default_searcher(self) -> Stage:
-        assert self.encoder is not None
-        return Stage("inverted" if self.encoder.component.codes == "csr" else "faiss")
+    @property
+    def extractor(self) -> Part:
+        return self.stages["extractor"]
 
-    def _build(self, registry: Registry, kind: str, stage: Stage) -> Part:
-        offer = registry.get(kind, stage.name)
+    @property
+    def weighting(self) -> Part | None:
+        return self.stages.get("weighting")
+
+    @property
+    def detector(self) -> Part | None:
+        return self.stages.get("detector")
+
+    @property
+    def encoder(self) -> Part | None:
+        return self.stages.get("encoder")
+
+    @property
+    def searcher(self) -> Part | None:
+        return self.stages.get("searcher")
+
+    def _searcher(self, encoder: Part) -> Part:
+        codes = encoder.component.codes
+        stage = self.pipeline.searcher or Stage(self.registry.default("searcher", codes))
+        part = self._build("searcher", stage)
+        accepts = part.component.accepts
+        if codes not in accepts:
+            raise UsageError(
+                f"searcher '{part.name}' reads {' or '.join(accepts)} codes; encoder '{encoder.name}' makes {codes}"
+            )
+        return part
+
+    def _build(self, kind: str, stage: Stage) -> Part:
+        offer = self.registry.get(kind, stage.name)
         cls = offer.load()
         prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
         config = make_config(cls, stage.options, prefix)
@@ -126,102 +163,108 @@ class Assembly:
     def _typed(self) -> Pipeline:
         """The pipeline with its options as numbers and truth values, not as the text of a flag."""
         stages: dict[str, Any] = {
-            name: part.typed(stage)
-            for name in STAGE_NAMES
-            if (stage := getattr(self.pipeline, name)) is not None
-            and (part := getattr(self, name)) is not None
+            name: self.stages[name].typed(stage)
+            for name, stage in self.pipeline.stages().items()
+            if name in self.stages
         }
         rerank = tuple(p.typed(s) for p, s in zip(self.rerankers, self.pipeline.rerank, strict=True))
         return replace(self.pipeline, rerank=rerank, **stages)
 
-    def _maybe(self, registry: Registry, kind: str, stage: Stage | None) -> Part | None:
-        return None if stage is None else self._build(registry, kind, stage)
-
     def _check_needs(self) -> None:
-        made_by = {"regions": self.detector, "weights": self.weighting}
-        for part in filter(None, (self.weighting, self.detector)):
-            for need in part.needs:
-                if need in made_by and made_by[need] is None:
-                    kind = "detector" if need == "regions" else "weighting"
-                    raise UsageError(f"{part.stage} '{part.offer.spec.name}' reads {need}: name a {kind} too")
-        a, b = self.weighting, self.detector
-        if a and b and "regions" in a.needs and "weights" in b.needs:
-            raise UsageError(
-                f"weighting '{a.offer.spec.name}' and detector '{b.offer.spec.name}' read each other's output: "
-                "choose another of one"
-            )
+        """Raises UsageError where a component declares a layer that no other makes, or two read each other's."""
+        for row in MAPPED:
+            part = self.stages.get(row.stage)
+            for need in set(row.declared).intersection(part.needs if part else ()):
+                if (other := TABLE.get(need)) is None:
+                    continue
+                maker = self.stages.get(other.stage)
+                if maker is None:
+                    raise UsageError(
+                        f"{row.stage} '{part and part.name}' reads {need}: name a {other.stage} too"
+                    )
+                if row.kind in set(other.declared).intersection(maker.needs):
+                    raise UsageError(
+                        f"{row.stage} '{part and part.name}' and {other.stage} '{maker.name}' read each other's "
+                        "output: choose another of one"
+                    )
 
     # -- what each layer is -------------------------------------------------------------------------
 
     @functools.cached_property
     def kinds(self) -> list[str]:
-        """The layers that an index run writes, left to right, features aside."""
-        kinds = ["regions"] if self.detector else []
-        if self.weighting:
-            kinds.insert(0 if self.detector and "weights" in self.detector.needs else 1, "weights")
-        if self.encoder:
-            if self.encoder.component.local is not None:
-                kinds.append("local")
-            kinds.append("codes")
+        """The layers that an index run writes, each after those that it is made of, features aside."""
+        waiting = [row for row in MAPPED if row.kind != FEATURES and self._encoded(row) is not None]
+        kinds: list[str] = []
+        while waiting:
+            later = {row.kind for row in waiting}
+            row = next(row for row in waiting if not later.intersection(self._declared(row)))
+            waiting.remove(row)
+            kinds.append(row.kind)
         return kinds
 
     def part(self, kind: str) -> Part:
         """The component that makes a layer."""
-        part = {
-            "features": self.extractor,
-            "regions": self.detector,
-            "weights": self.weighting,
-            "local": self.encoder,
-            "codes": self.encoder,
-            "search": self.searcher,
-            "cache": self.searcher,
-        }[kind]
+        part = self.stages.get(TABLE[kind].stage)
         if part is None:
             raise InstsearchError(f"the pipeline makes no {kind}: name an encoder and run `instsearch index`")
         return part
 
+    def makes(self, kind: str) -> bool:
+        """Whether there is such a layer."""
+        return kind == FEATURES or kind in self.kinds
+
     def encoding(self, kind: str) -> str:
         """How a layer is stored."""
-        fixed = {"regions": "regions", "weights": "weight-map", "search": "arrays", "cache": "arrays"}
-        if kind in fixed:
-            return fixed[kind]
-        return str(getattr(self.part(kind).component, "encoding" if kind == "features" else kind))
+        return str(TABLE[kind].encoded(self.part(kind).component))
 
-    @functools.cache  # noqa: B019 - one assembly a process
-    def identity(self, kind: str) -> Identity:
+    def _encoded(self, row: Row) -> str | None:
+        part = self.stages.get(row.stage)
+        return None if part is None else row.encoded(part.component)
+
+    def _declared(self, row: Row) -> tuple[str, ...]:
+        needs = self.stages[row.stage].needs
+        return tuple(kind for kind in row.declared if kind in needs)
+
+    def _reads(self, kind: str) -> tuple[str, ...]:
+        """What a layer is made of: kinds of layers, IMAGE, and GRID where features do not bring it."""
+        row, needs = TABLE[kind], self.part(kind).needs
+        found: list[str] = []
+        for read in row.reads:
+            found += [read] if read == IMAGE or self.makes(read) else TABLE[read].reads
+        found += self._declared(row)
+        found += [read for read in row.if_made if read in needs and self.makes(read)]
+        if row.on_grid and FEATURES not in found:
+            found.append(GRID)
+        return tuple(found)
+
+    def gridded(self, kind: str) -> bool:
+        """Whether the component behind a layer is told the cells of the features."""
+        return TABLE[kind].on_grid or GRID in self.reads(kind)
+
+    def _identity(self, kind: str) -> Identity:
         """The identity of a layer, or of the searcher's cache: what its fingerprint is taken of."""
         part = self.part(kind)
-        touches = {"local": "local", "search": "search", "cache": "search"}.get(kind, "codes")
-        return part.identity(kind, self.encoding(kind), touches, self._inputs(kind))
+        inputs = {
+            read: self.fingerprint(FEATURES if read == GRID else read)
+            for read in self.reads(kind)
+            if read != IMAGE
+        }
+        if part.fits and kind in self.kinds:
+            inputs["model"] = fingerprint(self.model_identity(kind))
+        return part.identity(kind, self.encoding(kind), TABLE[kind].rank, inputs)
 
-    @functools.cache  # noqa: B019
-    def model_identity(self, kind: str) -> Identity:
+    def _model_identity(self, kind: str) -> Identity:
         """The identity of the fitted model of the component that makes a layer."""
-        part = self.part(kind)
-        needs = part.component.fit_needs if kind in ("local", "codes") else part.needs
-        inputs = {need: self.fingerprint(need) for need in needs if need != "image" and self._makes(need)}
+        part, fit = self.part(kind), self.pipeline.fit
+        inputs = {
+            need: self.fingerprint(need) for need in part.fit_needs if need in TABLE and self.makes(need)
+        }
         identity = part.identity("models", "arrays", "model", inputs)
-        if self.pipeline.generation:
-            identity["generation"] = self.pipeline.generation
-        if self.pipeline.fit_on and part is self.encoder:
-            identity["fit-on"] = self.pipeline.fit_on_digest
+        if fit.generation:
+            identity["generation"] = fit.generation
+        if fit.on and part is self.encoder:
+            identity["fit-on"] = fit.digest
         return identity
 
     def fingerprint(self, kind: str) -> str:
         return fingerprint(self.identity(kind))
-
-    def _makes(self, kind: str) -> bool:
-        return kind == "features" or kind in self.kinds
-
-    def _inputs(self, kind: str) -> dict[str, str]:
-        part = self.part(kind)
-        wanted = {
-            "features": (),
-            "local": ("features",),
-            "codes": ("local" if "local" in self.kinds else "features", "weights", "regions"),
-            "search": ("codes",),
-        }.get(kind, part.needs)
-        inputs = {w: self.fingerprint(w) for w in wanted if w != "image" and self._makes(w)}
-        if part.fits and kind not in ("features", "search", "cache"):
-            inputs["model"] = fingerprint(self.model_identity(kind))
-        return inputs

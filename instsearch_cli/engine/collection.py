@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from instsearch_cli.data import Inputs
-from instsearch_cli.engine.streaming import Got, Streaming
+from instsearch_cli.engine.describe import Described
+from instsearch_cli.engine.stages import CACHE, FEATURES, GRID, IMAGE, MAPPED
+from instsearch_cli.engine.streaming import Streaming
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import read_image
-from instsearch_cli.storage import as_stored, from_item, grid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from instsearch_cli.data import Features, Grid, Image
-    from instsearch_cli.engine.assembly import Assembly, Part
+    from instsearch_cli.data import Image
+    from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import ImageRecord, Index, Layer
 
 
@@ -44,14 +44,13 @@ class Collection:
         self.span = range(len(index.images))
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
-        self.rounding = True  #: extracted features are brought to stored precision; needless if only stored
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
         self._images: tuple[tuple[int, int], np.ndarray] | None = None
         self._ranges: list[range] = []
         self._roots: list[str] = []
         self._part = functools.lru_cache(maxsize=64)(self._records)
-        self.stream = Streaming(self).stream
+        self._streaming = Streaming(assembly, self.at, self._unreadable)
 
     # -- the Data protocol ----------------------------------------------------------------------------
 
@@ -69,18 +68,24 @@ class Collection:
         return self.assembly.encoder.component if self.assembly.encoder else None
 
     def read(self, kind: str, row: int) -> Any:
-        return getattr(next(self.inputs((kind,), [row])), kind)
+        return vars(next(self.inputs((kind,), [row])))[kind]
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
-        wanted = self.images if rows is None else rows
-        unmade = {"weights", "regions"} - set(self.assembly.kinds)  # None: the pipeline has none
+        unmade = {row.kind for row in MAPPED if row.stage not in self.assembly.stages}  # None: there is none
         kinds = tuple(kind for kind in kinds if kind not in unmade)
-        for row, got in self.stream([(int(row), kinds) for row in wanted]):
-            if got is None:
+        wanted = self.images if rows is None else rows
+        for row, described in self.stream([(int(row), kinds) for row in wanted]):
+            if described is None:
                 continue
             if kinds:
                 self.touched.add(row)
-            yield self.inputs_of(row, {kind: got[kind] for kind in kinds}, got.get("grid"))
+            record = self.record(row)
+            yield Inputs(
+                size=(record.width, record.height),
+                row=row,
+                name=os.fsdecode(record.name),
+                **{kind: described[kind] for kind in kinds},
+            )
 
     @property
     def weighter(self) -> Any:
@@ -88,7 +93,7 @@ class Collection:
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         layer, span = self.layer(kind), self.span if span is None else span
-        if kind == "features":
+        if kind == FEATURES:
             have = sum(len(range(max(r.start, span.start), min(r.stop, span.stop))) for r in layer.ranges())
             if have < len(span):
                 raise InstsearchError(
@@ -101,7 +106,7 @@ class Collection:
         return self._scratch.enter_context(self.index.scratch())
 
     def cache(self) -> Path | None:
-        return self.index.cache(self.assembly.part("cache").offer.spec.name, self.assembly.identity("cache"))
+        return self.index.cache(self.assembly.part(CACHE).name, self.assembly.identity(CACHE))
 
     # -------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,10 @@ class Collection:
         part = Collection(self.index, self.assembly, self.on_bad)
         part.span, part._layers = span, self._layers
         return part
+
+    def refresh(self) -> None:
+        """Reach the rows that were given out since, and the folders as they are now called."""
+        self.span, self._ranges = range(len(self.index.images)), []
 
     def close(self) -> None:
         """Remove scratch files."""
@@ -136,98 +145,27 @@ class Collection:
         if kind not in self._layers:
             part = self.assembly.part(kind)
             self._layers[kind] = self.index.layer(
-                kind, part.offer.spec.name, self.assembly.encoding(kind), self.assembly.identity(kind)
+                kind, part.name, self.assembly.encoding(kind), self.assembly.identity(kind)
             )
         return self._layers[kind]
 
     def stored(self, kind: str, row: int) -> bool:
         """Whether a layer holds this row."""
-        if kind == "image" or (kind != "features" and kind not in self.assembly.kinds):
-            return False
-        return self.layer(kind).covers(row)
+        return self.assembly.makes(kind) and self.layer(kind).covers(row)
 
-    def sources(self, kind: str) -> tuple[str, ...]:
-        """The kinds that a layer is computed from, "grid" for the cells it lies on."""
-        assembly = self.assembly
-        if kind == "local":
-            return ("features",)
-        if kind == "codes":
-            first = "local" if "local" in assembly.kinds else "features"
-            return (first, *(k for k in ("weights", "regions") if k in assembly.kinds))
-        if kind == "grid":
-            return ("local",) if "local" in assembly.kinds else ("features",)
-        return (*assembly.part(kind).needs, "grid")
+    def at(self, row: int) -> Described:
+        """The layers of a row."""
+        return Described(self.assembly, Stored(self, row))
 
-    def reads(self, kind: str, row: int) -> set[str]:
-        """What must be had from the picture itself to give a layer of a row: "image", "features"."""
-        if kind in ("image", "features"):
-            return set() if self.stored(kind, row) else {kind}
-        if kind == "grid" and (self.stored("features", row) or self.stored("local", row)):
-            return set()
-        if kind != "grid" and self.stored(kind, row):
-            return set()
-        sources = ("features",) if kind == "grid" else self.sources(kind)
-        return set().union(*(self.reads(s, row) for s in sources))
-
-    def obtain(self, row: int, kind: str, got: Got) -> Any:
-        """One layer of one row: known, stored or computed."""
-        if kind in got:
-            return got[kind]
-        if kind == "grid":
-            got[kind] = self._grid(row, got)
-        elif self.stored(kind, row):
-            got[kind] = from_item(self.assembly.encoding(kind), self.layer(kind).read(row))
-        elif kind == "image":
-            got[kind] = self.load(row)
-        elif kind == "features":
-            got[kind] = self.extract([self.obtain(row, "image", got)])[0]
-        else:
-            for source in self.sources(kind):
-                self.obtain(row, source, got)
-            got[kind] = self.compute(kind, self.inputs_of(row, got, got.get("grid")))
-        return got[kind]
-
-    def _grid(self, row: int, got: Got) -> Grid:
-        for kind in ("features", "local"):
-            if kind in got:
-                known: Grid = got[kind].grid
-                return known
-            if kind in ("features", *self.assembly.kinds) and self.stored(kind, row):
-                return grid_of(self.layer(kind).head(row))
-        made: Grid = self.obtain(row, "features", got).grid
-        return made
-
-    def compute(self, kind: str, inputs: Inputs) -> Any:
-        """Let the component make a layer of one image; what it raises is told with its name and the image's."""
-        component = self.assembly.part(kind).component
-        with self.noted(kind, [inputs]):
-            if kind == "regions":
-                return component.detect(inputs)
-            if kind == "weights":
-                return component.weigh(inputs)
-            if kind == "local":
-                return component.embed(inputs.features)
-            local = inputs.features if component.local is None else inputs.local
-            return component.aggregate(local, inputs.weights, inputs.regions)
-
-    @contextlib.contextmanager
-    def noted(self, kind: str, images: Sequence[Image | Inputs]) -> Iterator[None]:
-        """What the component behind a layer raises is told with its name and the images'."""
-        try:
-            yield
-        except Exception as error:
-            names = ", ".join(image.name for image in images)
-            part = describe(self.assembly.part(kind))
-            error.add_note(f"{part}, image{'s' * (len(images) > 1)} {names}")
-            raise
-
-    def inputs_of(self, row: int, got: Got, grid: Grid | None) -> Inputs:
-        """What a component is given of a row."""
-        record = self.record(row)
-        known = {k: v for k, v in got.items() if k != "grid"}
-        return Inputs(
-            size=(record.width, record.height), row=row, name=os.fsdecode(record.name), grid=grid, **known
-        )
+    def stream(
+        self, jobs: Sequence[tuple[int, tuple[str, ...]]]
+    ) -> Generator[tuple[int, Described | None], None, None]:
+        """Give each row its kinds, in order; None for a row whose picture does not decode or was removed."""
+        alive = self.index.images.alive()
+        results = self._streaming.stream([job for job in jobs if alive[job[0]]], self.caching)
+        with contextlib.closing(results):
+            for row, _ in jobs:
+                yield next(results) if alive[row] else (row, None)
 
     # -- pictures -------------------------------------------------------------------------------------
 
@@ -249,13 +187,32 @@ class Collection:
         fit = self.assembly.extractor.component.fit_size
         return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
 
-    def extract(self, images: list[Image]) -> list[Features]:
-        """The features of pictures of equal shape, as the index has them."""
-        with self.noted("features", images), torch.inference_mode():
-            found = self.assembly.extractor.component.extract(images)
-            return [as_stored(features) for features in found] if self.rounding else list(found)
+    def _unreadable(self, row: int, reason: str) -> None:
+        if self.on_bad is None:
+            raise InstsearchError(f"{self.index.images.name(row)} no longer decodes: {reason}")
+        self.on_bad(row, reason)
 
 
-def describe(part: Part) -> str:
-    """ "weighting 'x' of some-package 1.2", for messages."""
-    return f"{part.stage} '{part.offer.spec.name}' of {part.offer.distribution} {part.offer.version}"
+class Stored:
+    """One row of a collection: where its picture is, and what is stored of it."""
+
+    def __init__(self, data: Collection, row: int) -> None:
+        self.data, self.row = data, row
+        self._record = data.record(row)
+        self.name = os.fsdecode(self._record.name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._record.width, self._record.height
+
+    def image(self) -> Image:
+        return self.data.load(self.row)
+
+    def has(self, kind: str) -> bool:
+        return kind not in (IMAGE, GRID) and self.data.stored(kind, self.row)
+
+    def item(self, kind: str) -> Any:
+        return self.data.layer(kind).read(self.row)
+
+    def head(self, kind: str) -> Any:
+        return self.data.layer(kind).head(self.row)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
 
 from instsearch_cli.errors import UsageError, nearest
+from instsearch_cli.options import coerce, parse_assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.options import Assignment
 
 STAGE_NAMES = ("extractor", "weighting", "detector", "encoder", "searcher")
 LISTS = ("rerank", "refine")
+TABLES = ("query", "fit")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Stage:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def having(self, option: str, value: Any) -> Stage:
+        """The stage with one more option."""
+        return Stage(self.name, {**self.options, option.replace("-", "_"): value})
+
     def table(self) -> dict[str, Any]:
         options = {
             k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items() if v is not None
@@ -35,16 +42,44 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """The stages of a run.
+class Asking:
+    """How a query is described.
 
-    keep_features  raw features are a layer of the index (large), not a passing thing
-    generation     raised by --refit: fitted models of another generation are other models
-    fit_on         an index whose images the encoder is fitted on, instead of the collection's own
-    fit_on_digest  what that index held: part of the fitted model's identity
-    weigh_query    queries are weighted as the collection is, inside their box
-    crop_query     a query's code is that of what is in its box, as a picture by itself
+    weigh  it is weighted as the collection is, inside its box
+    crop   its code is that of what is in its box, as a picture by itself
     """
+
+    weigh: bool = False
+    crop: bool = False
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What models are fitted on.
+
+    generation  raised by --refit: fitted models of another generation are other models
+    on          an index whose images the encoder is fitted on, instead of the collection's own
+    digest      what that index held: part of the fitted model's identity
+    """
+
+    generation: int = 0
+    on: str = ""
+    digest: str = ""
+
+
+LOOSE = {
+    "weigh-query": ("query", "weigh"),
+    "crop-query": ("query", "crop"),
+    "generation": ("fit", "generation"),
+    "fit-on": ("fit", "on"),
+    "fit-on-digest": ("fit", "digest"),
+}
+"""Settings that once stood beside the tables: older files have them so."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of a run; keep_features: raw features are a layer of the index (large), not a passing thing."""
 
     name: str
     extractor: Stage
@@ -55,30 +90,25 @@ class Pipeline:
     rerank: tuple[Stage, ...] = ()
     refine: tuple[Stage, ...] = ()
     keep_features: bool = False
-    generation: int = 0
-    fit_on: str = ""
-    fit_on_digest: str = ""
-    weigh_query: bool = False
-    crop_query: bool = False
+    query: Asking = Asking()
+    fit: Fitting = Fitting()
+
+    def stages(self) -> dict[str, Stage]:
+        """The stages that the pipeline names, rerankers aside."""
+        named = vars(self)
+        return {name: named[name] for name in STAGE_NAMES if named[name] is not None}
 
     def to_toml(self) -> str:
         table: dict[str, Any] = {"name": self.name}
         if self.keep_features:
             table["keep-features"] = True
-        if self.generation:
-            table["generation"] = self.generation
-        if self.fit_on:
-            table |= {"fit-on": self.fit_on, "fit-on-digest": self.fit_on_digest}
-        if self.weigh_query:
-            table["weigh-query"] = True
-        if self.crop_query:
-            table["crop-query"] = True
-        for stage in STAGE_NAMES:
-            if (value := getattr(self, stage)) is not None:
-                table[stage] = value.table()
-        for stages in LISTS:
-            if getattr(self, stages):
-                table[stages] = [stage.table() for stage in getattr(self, stages)]
+        for name in TABLES:
+            if settings := {k: v for k, v in vars(vars(self)[name]).items() if v}:
+                table[name] = settings
+        table |= {name: stage.table() for name, stage in self.stages().items()}
+        for name in LISTS:
+            if listed := vars(self)[name]:
+                table[name] = [stage.table() for stage in listed]
         return tomli_w.dumps(table)
 
     @classmethod
@@ -88,13 +118,12 @@ class Pipeline:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{where} is not TOML: {error}") from error
-        known = {*STAGE_NAMES, "name", "summary", "keep-features", "generation", *LISTS}
-        known |= {"fit-on", "fit-on-digest", "weigh-query", "crop-query"}
+        known = {*STAGE_NAMES, *LISTS, *TABLES, *LOOSE, "name", "summary", "default", "keep-features"}
         for key in table:
             if key not in known:
                 raise UsageError(f"{where}: no setting '{key}'.{nearest(key, known)}")
         if "extractor" not in table:
-            raise UsageError(f'{where} names no extractor: add [extractor] with name = "sift", say')
+            raise UsageError(f"{where} names no extractor: add [extractor] with its name")
         stages = {
             stage: _stage(table[stage], f"{where}: [{stage}]") for stage in STAGE_NAMES if stage in table
         }
@@ -103,60 +132,65 @@ class Pipeline:
             rerank=_stages(table, "rerank", where),
             refine=_stages(table, "refine", where),
             keep_features=bool(table.get("keep-features", False)),
-            generation=int(table.get("generation", 0)),
-            fit_on=str(table.get("fit-on", "")),
-            fit_on_digest=str(table.get("fit-on-digest", "")),
-            weigh_query=bool(table.get("weigh-query", False)),
-            crop_query=bool(table.get("crop-query", False)),
+            query=_settings(Asking, table, "query", where),
+            fit=_settings(Fitting, table, "fit", where),
             **stages,
         )
 
-    def with_options(self, assignments: Sequence[str]) -> Pipeline:
+    def with_options(self, assignments: Iterable[str]) -> Pipeline:
         """Apply ``--set stage.option=value`` and ``--set rerank.name.option=value``."""
         pipeline = self
         for assignment in assignments:
-            key, equals, value = assignment.partition("=")
-            stage, _, name = key.strip().partition(".")
-            if not equals or not name:
-                raise UsageError(
-                    f"--set takes stage.option=value, encoder.words=25000 say; not '{assignment}'"
-                )
-            if stage == "rerank":
-                pipeline = pipeline._with_rerank_option(name, value)
-            elif stage in STAGE_NAMES:
-                current: Stage | None = getattr(pipeline, stage)
-                if current is None:
-                    raise UsageError(f"--set {key}: the pipeline has no {stage}; name one with --{stage}")
-                options = {**current.options, name.replace("-", "_"): value}
-                pipeline = replace(pipeline, **{stage: Stage(current.name, options)})  # type: ignore[arg-type]
-            else:
-                raise UsageError(
-                    f"--set {key}: no stage '{stage}'.{nearest(stage, (*STAGE_NAMES, 'rerank'))}"
-                )
+            pipeline = pipeline._with_option(parse_assignment(assignment))
         return pipeline
 
-    def _with_rerank_option(self, key: str, value: str) -> Pipeline:
-        name, _, option = key.partition(".")
+    def _with_option(self, given: Assignment) -> Pipeline:
+        if given.stage == "rerank":
+            return self._with_rerank_option(given)
+        if given.stage not in STAGE_NAMES:
+            raise UsageError(
+                f"--set {given.key}: no stage '{given.stage}'.{nearest(given.stage, (*STAGE_NAMES, 'rerank'))}"
+            )
+        current = self.stages().get(given.stage)
+        if current is None:
+            raise UsageError(
+                f"--set {given.key}: the pipeline has no {given.stage}; name one with --{given.stage}"
+            )
+        return self._with(given.stage, current.having(given.option_of_one, given.value))
+
+    def _with(self, stage: str, value: Stage | None) -> Pipeline:
+        return replace(self, **{stage: value})  # type: ignore[arg-type]
+
+    def _with_rerank_option(self, given: Assignment) -> Pipeline:
         names = [stage.name for stage in self.rerank]
-        if not option or name not in names:
-            there = nearest(name, names) or " The pipeline has no reranker; name one with --rerank."
-            raise UsageError(f"--set rerank.{key}: write rerank.NAME.OPTION=value.{there}")
-        return replace(
-            self,
-            rerank=tuple(
-                Stage(s.name, {**s.options, option.replace("-", "_"): value}) if s.name == name else s
-                for s in self.rerank
-            ),
-        )
+        if given.name not in names:
+            wrong = given.name or given.option
+            there = nearest(wrong, names) or " The pipeline has no reranker; name one with --rerank."
+            raise UsageError(f"--set {given.key}: write rerank.NAME.OPTION=value.{there}")
+        rerank = (s.having(given.option, given.value) if s.name == given.name else s for s in self.rerank)
+        return replace(self, rerank=tuple(rerank))
+
+    def asking(self, weigh: bool | None = None, crop: bool | None = None) -> Pipeline:
+        """With queries described as given; None leaves a setting as it is."""
+        given = {k: v for k, v in (("weigh", weigh), ("crop", crop)) if v is not None}
+        return replace(self, query=replace(self.query, **given))
+
+    def fitted_on(self, index: str, digest: str) -> Pipeline:
+        """With models fitted on another index of these contents; "" for none."""
+        return replace(self, fit=replace(self.fit, on=index, digest=digest))
+
+    def refitted(self) -> Pipeline:
+        """With models that are to be fitted anew."""
+        return replace(self, fit=replace(self.fit, generation=self.fit.generation + 1))
 
     def with_stage(self, stage: str, name: str | None) -> Pipeline:
         """Choose a component by name; its options are kept only if it was the one chosen before."""
         if name is None:
             return self
-        current: Stage | None = getattr(self, stage)
+        current = self.stages().get(stage)
         if current is not None and current.name == name:
             return self
-        return replace(self, **{stage: Stage(name)})  # type: ignore[arg-type]
+        return self._with(stage, Stage(name))
 
     def with_rerank(self, names: Iterable[str] | None) -> Pipeline:
         """Choose the rerankers, in order; ("none",) is none at all, None leaves them as they are."""
@@ -176,8 +210,28 @@ class Pipeline:
         return replace(self, rerank=self.refine)
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready: every stage that runs, with its options, for reports."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v and k != "refine"}
+        """JSON-ready: every stage that runs, with its options, and every setting, for reports."""
+        plain = {k: v for k, v in dataclasses.asdict(self).items() if v and k not in ("refine", *TABLES)}
+        tables = {name: {k: v for k, v in vars(vars(self)[name]).items() if v} for name in TABLES}
+        return plain | {name: settings for name, settings in tables.items() if settings}
+
+
+Settings = TypeVar("Settings", Asking, Fitting)
+
+
+def _settings(cls: type[Settings], table: dict[str, Any], name: str, where: str) -> Settings:
+    """The table of a name, of which older files have the settings beside the tables."""
+    given = table.get(name, {})
+    if not isinstance(given, dict):
+        raise UsageError(f"{where}: {name} is a table: [{name}]")
+    loose = {key: table[old] for old, (its, key) in LOOSE.items() if its == name and old in table}
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{where}: [{name}] has no setting '{key}'.{nearest(key, known)}")
+    return cls(
+        **{k: coerce(v, type(known[k].default), f"{where}: {name}.{k}") for k, v in (loose | given).items()}
+    )
 
 
 def _stages(table: dict[str, Any], name: str, where: str) -> tuple[Stage, ...]:
@@ -202,6 +256,14 @@ def presets(registry: Registry) -> dict[str, tuple[str, str]]:
     for file in registry.shipped("presets"):
         found.setdefault(file.name.removesuffix(".toml"), (file.text, file.distribution))
     return found
+
+
+def default_preset(registry: Registry) -> str:
+    """The preset for those who choose none: the first file that says ``default = true``."""
+    for name, (text, _) in presets(registry).items():
+        if tomllib.loads(text).get("default") is True:
+            return name
+    raise UsageError("no preset is the default one: name one with --preset, or --extractor and --encoder")
 
 
 def load_preset(name: str, registry: Registry) -> Pipeline:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.pipeline import Pipeline
+from instsearch_cli.engine.stages import CACHE, FEATURES, SEARCH
 from instsearch_cli.errors import InstsearchError, nearest
 from instsearch_formats import fingerprint
 
@@ -34,16 +35,14 @@ def record(index: Index, assembly: Assembly) -> None:
     """Remember a pipeline under its name and as the last one."""
     pipeline = assembly.pipeline
     layers = []
-    for kind in (["features"] if pipeline.keep_features else []) + assembly.kinds:
-        layers.append(
-            _folder(kind, assembly.part(kind).offer.spec.name, fingerprint(assembly.identity(kind)))
-        )
-        if kind != "features" and assembly.part(kind).fits:
-            name = assembly.part(kind).offer.spec.name
-            layers.append(_folder("models", name, fingerprint(assembly.model_identity(kind))) + ".h5")
+    for kind in ([FEATURES] if pipeline.keep_features else []) + assembly.kinds:
+        part = assembly.part(kind)
+        layers.append(_folder(kind, part.name, assembly.fingerprint(kind)))
+        if part.fits and kind in assembly.kinds:
+            layers.append(_folder("models", part.name, fingerprint(assembly.model_identity(kind))) + ".h5")
     if assembly.searcher is not None:
-        name = assembly.searcher.offer.spec.name
-        layers += [_folder(kind, name, assembly.fingerprint(kind)) for kind in ("search", "cache")]
+        name = assembly.searcher.name
+        layers += [_folder(kind, name, assembly.fingerprint(kind)) for kind in (SEARCH, CACHE)]
     used = {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
     index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
     index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())

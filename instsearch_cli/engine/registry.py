@@ -6,13 +6,15 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import types
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pluggy
 
 from instsearch_cli import hookspecs
+from instsearch_cli.components import BASES
 from instsearch_cli.engine.strangers import GROUP
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.specs import SPECS, Spec
@@ -53,22 +55,38 @@ class Offer:
 
     def load(self) -> type[Any]:
         """Import the component's class. Raises InstsearchError naming the distribution if that fails."""
-        return self._import(self.spec.factory)
+        component: type[Any] = based(self._import(self.spec.factory), BASES[self.spec.kind])
+        return component
 
     def load_trainer(self) -> type[Any]:
         """Import the class that trains it, likewise."""
-        return self._import(self.spec.trainer)
+        from instsearch_cli.networks.training import Trainer
 
-    def _import(self, path: str) -> type[Any]:
+        trainer: type[Any] = based(self._import(self.spec.trainer), cast("Any", Trainer))
+        return trainer
+
+    def _import(self, path: str) -> Any:
         module, _, attribute = path.partition(":")
         try:
-            component: type[Any] = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+            return vars(importlib.import_module(module))[attribute]
+        except (ImportError, KeyError) as error:
             raise InstsearchError(
                 f"{self.spec.kind} '{self.spec.name}' of {self.distribution} {self.version} cannot be loaded: "
-                f"{error}"
+                f"{_missing(error)}"
             ) from error
-        return component
+
+
+def _missing(error: Exception) -> str:
+    return f"there is no {error.args[0]} in its module" if isinstance(error, KeyError) else str(error)
+
+
+@functools.cache
+def based(cls: Any, base: Any) -> Any:
+    """The class, with the base class of its kind if it has not got it: what it leaves out is then at its default."""
+    if issubclass(cls, base):
+        return cls
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return types.new_class(cls.__name__, (cls, base), exec_body=lambda namespace: namespace.update(names))
 
 
 class Shipped(NamedTuple):
@@ -105,6 +123,13 @@ class Registry:
             return self.offers[kind][name]
         except KeyError:
             raise UsageError(f"no {kind} is called '{name}'.{nearest(name, self.offers[kind])}") from None
+
+    def default(self, kind: str, use: str) -> str:
+        """The name of the component that is taken for a use (``specs.DEFAULTS``) where nobody names another."""
+        for name, offer in self.offers[kind].items():
+            if use in offer.spec.default_for:
+                return name
+        raise UsageError(f"no {kind} is there for {use} by default: name one")
 
     def shipped(self, folder: str) -> Iterator[Shipped]:
         """The TOML files that plugins ship in a folder of that name, in the order of plugins and of names."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.engine.collection import Collection, describe
-from instsearch_cli.engine.records import contents
+from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.filling import Filling
+from instsearch_cli.engine.records import contents, recorded
+from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.storage import Filling, to_item, to_state
+from instsearch_cli.storage import blank, to_state
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
@@ -60,17 +62,16 @@ class Runner:
 
     def extract(self) -> Made:
         """Write the features layer."""
-        self._map(["features"])
+        self._map([FEATURES])
         return self.made
 
     def index_all(self) -> Made:
         """Fit and map every layer of the pipeline, and build the search structure if it has a searcher."""
         kinds = self.assembly.kinds
-        self.load_models(
-            lambda kind: "features" not in self._read_by_fit(kind)
-        )  # it may find that files lack
+        # those that do not wait for features may find that files lack
+        self.load_models(lambda kind: FEATURES not in self.assembly.part(kind).fit_needs)
         if self.assembly.pipeline.keep_features or self._features_pass(kinds):
-            self._map(["features"])
+            self._map([FEATURES])
             self._map_for_fit(kinds)
         self.load_models()
         self._map(kinds)
@@ -89,23 +90,17 @@ class Runner:
                 self._loaded.add(part.stage)
                 part.component.load(self._model(kind))
 
-    def _read_by_fit(self, kind: str) -> tuple[str, ...]:
-        """The layers that the fit of the component behind a layer reads."""
-        part = self.assembly.part(kind)
-        read: tuple[str, ...] = part.component.fit_needs if part is self.assembly.encoder else part.needs
-        return read
-
     def _model(self, kind: str) -> dict[str, np.ndarray]:
         part, identity = self.assembly.part(kind), self.assembly.model_identity(kind)
-        name = part.offer.spec.name
+        name = part.name
         found = self.index.read_model(name, identity)
         if found is not None:
             return found[0]
         attrs: dict[str, Any] = {"images-then": int(self.index.images.alive().sum())}
         if "fit-on" in identity:
             state, rows = self._fitted_elsewhere(part, identity)
-            attrs |= {"fitted-on": len(rows), "fitted-in": self.assembly.pipeline.fit_on}
-            rows, where = rows[:0], f" of {self.assembly.pipeline.fit_on}"
+            attrs |= {"fitted-on": len(rows), "fitted-in": self.assembly.pipeline.fit.on}
+            rows, where = rows[:0], f" of {self.assembly.pipeline.fit.on}"
         else:
             state, rows = self._fitted(part, self.collection)
             attrs["fitted-on"], where = len(rows), ""
@@ -120,7 +115,7 @@ class Runner:
             with torch.inference_mode():
                 state = to_state(part.component.fit(data, self.progress))
         except Exception as error:
-            error.add_note(f"{describe(part)}, while fitting")
+            error.add_note(f"{part}, while fitting")
             raise
         finally:
             data.close()
@@ -131,14 +126,14 @@ class Runner:
         self, part: Part, identity: dict[str, Any]
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """A model fitted on another index: taken over if that index has the same one, else fitted there."""
-        pipeline = self.assembly.pipeline
-        other = Index.open(Path(pipeline.fit_on))
-        if contents(other) != pipeline.fit_on_digest:
+        fit = self.assembly.pipeline.fit
+        other = Index.open(Path(fit.on))
+        if contents(other) != fit.digest:
             raise InstsearchError(
-                f"{pipeline.fit_on} holds other images than when this pipeline was made: "
-                f"give it again with --fit-on {pipeline.fit_on}"
+                f"{fit.on} holds other images than when this pipeline was made: give it again with "
+                f"--fit-on {fit.on}"
             )
-        found = other.read_model(part.offer.spec.name, {k: v for k, v in identity.items() if k != "fit-on"})
+        found = other.read_model(part.name, {k: v for k, v in identity.items() if k != "fit-on"})
         if found is None:
             return self._fitted(part, Collection(other, self.assembly))
         state = dict(found[0])
@@ -162,16 +157,14 @@ class Runner:
         jobs = [(row, tuple(missing)) for span, missing in todo for row in span]
         if not self.assembly.pipeline.keep_features:
             self.made.reread += sum(
-                row < self.before and any(self.collection.reads(k, row) for k in missing)
+                row < self.before and any(map(self.collection.at(row).wants, missing))
                 for row, missing in jobs
             )
         self.progress.start(_label(kinds), len(jobs))
-        self.collection.rounding = kinds != ["features"]
         stream = self.collection.stream(jobs)
         with contextlib.closing(stream), ThreadPoolExecutor(1, "writer") as writer:
             for span, missing in todo:
                 self._write_span(span, missing, stream, writer)
-        self.collection.rounding = True
         self.progress.close()
 
     def _write_span(
@@ -187,9 +180,11 @@ class Runner:
             pending: list[Any] = []
             try:
                 for _ in span:
-                    row, got = next(stream)
+                    _, described = next(stream)
+                    if described is not None and blank(described.items.get(CODES, {})):
+                        self.made.blank.append(described.source.name)
                     for kind, part in writers.items():
-                        item = None if got is None else self._item(kind, row, got)
+                        item = None if described is None else described.items[kind]
                         pending.append(pool.submit(part.append, item))
                     while len(pending) > 4 * len(writers):
                         pending.pop(0).result()
@@ -202,25 +197,13 @@ class Runner:
         for kind in missing:
             self.made.written[kind] = self.made.written.get(kind, 0) + len(span)
 
-    def _item(self, kind: str, row: int, got: dict[str, Any]) -> dict[str, np.ndarray]:
-        try:
-            item = to_item(self.assembly.encoding(kind), got[kind])
-            if kind == "codes" and not np.any(item["vectors" if "vectors" in item else "data"]):
-                self.made.blank.append(self.index.images.name(row))
-            return item
-        except InstsearchError as error:
-            part = self.assembly.part(kind)
-            raise InstsearchError(
-                f"{describe(part)}, image {self.index.images.name(row)}: {error}"
-            ) from error
-
     def _map_for_fit(self, kinds: list[str]) -> None:
         """Write weights and regions that a fit is to read, so that they are not made once for it and once more.
 
         Features have to be on disk: a pass over them is cheaper then than weighing or detecting twice.
         """
-        read = {k for kind in kinds if self._fit_due(kind) for k in self._read_by_fit(kind)}
-        first = [kind for kind in kinds if kind in ("weights", "regions")]
+        read = {k for kind in kinds if self._fit_due(kind) for k in self.assembly.part(kind).fit_needs}
+        first = [kind for kind in kinds if TABLE[kind].stage != TABLE[CODES].stage]
         while first and first[-1] not in read:
             first.pop()
         self.load_models(lambda kind: kind in first)
@@ -232,7 +215,7 @@ class Runner:
         part = self.assembly.searcher
         if part is None or not part.fits:
             return
-        layer, n = self.collection.layer("search"), len(self.index.images)
+        layer, n = self.collection.layer(SEARCH), len(self.index.images)
         cover = layer.cover(n)
         start = cover[-1].stop if cover else 0
         if start >= n:
@@ -248,7 +231,7 @@ class Runner:
         finally:
             segment.close()
             self.progress.close()
-        self.made.written["search"] = n - start
+        self.made.written[SEARCH] = n - start
 
     # -- features that only pass through --------------------------------------------------------------
 
@@ -256,29 +239,23 @@ class Runner:
         """Whether to keep features on disk during this run: a fit is due and the collection is small."""
         if len(self.index.images) > PASSING_FEATURES or not self._missing(kinds):
             return False
-        return any(self._fit_due(kind) and "features" in self._read_by_fit(kind) for kind in kinds)
+        return any(self._fit_due(kind) and FEATURES in self.assembly.part(kind).fit_needs for kind in kinds)
 
     def _fit_due(self, kind: str) -> bool:
         """Whether the component behind a layer has to be fitted first."""
         part = self.assembly.part(kind)
         if not part.fits:
             return False
-        return not self.index.has_model(part.offer.spec.name, self.assembly.model_identity(kind))
+        return not self.index.has_model(part.name, self.assembly.model_identity(kind))
 
     def _drop_passing_features(self) -> None:
         """Remove the features layer, unless a recorded pipeline keeps it."""
-        layer = self.collection.layer("features")
-        if layer.path.is_dir() and f"features/{layer.path.name}" not in kept_features(self.index):
+        layer = self.collection.layer(FEATURES)
+        kept = {name for record in recorded(self.index) for name in record.layers}
+        if layer.path.is_dir() and layer.path.relative_to(self.index.path).as_posix() not in kept:
             shutil.rmtree(layer.path)
-            self.made.written.pop("features", None)
-
-
-def kept_features(index: Index) -> set[str]:
-    """The features layers that recorded pipelines keep, as "features/<folder>"."""
-    from instsearch_cli.engine.records import recorded
-
-    return {name for record in recorded(index) for name in record.layers if name.startswith("features/")}
+            self.made.written.pop(FEATURES, None)
 
 
 def _label(kinds: list[str]) -> str:
-    return "extracting" if kinds == ["features"] else "indexing" if "codes" in kinds else "computing"
+    return "extracting" if kinds == [FEATURES] else "indexing" if CODES in kinds else "computing"

@@ -3,7 +3,7 @@
 from instsearch_cli.images.discovery import Discovery, Found, discover, printable, suffixes
 from instsearch_cli.images.opening import MAX_PIXELS, BadImage, Header, content_digest, read_header
 from instsearch_cli.images.prefetch import Reader
-from instsearch_cli.images.reading import read_image
+from instsearch_cli.images.reading import Photograph, read_image
 
 __all__ = [
     "MAX_PIXELS",
@@ -11,6 +11,7 @@ __all__ = [
     "Discovery",
     "Found",
     "Header",
+    "Photograph",
     "Reader",
     "content_digest",
     "discover",

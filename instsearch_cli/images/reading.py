@@ -9,16 +9,28 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
-from instsearch_cli.images.opening import MAX_PIXELS, despite_pillows_limit, open_picture, reasons
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images.discovery import printable
+from instsearch_cli.images.opening import (
+    MAX_PIXELS,
+    BadImage,
+    despite_pillows_limit,
+    open_picture,
+    read_header,
+    reasons,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from PIL.ImageFile import ImageFile
 
@@ -63,6 +75,73 @@ def read_image(
         width, height = size if fit is None else fit(*size)
         with reasons():
             return Image(_pixels(image, (max(1, width), max(1, height)), orientation), size, name)
+
+
+class Photograph:
+    """A picture to ask with: a file, or what is in memory already, as Pillow or numpy has it.
+
+    name  what to call it in messages
+    path  where it lies; None: it is in memory
+    size  (width, height) of the upright original
+
+    Raises InstsearchError for a file that is no picture, UsageError for what can be none.
+    """
+
+    def __init__(self, picture: str | os.PathLike[str] | PIL.Image.Image | np.ndarray) -> None:
+        self.path: Path | None = None
+        self._held: PIL.Image.Image | None = None
+        if isinstance(picture, (str, os.PathLike)):
+            self.path = Path(picture)
+            self.name = str(picture)
+            with self._told():
+                header = read_header(self.path)
+            self.size = (header.width, header.height)
+        else:
+            self.name = "the picture"
+            self._held = _in_memory(picture)
+            self.size = self._held.size
+
+    def read(self, fit: Callable[[int, int], tuple[int, int]]) -> Image:
+        """The picture at the size that ``fit`` asks for, as :func:`read_image` gives it."""
+        from instsearch_cli.data import Image
+
+        if self._held is None:
+            assert self.path is not None
+            with self._told():
+                return read_image(self.path, fit, name=self.name)
+        width, height = fit(*self.size)
+        wanted = max(1, width), max(1, height)
+        flat = self._held
+        if flat.size != wanted:
+            flat = flat.resize(wanted, PIL.Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return Image(np.array(flat.convert("RGB")), self.size, self.name)
+
+    def original(self) -> PIL.Image.Image:
+        """The picture at its own size, upright."""
+        if self._held is not None:
+            return self._held
+        return PIL.Image.fromarray(self.read(lambda w, h: (w, h)).pixels)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BadImage as error:
+            raise InstsearchError(f"{printable(self.name)}: {error.reason}") from error
+
+
+def _in_memory(picture: object) -> PIL.Image.Image:
+    """An upright picture in mode RGB or L. Raises UsageError for what is none."""
+    if isinstance(picture, PIL.Image.Image):
+        return _flat(PIL.ImageOps.exif_transpose(picture))
+    if isinstance(picture, np.ndarray):
+        grey = picture.ndim == 2
+        if picture.dtype != np.uint8 or 0 in picture.shape or not (grey or picture.shape[2:] in ((3,), (4,))):
+            raise UsageError(
+                f"an array is a picture as u8[H, W, 3] or u8[H, W], not {picture.dtype}{list(picture.shape)}"
+            )
+        return _flat(PIL.Image.fromarray(picture))
+    raise UsageError(f"a picture is a path, a picture of Pillow's or an array, not {type(picture).__name__}")
 
 
 def _pixels(image: ImageFile, wanted: tuple[int, int], orientation: int) -> np.ndarray:

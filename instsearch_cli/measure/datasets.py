@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.commands import common
-from instsearch_cli.data import Inputs
 from instsearch_cli.engine import records
+from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.choosing import absolute
+from instsearch_cli.engine.describe import Described, Picture
+from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import take_in
+from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.runner import Runner
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.engine.stages import CODES
+from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import Discovery, Found
 from instsearch_cli.measure.evaluation import evaluate
-from instsearch_cli.options import make_config
-from instsearch_cli.storage import as_stored
+from instsearch_cli.options import make_config, parse_assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from instsearch_cli.components import Dataset, ImageRef
-    from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.measure.evaluation import Absent, Evaluation, Tops
@@ -43,10 +45,41 @@ class Measured:
     """An evaluation and what it was made on."""
 
     evaluation: Evaluation
+    dataset: Dataset
     pipeline: Pipeline
     present: int  #: images of the dataset that are there
     indexed: int  #: of these, images that could be read
     values: float  #: mean number of values that an image's codes have, zeros left out
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """mAP and the others, by name."""
+        return self.evaluation.metrics
+
+    @property
+    def total(self) -> int:
+        """How many images the dataset should have."""
+        return size(self.dataset)
+
+    def plain(self, present_only: bool = False) -> dict[str, Any]:
+        """What `instsearch eval --json` prints."""
+        evaluation = self.evaluation
+        report: dict[str, Any] = {
+            "dataset": self.dataset.name,
+            "config": self.pipeline.plain(),
+            "metrics": evaluation.metrics,
+            "queries": evaluation.queries,
+            "timing": evaluation.timing,
+            "images": {"dataset": self.total, "indexed": self.indexed},
+            "protocol": self.dataset.protocol,
+        }
+        if present_only:
+            report["present_only"] = {
+                "missing_images": self.total - self.present,
+                "missing_positives": evaluation.lost,
+                "dropped_queries": evaluation.dropped,
+            }
+        return report
 
 
 @dataclass(frozen=True)
@@ -79,11 +112,11 @@ def prepare(
     """
     began = time.perf_counter()
     refs = present(dataset, present_only)
-    with common.writing(index_path, create=True) as index:
+    with writing(index_path, create=True) as index:
         last = records.last(index)
-        assembly = common.assemble(choose(last.pipeline if last else None), known, device)
+        assembly = Assembly(choose(last.pipeline if last else None), known, pick_device(device))
         rows = take_dataset(index, dataset, refs, strict, progress)
-        common.check_space(index, assembly, assembly.pipeline.keep_features, progress)
+        check_space(index, assembly, assembly.pipeline.keep_features, progress)
         Runner(index, assembly, progress, strict).index_all()
         if remember:
             records.record(index, assembly)
@@ -111,9 +144,10 @@ def measure(
     tops: Tops | None = None,
     timed: bool = False,
     absent: Absent | None = None,
+    remember: bool = True,
 ) -> Measured:
     """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
-    made = prepare(known, dataset, index_path, choose, progress, device, strict, present_only)
+    made = prepare(known, dataset, index_path, choose, progress, device, strict, present_only, remember)
     index, rows = made.index, made.rows
     engine = Engine(index, made.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
     evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent)
@@ -122,10 +156,10 @@ def measure(
         evaluation.timing["image"] = seconds_an_image(engine)
     values = sum(
         len(block["data"] if "data" in block else block["vectors"].ravel())
-        for block in engine.data.blocks("codes")
+        for block in engine.data.blocks(CODES)
     )
     each = values / max(1, len(index.images))
-    return Measured(evaluation, made.assembly.pipeline, made.present, len(rows), each)
+    return Measured(evaluation, dataset, made.assembly.pipeline, made.present, len(rows), each)
 
 
 def seconds_an_image(engine: Engine, limit: int = TIMED) -> float:
@@ -139,12 +173,9 @@ def seconds_an_image(engine: Engine, limit: int = TIMED) -> float:
     for row in (chosen[0], *chosen):
         image = data.load(int(row))
         began = time.perf_counter()
-        with torch.inference_mode():
-            features = as_stored(assembly.extractor.component.extract([image])[0])
-            got: dict[str, Any] = {"image": image, "features": features}
-            for kind in assembly.kinds:
-                inputs = Inputs(size=image.size, name=image.name, grid=features.grid, **got)
-                got[kind] = data.compute(kind, inputs)
+        described = Described(assembly, Picture(image))
+        for kind in described.kinds:
+            described[kind]
         if assembly.device.type == "cuda":
             torch.cuda.synchronize(assembly.device)
         seconds.append(time.perf_counter() - began)
@@ -159,33 +190,35 @@ def load_dataset(
     assignments: Iterable[str] = (),
 ) -> Dataset:
     """A dataset by name, or the one that a manifest describes; ``assignments`` are "dataset.option=value"."""
-
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.strip().removeprefix("dataset.").partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set takes dataset.option=value, not '{assignment}'")
-        values[key.strip()] = value
-    if name.endswith(".json"):
-        values["manifest"], name = name, "manifest"
+    given = [parse_assignment(assignment) for assignment in assignments]
+    values: dict[str, Any] = {each.option_of_one: each.value for each in given}
+    kind = kind_of(known, name)
+    if kind != name:
+        values[kind] = name
     if boxes is not None:
         values["boxes"] = str(boxes)
-    cls = known.get("dataset", name).load()
+    cls = known.get("dataset", kind).load()
     dataset: Dataset = cls(make_config(cls, values, "dataset"), root)
     return dataset
+
+
+def kind_of(known: Registry, name: str) -> str:
+    """The dataset that a name is of, or that reads a file that is called so."""
+    suffix = Path(name).suffix
+    return known.default("dataset", suffix) if suffix == ".json" else name
 
 
 def default_index(name: str, root: Path | None) -> Path:
     """Where `eval` keeps its index if not told: the user's cache, one folder a dataset."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instsearch"
-    what = str(common.absolute(Path(name))) if name.endswith(".json") else name
-    where = what + "\0" + (str(common.absolute(root)) if root else "")
+    what = str(absolute(Path(name))) if name.endswith(".json") else name
+    where = what + "\0" + (str(absolute(root)) if root else "")
     return cache / f"{Path(name).stem}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
 
 
 def size(dataset: Dataset) -> int:
     """How many images the dataset should have."""
-    return max(len(dataset.images()), getattr(dataset, "size", 0))
+    return max(len(dataset.images()), dataset.size)
 
 
 def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
@@ -216,7 +249,7 @@ def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
         + (f"\nLooked for {missing[0].path}; say" if missing else "\nSay")
         + " where they are with --root"
         + (", or take those that are there with --present-only" if there else "")
-        + (f"; they come from {source}" if (source := getattr(dataset, "source", "")) else "")
+        + (f"; they come from {source}" if (source := dataset.source) else "")
     )
 
 
@@ -232,8 +265,8 @@ def take_dataset(
     folders = {
         ref.path.parent for ref in dataset.images()
     }  # of those not there, too: the root stays the same
-    root = Path(os.path.commonpath([common.absolute(folder) for folder in folders]))
-    names = {ref.name: os.fsencode(os.path.relpath(common.absolute(ref.path), root)) for ref in refs}
+    root = Path(os.path.commonpath([absolute(folder) for folder in folders]))
+    names = {ref.name: os.fsencode(os.path.relpath(absolute(ref.path), root)) for ref in refs}
     found = [Found(root, names[ref.name], ref.path) for ref in refs]
     found.sort(key=lambda f: f.name)
     intake = take_in(index, Discovery(found, []), progress, strict)

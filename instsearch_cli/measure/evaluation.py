@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instsearch_cli.boxes import clip_box
+from instsearch_cli.components import Dataset, own
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import BadImage, read_header
+from instsearch_cli.images import Photograph
 from instsearch_cli.measure.metrics import (
     average_precision,
     average_precision_at,
@@ -26,7 +27,7 @@ from instsearch_cli.measure.verdict import verdicts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from instsearch_cli.components import Dataset, QueryRef, Relevance
+    from instsearch_cli.components import QueryRef, Relevance
     from instsearch_cli.data import Query
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.progress import Quiet
@@ -89,9 +90,9 @@ def evaluate(
     Raises InstsearchError naming a query without positives, or whose box selects nothing.
     """
     names = {row: name for name, row in rows.items()}
-    settings: tuple[str, ...] = getattr(dataset, "settings", ())
+    settings: tuple[str, ...] = dataset.settings
     tops = tops or Tops()
-    tops = replace(tops, depths=tops.depths or getattr(dataset, "tops", ()))
+    tops = replace(tops, depths=tops.depths or dataset.tops)
     boxes_of = _boxes_of(dataset)
     done = Evaluation({}, [], {})
     seconds: list[float] = []
@@ -120,7 +121,7 @@ def evaluate(
         done.queries.append(
             {
                 "id": ref.id,
-                **_score(ranked, judged, getattr(dataset, "average_precision", "plain"), tops),
+                **_score(ranked, judged, dataset.average_precision, tops),
                 "seconds": round(seconds[-1], 4),
                 "localised": iou["n_localised"],
                 "annotated": iou["n_annotated"],
@@ -171,9 +172,8 @@ def _among(judged: Relevance, rows: Mapping[str, int]) -> Relevance:
 
 
 def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
-    own: Callable[[QueryRef, str], Sequence[Any]] | None = getattr(dataset, "boxes_of", None)
-    if own is not None:
-        return own
+    if own(dataset.boxes_of, Dataset.boxes_of):
+        return dataset.boxes_of
     annotated = dataset.boxes()
     return lambda ref, name: annotated.get(name, ())
 
@@ -181,14 +181,12 @@ def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
 def asked(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int]) -> Query:
     """A query, encoded."""
     try:
-        header = read_header(ref.image)
-        box = clip_box(_xywh(ref.box), (header.width, header.height)) if ref.box is not None else None
-    except BadImage as error:
-        raise InstsearchError(f"query '{ref.id}': {ref.image}: {error.reason}") from error
+        picture = Photograph(ref.image)
+        box = clip_box(_xywh(ref.box), picture.size) if ref.box is not None else None
     except InstsearchError as error:
         raise InstsearchError(f"query '{ref.id}': {error}") from error
     exclude = frozenset(rows[name] for name in judged.exclude if name in rows)
-    return engine.query(ref.id, ref.image, box, exclude)
+    return engine.query(ref.id, picture, box, exclude)
 
 
 def _rank(engine: Engine, query: Query, names: Mapping[int, str]) -> tuple[list[str], np.ndarray, np.ndarray]:

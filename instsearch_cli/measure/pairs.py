@@ -15,9 +15,13 @@ import numpy as np
 import torch
 
 from instsearch_cli.data import Hits
-from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.choosing import recorded_pipeline
+from instsearch_cli.engine.pipeline import default_preset
 from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import Photograph, printable
 from instsearch_cli.options import make_config
 
 if TYPE_CHECKING:
@@ -26,10 +30,9 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Box, Query
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.engine.session import Index as Session
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
-
-VERIFIER = "geometric"  #: the reranker that verifies: it adds the count of inliers to the score of a hit
 
 
 class Pair(NamedTuple):
@@ -66,18 +69,27 @@ class Miner:
     """
 
     def __init__(self, index: Index, pipeline: Pipeline, known: Registry, device: torch.device) -> None:
-        stage = pipeline.with_rerank([VERIFIER]).rerank[0]
-        verifier = known.get("rerank", VERIFIER).load()
-        self.verifier: Any = verifier(make_config(verifier, stage.options, f"rerank.{VERIFIER}"), device)
+        name = known.default("rerank", "pairs")
+        self.pipeline = pipeline
+        stage = pipeline.with_rerank([name]).rerank[0]
+        verifier = known.get("rerank", name).load()
+        self.verifier: Any = verifier(make_config(verifier, stage.options, f"rerank.{name}"), device)
         assembly = Assembly(replace(pipeline, rerank=()), known, device)
         if assembly.extractor.component.encoding != "keypoints":
             raise InstsearchError(
                 f"pairs are verified by keypoints; pipeline '{pipeline.name}' has none, '{pipeline.extractor.name}' "
-                f"makes maps.\nRun `instsearch index --index {index.path} --preset sift --keep-features` first, or "
-                "name a pipeline with keypoints (--pipeline)."
+                f"makes maps.\nRun `instsearch index --index {index.path} --preset {default_preset(known)} "
+                "--keep-features` first, or name a pipeline with keypoints (--pipeline)."
             )
         self.engine = Engine(index, assembly)
         self.data = self.engine.data
+
+    @classmethod
+    def of(cls, index: Session, pipeline: str | None = None, options: Sequence[str] = ()) -> Miner:
+        """With a recorded pipeline of an index (None: the last), whose verifier ``options`` may set, too."""
+        known = load_registry()
+        asked = recorded_pipeline(index.store, pipeline).with_rerank([known.default("rerank", "pairs")])
+        return cls(index.store, asked.with_options(options), known, pick_device(index.device))
 
     def sample(self, n: int, seed: int) -> list[int]:
         """``n`` rows by chance, in their order; all for 0."""
@@ -121,10 +133,13 @@ class Miner:
         if not writable(self.name(row)):
             raise UnaskedError("a pairs file cannot hold its name")
         try:
-            query = self.engine.query(self.name(row), self.data.path(row), None, frozenset({row}))
+            picture = Photograph(self.data.path(row))
+            query = self.engine.query(self.name(row), picture, None, frozenset({row}))
         except InstsearchError as error:  # its file is gone or damaged, or it has no keypoints
             reason = str(error).partition("\n")[0].partition(". ")[0]  # without what to do in a query
-            raise UnaskedError(reason.removeprefix(f"query '{self.name(row)}': ")) from error
+            for known in (f"query '{self.name(row)}': ", f"{printable(self.data.path(row))}: "):
+                reason = reason.removeprefix(known)
+            raise UnaskedError(reason) from error
         hits = self.engine.search([query], top)
         others = [int(other) for other in hits.images[0, : hits.valid(0)]]
         others = [o for o in others if frozenset({row, o}) not in seen and self._differ(row, o)]

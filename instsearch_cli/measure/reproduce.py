@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.commands import common
-from instsearch_cli.engine.pipeline import STAGE_NAMES
+from instsearch_cli.engine.choosing import absolute
+from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.records import contents
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.measure.datasets import default_index, load_dataset, measure, present, take_dataset
+from instsearch_cli.measure.datasets import (
+    default_index,
+    kind_of,
+    load_dataset,
+    measure,
+    present,
+    take_dataset,
+)
 from instsearch_cli.measure.evaluation import Tops
 from instsearch_cli.measure.tables import IMAGE_SECONDS, Figure, of_dataset
-from instsearch_cli.options import make_config
+from instsearch_cli.options import make_config, option_names, parse_assignment
 from instsearch_formats import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from instsearch_cli.engine.pipeline import Pipeline, Stage
     from instsearch_cli.engine.registry import Registry
@@ -80,6 +87,15 @@ class Runs:
                 assert stage is not None
                 prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
                 make_config(self.known.get(kind, stage.name).load(), stage.options, prefix)
+
+    def all(self, chosen: Sequence[Table], given: bool = False) -> Iterator[dict[str, Any]]:
+        """The results of each table or figure, in order, after checks; ``given``: a figure's values are not its own."""
+        self.check(chosen)
+        for table in chosen:
+            if isinstance(table, Figure) and given:
+                self.check_values(table)
+        for table in chosen:
+            yield self.figure(table) if isinstance(table, Figure) else self.table(table)
 
     def _takes(self, table: Table, row: Row, setting: str) -> bool:
         if of_dataset(setting):
@@ -212,7 +228,7 @@ class Runs:
 
     def _has(self, pipeline: Pipeline, setting: str) -> bool:
         """Whether a row's component has the option that "stage.option=value" sets."""
-        kind, stage, option = addressed(pipeline, setting.partition("=")[0])
+        kind, stage, option = addressed(pipeline, setting)
         if stage is None:
             return False
         return _has_option(self.known.get(kind, stage.name).load(), option)
@@ -226,9 +242,9 @@ class Runs:
             cell["note"] = f"fitted on itself: {other} is not there"
             return pipeline
         path = self._index(other)
-        with common.writing(path, create=True) as index:
+        with writing(path, create=True) as index:
             take_dataset(index, dataset, refs, False, self.progress)
-            return replace(pipeline, fit_on=str(common.absolute(path)), fit_on_digest=contents(index))
+            return pipeline.fitted_on(str(absolute(path)), contents(index))
 
     def _root(self, name: str) -> Path | None:
         root = self.wanted.root
@@ -241,40 +257,39 @@ class Runs:
         return path.with_name(f"{path.name}-{swept}") if swept else path
 
     def _dataset_class(self, name: str) -> type[Any]:
-        cls: type[Any] = self.known.get("dataset", "manifest" if name.endswith(".json") else name).load()
+        cls: type[Any] = self.known.get("dataset", kind_of(self.known, name)).load()
         return cls
 
     def _dataset_has(self, name: str, setting: str) -> bool:
         """Whether a dataset has the option that "dataset.option=value" sets."""
         with contextlib.suppress(InstsearchError):  # one that is not there says so when it is measured
-            return _has_option(self._dataset_class(name), _option(setting.partition("=")[0]))
+            return _has_option(self._dataset_class(name), _option(setting))
         return False
 
 
 def addressed(pipeline: Pipeline, key: str) -> tuple[str, Stage | None, str]:
-    """The kind, the stage (None if there is none) and the option that "stage.option" is of.
+    """The kind, the stage (None if there is none) and the option that "stage.option", with a value or not, is of.
 
     A reranker's is "rerank.name.option".
     """
-    kind, _, option = key.strip().partition(".")
-    if kind == "rerank":
-        name, _, option = option.partition(".")
-        return kind, next((stage for stage in pipeline.rerank if stage.name == name), None), option
-    return kind, getattr(pipeline, kind) if kind in STAGE_NAMES else None, option
+    given = parse_assignment(key if "=" in key else f"{key}=")
+    if given.stage == "rerank":
+        stage = next((stage for stage in pipeline.rerank if stage.name == given.name), None)
+        return given.stage, stage, given.option
+    return given.stage, pipeline.stages().get(given.stage), given.option_of_one
 
 
 def _has_option(cls: type[Any], option: str) -> bool:
-    config = getattr(cls, "Config", None)
-    return config is not None and option.replace("-", "_") in {f.name for f in fields(config)}
+    return option.replace("-", "_") in option_names(cls)
 
 
 def _option(key: str) -> str:
     """ "most-distractors" of "dataset.most-distractors" """
-    return key.strip().partition(".")[2]
+    return parse_assignment(key if "=" in key else f"{key}=").option_of_one
 
 
 def _same(setting: str, option: str) -> bool:
-    return setting.partition("=")[0].strip().replace("_", "-") == option.replace("_", "-")
+    return parse_assignment(setting).key.replace("_", "-") == option.replace("_", "-")
 
 
 def _heading(table: Table, kind: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.data import Grid, Inputs, WeightMap
-from instsearch_cli.engine.collection import describe
+from instsearch_cli.components import Weighter, own
+from instsearch_cli.data import Grid, WeightMap
+from instsearch_cli.engine.describe import Described, Picture, noted
+from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, WEIGHTS
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader, read_image
 from instsearch_cli.measure.fixations import blurred, fixated
 from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
-from instsearch_cli.storage import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,43 +105,43 @@ class Mapper:
     def __init__(self, assembly: Assembly) -> None:
         assert assembly.weighting is not None
         self.part = assembly.weighting
-        self.name = self.part.offer.spec.name
-        self.pipeline, self.device = assembly.pipeline, assembly.device
-        self.full = getattr(self.part.component, "saliency", None)
+        self.name = self.part.name
+        self.assembly, self.pipeline, self.device = assembly, assembly.pipeline, assembly.device
+        self.full = own(self.part.component.saliency, Weighter.saliency)
         needs = set() if self.full else set(self.part.needs)
-        self.features, self.image = "features" in needs, bool(needs)
-        if self.part.fits or needs - {"image", "features"}:
+        self.features, self.image = FEATURES in needs, bool(needs)
+        if self.part.fits or needs - {IMAGE, FEATURES}:
             raise UsageError(f"weighting '{self.name}' needs an indexed collection, not single pictures")
 
     def config(self) -> dict[str, Any]:
         """The weighting with its options, and the extractor's if its features are read."""
         stages = ("extractor", "weighting") if self.features else ("weighting",)
-        return {stage: getattr(self.pipeline, stage).table() for stage in stages}
+        return {stage: self.pipeline.stages()[stage].table() for stage in stages}
 
     def map(self, scene: Scene, image: Image | None, features: Features | None) -> np.ndarray:
         """f32[H, W], finite and not negative. Raises InstsearchError if the component gives another."""
-        try:
-            laid = self._map(scene, image, features)
-        except Exception as error:
-            error.add_note(f"{describe(self.part)}, image {scene.name}")
-            raise
+        laid = self._map(scene, image, features)
         if not np.isfinite(laid).all() or laid.min() < 0:
             raise InstsearchError(
-                f"{describe(self.part)} gave a map that is not finite and not negative, for {scene.name}"
+                f"{self.part} gave a map that is not finite and not negative, for {scene.name}"
             )
         return laid
 
     def _map(self, scene: Scene, image: Image | None, features: Features | None) -> np.ndarray:
-        if self.full is not None:
-            values = torch.as_tensor(self.full(scene.pixels), dtype=torch.float32)
+        if self.full:
+            with noted(self.part, [scene.name]):
+                made = self.part.component.saliency(scene.pixels)
+            values = torch.as_tensor(made, dtype=torch.float32)
             if values.shape == scene.pixels.shape[:2]:
                 return np.asarray(values.cpu().numpy())
             h, w = values.shape
             return spread(WeightMap(values[None], Grid.over(h, w, scene.size)), scene.size)
-        known = features if self.features else None
-        grid = Grid.nominal(scene.size) if known is None else known.grid
-        inputs = Inputs(size=scene.size, name=scene.name, grid=grid, image=image, features=known)
-        return spread(self.part.component.weigh(inputs), scene.size)
+        described = Described(self.assembly, Picture(image, scene.name, scene.size))
+        if self.features:
+            described.take(FEATURES, features)
+        else:
+            described.take(GRID, Grid.nominal(scene.size))
+        return spread(described[WEIGHTS], scene.size)
 
 
 @dataclass
@@ -173,9 +174,13 @@ class Row:
 
 @dataclass
 class Report:
-    """The rows, how many pictures they are over, why the others are not, and points dropped as outside."""
+    """The rows, how many pictures they are over, why the others are not, and points dropped as outside.
+
+    found = scored + skipped + those not asked for
+    """
 
     rows: list[Row]
+    found: int = 0
     scored: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     outside: int = 0
@@ -201,14 +206,13 @@ def measure(
     if no picture could be scored.
     """
     mappers = [Mapper(assembly) for assembly in assemblies]
-    extractor = assemblies[0].extractor.component
+    fit = assemblies[0].extractor.component.fit_size
     with_image = any(m.image for m in mappers)
     rows = {m.name: Row(m.name, m.config()) for m in mappers} | {n: Row(n) for n in (CENTRE, PEOPLE)}
-    report = Report(list(rows.values()))
+    report = Report(list(rows.values()), len(fixations))
 
     def load(name: str) -> tuple[Scene, Image | None]:
         scene = fixations.read(name)
-        fit = extractor.fit_size
         return scene, read_image(scene.path, fit, fixations.max_pixels, name) if with_image else None
 
     progress.start("scoring", len(names))
@@ -223,7 +227,7 @@ def measure(
             if not scene.fixations.any():
                 report.skipped.append((name, "nobody looked anywhere in it"))
                 continue
-            maps = _maps(mappers, extractor, scene, image, rows)
+            maps = _maps(mappers, scene, image, rows)
             if blur:
                 maps = {m: _smooth(P, blur * scene.size[0]) for m, P in maps.items()}
             judged = maps | {CENTRE: centre_gaussian(scene.size)}
@@ -242,13 +246,13 @@ def measure(
 
 
 def _maps(
-    mappers: Sequence[Mapper], extractor: Any, scene: Scene, image: Image | None, rows: dict[str, Row]
+    mappers: Sequence[Mapper], scene: Scene, image: Image | None, rows: dict[str, Row]
 ) -> dict[str, np.ndarray]:
     """The map of each weighting; what it took goes into its row, the features it read included."""
     features, extracting = None, 0.0
     if any(m.features for m in mappers):
         began = time.perf_counter()
-        features = as_stored(extractor.extract([image])[0])
+        features = Described(mappers[0].assembly, Picture(image))[FEATURES]
         _finish(mappers[0].device)
         extracting = time.perf_counter() - began
     maps = {}

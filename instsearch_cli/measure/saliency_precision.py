@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.commands import common
 from instsearch_cli.data import Grid
+from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.estimate import check_space
+from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.runner import Runner
+from instsearch_cli.engine.stages import IMAGE, WEIGHTS
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.measure.datasets import present, take_dataset
 from instsearch_cli.measure.saliency import CENTRE, centre_gaussian
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Dataset
     from instsearch_cli.data import Box, WeightMap
-    from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.progress import Quiet
@@ -105,6 +107,7 @@ class Report:
 
     rows: list[Row]
     annotated: int
+    dataset: str
     images: list[str] = field(default_factory=list)  #: those scored
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -137,11 +140,11 @@ def measure(
             f"dataset '{dataset.name}' has no annotated boxes: give them with --boxes FILE.csv (image,x,y,w,h)"
         )
     refs = present(dataset, present_only)
-    assemblies = [common.assemble(pipeline, known, device) for pipeline in pipelines]
-    with common.writing(index_path, create=True) as index:
+    assemblies = [Assembly(pipeline, known, pick_device(device)) for pipeline in pipelines]
+    with writing(index_path, create=True) as index:
         rows = take_dataset(index, dataset, refs, False, progress)
         made = [_made(index, assembly, progress) for assembly in assemblies]
-    report = Report([*made, Row(UNIFORM), Row(CENTRE)], len(boxes))
+    report = Report([*made, Row(UNIFORM), Row(CENTRE)], len(boxes), dataset.name)
     wanted = choose(list(boxes))
     there, removed = {ref.name for ref in refs}, index.images.removed()
     asked = []
@@ -162,14 +165,14 @@ def measure(
 
 def _made(index: Index, assembly: Assembly, progress: Quiet) -> Row:
     """Write the weights that the index lacks."""
-    part = assembly.part("weights")
-    stages = ("extractor", "weighting") if set(part.needs) - {"image"} else ("weighting",)
-    row = Row(part.offer.spec.name, {stage: getattr(assembly.pipeline, stage).table() for stage in stages})
-    common.check_space(index, assembly, assembly.pipeline.keep_features, progress)
+    part = assembly.part(WEIGHTS)
+    stages = ("extractor", "weighting") if set(part.needs) - {IMAGE} else ("weighting",)
+    row = Row(part.name, {stage: assembly.pipeline.stages()[stage].table() for stage in stages})
+    check_space(index, assembly, assembly.pipeline.keep_features, progress)
     began = time.perf_counter()
     made = Runner(index, assembly, progress).index_all()
     row.seconds = time.perf_counter() - began
-    row.made, row.fitted = made.written.get("weights", 0), made.fitted
+    row.made, row.fitted = made.written.get(WEIGHTS, 0), made.fitted
     return row
 
 
@@ -186,7 +189,7 @@ def _score(
     progress.start("scoring", len(asked))
     with contextlib.ExitStack() as stack:
         streams = [
-            stack.enter_context(contextlib.closing(c.stream([(row, ("weights",)) for _, row in asked])))
+            stack.enter_context(contextlib.closing(c.stream([(row, (WEIGHTS,)) for _, row in asked])))
             for c in collections
         ]
         for (name, row), *got in zip(asked, *streams, strict=True):
@@ -198,7 +201,7 @@ def _score(
                 report.skipped.append((name, "its boxes lie outside the picture"))
                 continue
             nominal = Grid.nominal(size)
-            maps = {r.name: item["weights"] for r, (_, item) in zip(report.rows, got, strict=False)}
+            maps = {r.name: item[WEIGHTS] for r, (_, item) in zip(report.rows, got, strict=False)}
             found = {n: _of(weights, size, boxes[name]) for n, weights in maps.items()}
             found[UNIFORM] = share
             centred = centre_gaussian((nominal.w, nominal.h))

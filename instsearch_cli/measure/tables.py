@@ -267,3 +267,57 @@ def _listed(value: Any) -> tuple[Any, ...]:
 def _refuse_strays(entry: Mapping[str, Any], known: set[str], what: str) -> None:
     if stray := sorted(entry.keys() - known):
         raise ValueError(f"{what} has no '{stray[0]}'")
+
+
+def select(
+    known: Registry,
+    paper: str,
+    numbers: Sequence[str] = (),
+    figures: Sequence[str] = (),
+    values: Sequence[Value] | None = None,
+) -> list[Table]:
+    """The tables and figures asked for, all if none is; ``values`` take the place of a figure's own.
+
+    Raises UsageError for a number that is not there, and for values that are not of one figure.
+    """
+    every = tables(known, paper)
+    kinds: dict[str, dict[str, Table]] = {
+        "table": {t.number: t for t in every if not isinstance(t, Figure)},
+        "figure": {t.number: t for t in every if isinstance(t, Figure)},
+    }
+    wanted = {"table": numbers, "figure": figures}
+    for kind, other in (("table", "figure"), ("figure", "table")):
+        for number in wanted[kind]:
+            if number not in kinds[kind]:
+                hint = f" There is {other} {number}: --{other} {number}." if number in kinds[other] else ""
+                raise UsageError(
+                    f"{paper} has no {kind} {number} here.{hint or nearest(number, kinds[kind])}"
+                )
+    chosen = [
+        table
+        for kind in kinds
+        for number, table in kinds[kind].items()
+        if number in wanted[kind] or not (numbers or figures)
+    ]
+    if values is None:
+        return chosen
+    if not is_sweep(chosen):
+        raise UsageError("--values are of one figure that is measured: name it with --figure")
+    given = tuple(_value(value) if isinstance(value, str) else value for value in values)
+    if not given:
+        raise UsageError("--values takes the values to be set, 1,2,5 say")
+    return [table.over(given) for table in chosen if isinstance(table, Figure)]
+
+
+def is_sweep(chosen: Sequence[Table]) -> bool:
+    """Whether it is one figure that is measured."""
+    return len(chosen) == 1 and isinstance(chosen[0], Figure) and not chosen[0].command
+
+
+def _value(text: str) -> Value:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text

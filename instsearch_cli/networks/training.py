@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import datetime
 import json
 import math
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader
-from instsearch_cli.networks.trained import CHECKPOINT, card_of, differs, load_json
+from instsearch_cli.networks.trained import CHECKPOINT, card_of, data_digest, differs, load_json
 from instsearch_cli.networks.weights import sha256
 from instsearch_cli.progress import duration
 from instsearch_formats.errors import writing
@@ -45,21 +46,34 @@ B = TypeVar("B")
 ASKED, LOG = "run.json", "log.csv"
 
 
-@runtime_checkable
-class Trainer(Protocol):
+class Trainer:
     """What a spec's ``trainer`` names: a nested ``Config`` as components have, a constructor ``(config, device)``.
 
-    It may have ``identity() -> dict``, facts beside the options that decide its output, and
-    ``digest(data, progress) -> dict``, what the data are, where that is not all that the folder holds. An option
-    that decides nothing is made by ``option(..., touches="query")``. Its networks start from ``config.seed``.
+    An option that decides nothing is made by ``option(..., touches="query")``. Its networks start from
+    ``config.seed``.
     """
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Its options."""
+
+    def __init__(self, config: Any, device: torch.device) -> None:
+        self.config, self.device = config, device
+
+    def identity(self) -> dict[str, Any]:
+        """Facts beside the options that decide its output."""
+        return {}
+
+    def digest(self, data: Path, progress: Quiet) -> Any:
+        """What the data are: all that the folder holds."""
+        return data_digest(data, progress)
 
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
         """The trained weights by the names that the component reads; ``data`` is the user's folder.
 
         The loop is ``for epoch in run.stage(...): for batch in run.steps(...): run.log(...)``.
         """
-        ...
+        raise NotImplementedError
 
 
 @runtime_checkable

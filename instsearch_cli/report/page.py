@@ -6,19 +6,18 @@ import base64
 import io
 import math
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instsearch_cli.engine.answer import counted
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
-from instsearch_cli.report.results import box_text, counted, score_texts
+from instsearch_cli.report.results import box_text, score_texts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from instsearch_cli.report.results import Hit, Result
-
-    Box = tuple[float, float, float, float]
+    from instsearch_cli.data import Box
+    from instsearch_cli.engine.answer import XYWH, Answer, Hit
 
 SIDE, QUALITY = 480, 80  #: longer side and JPEG quality of thumbnails
 FULL = 60  #: so many hits have thumbnails of full size; more share the same weight
@@ -145,7 +144,7 @@ def _view(thumb: Thumbnail, box: Box | None, alt: str) -> str:
     return f'<span class="view" style="--shape:{_shape(thumb):.4f}">{image}{overlay}</span>'
 
 
-def _alt(name: str, thumb: Thumbnail, box: Box | None) -> str:
+def _alt(name: str, thumb: Thumbnail, box: XYWH | None) -> str:
     if thumb.size is None:
         return f"{_text(name)}: cannot be read ({_text(thumb.reason)})"
     where = "whole picture" if box is None else f"box at {box_text(box)} (x, y, width, height)"
@@ -159,7 +158,7 @@ def _hit(hit: Hit, score: str, share: float, side: int) -> str:
     where = f'<div class="where">{box_text(hit.box)}</div>' if hit.box is not None else ""
     return (
         f'<li style="--r:{_shape(thumb):.4f}"><a href="{_uri(hit.path)}" title="{_text(hit.image)}">'
-        f"{_view(thumb, hit.box, _alt(hit.image, thumb, hit.box))}"
+        f"{_view(thumb, hit.corners, _alt(hit.image, thumb, hit.box))}"
         f'<span class="line"><span class="rank" aria-label="rank {hit.rank}">{hit.rank}</span>'
         f'<span class="score" aria-label="score {score}">{score}</span>'
         f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span></span>'
@@ -167,9 +166,9 @@ def _hit(hit: Hit, score: str, share: float, side: int) -> str:
     )
 
 
-def page(result: Result) -> str:
+def page(result: Answer) -> str:
     """The page as text."""
-    query = thumbnail(result.query_path, SIDE)
+    query = thumbnail(result.picture, SIDE)
     side = max(160, min(SIDE, int(SIDE * math.sqrt(FULL / max(len(result.hits), 1)))))
     best = max((hit.score for hit in result.hits), default=0.0)
     shares = [min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0 for hit in result.hits]
@@ -182,9 +181,13 @@ def page(result: Result) -> str:
     settings = "".join(
         f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in result.settings.items()
     )
-    box = f"--box {box_text(result.query_box)}" if result.query_box is not None else "the whole picture"
+    box = f"--box {box_text(result.box)}" if result.box is not None else "the whole picture"
     searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
-    title = _text(result.query_path.name)
+    title = _text(Path(result.query).name)
+    view = _view(query, result.corners, _alt(result.query, query, result.box))
+    named = f'{view}<p class="name">{title}</p>'
+    if isinstance(result.picture, Path):
+        named = f'<a href="{_uri(result.picture)}">{named}</a>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -193,16 +196,14 @@ def page(result: Result) -> str:
         "style-src 'unsafe-inline'\">"
         f'<title>{title} - instsearch</title><style>{STYLE}</style></head>\n<body><div class="page">'
         f'<aside class="query" aria-label="Query"><p class="brand">{BRAND}instsearch</p>'
-        f'<p class="label">Looking for</p><a href="{_uri(result.query_path)}">'
-        f"{_view(query, result.query_box, _alt(result.query, query, result.query_box))}"
-        f'<p class="name">{title}</p></a><div class="where">{box}</div>'
+        f'<p class="label">Looking for</p>{named}<div class="where">{box}</div>'
         f"{f'<dl>{settings}</dl>' if settings else ''}</aside>\n"
-        f"<main><header><h1>{result.found.capitalize()}</h1><p>{searched}</p></header>\n"
+        f"<main><header><h1>{result.counts.capitalize()}</h1><p>{searched}</p></header>\n"
         f"{hits}</main></div></body></html>\n"
     )
 
 
-def write_page(result: Result, path: Path) -> None:
+def write_page(result: Answer, path: Path) -> None:
     """Write the page to a file; InstsearchError if it cannot be written."""
     text = page(result)
     try:

@@ -32,8 +32,10 @@ def shrink(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def thumbnail(path: Path, side: int) -> Thumbnail:
-    """A picture at most ``side`` pixels long, upright; a grey tile if it cannot be read any more."""
+def thumbnail(path: Path | Image.Image, side: int) -> Thumbnail:
+    """A picture at most ``side`` pixels long, upright; a grey tile if its file cannot be read any more."""
+    if isinstance(path, Image.Image):
+        return Thumbnail(path.convert("RGB").resize(shrink(*path.size, side)), path.size)
     try:
         picture = read_image(path, lambda w, h: shrink(w, h, side))
     except BadImage as error:

@@ -15,7 +15,8 @@ from instsearch_cli.report.results import box_text, score_texts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from instsearch_cli.report.results import Box, Hit, Result
+    from instsearch_cli.data import Box
+    from instsearch_cli.engine.answer import Answer, Hit
 
 PAPER, INK, SOFT, LINE, TRACK = (
     (250, 249, 246),
@@ -77,21 +78,21 @@ def rounded(width: int, height: int, radius: float) -> Image.Image:
     return large.resize((width, height), Image.Resampling.BOX)
 
 
-def _query(result: Result) -> Image.Image:
+def _query(result: Answer) -> Image.Image:
     """The left column: the query with its box, and what was asked of the search."""
-    thumb = thumbnail(result.query_path, 960)
+    thumb = thumbnail(result.picture, 960)
     scale = min(LEFT / thumb.image.width, 480 / thumb.image.height)
     picture = framed(
-        thumb, result.query_box, round(thumb.image.width * scale), round(thumb.image.height * scale)
+        thumb, result.corners, round(thumb.image.width * scale), round(thumb.image.height * scale)
     )
     column = Image.new("RGB", (LEFT, 46 + picture.height + 96 + 27 * len(result.settings)), PAPER)
     draw = ImageDraw.Draw(column)
     draw.text((0, 13), "Looking for", SOFT, font(21), anchor="lm")
     column.paste(picture, (0, 40))
     y = 40 + picture.height + 26
-    name = clipped(printable(result.query_path.name), font(21), LEFT, keep="end")
+    name = clipped(printable(result.query.rpartition("/")[2]), font(21), LEFT, keep="end")
     draw.text((0, y), name, INK, font(21), anchor="lm")
-    box = "the whole picture" if result.query_box is None else f"box {box_text(result.query_box)}"
+    box = "the whole picture" if result.box is None else f"box {box_text(result.box)}"
     draw.text((0, y + 29), box, SOFT, font(17), anchor="lm")
     y += 70
     for key, value in result.settings.items():
@@ -105,7 +106,7 @@ def _query(result: Result) -> Image.Image:
 def _tile(image: Image.Image, tile: Tile, x: int, y: int, width: int, height: int, share: float) -> None:
     """A hit at x, y: picture, rank, score and its share of the best, name."""
     draw = ImageDraw.Draw(image)
-    image.paste(framed(tile.thumb, tile.hit.box, width, height), (x, y))
+    image.paste(framed(tile.thumb, tile.hit.corners, width, height), (x, y))
     y += height + 20
     rank = str(tile.hit.rank)
     pill = max(28, round(font(15).getlength(rank)) + 14)
@@ -121,7 +122,7 @@ def _tile(image: Image.Image, tile: Tile, x: int, y: int, width: int, height: in
     draw.text((x, y + 25), name, SOFT, font(15), anchor="lm")
 
 
-def sheet(result: Result) -> Image.Image:
+def sheet(result: Answer) -> Image.Image:
     """Draw the query with its box, what was asked of the search, and up to 200 hits with boxes and scores."""
     shown = result.hits[:MOST]
     tiles = []
@@ -152,7 +153,7 @@ def sheet(result: Result) -> Image.Image:
     return image
 
 
-def write_sheet(result: Result, path: Path) -> None:
+def write_sheet(result: Answer, path: Path) -> None:
     """Write the sheet as PNG; InstsearchError if it cannot be written."""
     image = sheet(result)
     try:

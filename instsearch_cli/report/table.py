@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from instsearch_cli.report.results import Result
+    from instsearch_cli.engine.answer import Answer
 
 HEADER = ("rank", "score", "box x,y,w,h", "image")
 
 
-def rows(result: Result) -> list[tuple[str, str, str, str]]:
+def rows(result: Answer) -> list[tuple[str, str, str, str]]:
     """Rank, score, box and name of each hit, as text."""
     return [
         (str(hit.rank), score, box_text(hit.box), hit.image)
@@ -25,7 +25,7 @@ def rows(result: Result) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def plain_table(result: Result) -> str:
+def plain_table(result: Answer) -> str:
     """The hits in columns of one width, names in full at the end of the line; no line for no hits."""
     cells = [HEADER, *((rank, score, box, printable(name)) for rank, score, box, name in rows(result))]
     if len(cells) == 1:
@@ -34,7 +34,7 @@ def plain_table(result: Result) -> str:
     return "\n".join(f"{a:>{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}" for a, b, c, d in cells)
 
 
-def rich_table(result: Result, width: int) -> Table:
+def rich_table(result: Answer, width: int) -> Table:
     """The hits as a table for a terminal of ``width`` columns; what does not fit of a name is its beginning."""
     from rich import box
     from rich.table import Table
@@ -65,7 +65,7 @@ def _fitting(name: str, room: int) -> str:
     return text
 
 
-def print_table(result: Result, console: Console | None = None) -> None:
+def print_table(result: Answer, console: Console | None = None) -> None:
     """Print the hits and a line about the search to standard output or to ``console``."""
     from rich.console import Console
 

@@ -96,5 +96,5 @@ def test_features_that_are_not_kept_are_named_with_the_command(cli: Cli, made: P
 def test_the_weighter_is_at_hand(made: Path) -> None:
     data = collection(made)
     assert data.weighter is data.assembly.part("weights").component
-    data.assembly.weighting = None
+    del data.assembly.stages["weighting"]
     assert data.weighter is None

@@ -12,9 +12,9 @@ import PIL.Image
 import pytest
 import torch
 
-from instsearch_cli.commands.classes import rank
 from instsearch_cli.data import Image
 from instsearch_cli.engine.registry import Offer, load_registry
+from instsearch_cli.measure.classes import rank
 from instsearch_cli.specs import EncoderSpec, WeighterSpec
 
 Cli = Callable[..., Any]

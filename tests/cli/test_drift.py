@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.measure.drift import divergence, drift
+from instsearch_cli.engine.drift import divergence, drift
 from instsearch_formats import Index
 
 if TYPE_CHECKING:

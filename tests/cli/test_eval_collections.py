@@ -262,7 +262,7 @@ def test_instre(cli: Cli, run: Cli, tmp_path: Path, draw: Callable[..., None]) -
 def test_options_of_datasets_are_checked(run: Cli, oxford: Path) -> None:
     wrong = run("oxford5k", oxford, "--set", "dataset.groundtruth=x", status=2).err
     assert "dataset has no option 'groundtruth'. Did you mean 'ground_truth'?" in wrong
-    assert "dataset.option=value" in run("oxford5k", oxford, "--set", "dataset.ground_truth", status=2).err
+    assert "stage.option=value" in run("oxford5k", oxford, "--set", "dataset.ground_truth", status=2).err
     assert "there is no x" in run("oxford5k", oxford, "--set", "dataset.ground_truth=x", status=1).err
 
 

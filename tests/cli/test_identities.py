@@ -20,7 +20,7 @@ import torch
 import torchvision
 
 from instsearch_cli.engine.assembly import Assembly
-from instsearch_cli.engine.pipeline import Pipeline, Stage, load_preset, presets
+from instsearch_cli.engine.pipeline import Fitting, Pipeline, Stage, load_preset, presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.networks import weights
 from instsearch_formats import fingerprint
@@ -82,9 +82,7 @@ MIXED: dict[str, Pipeline] = {
     ),
     "refitted": replace(
         stages(extractor=SQUEEZE, weighting="l2norm", encoder="sum"),
-        generation=2,
-        fit_on="/elsewhere",
-        fit_on_digest="0" * 64,
+        fit=Fitting(generation=2, on="/elsewhere", digest="0" * 64),
     ),
 }
 

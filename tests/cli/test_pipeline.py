@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.engine.pipeline import Pipeline, Stage, load_preset, presets
+from instsearch_cli.engine.pipeline import Fitting, Pipeline, Stage, load_preset, presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import UsageError
 from instsearch_cli.options import make_config
@@ -21,7 +21,7 @@ PIPELINE = Pipeline(
     encoder=Stage("blcf", {"words": 10}),
     rerank=(Stage("aqe", {"depth": 5}), Stage("geometric")),
     keep_features=True,
-    generation=2,
+    fit=Fitting(generation=2),
 )
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)

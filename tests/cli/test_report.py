@@ -18,8 +18,9 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
+from instsearch_cli.engine.answer import Answer, Hit
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.report import Hit, Result, print_table, to_json, write_page, write_sheet
+from instsearch_cli.report import print_table, to_json, write_page, write_sheet
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import MARK, clipped, font, mark, shrink, thumbnail
 from instsearch_cli.report.results import score_texts, tail
@@ -29,20 +30,20 @@ from plain_pictures import picture
 
 
 @pytest.fixture
-def result(tmp_path: Path) -> Result:
+def result(tmp_path: Path) -> Answer:
     hits = (
         Hit(1, "a/one.jpg", picture(tmp_path / "a/one.jpg"), 12.5, (10.0, 20.0, 110.0, 70.04)),
         Hit(2, "two.png", picture(tmp_path / "two.png", (300, 400)), 6.25, None),
         Hit(3, "gone.jpg", tmp_path / "gone.jpg", 0.0, (0.0, 0.0, 5.0, 5.0)),
     )
     query = picture(tmp_path / "query.jpg", (800, 600))
-    return Result("query.jpg", query, (100.0, 50.0, 300.0, 250.0), hits, {"encoder": "blcf"}, 0.0423, 1234)
+    return Answer("query.jpg", query, (100.0, 50.0, 300.0, 250.0), hits, {"encoder": "blcf"}, 0.0423, 1234)
 
 
 # JSON and text
 
 
-def test_json_has_boxes_as_they_are_given_on_the_command_line(result: Result) -> None:
+def test_json_has_boxes_as_they_are_given_on_the_command_line(result: Answer) -> None:
     assert json.loads(json.dumps(to_json(result))) == {
         "query": {"image": "query.jpg", "box": [100, 50, 200, 200]},
         "hits": [
@@ -53,7 +54,7 @@ def test_json_has_boxes_as_they_are_given_on_the_command_line(result: Result) ->
     }
 
 
-def test_plain_table_is_aligned_and_keeps_whole_names(result: Result) -> None:
+def test_plain_table_is_aligned_and_keeps_whole_names(result: Answer) -> None:
     assert plain_table(result).splitlines() == [
         "rank  score   box x,y,w,h  image",
         "   1  12.50  10,20,100,50  a/one.jpg",
@@ -62,12 +63,12 @@ def test_plain_table_is_aligned_and_keeps_whole_names(result: Result) -> None:
     ]
 
 
-def test_output_that_is_no_terminal_is_plain_and_takes_any_name(result: Result) -> None:
+def test_output_that_is_no_terminal_is_plain_and_takes_any_name(result: Answer) -> None:
     nasty = os.fsdecode(b"caf\xe9\n\x1b[31mred.jpg")
     hits = (Hit(1, nasty, Path(nasty), 0.5, None), Hit(2, "Ω" * 300, Path("x"), 0.25, None))
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", newline="\n")
-    print_table(Result("q", Path("q"), None, hits, {}, 1.0, 2), Console(file=stream, width=40))
+    print_table(Answer("q", Path("q"), None, hits, {}, 1.0, 2), Console(file=stream, width=40))
     stream.flush()
     lines = raw.getvalue().decode("ascii").splitlines()
     assert lines[1].endswith(r"0.5000            -  caf\xe9\n\x1b[31mred.jpg")
@@ -76,7 +77,7 @@ def test_output_that_is_no_terminal_is_plain_and_takes_any_name(result: Result) 
 
 
 def test_no_hits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(Result("q", Path("q"), None, (), {}, 0.5, 1))
+    print_table(Answer("q", Path("q"), None, (), {}, 0.5, 1))
     assert capsys.readouterr().out == "no hits among 1 image in 0.50 s\n"
 
 
@@ -85,7 +86,7 @@ def test_terminal_table_fits_and_keeps_the_end_of_names(name: str, width: int) -
     hits = (Hit(1, name + "/last.jpg", Path("x"), 0.5, (1, 2, 3, 4)),)
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=True, color_system=None)
-    console.print(rich_table(Result("q", Path("q"), None, hits, {}, 1.0, 1), console.width))
+    console.print(rich_table(Answer("q", Path("q"), None, hits, {}, 1.0, 1), console.width))
     row = [line.rstrip() for line in out.getvalue().split("\n") if "0.5000" in line]
     assert len(row) == 1
     assert cell_len(row[0]) <= console.width
@@ -128,7 +129,7 @@ class Page(HTMLParser):
         return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in wanted.items())]
 
 
-def test_page_stands_alone(result: Result, tmp_path: Path) -> None:
+def test_page_stands_alone(result: Answer, tmp_path: Path) -> None:
     write_page(result, tmp_path / "page.html")
     seen = Page((tmp_path / "page.html").read_text("utf-8"))
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in seen.tags}
@@ -140,11 +141,11 @@ def test_page_stands_alone(result: Result, tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in style
 
 
-def test_page_shows_what_was_found(result: Result) -> None:
+def test_page_shows_what_was_found(result: Answer) -> None:
     seen = Page(page(result))
     assert seen.all("html")[0]["lang"] == "en"
     assert [a["href"] for a in seen.all("a")] == [
-        result.query_path.as_uri(),
+        result.picture.as_uri(),
         *(hit.path.as_uri() for hit in result.hits),
     ]
     assert all(a["alt"] for a in seen.all("img"))
@@ -162,7 +163,7 @@ def test_page_shows_what_was_found(result: Result) -> None:
     assert bars == ["width:100.0%", "width:50.0%", "width:0.0%"]
 
 
-def test_page_draws_boxes_in_original_pixels_over_the_thumbnail(result: Result) -> None:
+def test_page_draws_boxes_in_original_pixels_over_the_thumbnail(result: Answer) -> None:
     seen = Page(page(result))
     assert [a["viewbox"] for a in seen.all("svg") if a.get("preserveaspectratio")] == [
         "0 0 800 600",
@@ -180,7 +181,7 @@ def test_page_draws_boxes_in_original_pixels_over_the_thumbnail(result: Result) 
 
 def test_page_turns_pictures_upright(tmp_path: Path) -> None:
     turned = picture(tmp_path / "turned.jpg", (400, 300), orientation=6)
-    seen = Page(page(Result("q", turned, (10, 20, 300, 400), (), {}, 0.1, 0)))
+    seen = Page(page(Answer("q", turned, (10, 20, 300, 400), (), {}, 0.1, 0)))
     assert [a["viewbox"] for a in seen.all("svg") if a.get("preserveaspectratio")] == ["0 0 300 400"]
     assert (seen.all("img")[0]["width"], seen.all("img")[0]["height"]) == ("300", "400")
 
@@ -189,7 +190,7 @@ def test_names_are_data(tmp_path: Path) -> None:
     name = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
     path = picture(tmp_path / "x.jpg")
     hits = (Hit(1, f"{name}/{name}", path, 1.0, None),)
-    seen = Page(page(Result(name, path.with_name(name.replace("/", "_")), None, hits, {name: name}, 0.1, 1)))
+    seen = Page(page(Answer(name, path.with_name(name.replace("/", "_")), None, hits, {name: name}, 0.1, 1)))
     assert not seen.all("script")
     assert not [a for _, a in seen.tags if "onerror" in a]
     assert len(seen.all("img")) == 2
@@ -200,7 +201,7 @@ def test_names_are_data(tmp_path: Path) -> None:
 def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
     path.write_bytes(picture(tmp_path / "x.jpg").read_bytes())
-    result = Result(str(path), path, None, (Hit(1, path.name, path, 1.0, None),), {}, 0.1, 1)
+    result = Answer(str(path), path, None, (Hit(1, path.name, path, 1.0, None),), {}, 0.1, 1)
     write_page(result, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert r"caf\xe9.jpg" in text
@@ -209,7 +210,7 @@ def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     json.dumps(to_json(result)).encode("ascii")
 
 
-def test_a_picture_that_is_gone_is_said_so(result: Result) -> None:
+def test_a_picture_that_is_gone_is_said_so(result: Answer) -> None:
     seen = Page(page(result))
     assert [a["alt"] for a in seen.all("img")][3].startswith("gone.jpg: cannot be read (")
     tile = thumbnail(result.hits[2].path, 480)
@@ -218,8 +219,8 @@ def test_a_picture_that_is_gone_is_said_so(result: Result) -> None:
     assert tile.image.getpixel((5, 5)) == (214, 213, 210)
 
 
-def test_page_of_nothing_says_so(result: Result) -> None:
-    seen = Page(page(Result("q", result.query_path, None, (), {}, 0.1, 10)))
+def test_page_of_nothing_says_so(result: Answer) -> None:
+    seen = Page(page(Answer("q", result.picture, None, (), {}, 0.1, 10)))
     text = " ".join(seen.words)
     assert "No hits" in text
     assert "the whole picture" in text
@@ -229,9 +230,9 @@ def test_page_of_nothing_says_so(result: Result) -> None:
 
 def test_several_hits_of_an_image_are_counted_as_such(tmp_path: Path) -> None:
     hits = tuple(Hit(i + 1, f"{i // 2}.jpg", tmp_path / "x", 1.0, (i, 0, i + 5, 9)) for i in range(3))
-    counts = [Result("q", tmp_path / "q", None, hits[:n], {}, 0.1, 1000).found for n in range(4)]
+    counts = [Answer("q", tmp_path / "q", None, hits[:n], {}, 0.1, 1000).counts for n in range(4)]
     assert counts == ["no hits", "1 hit", "2 hits in 1 image", "3 hits in 2 images"]
-    assert Result("q", tmp_path / "q", None, hits, {}, 0.1, 1000).summary == (
+    assert Answer("q", tmp_path / "q", None, hits, {}, 0.1, 1000).summary == (
         "3 hits in 2 images among 1,000 images in 0.10 s"
     )
 
@@ -241,7 +242,7 @@ def test_pages_of_many_hits_have_smaller_thumbnails(tmp_path: Path) -> None:
 
     def width(n: int) -> int:
         hits = tuple(Hit(i + 1, "x.jpg", path, 1.0, None) for i in range(n))
-        return int(Page(page(Result("q", path, None, hits, {}, 0.1, n))).all("img")[-1]["width"])
+        return int(Page(page(Answer("q", path, None, hits, {}, 0.1, n))).all("img")[-1]["width"])
 
     assert (width(1), width(60), width(240)) == (480, 480, 240)
 
@@ -249,7 +250,7 @@ def test_pages_of_many_hits_have_smaller_thumbnails(tmp_path: Path) -> None:
 # The sheet
 
 
-def test_sheet_is_written(result: Result, tmp_path: Path) -> None:
+def test_sheet_is_written(result: Answer, tmp_path: Path) -> None:
     write_sheet(result, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
@@ -299,7 +300,7 @@ def test_clipped_text_fits(text: str, width: int, keep: str) -> None:
 
 
 @pytest.mark.parametrize("write", [write_page, write_sheet])
-def test_what_cannot_be_written_is_one_line(write, result: Result, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_written_is_one_line(write, result: Answer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InstsearchError, match=r"cannot write .*No such file or directory"):
         write(result, tmp_path / "nowhere" / "out.png")
 

@@ -120,7 +120,11 @@ def test_options_of_one_weighting_and_of_one_among_several(cli: Cli, data: Path)
         (["--weighting", "fitted"], 2, "needs an indexed collection"),
         (["--weighting", "worded"], 2, "needs an indexed collection"),
         (["--weighting", "l2norm", "--extractor", "sift"], 2, "needs a feature map"),
-        (["--weighting", "wrong"], 1, "weighting 'wrong' of tiny-plugin 1.0 gave a map that is not finite"),
+        (
+            ["--weighting", "wrong"],
+            1,
+            "weighting 'wrong' of tiny-plugin 1.0, image 0.png: made a torch.float32 tensor",
+        ),
         (["--weighting", "hole"], 1, "not finite and not negative, for 0.png"),
         (["--weighting", "red", "--split", "val"], 2, "no splits"),
         (["--weighting", "red", "--sheet", "no/where.png"], 2, "there is no folder no"),

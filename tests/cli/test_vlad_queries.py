@@ -11,7 +11,7 @@ import torch
 
 from instsearch_cli import EncoderSpec
 from instsearch_cli.data import Regions
-from instsearch_cli.engine.query import regions_in
+from instsearch_cli.engine.describe import regions_in
 from instsearch_cli.engine.registry import Offer, load_registry
 
 Cli = Callable[..., Any]

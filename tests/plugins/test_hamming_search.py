@@ -24,10 +24,10 @@ from hamming_collection import (
     words_of,
 )
 from instsearch_cli.data import Grid, Words
+from instsearch_cli.engine.filling import Filling
 from instsearch_cli.engine.query import merge
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.progress import Quiet
-from instsearch_cli.storage import Filling
 from instsearch_formats import Index
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.searchers import postings

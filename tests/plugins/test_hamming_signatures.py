@@ -11,9 +11,11 @@ import torch
 
 from hamming_collection import CPU, SIZE, Collection, fitted, keypoints, query, random_words, ranking
 from instsearch_cli.data import Grid, Image, Keypoints
+from instsearch_cli.engine.filling import Filling
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.options import late
 from instsearch_cli.progress import Quiet
-from instsearch_cli.storage import Filling, from_item, to_item
+from instsearch_cli.storage import from_item, to_item
 from instsearch_formats import Index
 from instsearch_plugins.encoders.blcf import BLCF
 
@@ -54,8 +56,8 @@ def test_the_encoder_gives_signatures_where_asked():
     plain, signed = encoder_of(features), encoder_of(features, signatures=True)
     assert plain.embed(features[0]).signatures is None
     assert torch.equal(plain.embed(features[0]).geometry, features[0].geometry)
-    assert plain.identity() == {}
-    assert signed.identity() == {"signatures": True}
+    assert late(plain.config) == {}
+    assert late(signed.config) == {"signatures": True}
     words = signed.embed(features[0])
     assert torch.equal(words.words, plain.embed(features[0]).words)
     P, tau = signed.hamming

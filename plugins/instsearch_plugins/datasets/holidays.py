@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from instsearch_cli.components import QueryRef, Relevance
+from instsearch_cli.components import Dataset, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.datasets import layout
 
@@ -25,7 +25,7 @@ NAME = re.compile(r"1[0-4]\d{4}")
 UPRIGHT_FOLDER = "holidaysmanrot"  #: what that copy is called where it is handed out: no part of the other
 
 
-class Holidays:
+class Holidays(Dataset):
     """1,491 pictures; of those with the same number // 100 the one with number % 100 = 0 is the query.
 
     The query's picture is in the collection and not counted: the hits after it move up, those before it do not.

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from instsearch_cli.components import ImageRef, QueryRef, Relevance
+from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable, suffixes
 from instsearch_plugins.datasets import layout
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 BOX_FOLDERS = ("bbox", "merge_bbox")
 
 
-class Frames:
+class Frames(Dataset):
     """Pictures below ROOT at any depth, by their file names; those that the box files name are the collection.
 
     The first line of a box file is a query, and its picture is not in the collection. Nor is it a positive,
     of its own query or of another.
     """
 
-    name: ClassVar[str]
+    name: str
     size: int
     count: ClassVar[int]  #: queries
     file: ClassVar[str]

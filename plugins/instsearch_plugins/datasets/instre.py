@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from instsearch_cli.components import ImageRef, QueryRef, Relevance
+from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.datasets import layout
 
@@ -24,7 +24,7 @@ FILE = "gnd_instre.mat"
 NAME = re.compile(r"INSTRE-(S1|S2|M)/[^/]+/[^/]+\.jpg")
 
 
-class Instre:
+class Instre(Dataset):
     """INSTRE; ROOT has the folders INSTRE-S1, INSTRE-S2 and INSTRE-M."""
 
     name = "instre"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.components import ImageRef, QueryRef, Relevance
+from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.datasets import layout
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 30
 
 
-class Manifest:
+class Manifest(Dataset):
     """Dataset from a manifest file."""
 
     protocol = "average precision is the mean of the precision at each positive; junk is not counted"

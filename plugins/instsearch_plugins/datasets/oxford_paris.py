@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from instsearch_cli.components import ImageRef, QueryRef, Relevance
+from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.datasets import layout
 
@@ -49,12 +49,12 @@ OXFORD_SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/"
 PARIS_SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/"
 
 
-class Buildings:
+class Buildings(Dataset):
     """55 queries of 11 buildings; pictures below ROOT at any depth, by their file names."""
 
-    name: ClassVar[str]
+    name: str
     size: int
-    source: ClassVar[str]
+    source: str
     pattern: ClassVar[re.Pattern[str]]
     buildings: ClassVar[Sequence[str]]  #: those that are asked for, in the order of the .mat
     base: ClassVar[str]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from instsearch_cli.components import QueryRef, Relevance
+from instsearch_cli.components import Dataset, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.datasets import layout
 from instsearch_plugins.datasets.oxford_paris import OXFORD, PARIS
@@ -37,12 +37,12 @@ LABELS = ("easy", "hard", "junk")
 SOURCE = "http://cmp.felk.cvut.cz/revisitop/"
 
 
-class Revisited:
+class Revisited(Dataset):
     """Queries that are not in the collection; pictures below ROOT at any depth, by their file names."""
 
-    name: ClassVar[str]
+    name: str
     pattern: ClassVar[re.Pattern[str]]
-    source: ClassVar[str]
+    source: str
 
     average_precision = "trapezoid"
     settings = tuple(COUNTED)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Detector, option
 from instsearch_cli.data import Drawing, Ellipses, Regions, WeightMap
 from instsearch_plugins.extractors import networks
 from instsearch_plugins.numeric import dasr
@@ -58,7 +58,7 @@ class Found(NamedTuple):
         return self.merged if len(self.merged.boxes) else alone
 
 
-class DASR:
+class DASR(Detector):
     """A box around what made each peak of a network's mean activation map, scored by the peak.
 
     M >= tau max M for the map M that a peak has in the picture; an ellipse with the second moments of these
@@ -76,7 +76,7 @@ class DASR:
         #: torchvision's classifier that is gone back through, whatever the extractor is
         network: Literal["resnet50", "resnet101", "vgg16", "densenet161", "squeezenet1_0"] = "resnet50"
         layer: str = ""  #: where peaks are looked for, by torchvision's name; empty: the network's last map
-        weights: str = option("", "query")  #: weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
+        weights: str = option("", digested=True)  #: weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
         #: 3 x 3 maxima of the mean activation map, or all its cells above the mean
         peaks: Literal["maxima", "above-mean"] = "maxima"
         above_mean: bool = False  #: maxima below the map's mean are none

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from instsearch_cli.components import Detector
 from instsearch_cli.data import Drawing, Ellipses, Regions
 from instsearch_plugins.numeric.egm import Recipe, cells, fit, samples
 from instsearch_plugins.numeric.egm_batch import fit_batch, padded
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Grid, Inputs
 
 
-class EGM:
+class EGM(Detector):
     """A few rectangles around what is heavy on the weight map, as many as it takes."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
+from instsearch_cli.components import Detector
 from instsearch_cli.data import Regions
 from instsearch_plugins.numeric.regions import cell_boxes, rmac_grid
 
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Inputs
 
 
-class Grid:
+class Grid(Detector):
     """Squares at several sizes, spread evenly over the feature map, on its cells: see :func:`rmac_grid`."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

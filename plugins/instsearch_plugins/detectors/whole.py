@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
+from instsearch_cli.components import Detector
 from instsearch_cli.data import Regions
 
 if TYPE_CHECKING:
     from instsearch_cli.data import Inputs
 
 
-class Whole:
+class Whole(Detector):
     """One region: the picture."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Encoder, option
 from instsearch_cli.data import FeatureMap, SparseVectors, Words
 from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric import hamming
@@ -60,7 +60,7 @@ def inverse_document_frequency(words: Tensor, image: Tensor, K: int) -> Tensor:
     return torch.log((len(torch.unique(image)) + 1) / (N_k + 0.5)).float()
 
 
-class BLCF:
+class BLCF(Encoder):
     """Assignment map, then weighted histogram: L2, PCA-whitening, L2, nearest of K words.
 
     Keypoints are encoded alike. What is fitted comes from a random sample of the collection's descriptors:
@@ -70,7 +70,7 @@ class BLCF:
     local: ClassVar[str] = "word-map"
     codes: ClassVar[str] = "csr"
     fit_needs: ClassVar[tuple[str, ...]] = ("features",)
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:
@@ -88,7 +88,7 @@ class BLCF:
         sqrt: bool = option(False, touches="codes")  #: square root of the counts, against bursts of one word
         idf: bool = option(False, touches="codes")  #: weight each word by how rare it is
         #: 64 bits of Hamming embedding for each local feature, for searcher hamming
-        signatures: bool = option(False, touches="query")  # ``identity`` has it
+        signatures: bool = option(False, omitted_at_default=True)
 
         def __post_init__(self) -> None:
             for name in ("words", "n_train", "fit_images", "iterations", "query_interp", "db_interp"):
@@ -101,9 +101,10 @@ class BLCF:
         self.config = config
         self.device = device
 
-    def identity(self) -> dict[str, bool]:
-        """The signatures, if there are any: without them all is as it was before they could be had."""
-        return {"signatures": True} if self.config.signatures else {}
+    @property
+    def same_grid(self) -> bool:
+        """Whether the collection's words lie on the cells of its features."""
+        return bool(self.config.db_interp == 1)
 
     # -- learning -------------------------------------------------------------------------------------
 

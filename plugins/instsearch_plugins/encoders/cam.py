@@ -35,14 +35,14 @@ class CAM(Pooled):
     """
 
     name: ClassVar[str] = "cam"
-    localises: ClassVar[bool] = False
+    localises: bool = False
 
     @dataclass(frozen=True)
     class Config(Pooled.Config):
         """Options of ``cam``."""
 
         #: how channels are weighed: CW, by MSCNet's Gram matrix, or not; of all cells, or all in a query's box
-        channels: Literal["none", "ssw", "gram-cs"] = option("ssw", "query")
+        channels: Literal["none", "ssw", "gram-cs"] = option("ssw", omitted_at_default=True)
         #: dimensions kept by the whitening; 0: one for every 8 of the vectors it is learnt from
         dims: int = 0
         n_pca: int = 1  #: classes of each picture, the first of its maps, that the whitening is learnt from

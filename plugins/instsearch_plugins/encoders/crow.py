@@ -29,7 +29,7 @@ class CroW(Pooled):
         """Options of ``crow``."""
 
         #: how channels are weighed: by CroW's sparsity, by MSCNet's Gram matrix, or not
-        channels: Literal["none", "ssw", "gram-cs"] = option("ssw", "query")
+        channels: Literal["none", "ssw", "gram-cs"] = option("ssw", omitted_at_default=True)
         a: float = 2  #: the norm that the spatial weights are divided by
         b: float = 2  #: the spatial weights are taken to the power 1/b
         form: Literal["code", "paper"] = (

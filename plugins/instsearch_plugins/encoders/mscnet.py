@@ -49,8 +49,8 @@ class MSCNetCodes(Pooled):
         dims: int = 0
         seed: int = 0  #: of the choice of the images learnt from, and of an untrained network
         #: how channels are weighed, before the projection: by the Gram matrix, as the network is trained
-        channels: Literal["gram-cs"] = option("gram-cs", "query")
-        weights: str = option("", "query")  #: file of a trained network; empty: an untrained one
+        channels: Literal["gram-cs"] = option("gram-cs", omitted_at_default=True)
+        weights: str = option("", digested=True)  #: file of a trained network; empty: an untrained one
         masks: int = 5  #: n, of an untrained network; a trained one has its own
         projection: int = (
             512  #: D, values of a descriptor before it is whitened; of an untrained network, too

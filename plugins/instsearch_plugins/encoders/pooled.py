@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Encoder, option
 from instsearch_cli.data import FeatureMap, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric.channels import channel_weights
@@ -30,7 +30,7 @@ PER_DIMENSION = 8  #: images that a whitened dimension is learnt from; with fewe
 FEW = 16  #: dimensions kept however few the images, as far as they go
 
 
-class Pooled(ABC):
+class Pooled(Encoder, ABC):
     """One vector for the picture, or for each region. The whitening is learnt from whole pictures.
 
     Of a picture at several sizes the unit vectors of all sizes are added up before they are whitened.
@@ -39,7 +39,7 @@ class Pooled(ABC):
     local: ClassVar[None] = None
     codes: ClassVar[str] = "vectors"
     fit_needs: ClassVar[tuple[str, ...]] = ("features", "weights")
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
     name: ClassVar[str]
 
     @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Pooled(ABC):
         fit_images: int = 10_000  #: images that the whitening is learnt from, at most
         seed: int = 0  #: of the choice of these images
         #: how channels are weighed: by CroW's sparsity, by MSCNet's Gram matrix, or not; over each region's cells
-        channels: Literal["none", "ssw", "gram-cs"] = option("none", "query")  # ``identity`` has it
+        channels: Literal["none", "ssw", "gram-cs"] = option("none", omitted_at_default=True)
 
         def __post_init__(self) -> None:
             if self.dims < 0 or self.fit_images < 1:
@@ -60,11 +60,6 @@ class Pooled(ABC):
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
         self.device = device
-
-    def identity(self) -> dict[str, str]:
-        """The channels' weights, unless they are those that codes had before they could be chosen."""
-        usual: str = type(self.config).channels
-        return {} if self.config.channels == usual else {"channels": self.config.channels}
 
     @abstractmethod
     def pool(self, X: Tensor, alpha: Tensor) -> Tensor:
@@ -123,10 +118,6 @@ class Pooled(ABC):
         """Take over what ``fit`` returned."""
         arrays = {k: torch.from_numpy(np.asarray(v)).to(self.device) for k, v in state.items()}
         self.whitening = (arrays["mean"], arrays["projection"]) if "mean" in arrays else None
-
-    def embed(self, features: Features) -> Features:
-        """The features as they are."""
-        return features
 
     def aggregate(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None

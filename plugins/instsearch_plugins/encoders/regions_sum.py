@@ -32,7 +32,7 @@ class RegionsSum(RegionVectors):
     """
 
     name: ClassVar[str] = "regions-sum"
-    localises: ClassVar[bool] = False
+    localises: bool = False
 
     @dataclass(frozen=True)
     class Config(RegionVectors.Config):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import UsageError, nearest
 from instsearch_cli.networks.weights import find_weights, load_state_dict, put_weights, sha256
@@ -62,13 +62,14 @@ def scaled(width: int, height: int, side: int) -> tuple[int, int]:
     return max(round(width * r), SMALLEST), max(round(height * r), SMALLEST)
 
 
-class Network:
+class Network(Extractor):
     """Feature maps of one of torchvision's networks, computed as far as the layer asked for.
 
     What the forward pass does not reach is never read from the weights file and takes no memory.
     """
 
     encoding: str = "dense-map"  #: "pyramid" where several sizes are asked for
+    classifies = True
     architecture: ClassVar[str]  #: torchvision's name of the network
     published: ClassVar[str] = ""  #: where its weights are from, if not from torchvision
     default: ClassVar[str]  #: the layer that the papers use
@@ -84,10 +85,11 @@ class Network:
         max_size: int = 448  #: larger pictures are reduced to this long side, in pixels
         logits: bool = False  #: also run the rest of the network and keep its class logits
         precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  #: auto is fp16 on a GPU, fp32 elsewhere
-        # "query" though they decide: ``identity`` tells of them where they are used, so that older layers stay
-        cam_layer: str = option("", "query")  #: a layer kept for class maps, with the logits; empty is none
-        scales: tuple[int, ...] = option((), "query")  #: shorter sides of several sizes, in place of max-size
-        weights: str = option("", "query")  #: weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
+        #: a layer kept for class maps, with the logits; empty is none
+        cam_layer: str = option("", omitted_at_default=True)
+        #: shorter sides of several sizes, in place of max-size
+        scales: tuple[int, ...] = option((), omitted_at_default=True)
+        weights: str = option("", digested=True)  #: weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
         batch: int = option(0, "query")  #: pictures at once; 0 is 8 on a GPU, 1 elsewhere
 
         def __post_init__(self) -> None:
@@ -109,10 +111,8 @@ class Network:
         self._building, self._passing = threading.Lock(), threading.local()
 
     def identity(self) -> dict[str, Any]:
-        """The weights' sha256, the network and the layer; the CAM layer and the sizes where there are any."""
-        facts = {"weights": sha256(self.weights), "architecture": self.architecture, "layer": self.layer}
-        asked = {"cam-layer": self.config.cam_layer, "scales": list(self.config.scales)}
-        return facts | {name: value for name, value in asked.items() if value}
+        """The weights' sha256, the network and the layer."""
+        return {"weights": sha256(self.weights), "architecture": self.architecture, "layer": self.layer}
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged; narrow strips keep 32 pixels across.

@@ -5,13 +5,13 @@ should know to improve object retrieval", CVPR 2012), by OpenCV. Needs no weight
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import Grid, Keypoints
 from instsearch_plugins.numeric.ranking import occurrences
 
@@ -58,7 +58,7 @@ def taking_turns(points: np.ndarray, side: float) -> np.ndarray:
     return np.argsort(occurrences(cell), kind="stable")
 
 
-class Sift:
+class Sift(Extractor):
     """RootSIFT at the extrema of the difference of Gaussians.
 
     geometry = x, y, scale, angle: scale is the blur sigma at which the point was found, in pixels of the
@@ -66,9 +66,9 @@ class Sift:
     orientations counts several times. The strongest come first.
     """
 
-    encoding: ClassVar[str] = "keypoints"
-    batch: ClassVar[int] = 1
-    concurrent: ClassVar[bool] = True  #: OpenCV lets go of Python's lock
+    encoding: str = "keypoints"
+    batch: int = 1
+    concurrent: bool = True  #: OpenCV lets go of Python's lock
 
     @dataclass(frozen=True)
     class Config:
@@ -79,12 +79,12 @@ class Sift:
         edge_threshold: float = 10.0  #: extrema on edges are dropped: a ratio of curvatures above this
         upright: bool = False  #: describe every point at angle 0: for collections where things stand upright
         max_size: int = 1024  #: larger pictures are reduced to this long side, in pixels
-        # "query" though they decide: ``identity`` tells of them where they are used, so that older layers stay
         #: pictures with fewer keypoints are filled up to so many from fainter extrema, the strongest first
-        at_least: int = option(0, "query")
-        faint_threshold: float = option(0.01, "query")  #: contrast_threshold of these
+        at_least: int = option(0, omitted_at_default=True)
+        #: contrast_threshold of these
+        faint_threshold: float = option(0.01, only_with="at_least")
         #: equal cells along the longer side that have equal shares of the keypoints; 0: the strongest anywhere
-        spread: int = option(0, "query")
+        spread: int = option(0, omitted_at_default=True)
 
         def __post_init__(self) -> None:
             if self.keypoints < 1 or self.max_size < 1:
@@ -96,15 +96,6 @@ class Sift:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
-
-    def identity(self) -> dict[str, Any]:
-        """How keypoints are added and spread, where they are."""
-        c, facts = self.config, dict[str, Any]()
-        if c.at_least:
-            facts |= {"at-least": c.at_least, "faint-threshold": c.faint_threshold}
-        if c.spread:
-            facts["spread"] = c.spread
-        return facts
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""

@@ -12,7 +12,6 @@ def instsearch_datasets() -> list[DatasetSpec]:
     oxford, paris = "Philbin et al., 2007", "Philbin et al., 2008"
     revisited = "Radenović et al., 2018"
     known = [
-        ("manifest", "manifest:Manifest", "a JSON file naming images, queries, boxes and positives", ""),
         (
             "instre",
             "instre:Instre",
@@ -44,7 +43,14 @@ def instsearch_datasets() -> list[DatasetSpec]:
             "Jégou et al., 2008",
         ),
     ]
-    return [
+    manifest = DatasetSpec(
+        "manifest",
+        f"{HERE}.datasets.manifest:Manifest",
+        "a JSON file naming images, queries, boxes and positives",
+        default_for=(".json",),
+    )
+    named = (
         DatasetSpec(name, f"{HERE}.datasets.{factory}", summary, reference)
         for name, factory, summary, reference in known
-    ]
+    )
+    return [manifest, *named]

@@ -12,7 +12,11 @@ def instsearch_detectors() -> list[DetectorSpec]:
     return [
         DetectorSpec("whole", f"{HERE}.detectors.whole:Whole", "one region: the picture"),
         DetectorSpec(
-            "grid", f"{HERE}.detectors.grid:Grid", "R-MAC's squares at several sizes, evenly spread", RMAC
+            "grid",
+            f"{HERE}.detectors.grid:Grid",
+            "R-MAC's squares at several sizes, evenly spread",
+            RMAC,
+            ("grid",),
         ),
         DetectorSpec(
             "egm",

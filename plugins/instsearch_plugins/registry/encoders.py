@@ -16,6 +16,7 @@ def instsearch_encoders() -> list[EncoderSpec]:
             "bag of local (convolutional) features: assignment map, weighted histogram",
             BLCF,
             READS,
+            default_for=("any",),
         ),
         EncoderSpec(
             "sum",

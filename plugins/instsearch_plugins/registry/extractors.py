@@ -54,6 +54,7 @@ def instsearch_extractors() -> list[ExtractorSpec]:
             "SqueezeNet 1.0, last fire module: 512 channels, stride 16; small and fast",
             "Iandola et al., 2016",
             trainer=f"{head}:SqueezeNet10Trainer",
+            default_for=("maps", "classes"),
         ),
         ExtractorSpec(
             "decomposeme",

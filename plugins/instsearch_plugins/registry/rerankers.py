@@ -79,6 +79,7 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             "ratio test and a similarity model on keypoints; gives every verified hit its box",
             "Lowe, 2004; Philbin et al., 2007",
             ("features",),
+            default_for=("pairs",),
         ),
         RerankerSpec(
             "verified-qe",

@@ -16,6 +16,7 @@ def instsearch_searchers() -> list[SearcherSpec]:
             "exact, over a memory-mapped inverted file of sparse codes",
             "Sivic & Zisserman, 2003",
             ("codes",),
+            default_for=("csr",),
         ),
         SearcherSpec(
             "faiss",
@@ -23,6 +24,7 @@ def instsearch_searchers() -> list[SearcherSpec]:
             "dense codes; exact, or any faiss index_factory string",
             "Johnson et al., 2019",
             ("codes",),
+            default_for=("vectors",),
         ),
         SearcherSpec(
             "diffusion",

@@ -10,7 +10,13 @@ from instsearch_plugins.registry.papers import BLCF, CAM, CROW, HERE, MSCNET, OB
 def instsearch_weighters() -> list[WeighterSpec]:
     """Weights that need no training."""
     return [
-        WeighterSpec("none", f"{HERE}.weighters.none:NoWeighting", "every local feature counts 1", BLCF),
+        WeighterSpec(
+            "none",
+            f"{HERE}.weighters.none:NoWeighting",
+            "every local feature counts 1",
+            BLCF,
+            default_for=("any",),
+        ),
         WeighterSpec("gaussian", f"{HERE}.weighters.gaussian:Gaussian", "centre prior", BLCF),
         WeighterSpec(
             "crow",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from instsearch_cli.components import Reranker
 from instsearch_cli.data import Codes, Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.sparse import added, row_of
@@ -58,7 +59,7 @@ def matched(codes: Codes, box: np.ndarray) -> int | None:
     return int(same.to(torch.uint8).argmax())
 
 
-class AverageQueryExpansion:
+class AverageQueryExpansion(Reranker):
     """Searches again with the mean of the query and its best hits."""
 
     @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from instsearch_cli.data import BoxWeight, Features, Keypoints
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.geometry import Agreement, box_under, places, ratio_matches
 from instsearch_plugins.numeric.hypotheses import Found, verified
-from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, box_of
+from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, Verifying, box_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PRODUCTS = 1 << 22  # pairs of keypoints compared at once
 
 
-class Geometric(QueryByQuery):
+class Geometric(QueryByQuery, Verifying):
     """score = inliers + the score before, for verified hits; the others keep score and order, after these.
 
     The matches that are most distinct, by Lowe's ratio, propose the transforms.

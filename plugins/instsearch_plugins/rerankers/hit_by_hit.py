@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from instsearch_cli.data import Hits, SparseVectors, Vectors
+from instsearch_cli.components import Reranker
+from instsearch_cli.data import Hits, Keypoints, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Ranked = tuple[np.ndarray, np.ndarray, np.ndarray]
 """images i64[n], scores f32[n], boxes f32[n, 4] of one query, best first."""
 
 
-class QueryByQuery(ABC):
+class QueryByQuery(Reranker, ABC):
     """A reranker whose queries do not concern each other. Its ``Config`` has a ``depth``."""
 
     def __init__(self, config: Any, device: torch.device) -> None:
@@ -44,6 +45,23 @@ class QueryByQuery(ABC):
     @abstractmethod
     def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
         """The hits of one query in their new order."""
+
+
+class Verifying(Reranker):
+    """A reranker that verifies hits by keypoints, no hit by fewer than its option ``min_inliers``."""
+
+    def caution(self, query: Query, name: str) -> str:
+        """That a query has fewer keypoints than must be seen again in a hit."""
+        if not isinstance(query.features, Keypoints):
+            return ""
+        n, least = query.features.within(query.box), self.config.min_inliers
+        if n >= least:
+            return ""
+        return (
+            f"{n} keypoint{'s' * (n != 1)} in the {'box' if query.box else 'picture'}, and reranker '{name}' verifies "
+            f"no hit by fewer than {least}: take a larger box, or an index made with a network "
+            "(--extractor squeezenet1_0)"
+        )
 
 
 class Look(NamedTuple):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
+from instsearch_cli.components import Reranker
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -38,7 +40,7 @@ def evidence(s: np.ndarray, start: int, stop: int, rest_cap: float, best_cap: fl
     return x
 
 
-class Verdict:
+class Verdict(Reranker):
     """score = 1 / (1 + exp(-w x)); the order stays. To be the last reranker, on the scores it was learnt from."""
 
     @dataclass(frozen=True)

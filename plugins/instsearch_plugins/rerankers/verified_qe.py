@@ -15,7 +15,7 @@ from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, places
 from instsearch_plugins.numeric.hypotheses import CORRESPONDENCES, verified
-from instsearch_plugins.rerankers.hit_by_hit import Ranked, box_of, hits_of
+from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ def unseen(own: Points, others: Points, cell: float) -> np.ndarray:
     return np.sort(first[first >= len(own.words)]) - len(own.words)
 
 
-class VerifiedQueryExpansion:
+class VerifiedQueryExpansion(Verifying):
     """Searches again with the query and the keypoints of its verified hits, brought into the query's frame.
 
     A hit is verified by the words that it shares with the query (and their signatures), at places that agree on a

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import FeatureMap, Grid, Hits
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.normalise import l2
@@ -33,7 +33,7 @@ PIECE = 1 << 23  #: values of class vectors worked on at once
 WRITTEN = 1 << 26  #: bytes of class vectors that come to files together
 
 
-class CamOnline:
+class CamOnline(Searcher):
     """score(i) = <q, D_i>, with D_i = L2(sum over the query's classes c of w(F_i^c)), as encoder `cam` has it.
 
     A picture is so described by what it has of the query's classes, not by its own (offline aggregation, which is

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import Hits
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric.approximate import built, loaded, stored, tuned
@@ -28,7 +28,7 @@ QUERIES = 64  # queries scored at once
 ROUNDING = 1e-5  # what a product of unit vectors may be off by
 
 
-class Faiss:
+class Faiss(Searcher):
     """score(i) = sum over the query's vectors q of the max over the rows r of image i of <q, x_r>.
 
     A query of one vector, as most are, finds each image's best row; one of several is matched with each image
@@ -48,7 +48,7 @@ class Faiss:
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
-    lists_regions: ClassVar[bool] = True
+    lists_regions: bool = True
 
     @dataclass(frozen=True)
     class Config:

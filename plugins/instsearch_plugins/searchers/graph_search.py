@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from scipy import sparse
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import Hits
 from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric.graph import mutual_graph
@@ -106,7 +106,7 @@ def warn_of(residual: float, iterations: int, remedy: str) -> None:
         )
 
 
-class GraphSearch(ABC):
+class GraphSearch(Searcher, ABC):
     """Ranks images by what a query's similarity to its nearest vectors becomes, diffused over the graph."""
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)

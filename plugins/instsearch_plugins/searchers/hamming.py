@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import BoxWeight, Hits, Keypoints, Words
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric import hamming
@@ -54,7 +54,7 @@ class Asked(NamedTuple):
     box: Box
 
 
-class HammingEmbedding:
+class HammingEmbedding(Searcher):
     """score = 1 + log(1 + z / z0) for verified images, which come first; vote, below 1, for the others.
 
     vote = v / (1 + v),  v = sum_m w(h_m) idf^2 / (|q| |b|)
@@ -70,7 +70,7 @@ class HammingEmbedding:
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
-    locates: ClassVar[bool] = True  #: its boxes hold without a detector
+    locates: bool = True  #: its boxes hold without a detector
 
     @dataclass(frozen=True)
     class Config:

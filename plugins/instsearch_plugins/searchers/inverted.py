@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy import sparse
 
+from instsearch_cli.components import Searcher
 from instsearch_cli.data import Hits, SparseVectors
 from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_plugins.numeric.ranking import Appended, Best, Gathered, Owners
@@ -63,7 +64,7 @@ def transposed(parts: Iterable[sparse.csr_array]) -> Iterator[sparse.csc_array]:
         yield block(wide)
 
 
-class Inverted:
+class Inverted(Searcher):
     """score(i) = max over the rows r of image i of sum_w q_w x_rw; images scoring 0 or less are no hits.
 
     For codes that are not negative these are the images that share no word with the query. A query with
@@ -71,7 +72,7 @@ class Inverted:
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
-    lists_regions: ClassVar[bool] = True
+    lists_regions: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.networks.training import Best
+from instsearch_cli.networks.training import Best, Trainer
 from instsearch_cli.networks.weights import check_state_dict, find_weights, needed, sha256
 from instsearch_plugins.extractors.decomposeme import DecomposeMe
 from instsearch_plugins.extractors.heads import set_classes
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 STD = 0.01  #: standard deviation of the classifier's first weights
 
 
-class CamHeadTrainer:
+class CamHeadTrainer(Trainer):
     """Trains the head of a network on a folder of class folders."""
 
     extractor: ClassVar[type[Network]]
@@ -47,7 +47,7 @@ class CamHeadTrainer:
         """Options; the learning rates and their course are choices."""
 
         #: weights of what is below the head, by torchvision's names; empty: from scratch
-        encoder: str = option("", "query")
+        encoder: str = option("", digested=True)
         unfreeze: str = ""  #: first layer that is trained with the head; empty: none; from scratch all are
         epochs: int = 30  #: each picture once in each
         batch: int = 64  #: pictures a step

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.trained import data_digest
+from instsearch_cli.networks.training import Trainer
 from instsearch_cli.networks.weights import check_state_dict, load_state_dict, needed, sha256
 from instsearch_plugins.encoders.mscnet_network import MSCNet, drawn
 from instsearch_plugins.numeric.mscnet import mask_cosine, ngd_loss
@@ -64,7 +65,7 @@ LAYERS = {
 OUT = "OUT"  #: in a card, the weights file that it is beside
 
 
-class MSCNetTrainer:
+class MSCNetTrainer(Trainer):
     """Trains MSCNet on a folder of photographs, on class folders or labels, or on an index's images."""
 
     @dataclass(frozen=True)
@@ -73,11 +74,17 @@ class MSCNetTrainer:
 
         #: un: no labels; sta1: classification; sta2: triplets, from what sta1 made
         mode: Literal["un", "sta1", "sta2"] = "un"
-        labels: str = option("", "query")  #: CSV file path,label, for sta1 and sta2; empty: class folders
+        labels: str = option(
+            "", digested=True
+        )  #: CSV file path,label, for sta1 and sta2; empty: class folders
         network: str = "vgg16"  #: the Basic Conv: a torchvision network among the extractors
         layer: str = ""  #: of the network; empty: its last ReLU
-        weights: str = option("", "query")  #: the network's file; empty: INSTSEARCH_WEIGHTS, torchvision's
-        start: str = option("", "query")  #: first weights: a file that this training made; sta2 needs sta1's
+        weights: str = option(
+            "", digested=True
+        )  #: the network's file; empty: INSTSEARCH_WEIGHTS, torchvision's
+        start: str = option(
+            "", digested=True
+        )  #: first weights: a file that this training made; sta2 needs sta1's
         masks: int = 5  #: n
         dims: int = 512  #: D, numbers of a descriptor
         alpha: float | None = None  #: of the Gram-difference loss; none: .005, .1, .01 by mode
@@ -101,7 +108,9 @@ class MSCNetTrainer:
         #: crops of each picture whose maps are kept on disk while un or sta1 trains, and used in turn, which is
         #: several times as fast; 0: new crops in every epoch
         views: int = 0
-        validation: str = option("", "query")  #: a manifest.json, whose mAP is measured after every epoch
+        validation: str = option(
+            "", digested=True
+        )  #: a manifest.json, whose mAP is measured after every epoch
         validation_size: int = 448  #: longer side of its pictures, in pixels
         patience: int = 5  #: epochs without a better mAP after which training ends
         keep: Literal["best", "last"] = "best"  #: which epoch's weights are written; best needs a validation

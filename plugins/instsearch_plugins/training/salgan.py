@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instsearch_cli.components import option
-from instsearch_cli.networks.training import Best
+from instsearch_cli.networks.training import Best, Trainer
 from instsearch_cli.networks.weights import check_state_dict, find_weights, load_state_dict, sha256
 from instsearch_plugins.training.descent import descend, he, trainable
 from instsearch_plugins.training.discriminator import Discriminator, adversarial_loss, seen
@@ -55,14 +55,16 @@ def take_bgr(conv: nn.Conv2d) -> None:
     conv.weight.copy_(w.flip(1))
 
 
-class SalGANTrainer:
+class SalGANTrainer(Trainer):
     """Trains SalGAN's generator on pictures with fixations."""
 
     @dataclass(frozen=True)
     class Config(SaliencyOptions):
         """Options; the paper's by default, without its pretrained encoder."""
 
-        encoder: str = option("", "query")  #: VGG-16's weights, torchvision's names; empty: from scratch
+        encoder: str = option(
+            "", digested=True
+        )  #: VGG-16's weights, torchvision's names; empty: from scratch
         bootstrap_epochs: int = 15  #: with the content loss alone
         epochs: int = 90  #: against the discriminator; the published weights' number
         alpha: float = 0.05  #: of the content loss beside the adversarial one

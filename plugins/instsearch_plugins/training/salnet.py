@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instsearch_cli.components import option
-from instsearch_cli.networks.training import Best
+from instsearch_cli.networks.training import Best, Trainer
 from instsearch_cli.networks.weights import check_state_dict, find_weights, sha256
 from instsearch_plugins.training.descent import bilinear, descend, he
 from instsearch_plugins.training.saliency_batches import SaliencyBatches, SaliencyOptions
@@ -37,7 +37,7 @@ def euclidean_loss(predicted: Tensor, S: Tensor) -> Tensor:
     return (predicted - (2 * S - 1)).square().sum() / (2 * b) * (PAPER / (h * w))
 
 
-class SalNetTrainer:
+class SalNetTrainer(Trainer):
     """Trains SalNet on pictures with fixations."""
 
     @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SalNetTrainer:
         size: tuple[int, int] = (240, 320)  #: height, width of the network's input; smaller is faster
         batch: int = 2  #: pictures a step
         #: weights with conv1 to conv3, such as VGG_CNN_M's .caffemodel; empty: from scratch
-        encoder: str = option("", "query")
+        encoder: str = option("", digested=True)
         #: how the other layers begin; he needs a far lower learning rate
         init: Literal["gaussian", "he"] = "gaussian"
         std: float = 0.01  #: standard deviation of gaussian

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
+from instsearch_cli.components import Weighter
 from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.blocks import block_max
 
@@ -173,10 +174,10 @@ def _square(side: int) -> np.ndarray:
     return np.ones((side, side), np.uint8)
 
 
-class BMS:
+class BMS(Weighter):
     """Saliency from the picture alone, without training."""
 
-    concurrent: ClassVar[bool] = True  #: OpenCV lets go of Python's lock
+    concurrent: bool = True  #: OpenCV lets go of Python's lock
 
     @dataclass(frozen=True)
     class Config:

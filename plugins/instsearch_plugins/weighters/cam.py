@@ -7,11 +7,11 @@ import difflib
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import Drawing, FeatureMap, Regions, WeightMap
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
@@ -34,21 +34,23 @@ SHOWN = 6  #: classes whose maps are drawn
 THRESHOLDS = (0.01, 0.1, 0.2, 0.3, 0.4)  #: of the boxes that are drawn, as in section 6.4
 
 
-class CAM:
+class CAM(Weighter):
     """M_c = sum_k w_kc A_k in [0, 1], one map a class; the picture's most probable classes, or given ones.
 
     A is the extractor's CAM layer, or its layer itself, and w its network's classifier. A query has the most
     probable classes of what is in its box, and their maps over the whole picture.
     """
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:
         """Options of ``cam``."""
 
         network: str = "vgg16-cam"  #: whose classifier makes the maps: the extractor's
-        weights: str = option("", "query")  #: its weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
+        weights: str = option(
+            "", digested=True
+        )  #: its weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
         n_classes: int = 64  #: N_C: how many of a picture's most probable classes
         classes: tuple[str, ...] = ()  #: these in their place for every picture and query: names or numbers
         #: how maps come to [0, 1]: parts above zero by the maximum; the same as the authors' code, which turns

@@ -5,8 +5,9 @@ deep convolutional features", ECCV workshops 2016).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from instsearch_cli.components import Weighter
 from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.normalise import unit_peak
 from instsearch_plugins.numeric.pooling import spatial_weights
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Inputs
 
 
-class CroW:
+class CroW(Weighter):
     """Weights from the feature map itself, its sum over the channels; a map of zeros gives ones."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import WeightMap
 from instsearch_cli.networks.weights import find_weights, load_state_dict, needed, put_weights, sha256
 from instsearch_plugins.numeric.blocks import block_max
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Inputs
 
 
-class DeepSaliency(ABC):
+class DeepSaliency(Weighter, ABC):
     """Weights from a network that predicts where people look in a picture.
 
     A subclass names its network, builds it without weights, reads the checkpoints that its authors published,
@@ -38,7 +38,9 @@ class DeepSaliency(ABC):
     class Config:
         """Options of every saliency network."""
 
-        weights: str = option("", "query")  #: weights file; empty: INSTSEARCH_WEIGHTS, then imported ones
+        weights: str = option(
+            "", digested=True
+        )  #: weights file; empty: INSTSEARCH_WEIGHTS, then imported ones
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
+from instsearch_cli.components import Weighter
 from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.saliency import feature_saliency
 from instsearch_plugins.weighters.maps_only import feature_map
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Inputs
 
 
-class FeatureSaliency:
+class FeatureSaliency(Weighter):
     """Weights F^ from the feature map itself, not brought to a peak of 1; a map of zeros gives ones."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from instsearch_cli.components import Weighter
 from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.normalise import stretched, unit_peak
 
@@ -44,10 +45,10 @@ def _bell(y: Tensor, x: Tensor, s: float) -> Tensor:
     return torch.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * s**2))
 
 
-class Gaussian:
+class Gaussian(Weighter):
     """A centre prior that does not look at the image."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
+from instsearch_cli.components import Weighter
 from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.blocks import block_max
 from instsearch_plugins.numeric.itti import (
@@ -134,10 +135,10 @@ def opponents_1998(r: np.ndarray, g: np.ndarray, b: np.ndarray) -> tuple[np.ndar
     return R - G, B - Y
 
 
-class IttiKoch:
+class IttiKoch(Weighter):
     """Weights from what stands out in the image at several scales."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from instsearch_cli.components import Weighter
 from instsearch_cli.data import WeightMap
 from instsearch_plugins.numeric.normalise import stretched, unit_peak
 from instsearch_plugins.weighters.maps_only import feature_map
@@ -28,10 +29,10 @@ def feature_norm(X: Tensor, stretch: bool = False) -> Tensor:
     return stretched(norm) if stretch else unit_peak(norm)
 
 
-class L2Norm:
+class L2Norm(Weighter):
     """Weights from the feature map itself."""
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

@@ -7,11 +7,11 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import WeightMap
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, printable, read_image
@@ -197,20 +197,20 @@ def _choose(shapes: Mapping[str, tuple[int, ...]], variable: str) -> str:
     return name
 
 
-class Maps:
+class Maps(Weighter):
     """Weights from saliency maps on disk: PNG, JPEG, NPY or MAT, of any size, each laid over its picture.
 
     A picture's map is the file of its relative path, other suffixes notwithstanding, or else the only one
     of its file name. The maps' names, sizes and times are part of a layer's identity: other maps, another layer.
     """
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:
         """Options of ``maps``."""
 
-        folder: str = option("", "query")  #: the folder with the maps
+        folder: str = option("", digested=True)  #: the folder with the maps
         variable: str = ""  #: the array's name in .mat files that hold several
 
         def __post_init__(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import Drawing, WeightMap
 from instsearch_cli.errors import UsageError
 from instsearch_cli.networks.weights import find_weights, sha256
@@ -36,20 +36,22 @@ def mask_drawings(M: Tensor, grid: Grid) -> list[Drawing]:
     return drawings
 
 
-class MSB:
+class MSB(Weighter):
     """Weights M = sigmoid(conv3x3(X)) in (0, 1), a map for each of the masks of a trained network.
 
     Encoders that know no single masks add them up. The network is one that `instsearch train mscnet` wrote, on
     features of the same extractor and layer.
     """
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:
         """Options of ``msb``."""
 
-        weights: str = option("", "query")  #: file of a trained MSCNet; it says how many masks there are
+        weights: str = option(
+            "", digested=True
+        )  #: file of a trained MSCNet; it says how many masks there are
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device

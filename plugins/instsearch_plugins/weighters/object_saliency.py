@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from instsearch_cli.components import option
+from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import Drawing, Regions, WeightMap
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION
@@ -35,7 +35,7 @@ SHOWN = 7  # neighbours of a patch that are drawn
 CELLS = 1 << 24  # products of patches and regions held at once
 
 
-class ObjectSaliency:
+class ObjectSaliency(Weighter):
     """S_p = F^_p^Theta sum_{i in N_p} max(<v_i, u_p>, 0)^beta f_i^theta g_i, over the largest S_p (eq. 14).
 
     N_p are the regions of the collection nearest to the patch u_p around p: regions that the expanding Gaussian
@@ -48,7 +48,7 @@ class ObjectSaliency:
     and memory in proportion to them.
     """
 
-    concurrent: ClassVar[bool] = True
+    concurrent: bool = True
 
     @dataclass(frozen=True)
     class Config:

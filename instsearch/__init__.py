@@ -1,0 +1,89 @@
+"""Visual instance search in Python: find the very object in a box, and where it is, in a folder of photographs.
+
+    import instsearch
+
+    index = instsearch.create("my-index")
+    index.add("photos")
+    for hit in index.query("mug.jpg", box=(120, 80, 200, 240)):
+        print(hit.score, hit.path, hit.box)
+
+Boxes are x, y, width and height in pixels of the upright picture. What goes wrong is an InstsearchError, in the words
+of the command line. Importing this package imports nothing heavy; the names below are imported when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from instsearch_cli import InstsearchError, UsageError, __version__
+    from instsearch_cli.demo import make_scenes as demo
+    from instsearch_cli.engine.answer import Answer, Hit
+    from instsearch_cli.engine.arrays import Arrays
+    from instsearch_cli.engine.listing import plugins, presets, weights
+    from instsearch_cli.engine.session import Index
+    from instsearch_cli.engine.teaching import train
+    from instsearch_cli.measure.classes import classes
+    from instsearch_cli.measure.verbs import evaluate, pairs, precision, reproduce, saliency
+
+    create, open = Index.create, Index.open
+
+_PLACES = {
+    "Answer": "engine.answer:Answer",
+    "Arrays": "engine.arrays:Arrays",
+    "Hit": "engine.answer:Hit",
+    "Index": "engine.session:Index",
+    "InstsearchError": "errors:InstsearchError",
+    "UsageError": "errors:UsageError",
+    "classes": "measure.classes:classes",
+    "create": "engine.session:Index.create",
+    "demo": "demo:make_scenes",
+    "evaluate": "measure.verbs:evaluate",
+    "open": "engine.session:Index.open",
+    "pairs": "measure.verbs:pairs",
+    "plugins": "engine.listing:plugins",
+    "precision": "measure.verbs:precision",
+    "presets": "engine.listing:presets",
+    "reproduce": "measure.verbs:reproduce",
+    "saliency": "measure.verbs:saliency",
+    "train": "engine.teaching:train",
+    "weights": "engine.listing:weights",
+}
+
+__all__ = [
+    "Answer",
+    "Arrays",
+    "Hit",
+    "Index",
+    "InstsearchError",
+    "UsageError",
+    "__version__",
+    "classes",
+    "create",
+    "demo",
+    "evaluate",
+    "open",
+    "pairs",
+    "plugins",
+    "precision",
+    "presets",
+    "reproduce",
+    "saliency",
+    "train",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("instsearch_cli").__version__
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, place = _PLACES[name].partition(":")
+    return attrgetter(place)(importlib.import_module(f"instsearch_cli.{module}"))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,120 @@
+"""Layers as numpy arrays, for those who want to look at the numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from instsearch_cli.data import Grid
+from instsearch_cli.engine.stages import MAPPED
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_formats.encodings import ENCODINGS
+from instsearch_formats.errors import writing
+from instsearch_formats.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from instsearch_cli.engine.collection import Collection
+
+MAIN = ("values", "words", "vectors", "boxes", "data")
+"""The array that an item is first of all, by preference."""
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """Named arrays of one image or of many; ``numpy.asarray`` gives the first of all: values, words, vectors, boxes.
+
+    kind    of layer
+    images  the names of the images that it is of
+    """
+
+    def __init__(self, kind: str, images: list[str], arrays: dict[str, np.ndarray]) -> None:
+        self.kind, self.images, self._arrays = kind, images, arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        main = next(self._arrays[name] for name in MAIN if name in self._arrays)
+        return np.array(main, dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in self._arrays.items())
+        of = self.images[0] if len(self.images) == 1 else f"{len(self.images):,} images"
+        return f"<{self.kind} of {of}: {shapes}>"
+
+    def matrix(self) -> Any:
+        """Codes as a matrix, a row each: scipy's csr_array where they are sparse, else the vectors."""
+        if "indptr" not in self or "indices" not in self:
+            return np.asarray(self)
+        from scipy import sparse
+
+        shape = tuple(int(n) for n in self["shape"])
+        return sparse.csr_array((self["data"], self["indices"], self["indptr"]), shape=shape)
+
+    def save(self, path: Path) -> None:
+        """Write a .npz, whole or not at all, with the names of the images as ``images``."""
+        names = np.array(self.images, np.str_)
+        with replacing(path) as aside, writing(path), aside.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self._arrays, images=names)
+
+
+def of_one(kind: str, image: str, item: Any) -> Arrays:
+    """A data type of data.py as arrays; a grid as its shape and its transform."""
+    arrays: dict[str, np.ndarray] = {}
+    for field in fields(item):
+        value = vars(item)[field.name]
+        if isinstance(value, Grid):
+            arrays |= {"grid": np.array(value.shape), "transform": np.array(value.transform)}
+        elif isinstance(value, torch.Tensor):
+            arrays[field.name] = value.detach().cpu().numpy()
+    return Arrays(kind, [image], arrays)
+
+
+def of_all(data: Collection, kind: str) -> Arrays:
+    """A stored layer of every live image: its encoding's arrays, one image after another (formats/SPEC.md).
+
+    ``image`` is the number, among ``images``, of the image that each vector, region, cell or point is of. Raises
+    UsageError for what is no layer, InstsearchError for one that the pipeline does not make or that is not kept.
+    """
+    known = [row.kind for row in MAPPED]
+    if kind not in known:
+        raise UsageError(f"no layer is called '{kind}'.{nearest(kind, known)}")
+    if not data.assembly.makes(kind):
+        made = ", ".join(data.assembly.kinds)
+        raise InstsearchError(f"pipeline '{data.assembly.pipeline.name}' makes no {kind}; it makes {made}")
+    encoding = ENCODINGS[data.assembly.encoding(kind)]
+    blocks = [block for run in _runs(data.images) for block in data.blocks(kind, run)]
+    joined = {
+        field.name: np.concatenate([block[field.name] for block in blocks])
+        for field in encoding.fields
+        if blocks and field.name in blocks[0]
+    }
+    for pointer in encoding.pointers:
+        steps = [np.diff(block[pointer]) for block in blocks]
+        joined[pointer] = np.concatenate([[0], *steps]).cumsum().astype(np.int64)
+    each = np.diff(joined[encoding.pointers[0]])
+    joined["image"] = np.repeat(np.arange(len(each)), each)
+    if encoding.sparse:
+        joined["shape"] = np.array([len(joined["image"]), blocks[0]["dim"] if blocks else 0])
+    names = [os.fsdecode(data.record(int(row)).name) for row in data.images]
+    return Arrays(kind, names, joined)
+
+
+def _runs(rows: np.ndarray) -> Iterator[range]:
+    """Ascending rows as ranges without a gap."""
+    if len(rows):
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+            yield range(int(run[0]), int(run[-1]) + 1)

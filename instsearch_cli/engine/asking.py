@@ -1,0 +1,208 @@
+"""Engines kept warm, and questions to them: what `query` and the Python interface do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instsearch_cli.boxes import clip_box
+from instsearch_cli.engine.answer import Answer, Hit
+from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.choosing import adapted, recorded_pipeline
+from instsearch_cli.engine.query import Engine
+from instsearch_cli.errors import UsageError
+from instsearch_cli.images import Photograph
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import PIL.Image
+
+    from instsearch_cli.data import Hits, Query
+    from instsearch_cli.engine.answer import XYWH
+    from instsearch_cli.engine.choosing import Choice
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_formats import Index
+
+    Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
+
+WARM = 4  #: engines kept, of the pipelines that were asked last
+TOGETHER = 32  #: questions that are searched at once
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of an answer.
+
+    k          how many hits
+    per_image  hits that an image may give; 0: every region that scores
+    min_score  hits that score less are left out; None: as the pipeline says
+    """
+
+    k: int = 20
+    per_image: int = 1
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("per_image", 0)):
+            value = vars(self)[name]
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
+        if self.min_score is not None and self.min_score != self.min_score:
+            raise UsageError("min_score is a number")
+
+
+class Warm:
+    """The engines of an index, by pipeline; one question at a time to each."""
+
+    def __init__(self, index: Index, known: Registry, device: str) -> None:
+        self.index, self.known, self.device = index, known, device
+        self._lock = threading.Lock()
+        self._engines: OrderedDict[str, tuple[Engine, threading.RLock]] = OrderedDict()
+
+    def engine(self, name: str | None, choice: Choice) -> tuple[Engine, threading.RLock]:
+        """The engine of a recorded pipeline (None: the last) with what is chosen for a query, up to date."""
+        pipeline = adapted(recorded_pipeline(self.index, name), choice)
+        key = pipeline.to_toml()
+        with self._lock:
+            if key not in self._engines:
+                assembly = Assembly(pipeline, self.known, pick_device(self.device))
+                self._engines[key] = Engine(self.index, assembly), threading.RLock()
+                while len(self._engines) > WARM:
+                    self._engines.popitem(last=False)
+            self._engines.move_to_end(key)
+            engine, lock = self._engines[key]
+        with lock:
+            engine.refresh()
+        return engine, lock
+
+    def forget(self) -> None:
+        """Drop all engines."""
+        with self._lock:
+            self._engines.clear()
+
+    def ask(
+        self, picture: Picture, box: Sequence[float] | None, name: str | None, wish: Wish, choice: Choice
+    ) -> Answer:
+        """The hits of a picture, or of what is in a box (x, y, w, h) of it."""
+        asked = Question(picture, box)
+        engine, lock = self.engine(name, choice)
+        with lock:
+            began = time.perf_counter()
+            query = asked.encoded(engine, wish)
+            hits = engine.search([query], wish.k)
+            return answered(engine, asked, query, hits, 0, wish, time.perf_counter() - began)
+
+    def ask_many(
+        self, questions: Iterable[Any], name: str | None, wish: Wish, choice: Choice
+    ) -> Iterator[Answer]:
+        """The answer to each question, a picture or (picture, box), in order; encoded and searched many at once."""
+        engine, lock = self.engine(name, choice)
+        waiting: list[Question] = []
+        for question in questions:
+            waiting.append(Question(*question) if isinstance(question, tuple) else Question(question, None))
+            if len(waiting) == TOGETHER:
+                yield from self._together(engine, lock, waiting, wish)
+                waiting = []
+        yield from self._together(engine, lock, waiting, wish)
+
+    def _together(
+        self, engine: Engine, lock: threading.RLock, asked: list[Question], wish: Wish
+    ) -> list[Answer]:
+        if not asked:
+            return []
+        with lock:
+            began = time.perf_counter()
+            queries = _encoded(engine, asked, wish)
+            hits = engine.search(queries, wish.k)
+            each = (time.perf_counter() - began) / len(asked)
+            return [
+                answered(engine, question, query, hits, i, wish, each)
+                for i, (question, query) in enumerate(zip(asked, queries, strict=True))
+            ]
+
+
+class Question:
+    """A picture and a box in it, checked. Raises InstsearchError or UsageError that says what is wrong."""
+
+    def __init__(self, picture: Picture, box: Sequence[float] | None) -> None:
+        self.picture = Photograph(picture)
+        self.corners = None if box is None else clip_box(checked_box(box), self.picture.size)
+
+    def encoded(self, engine: Engine, wish: Wish) -> Query:
+        """The query that it is."""
+        query = engine.query(self.picture.name, self.picture, self.corners)
+        return replace(query, per_image=wish.per_image)
+
+
+def checked_box(box: Sequence[float]) -> XYWH:
+    """A box x, y, w, h of numbers. Raises UsageError for another."""
+    try:
+        x, y, w, h = (float(v) for v in box)
+    except (TypeError, ValueError):
+        x = y = w = h = float("nan")
+    if not np.isfinite((x, y, w, h)).all() or w <= 0 or h <= 0:
+        raise UsageError(
+            "a box is x, y, width and height in pixels of the upright picture, width and height above 0, "
+            f"for example (120, 80, 200, 150); got {box!r}"
+        )
+    return x, y, w, h
+
+
+def _encoded(engine: Engine, asked: Sequence[Question], wish: Wish) -> list[Query]:
+    """The queries, made side by side where the pipeline's components work in several threads."""
+    workers = 2 if all(part.component.concurrent for part in engine.assembly.stages.values()) else 1
+    with ThreadPoolExecutor(workers, "asking") as pool:
+        return list(pool.map(lambda question: question.encoded(engine, wish), asked))
+
+
+def answered(
+    engine: Engine, asked: Question, query: Query, hits: Hits, i: int, wish: Wish, seconds: float
+) -> Answer:
+    """Row ``i`` of some hits as people read it."""
+    table = engine.index.images
+    least = engine.min_score if wish.min_score is None else wish.min_score
+    n = hits.valid(i)
+    scores = hits.scores[i, :n].tolist()
+    found = []
+    for rank, score in enumerate(scores):
+        if least is not None and score < least:
+            continue
+        row, where = int(hits.images[i, rank]), hits.boxes[i, rank]
+        corners: Any = None if np.isnan(where).any() else tuple(float(v) for v in where)
+        found.append(Hit(rank + 1, table.name(row), table.path(row), score, corners))
+    pipeline = engine.assembly.pipeline
+    settings = {stage: in_words(value) for stage, value in pipeline.plain().items() if stage != "name"}
+    picture = asked.picture
+    return Answer(
+        query=picture.name,
+        picture=picture.original() if picture.path is None else Path(picture.path),
+        corners=asked.corners,
+        hits=tuple(found),
+        settings={"pipeline": pipeline.name, **settings},
+        seconds=seconds,
+        n_images=len(engine.data.images),
+        min_score=least,
+        best=max(scores, default=None),
+        cautions=tuple(engine.cautions(query)),
+    )
+
+
+def in_words(stage: Any) -> str:
+    """A stage, or a table of settings, in one line."""
+    if isinstance(stage, dict) and "name" in stage:
+        options = ", ".join(f"{k}={v}" for k, v in stage["options"].items())
+        return f"{stage['name']} ({options})" if options else str(stage["name"])
+    if isinstance(stage, dict):
+        return ", ".join(f"{k}={v}" for k, v in stage.items())
+    if isinstance(stage, (list, tuple)):
+        return ", then ".join(in_words(s) for s in stage)
+    return str(stage)

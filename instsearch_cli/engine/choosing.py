@@ -1,0 +1,154 @@
+"""Which pipeline is meant: what is asked for, over what there is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine import records
+from instsearch_cli.engine.pipeline import Pipeline, Stage, default_preset, load_preset, presets
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_formats import Index
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from instsearch_cli.engine.registry import Registry
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is asked for, as flags of the command line or arguments in Python; None leaves it as it is.
+
+    preset       a named pipeline, or a TOML file of one, to start from
+    rerank       rerankers in order; ("none",) for none
+    refine       the pipeline's slower and surer rerankers, in place of those
+    fit_on       an index on whose images models are fitted; "none": on these
+    weigh_query  queries are weighted as the collection is
+    crop_query   what is in the box is described as a picture by itself
+    options      "stage.option=value", as --set takes them
+    weights      the file of the extractor's weights
+    """
+
+    preset: str | None = None
+    extractor: str | None = None
+    weighting: str | None = None
+    detector: str | None = None
+    encoder: str | None = None
+    searcher: str | None = None
+    rerank: Sequence[str] | None = None
+    refine: bool = False
+    fit_on: str | os.PathLike[str] | None = None
+    weigh_query: bool | None = None
+    crop_query: bool | None = None
+    options: Sequence[str] = ()
+    weights: str | os.PathLike[str] | None = None
+
+    @property
+    def stages(self) -> bool:
+        """Whether anything is asked for that is of a pipeline's making."""
+        return any(value not in (None, (), False) for value in vars(self).values())
+
+
+def choose(known: Registry, base: Pipeline | None, choice: Choice, extract_only: bool = False) -> Pipeline:
+    """The pipeline that is asked for.
+
+    It starts from the preset, else from ``base``, else from the preset named like the extractor, else from the
+    default preset; then come the extractor and the others, then options, then weights. Another encoder goes without
+    the searcher and the rerankers that were chosen for the one before. Raises UsageError for what is not there.
+    """
+    pipeline = _start(known, base, choice)
+    if pipeline.encoder is None and not extract_only:
+        start = load_preset(default_preset(known), known)
+        if start.extractor.name != pipeline.extractor.name:
+            start = _plain(pipeline.extractor, known)
+        pipeline = replace(start, extractor=pipeline.extractor, keep_features=pipeline.keep_features)
+    before = pipeline
+    for stage in ("extractor", "encoder", "weighting", "searcher"):
+        pipeline = pipeline.with_stage(stage, vars(choice)[stage])
+    if pipeline.encoder != before.encoder:
+        pipeline = replace(pipeline, rerank=(), refine=())
+        if not choice.searcher:
+            pipeline = replace(pipeline, searcher=None)
+    if choice.detector == "none":
+        pipeline = replace(pipeline, detector=None)
+    else:
+        pipeline = pipeline.with_stage("detector", choice.detector)
+    pipeline = adapted(pipeline, choice)
+    if choice.fit_on is not None:
+        pipeline = _fitted_on(pipeline, choice.fit_on)
+    changed = replace(pipeline, rerank=before.rerank) != before
+    if not pipeline.name or changed:
+        pipeline = replace(pipeline, name=_name(pipeline, known))
+    return pipeline
+
+
+def adapted(pipeline: Pipeline, choice: Choice) -> Pipeline:
+    """The pipeline with what may be chosen for a single query: rerankers, options, weights, how it is described."""
+    if choice.rerank and choice.refine:
+        raise UsageError("--rerank and --refine exclude each other")
+    pipeline = pipeline.refined() if choice.refine else pipeline.with_rerank(choice.rerank or None)
+    pipeline = pipeline.with_options(choice.options)
+    if choice.weights is not None:
+        pipeline = pipeline.with_options([f"extractor.weights={Path(choice.weights).resolve()}"])
+    return pipeline.asking(choice.weigh_query, choice.crop_query)
+
+
+def recorded_pipeline(index: Index, name: str | None) -> Pipeline:
+    """The pipeline to query with. Raises InstsearchError if the index was never indexed."""
+    record = records.last(index, name)
+    if record is None or not record.searchable:
+        searchable = [r.pipeline.name for r in records.recorded(index) if r.searchable]
+        if name is None and searchable:
+            return recorded_pipeline(index, searchable[-1])
+        raise InstsearchError(
+            f"{index.path} has no searchable pipeline yet.\nRun `instsearch index --index {index.path}`."
+        )
+    return record.pipeline
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path, symbolic links kept."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
+def valid_name(name: str) -> str:
+    """A pipeline's name as it may stand in a path. Raises UsageError for another."""
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise UsageError(f"--name takes letters, digits, '-', '_' and '.', not '{name}'")
+    return name
+
+
+def _start(known: Registry, base: Pipeline | None, choice: Choice) -> Pipeline:
+    if choice.preset:
+        return load_preset(choice.preset, known)
+    if base is not None and choice.extractor in (None, base.extractor.name):
+        return base
+    if choice.extractor is None:
+        return load_preset(default_preset(known), known)
+    known.get("extractor", choice.extractor)
+    if choice.extractor in presets(known):
+        return load_preset(choice.extractor, known)
+    return _plain(Stage(choice.extractor), known)
+
+
+def _plain(extractor: Stage, known: Registry) -> Pipeline:
+    """A pipeline for an extractor that has no preset."""
+    stages: dict[str, Any] = {kind: Stage(known.default(kind, "any")) for kind in ("weighting", "encoder")}
+    return Pipeline("", extractor, **stages)
+
+
+def _fitted_on(pipeline: Pipeline, path: str | os.PathLike[str]) -> Pipeline:
+    if str(path) == "none":
+        return pipeline.fitted_on("", "")
+    return pipeline.fitted_on(str(absolute(Path(path))), records.contents(Index.open(Path(path))))
+
+
+def _name(pipeline: Pipeline, known: Registry) -> str:
+    """The names of its stages, but for what is done where nobody asks for anything."""
+    plain = known.default("weighting", "any")
+    stages = (pipeline.extractor, pipeline.encoder, pipeline.weighting, pipeline.detector)
+    named = [stage for stage in stages if stage and not (stage is pipeline.weighting and stage.name == plain)]
+    return "-".join(stage.name for stage in named)

@@ -1,0 +1,93 @@
+"""What there is to choose from: components, named pipelines, network weights."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.components import Networked
+from instsearch_cli.engine.pipeline import presets as named
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.networks.weights import list_weights
+from instsearch_cli.options import documented
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from instsearch_cli.engine.registry import Offer, Registry
+    from instsearch_cli.networks.weights import WeightsRow
+
+
+def plugins(name: str | None = None) -> list[dict[str, Any]]:
+    """Every component on offer, or those of a name, with their options: {"name", "default", "text"}."""
+    offers = offered(load_registry(), name)
+    rows = [plain(offer) for offer in offers]
+    if name is not None:
+        for row, offer in zip(rows, offers, strict=True):
+            row["options"] = [asdict(option) for option in documented(offer.load())]
+    return rows
+
+
+def presets() -> dict[str, str]:
+    """The named pipelines: what each is for."""
+    return {
+        name: str(tomllib.loads(text).get("summary", ""))
+        for name, (text, _) in named(load_registry()).items()
+    }
+
+
+def weights() -> list[WeightsRow]:
+    """Networks whose weights can be given, where each was found, and what is missing."""
+    return list_weights(published(load_registry()))
+
+
+def offered(known: Registry, name: str | None = None) -> list[Offer]:
+    """The components of a name, all for None. Raises UsageError with the nearest."""
+    offers = [offer for kind in known.offers.values() for offer in kind.values()]
+    found = [offer for offer in offers if name in (None, offer.spec.name)]
+    if name is not None and not found:
+        raise UsageError(f"no component '{name}'.{nearest(name, {o.spec.name for o in offers})}")
+    return found
+
+
+def plain(offer: Offer) -> dict[str, Any]:
+    """An offer, JSON-ready."""
+    origin = {"kind": offer.spec.kind, "distribution": offer.distribution, "version": offer.version}
+    return origin | asdict(offer.spec)
+
+
+def networks(
+    known: Registry, broken: Callable[[InstsearchError], None] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """(name, class) of every component that is or has a network; ``broken`` is told of one that cannot be imported."""
+    for offer in offered(known):
+        try:
+            component = offer.load()
+        except InstsearchError as error:
+            if broken is not None:
+                broken(error)
+            continue
+        if issubclass(component, Networked) and component.architecture:
+            yield offer.spec.name, component
+
+
+def network(known: Registry, name: str) -> Any:
+    """The class that is called so, or whose network is. Raises UsageError naming the nearest."""
+    found = list(networks(known))
+    for own, component in found:
+        if name == own:
+            return component
+    for _, component in found:
+        if name == component.architecture:
+            return component
+    raise UsageError(f"no network is called '{name}'.{nearest(name, {own for own, _ in found})}")
+
+
+def published(known: Registry, broken: Callable[[InstsearchError], None] | None = None) -> dict[str, str]:
+    """What is published of each network, by its name."""
+    found: dict[str, str] = {}
+    for _, component in networks(known, broken):
+        found.setdefault(component.architecture, component.published)
+    return found

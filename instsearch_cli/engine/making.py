@@ -1,0 +1,155 @@
+"""Photographs into an index: rows for what is new, and every layer that the pipeline makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine import records
+from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.choosing import Choice, choose, valid_name
+from instsearch_cli.engine.estimate import check_space
+from instsearch_cli.engine.intake import Intake, take_in
+from instsearch_cli.engine.pipeline import Pipeline
+from instsearch_cli.engine.runner import Made, Runner
+from instsearch_cli.engine.stages import FEATURES
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import MAX_PIXELS, discover
+from instsearch_cli.progress import Quiet
+from instsearch_formats import Index
+from instsearch_formats.files import vacant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.engine.registry import Registry
+
+
+@contextlib.contextmanager
+def writing(path: Path, create: bool = False) -> Iterator[Index]:
+    """Open an index, or create it, and hold its lock."""
+    index = Index.create(path) if create and vacant(path) else Index.open(path)
+    with index.lock():
+        yield index
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given)."""
+
+    pipeline: Pipeline
+    made: Made
+    seconds: float
+    intake: Intake | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready."""
+        report: dict[str, Any] = {
+            "written": self.made.written,
+            "fitted": self.made.fitted,
+            "blank": self.made.blank,
+            "seconds": round(self.seconds, 3),
+        }
+        if self.intake is not None:
+            report |= {
+                "found": self.intake.found,
+                "indexed": self.intake.new,
+                "there": self.intake.there,
+                "skipped": [{"image": n, "reason": r} for n, r in self.intake.skipped],
+            }
+        return report
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run goes about it; nothing of this changes what is made.
+
+    strict      stop at the first image that cannot be read
+    max_pixels  larger images are skipped
+    """
+
+    device: str = "auto"
+    strict: bool = False
+    max_pixels: int = MAX_PIXELS
+    progress: Quiet = field(default_factory=Quiet)
+
+
+def index_images(
+    index: Index,
+    known: Registry,
+    images: Sequence[Path],
+    base: Pipeline | None,
+    choice: Choice,
+    how: How,
+    name: str | None = None,
+    keep_features: bool | None = None,
+    refit: bool = False,
+) -> Indexed:
+    """Give new images rows and make every layer of the pipeline that is missing; the caller holds the lock.
+
+    It is recorded, under ``name`` if given, as the index's last one.
+    """
+    began = time.perf_counter()
+    pipeline = choose(known, base, choice)
+    if name:
+        pipeline = replace(pipeline, name=valid_name(name))
+    if keep_features is not None:
+        pipeline = replace(pipeline, keep_features=keep_features)
+    if refit:
+        pipeline = pipeline.refitted()
+    assembly = Assembly(pipeline, known, pick_device(how.device))
+    before = len(index.images)
+    intake = _take(index, images, how) if images else None
+    if not index.images.alive().any():
+        raise InstsearchError(f"{index.path} holds no image that can be read: give folders or files to index")
+    check_space(index, assembly, pipeline.keep_features, how.progress)
+    runner = Runner(index, assembly, how.progress, how.strict)
+    runner.before = before
+    made = runner.index_all()
+    records.record(index, assembly)
+    _say(assembly, made, how.progress)
+    return _indexed(index, assembly, made, intake, began)
+
+
+def extract_images(
+    index: Index, known: Registry, images: Sequence[Path], choice: Choice, how: How
+) -> Indexed:
+    """Give new images rows and keep their features; the caller holds the lock."""
+    began = time.perf_counter()
+    last = records.last(index)
+    base = last.pipeline if last else None
+    pipeline = choose(known, base, choice, extract_only=True)
+    if base is None or base.encoder is None or base.extractor != pipeline.extractor:
+        pipeline = Pipeline("extract", pipeline.extractor, query=pipeline.query, fit=pipeline.fit)
+    assembly = Assembly(replace(pipeline, keep_features=True), known, pick_device(how.device))
+    intake = _take(index, images, how)
+    check_space(index, assembly, True, how.progress)
+    made = Runner(index, assembly, how.progress, how.strict).extract()
+    records.record(index, assembly)
+    return _indexed(index, assembly, made, intake, began)
+
+
+def _take(index: Index, images: Sequence[Path], how: How) -> Intake:
+    return take_in(index, discover(list(images)), how.progress, how.strict, how.max_pixels)
+
+
+def _indexed(index: Index, assembly: Assembly, made: Made, intake: Intake | None, began: float) -> Indexed:
+    if intake is not None:
+        intake.skip_later(made.skipped)
+        lines = [f"{name}\t{reason}\n" for name, reason in intake.skipped]
+        if lines or (index.path / "skipped.txt").exists():
+            index.write_text("skipped.txt", "".join(lines))
+    return Indexed(assembly.pipeline, made, time.perf_counter() - began, intake)
+
+
+def _say(assembly: Assembly, made: Made, progress: Quiet) -> None:
+    if made.reread:
+        progress.say(f"{made.reread:,} images were read again: their features are not kept (--keep-features)")
+    again = [part.name for part in assembly.rerankers if FEATURES in part.needs]
+    if again and not assembly.pipeline.keep_features:
+        progress.say(
+            f"'{again[0]}' reads the images of its candidates at every query; --keep-features spares it"
+        )

@@ -1,0 +1,352 @@
+"""An index opened to work with: all that the verbs of the command line do with one, as methods."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from instsearch_cli.engine import arrays, records, upkeep
+from instsearch_cli.engine.asking import Warm, Wish
+from instsearch_cli.engine.choosing import Choice
+from instsearch_cli.engine.making import How, extract_images, index_images
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.images import MAX_PIXELS, Photograph
+from instsearch_cli.progress import Quiet
+from instsearch_formats import FormatError
+from instsearch_formats import Index as Store
+from instsearch_formats.files import vacant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.arrays import Arrays
+    from instsearch_cli.engine.asking import Picture
+    from instsearch_cli.engine.describe import Described
+    from instsearch_cli.engine.making import Indexed
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.query import Engine
+    from instsearch_formats.verify import Problem
+
+Anywhere = str | os.PathLike[str]
+Method = TypeVar("Method", bound="Callable[..., Any]")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What the format raises is an InstsearchError too, with the same words."""
+    try:
+        yield
+    except FormatError as error:
+        raise InstsearchError(str(error)) from error
+
+
+def _open(method: Method) -> Method:
+    """A method of an index that is not closed."""
+
+    @functools.wraps(method)
+    def checked(self: Index, *arguments: Any, **options: Any) -> Any:
+        if self.closed:
+            raise InstsearchError(f"the index {self.path} is closed: open it again")
+        with told():
+            return method(self, *arguments, **options)
+
+    return checked  # type: ignore[return-value]
+
+
+class Index:
+    """A folder of photographs made searchable.
+
+    It stays warm: what a question loads, the next one finds loaded. It may be asked from several threads, and sees
+    what other processes add to the index or remove from it. Options that choose a pipeline are those of the command
+    line: ``preset``, ``extractor``, ``weighting``, ``detector``, ``encoder``, ``searcher``, ``rerank``, ``refine``,
+    ``fit_on``, ``weigh_query``, ``crop_query``, ``weights``, and ``options``, "stage.option=value" as ``--set``
+    takes them. All methods raise InstsearchError, in the words of the command line, UsageError among them.
+    """
+
+    def __init__(self, store: Store, device: str = "auto", progress: Quiet | None = None) -> None:
+        self.store, self.path = store, store.path
+        self.device, self.progress = device, progress or Quiet()
+        self.closed = False
+        self._known = load_registry()
+        self._warm = Warm(store, self._known, device)
+        self._writing = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
+        """An index that is there."""
+        with told():
+            return cls(Store.open(Path(path)), device, progress)
+
+    @classmethod
+    def create(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
+        """A new index in a new or empty folder, or the one that is there."""
+        with told():
+            path = Path(path)
+            return cls(Store.create(path) if vacant(path) else Store.open(path), device, progress)
+
+    def close(self) -> None:
+        """Let go of what is loaded; the index can be asked nothing more."""
+        self.closed = True
+        self._warm.forget()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<instsearch index {self.path}{' (closed)' if self.closed else ''}>"
+
+    # -- what it holds --------------------------------------------------------------------------------
+
+    @_open
+    def __len__(self) -> int:
+        """How many images there are."""
+        return int(self.store.images.alive().sum())
+
+    @property
+    def images(self) -> list[str]:
+        """The names of the images."""
+        return [os.fsdecode(record.name) for _, record in self._live()]
+
+    @_open
+    def _live(self) -> list[tuple[int, Any]]:
+        alive = self.store.images.alive()
+        return [(row, record) for row, record in self.store.images.records() if alive[row]]
+
+    @property
+    def pipelines(self) -> dict[str, Pipeline]:
+        """The pipelines that were run, by name."""
+        return {record.pipeline.name: record.pipeline for record in self._recorded()}
+
+    @property
+    def last(self) -> str | None:
+        """The name of the pipeline that was run last, which is asked where none is named."""
+        record = self._last()
+        return record.pipeline.name if record else None
+
+    @_open
+    def _recorded(self) -> list[records.Record]:
+        return records.recorded(self.store)
+
+    @_open
+    def _last(self, name: str | None = None) -> records.Record | None:
+        return records.last(self.store, name)
+
+    @_open
+    def info(self) -> dict[str, Any]:
+        """What `instsearch info --json` prints."""
+        return upkeep.facts(self.store)
+
+    # -- making it ------------------------------------------------------------------------------------
+
+    @_open
+    def index(
+        self,
+        images: Anywhere | Sequence[Anywhere] = (),
+        *,
+        name: str | None = None,
+        keep_features: bool | None = None,
+        refit: bool = False,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        **choice: Any,
+    ) -> Indexed:
+        """Take in photographs, files or folders, and make every layer of the pipeline that is missing."""
+        asked, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
+        with self._locked():
+            last = records.last(self.store)
+            base = last.pipeline if last else None
+            return index_images(
+                self.store, self._known, listed(images), base, asked, how, name, keep_features, refit
+            )
+
+    @_open
+    def add(
+        self,
+        images: Anywhere | Sequence[Anywhere],
+        *,
+        pipeline: str | None = None,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Indexed:
+        """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
+        how = How(self.device, strict, max_pixels, self.progress)
+        with self._locked():
+            record = records.last(self.store, pipeline)
+            base = record.pipeline if record else None
+            return index_images(self.store, self._known, listed(images), base, Choice(), how)
+
+    @_open
+    def extract(
+        self,
+        images: Anywhere | Sequence[Anywhere],
+        *,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        **choice: Any,
+    ) -> Indexed:
+        """Take in photographs and keep their features."""
+        asked, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
+        with self._locked():
+            return extract_images(self.store, self._known, listed(images), asked, how)
+
+    @_open
+    def remove(self, *images: Anywhere, missing: bool = False) -> tuple[int, int]:
+        """Take images out of the index, by file, folder or name; returns how many, and how many are left."""
+        with self._locked():
+            return upkeep.remove_images(self.store, images, missing)
+
+    @_open
+    def relocate(self, old: Anywhere, new: Anywhere) -> tuple[str, str]:
+        """The photographs under ``old`` now lie under ``new``."""
+        with self._locked():
+            return upkeep.relocate(self.store, old, new)
+
+    @_open
+    def gc(self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
+        """Remove what no recorded pipeline uses; returns what was, or would be, removed."""
+        with self._locked():
+            self._warm.forget()
+            return upkeep.sweep(self.store, dry_run, forget, cache)
+
+    @_open
+    def verify(self) -> list[Problem]:
+        """Read every byte; returns what is damaged."""
+        try:
+            return self.store.verify(self.progress)
+        finally:
+            self.progress.close()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._writing, self.store.lock():
+            yield
+
+    # -- asking it ------------------------------------------------------------------------------------
+
+    @_open
+    def query(
+        self,
+        picture: Picture,
+        box: Sequence[float] | None = None,
+        k: int = 20,
+        *,
+        pipeline: str | None = None,
+        per_image: int = 1,
+        min_score: float | None = None,
+        **choice: Any,
+    ) -> Answer:
+        """The photographs that show what is in a box (x, y, width, height) of a picture, best first, and where.
+
+        picture: a path, a picture of Pillow's or an array u8[H, W, 3]; without a box all of it is asked for.
+        """
+        return self._warm.ask(picture, box, pipeline, Wish(k, per_image, min_score), chosen(choice))
+
+    @_open
+    def query_many(
+        self,
+        questions: Iterable[Any],
+        k: int = 20,
+        *,
+        pipeline: str | None = None,
+        per_image: int = 1,
+        min_score: float | None = None,
+        **choice: Any,
+    ) -> list[Answer]:
+        """The answer to each question, a picture or (picture, box), by one engine, several searched at once."""
+        wish = Wish(k, per_image, min_score)
+        return list(self._warm.ask_many(questions, pipeline, wish, chosen(choice)))
+
+    @_open
+    def engine(self, pipeline: str | None = None, **choice: Any) -> Engine:
+        """The engine that answers questions to a pipeline."""
+        return self._warm.engine(pipeline, chosen(choice))[0]
+
+    @_open
+    def describe(self, picture: Picture, pipeline: str | None = None, **choice: Any) -> Described:
+        """What the stages make of any picture, layer by layer, as of the collection's."""
+        engine = self._warm.engine(pipeline, chosen(choice))[0]
+        return engine.describe(Photograph(picture))
+
+    # -- looking into it ------------------------------------------------------------------------------
+
+    @_open
+    def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
+        """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
+        engine = self._warm.engine(pipeline, Choice())[0]
+        if image is None:
+            return arrays.of_all(engine.data, kind)
+        made = engine.assembly.kinds
+        if kind != FEATURES and kind not in made:
+            raise InstsearchError(
+                f"pipeline '{engine.assembly.pipeline.name}' makes no {kind}.{nearest(kind, [FEATURES, *made])}"
+            )
+        row, name = self._row(image)
+        return arrays.of_one(kind, name, engine.data.at(row)[kind])
+
+    def features(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
+        """Local features of an image: values f32[D, h, w] on a grid, or f32[N, D] with geometry f32[N, 4]."""
+        return self.layer(FEATURES, image, pipeline)
+
+    def weights(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
+        """Weights of an image's cells: values f32[Z, h, w]."""
+        return self.layer(WEIGHTS, image, pipeline)
+
+    def regions(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
+        """Regions of an image: boxes f32[R, 4] (x0, y0, x1, y1 in pixels of the original), scores f32[R]."""
+        return self.layer(REGIONS, image, pipeline)
+
+    def local(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
+        """An image's local features as the encoder stores them: words i32[h, w], or i32[N] with geometry."""
+        return self.layer(LOCAL, image, pipeline)
+
+    def codes(self, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
+        """The codes of an image, or of all: vectors f32[M, D], or sparse ones (``matrix()`` for scipy)."""
+        return self.layer(CODES, image, pipeline)
+
+    def export(self, layer: str, out: Anywhere, pipeline: str | None = None) -> Arrays:
+        """Write a stored layer of all images to a .npz file."""
+        found = self.layer(layer, None, pipeline)
+        with told():
+            found.save(Path(out))
+        return found
+
+    def _row(self, image: Anywhere) -> tuple[int, str]:
+        """The row and the name of an image that is called so, or whose file it is."""
+        wanted, full = os.fsdecode(image), os.path.abspath(image)  # noqa: PTH100 - links stay
+        roots, live = self.store.images.roots, self._live()
+        for row, record in live:
+            name = os.fsdecode(record.name)
+            if name == wanted or os.path.join(roots[record.root], name) == full:  # noqa: PTH118
+                return row, name
+        names = [os.fsdecode(record.name) for _, record in live]
+        raise InstsearchError(f"no image '{wanted}' in {self.path}.{nearest(wanted, names)[:200]}")
+
+
+def chosen(choice: dict[str, Any]) -> Choice:
+    """Options by name as a choice. Raises UsageError with the nearest for an unknown one."""
+    known = Choice.__dataclass_fields__
+    for name, value in choice.items():
+        if name not in known:
+            raise UsageError(f"there is no option '{name}'.{nearest(name, known)}")
+        if name in ("rerank", "options") and isinstance(value, str):
+            raise UsageError(f"{name} is a list, [{value!r}] say")
+    return Choice(**choice)
+
+
+def listed(images: Anywhere | Sequence[Anywhere]) -> list[Path]:
+    """One path or several. Raises UsageError for what is no path."""
+    several = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    for image in several:
+        if not isinstance(image, (str, os.PathLike)):
+            raise UsageError(f"photographs are given as files and folders, not as {type(image).__name__}")
+    return [Path(image) for image in several]

@@ -1,0 +1,281 @@
+"""The verbs that measure, as functions: what `eval`, `saliency`, `reproduce` and `pairs` do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.choosing import Choice, choose
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.session import Index, chosen, told
+from instsearch_cli.errors import UsageError, nearest
+from instsearch_cli.measure import saliency as fixated
+from instsearch_cli.measure import saliency_precision as annotated
+from instsearch_cli.measure.datasets import default_index, load_dataset, measure
+from instsearch_cli.measure.evaluation import Absent, Tops
+from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
+from instsearch_cli.measure.fixations import split as divided
+from instsearch_cli.measure.pairs import Miner, as_csv
+from instsearch_cli.measure.reproduce import Runs, Wanted
+from instsearch_cli.measure.tables import select
+from instsearch_cli.options import parse_assignment
+from instsearch_cli.progress import Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from instsearch_cli.components import Dataset
+    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.measure.datasets import Measured
+    from instsearch_cli.measure.pairs import Mined
+    from instsearch_cli.measure.tables import Value
+
+    Anywhere = str | os.PathLike[str]
+
+
+def evaluate(
+    index: Index | Anywhere,
+    dataset: str | os.PathLike[str] | Dataset,
+    *,
+    pipeline: str | None = None,
+    root: Anywhere | None = None,
+    boxes: Anywhere | None = None,
+    present_only: bool = False,
+    strict: bool = False,
+    keep_features: bool | None = None,
+    tops: Sequence[int] = (),
+    top_of: str = "positives",
+    absent: bool = False,
+    min_score: float | None = None,
+    dataset_options: Sequence[str] = (),
+    device: str | None = None,
+    progress: Quiet | None = None,
+    **choice: Any,
+) -> Measured:
+    """How good a pipeline is on a dataset, by name or a MANIFEST.json, whose images are indexed as far as they are not.
+
+    pipeline  one that the index knows, by name; else what ``choice`` chooses, as ``Index.index`` takes it
+    """
+    known, asked = load_registry(), chosen(choice)
+    place = index.path if isinstance(index, Index) else Path(index)
+    device = device or (index.device if isinstance(index, Index) else "auto")
+    if pipeline is not None and asked.stages:
+        raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
+    recorded = _recorded(index, pipeline) if pipeline is not None else None
+    with told():
+        of = dataset
+        if isinstance(of, (str, os.PathLike)):
+            of = _dataset(known, of, root, boxes, dataset_options)
+
+        def which(last: Pipeline | None) -> Pipeline:
+            found = recorded or choose(known, last, asked)
+            return found if keep_features is None else replace(found, keep_features=keep_features)
+
+        return measure(
+            known,
+            of,
+            place,
+            which,
+            progress or Quiet(),
+            device,
+            strict,
+            present_only,
+            Tops(tuple(tops), top_of),
+            absent=Absent(min_score) if absent else None,
+            remember=recorded is None,
+        )
+
+
+def _recorded(index: Index | Anywhere, name: str) -> Pipeline:
+    there = (index if isinstance(index, Index) else Index.open(index)).pipelines
+    if name not in there:
+        raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
+    return there[name]
+
+
+def _dataset(
+    known: Registry,
+    name: Anywhere,
+    root: Anywhere | None,
+    boxes: Anywhere | None,
+    options: Sequence[str],
+) -> Dataset:
+    place, csv = (None if path is None else Path(path) for path in (root, boxes))
+    return load_dataset(known, os.fspath(name), place, csv, options)
+
+
+def saliency(
+    weightings: Sequence[str],
+    data: Anywhere,
+    *,
+    extractor: str | None = None,
+    options: Sequence[str] = (),
+    weights: Anywhere | None = None,
+    split: str | None = None,
+    held_out: int | None = None,
+    limit: int | None = None,
+    sigma: float | None = None,
+    blur: float = 0.0,
+    jitter: bool = True,
+    max_pixels: int | None = None,
+    device: str = "auto",
+    progress: Quiet | None = None,
+    chosen: Callable[[Sequence[str]], None] | None = None,
+    watch: fixated.Watch | None = None,
+) -> fixated.Report:
+    """How well saliency maps agree with where people looked, in a folder with fixations.json, or SALICON's.
+
+    ``chosen`` is told the names of the images that are scored, ``watch`` shown each; the rest is as
+    `instsearch saliency --help` has it.
+    """
+    known = load_registry()
+    pipelines = weighting_pipelines(known, weightings, extractor, options, weights)
+    fixations = Fixations(Path(data), split, sigma, max_pixels or MOST_PIXELS)
+    names = fixations.names if held_out is None else divided(fixations.names, held_out)[1]
+    names = evenly(names, limit or len(names))
+    if chosen is not None:
+        chosen(names)
+    assemblies = [Assembly(pipeline, known, pick_device(device)) for pipeline in pipelines]
+    parted = 1e-7 if jitter else 0.0
+    return fixated.measure(fixations, names, assemblies, progress or Quiet(), blur, parted, watch)
+
+
+def precision(
+    weightings: Sequence[str],
+    dataset: str | os.PathLike[str] | Dataset,
+    index: Index | Anywhere | None = None,
+    *,
+    root: Anywhere | None = None,
+    boxes: Anywhere | None = None,
+    extractor: str | None = None,
+    options: Sequence[str] = (),
+    weights: Anywhere | None = None,
+    limit: int | None = None,
+    keep_features: bool = False,
+    present_only: bool = False,
+    device: str = "auto",
+    progress: Quiet | None = None,
+    chosen: Callable[[Sequence[str]], None] | None = None,
+    watch: annotated.Watch | None = None,
+) -> annotated.Report:
+    """What share of each map's saliency lies inside a dataset's annotated boxes; the maps stay in its index."""
+    known = load_registry()
+    own = [option for option in options if parse_assignment(option).stage == "dataset"]
+    rest = [option for option in options if option not in own]
+    pipelines = [
+        replace(pipeline, keep_features=keep_features)
+        for pipeline in weighting_pipelines(known, weightings, extractor, rest, weights)
+    ]
+    if isinstance(dataset, (str, os.PathLike)):
+        of = _dataset(known, dataset, root, boxes, own)
+        usual = default_index(os.fspath(dataset), None if root is None else Path(root))
+    elif index is None:
+        raise UsageError("say which index: this dataset has no place of its own")
+    else:
+        of = dataset
+    place = index.path if isinstance(index, Index) else usual if index is None else Path(index)
+
+    def some(names: Sequence[str]) -> Sequence[str]:
+        names = evenly(names, limit or len(names))
+        if chosen is not None:
+            chosen(names)
+        return names
+
+    with told():
+        return annotated.measure(
+            known, of, place, pipelines, progress or Quiet(), device, some, present_only, watch
+        )
+
+
+def reproduce(
+    paper: str,
+    *,
+    tables: Sequence[str] = (),
+    figures: Sequence[str] = (),
+    values: Sequence[Value] | None = None,
+    progress: Quiet | None = None,
+    **wanted: Any,
+) -> Iterator[dict[str, Any]]:
+    """A paper's tables and figures measured again, one by one, as `instsearch reproduce --json` prints them.
+
+    ``values`` are those of the option that the only figure sweeps; ``wanted`` the fields of ``reproduce.Wanted``.
+    """
+    known, fields = load_registry(), Wanted.__dataclass_fields__
+    for name in wanted:
+        if name not in fields:
+            raise UsageError(f"there is no option '{name}'.{nearest(name, fields)}")
+    asked = select(known, paper, tables, figures, values)
+    return Runs(known, Wanted(**wanted), progress or Quiet()).all(asked, values is not None)
+
+
+def pairs(
+    index: Index,
+    out: Anywhere | None = None,
+    *,
+    pipeline: str | None = None,
+    images: int = 0,
+    seed: int = 0,
+    top: int = 20,
+    min_inliers: int = 15,
+    per_image: int | None = None,
+    options: Sequence[str] = (),
+) -> Mined:
+    """Pairs of an index's images that show the same thing, found without labels; written to the CSV file ``out``."""
+    miner = Miner.of(index, pipeline, options)
+    mined = miner.mine(miner.sample(images, seed), top, min_inliers, index.progress, per_image)
+    if out is not None:
+        named = [(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs]
+        Path(out).write_text(as_csv(named), encoding="utf-8", newline="")
+    return mined
+
+
+def weighting_pipelines(
+    known: Registry,
+    weightings: Sequence[str],
+    extractor: str | None,
+    options: Sequence[str],
+    weights: Anywhere | None,
+) -> list[Pipeline]:
+    """An extractor and one of the weightings each, with the options that are theirs, named after these."""
+    found = []
+    for name in dict.fromkeys(weightings):
+        known.get("weighting", name)
+        own = of_weighting(options, name, weightings)
+        asked = Choice(extractor=extractor, weights=weights, weighting=name, options=own)
+        pipeline = choose(known, None, asked, extract_only=True)
+        found.append(replace(pipeline, name=name, encoder=None, detector=None, searcher=None, rerank=()))
+    return found
+
+
+def of_weighting(options: Sequence[str], name: str, weightings: Sequence[str]) -> list[str]:
+    """Those of the extractor and of one of several weightings: "weighting.NAME.option=value" is of that one alone.
+
+    Raises UsageError where it is not said which weighting is meant, and for other stages.
+    """
+    own = []
+    for given in map(parse_assignment, options):
+        if given.stage not in ("extractor", "weighting"):
+            there = nearest(given.stage, ("extractor", "weighting"))
+            raise UsageError(f"--set {given.key}: no stage '{given.stage}'.{there}")
+        option = given.option_of_one
+        if given.stage == "weighting" and given.name:
+            if given.name not in weightings:
+                raise UsageError(
+                    f"--set {given.key}: no weighting '{given.name}'.{nearest(given.name, weightings)}"
+                )
+            if given.name != name:
+                continue
+            option = given.option
+        elif given.stage == "weighting" and len(set(weightings)) > 1:
+            raise UsageError(f"--set {given.key}: which one? Write weighting.NAME.{option}=value")
+        own.append(f"{given.stage}.{option}={given.value}")
+    return own
+
+
+def evenly(names: Sequence[str], n: int) -> list[str]:
+    """At most n of the names, evenly spread, in their order."""
+    return [names[i * len(names) // n] for i in range(n)] if n < len(names) else list(names)
