@@ -34,7 +34,7 @@ from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import read_image
+from instsearch_cli.images import Photograph, read_image
 from instsearch_cli.options import make_config
 from instsearch_formats import Index
 
@@ -127,7 +127,7 @@ def online(given: argparse.Namespace, device: torch.device) -> None:
     engine = Engine(index, Assembly(record.pipeline, load_registry(), device))
     data: Any = engine.data
     rows = data.images[:: max(1, len(data.images) // given.queries)][: given.queries]
-    asked = [engine.query(str(row), data.path(int(row)), None) for row in rows]
+    asked = [engine.query(str(row), Photograph(data.path(int(row))), None) for row in rows]
     print(f"{index.path}: {len(data.images):,} images, {len(asked)} queries one by one, {device}")
     print(
         f"{'classes':>8}{'first s':>10}{'second s':>10}{'times':>8}{'new process s':>15}{'files MiB':>11}",

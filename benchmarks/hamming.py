@@ -22,8 +22,8 @@ from evaluating import evaluate
 from rich.console import Console
 from rich.table import Table
 
-from instsearch_cli.commands import common
-from instsearch_cli.engine.query import Engine
+import instsearch
+from instsearch_cli.images import Photograph
 
 SHARED = Path(__file__).parents[2] / "shared"
 BARE = {"assign": 1, "wgc": False, "burstiness": "none", "verify": 0}
@@ -51,13 +51,12 @@ def flags(searcher: str, options: dict[str, Any], settings: list[str]) -> list[s
 
 def seconds(args: argparse.Namespace, path: Path) -> np.ndarray:
     """The best time of each of the manifest's queries, of the last pipeline of an index."""
-    index = common.open_index(path)
-    engine = Engine(index, common.assemble(common.recorded_pipeline(index, None), common.registry(), "cpu"))
+    engine = instsearch.open(path, device="cpu").engine()
     asked = json.loads((args.data / args.manifest).read_text())["queries"][: args.queries]
     best = []
     for entry in asked:
         box = entry["box"] and (*entry["box"][:2], *np.add(entry["box"][:2], entry["box"][2:]).tolist())
-        query = engine.query(entry["id"], args.data / entry["image"], box)
+        query = engine.query(entry["id"], Photograph(args.data / entry["image"]), box)
         taken = []
         for _ in range(args.repeat):
             began = time.perf_counter()
@@ -103,7 +102,7 @@ def main() -> None:
     console.print(table)
     where = index.with_name(f"{index.name}-hamming")
     if where.exists():
-        n = len(common.open_index(where).images)
+        n = len(instsearch.open(where))
         each = {kind: bytes_of(where, kind) / n for kind in LAYERS}
         told = ", ".join(f"{kind} {size:,.0f}" for kind, size in each.items())
         console.print(

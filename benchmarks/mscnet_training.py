@@ -67,7 +67,7 @@ def main() -> None:
         batches = Identities([(path, f"{i // 6}") for i, path in enumerate(paths)], crops, 4, 4)
     else:
         batches = Shuffled([(path, f"{i:06}") for i, path in enumerate(paths)], crops, args.batch)
-    conv = trainer.basic_conv()
+    conv = trainer._basic_conv()
     net = drawn(conv.channels, trainer.config.masks, trainer.config.dims, 0).to(device)
     classifier = nn.Linear(trainer.config.dims, len(batches.classes)).to(device)
     modules = nn.ModuleList([net, classifier, conv.network])
@@ -83,7 +83,7 @@ def main() -> None:
     def trained(run: Run, epoch: int) -> None:
         for pixels, labels in run.steps(batches.epoch(epoch), batches.load, args.workers):
             optimizer.zero_grad()
-            run.log(**trainer.backward(conv, net, classifier, pixels, labels))
+            run.log(**trainer._backward(conv, net, classifier, pixels, labels))
             optimizer.step()
 
     def seconds(began: float) -> float:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.commands import common
+from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.pipeline import Pipeline, Stage
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.runner import Runner
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from instsearch_cli.data import Box
-    from instsearch_cli.engine.assembly import Assembly
 
 SHARED = Path(__file__).parents[2] / "shared"
 SWEEPS: dict[str, tuple[Any, ...]] = {
@@ -63,8 +63,8 @@ def main() -> None:
     known, progress = load_registry(), make_progress(True)
     dataset = load_dataset(known, str(args.dataset), None)
     pipeline = Pipeline("object-saliency", Stage("squeezenet1_0"), keep_features=True)
-    with common.writing(args.index, create=True) as index:
-        assembly: Assembly = common.assemble(pipeline, known, "auto")
+    with writing(args.index, create=True) as index:
+        assembly = Assembly(pipeline, known, pick_device("auto"))
         rows = take_dataset(index, dataset, present(dataset, False), False, progress)
         Runner(index, assembly, progress).extract()
         boxes = {rows[name]: list(found) for name, found in dataset.boxes().items() if name in rows and found}

@@ -26,8 +26,10 @@ import numpy as np
 from evaluating import UNLABELLED, unlabelled
 from scipy.special import expit
 
-from instsearch_cli.commands import common
+from instsearch_cli.engine.choosing import Choice
+from instsearch_cli.engine.choosing import choose as choose_pipeline
 from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.measure.datasets import load_dataset, prepare
 from instsearch_cli.measure.evaluation import asked
 from instsearch_cli.measure.verdict import SHARES, calibration_error, found_rate, threshold_at
@@ -44,12 +46,12 @@ group i64[Q]: the object."""
 
 def collect(options: argparse.Namespace) -> Raw:
     """Ask all queries twice."""
-    known = common.registry()
+    known = load_registry()
     dataset = load_dataset(known, str(options.dataset), options.root)
 
     def choose(last: Any) -> Any:
-        chosen = {"preset": options.preset, "assignments": options.assignments}
-        pipeline = common.choose_pipeline(known, None, chosen, options.rerank)
+        chosen = Choice(preset=options.preset, options=options.assignments, rerank=options.rerank or None)
+        pipeline = choose_pipeline(known, None, chosen)
         rerank = [stage.name for stage in pipeline.rerank if stage.name != "verdict"]
         return replace(pipeline.with_rerank(rerank or ["none"]), keep_features=True)
 

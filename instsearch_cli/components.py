@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         WeightMap,
     )
 
+    Search = Callable[[Sequence[Codes | Query], int], Hits]
+
 State = dict[str, Any]
 """Named arrays: torch tensors or numpy arrays going out of ``fit``, numpy arrays coming into ``load``."""
 
@@ -95,11 +97,9 @@ class Data(Protocol):
 
     def read(self, kind: str, row: int) -> Any:
         """One image's item of a layer (features, regions, weights, local, codes): the types of data.py."""
-        ...
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
-        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -107,11 +107,9 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
-        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -119,7 +117,6 @@ class Data(Protocol):
         It is kept until one of these layers, or an option of the searcher that decides them, is another.
         None where the index cannot be written.
         """
-        ...
 
 
 class Component:
@@ -252,18 +249,9 @@ class Encoder(Networked):
 
     local: ClassVar[str | None] = None
     codes: ClassVar[str] = "vectors"
-
-    @property
-    def same_grid(self) -> bool:
-        return False
-
-    @property
-    def localises(self) -> bool:
-        return True
-
-    @property
-    def query_regions(self) -> bool:
-        return False
+    same_grid: bool = False
+    localises: bool = True
+    query_regions: bool = False
 
     def embed(self, features: Features) -> Local:
         """Local features as ``aggregate`` takes them."""
@@ -316,14 +304,8 @@ class Reranker(Component):
         """What one who asks this should know of the reranker, by its name; "" for nothing."""
         return ""
 
-    def rerank(
-        self,
-        queries: Sequence[Query],
-        hits: Hits,
-        data: Data,
-        search: Callable[[Sequence[Codes | Query], int], Hits],
-    ) -> Hits:
-        """``search`` asks again, with other codes or another query for each, for k hits each."""
+    def rerank(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
+        """``search`` asks again, with other codes for each, or with other queries of some, for k hits each."""
         raise NotImplementedError
 
 

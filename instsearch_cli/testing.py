@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from instsearch_cli.components import Component, Detector, Encoder, Extractor, Reranker, Weighter
 from instsearch_cli.data import (
     Codes,
     FeatureMap,
@@ -28,6 +29,7 @@ from instsearch_cli.data import (
     Vectors,
     WeightMap,
 )
+from instsearch_cli.engine.registry import based
 from instsearch_cli.options import make_config
 from instsearch_cli.storage import from_item, to_item
 
@@ -62,23 +64,42 @@ def make_inputs(seed: int = 0) -> Inputs:
     )
 
 
+def undeclared(component: type[Any], base: type[Any]) -> list[str]:
+    """The public names of a component's class that neither its base classes nor that of its kind declare."""
+    declared = set(dir(base)).union(*map(dir, component.__mro__[1:]))
+    return sorted(name for name in vars(component) if not name.startswith("_") and name not in declared)
+
+
 class Contract:
-    """What every component keeps to. ``options`` are handed to its ``Config``."""
+    """What every component keeps to. ``options`` are handed to its ``Config``, ``base`` is the class of its kind."""
 
     __test__ = False
     component: ClassVar[type[Any]]
+    base: ClassVar[Any] = Component
     options: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         cls.__test__ = hasattr(cls, "component")
 
+    def loaded(self) -> Any:
+        """The component's class as the program has it: with the base class of its kind."""
+        component: Any = self.component
+        return based(component, self.base)
+
     def make(self) -> Any:
         """The component with its options, on the CPU."""
-        config = make_config(self.component, self.options, "component")
-        return self.component(config, torch.device("cpu"))
+        component = self.loaded()
+        config = make_config(component, self.options, "component")
+        return component(config, torch.device("cpu"))
+
+    def test_no_public_name_is_undeclared(self) -> None:
+        names = ", ".join(undeclared(self.component, self.base))
+        assert not names, (
+            f"no base class of {self.component.__name__} declares {names}: begin private names with _"
+        )
 
     def test_config_is_a_frozen_dataclass_with_defaults(self) -> None:
-        config: Any = getattr(self.component, "Config", None)
+        config = self.loaded().Config
         assert hasattr(config, "__dataclass_fields__"), "a component needs a nested dataclass Config"
         assert config.__dataclass_params__.frozen, "Config must be frozen: its values are fingerprinted"
         config()
@@ -87,7 +108,7 @@ class Contract:
         from instsearch_cli.errors import UsageError
 
         try:
-            make_config(self.component, {"no_such_option": 1}, "component")
+            make_config(self.loaded(), {"no_such_option": 1}, "component")
         except UsageError:
             return
         raise AssertionError("an unknown option must be an error")
@@ -95,6 +116,8 @@ class Contract:
 
 class WeighterContract(Contract):
     """A weighter returns finite, non-negative f32[Z, h, w] on the grid it was given, the same every time."""
+
+    base = Weighter
 
     def test_shape_and_range(self) -> None:
         inputs = make_inputs()
@@ -116,6 +139,8 @@ class WeighterContract(Contract):
 class DetectorContract(Contract):
     """A detector returns boxes within the picture and as many scores."""
 
+    base = Detector
+
     def test_boxes(self) -> None:
         inputs = make_inputs()
         regions = self.make().detect(inputs)
@@ -128,6 +153,8 @@ class DetectorContract(Contract):
 
 class ExtractorContract(Contract):
     """An extractor gives each image its features, the same alone and in a batch."""
+
+    base = Extractor
 
     def test_features(self) -> None:
         component = self.make()
@@ -152,6 +179,8 @@ class ExtractorContract(Contract):
 
 class RerankerContract(Contract):
     """A reranker returns hits of the same queries: no image twice, none that is excluded, best first."""
+
+    base = Reranker
 
     def test_hits(self) -> None:
         component = self.make()
@@ -181,6 +210,7 @@ def make_query() -> Any:
 class EncoderContract(Contract):
     """An encoder's codes are finite, of unit length or zero, storable, and linear in no hidden state."""
 
+    base = Encoder
     features: ClassVar[Any] = None
 
     def make_fitted(self) -> Any:
@@ -203,7 +233,6 @@ class EncoderContract(Contract):
             assert torch.equal(codes.vectors, again.vectors)
         assert bool(torch.isclose(norm, torch.tensor(1.0), atol=1e-4)) or float(norm) == 0.0
         to_item(component.codes, codes)
-        if hasattr(component, "aggregate_query"):
-            asked = component.aggregate_query(local, None)
-            assert type(asked) is type(codes), "a query's codes must be of the collection's kind"
-            to_item(component.codes, asked)
+        asked = component.aggregate_query(local, None)
+        assert type(asked) is type(codes), "a query's codes must be of the collection's kind"
+        to_item(component.codes, asked)

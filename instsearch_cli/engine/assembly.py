@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.pipeline import Stage
@@ -45,12 +46,13 @@ def pick_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Part:
-    """One built component and where it came from."""
+    """One built component and where it came from; ``lock`` is for one that does not work in several threads at once."""
 
     stage: str
     offer: Offer
     config: Any
     component: Any
+    lock: threading.RLock = field(default_factory=threading.RLock, compare=False)
 
     def __str__(self) -> str:
         """ "weighting 'x' of some-package 1.2", for messages."""

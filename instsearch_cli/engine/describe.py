@@ -171,7 +171,8 @@ def make(assembly: Assembly, kind: str, many: Sequence[Described]) -> None:
     assert row.make is not None
     assert row.make_many is not None or len(many) == 1
     inputs = [each.inputs(kind) for each in many]
-    with noted(part, [each.source.name for each in many]):
+    alone = contextlib.nullcontext() if part.component.concurrent else part.lock
+    with noted(part, [each.source.name for each in many]), alone:
         if len(many) > 1 and row.make_many is not None:
             made = row.make_many(part.component, inputs)
         else:

@@ -218,6 +218,9 @@ class Engine:
 
     def _again(self, queries: Sequence[Query]) -> Callable[[Sequence[Codes | Query], int], Hits]:
         def search(asked: Sequence[Codes | Query], k: int) -> Hits:
+            whole = [query for query in asked if isinstance(query, Query)]  # which may be of some of them
+            if len(whole) == len(asked):
+                return self._first(whole, k)
             pairs = zip(queries, asked, strict=True)
             return self._first([a if isinstance(a, Query) else replace(q, codes=a) for q, a in pairs], k)
 

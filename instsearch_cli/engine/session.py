@@ -282,16 +282,18 @@ class Index:
     @_open
     def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
         """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
-        engine = self._warm.engine(pipeline, Choice())[0]
+        engine, lock = self._warm.engine(pipeline, Choice())
         if image is None:
-            return arrays.of_all(engine.data, kind)
+            with lock:
+                return arrays.of_all(engine.data, kind)
         made = engine.assembly.kinds
         if kind != FEATURES and kind not in made:
             raise InstsearchError(
                 f"pipeline '{engine.assembly.pipeline.name}' makes no {kind}.{nearest(kind, [FEATURES, *made])}"
             )
         row, name = self._row(image)
-        return arrays.of_one(kind, name, engine.data.at(row)[kind])
+        with lock:
+            return arrays.of_one(kind, name, engine.data.at(row)[kind])
 
     def features(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
         """Local features of an image: values f32[D, h, w] on a grid, or f32[N, D] with geometry f32[N, 4]."""

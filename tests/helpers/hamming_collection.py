@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ import torch
 from instsearch_cli.data import Grid, Image, Query, Words
 from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import to_item
+from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.searchers.hamming import HammingEmbedding
 
@@ -44,13 +44,20 @@ def words_of(words, signatures, geometry, size=SIZE, K=K):
     )
 
 
+class Weighed(WordEncoder):
+    """Words by how rare they are alone."""
+
+    def __init__(self, idf):
+        self.idf = torch.as_tensor(idf, dtype=torch.float32)
+
+
 class Collection:
     """Words of some images in a layer of an index, as the searcher sees them."""
 
     def __init__(self, folder: Path, items, start=0, removed=(), idf=None, spans=(3, 100), index=None):
         self.folder, self.items, self.span = folder, items, range(start, start + len(items))
         self.images = np.array([i for i in self.span if i not in set(removed)], np.int64)
-        self.encoder = SimpleNamespace(idf=None if idf is None else torch.as_tensor(idf, dtype=torch.float32))
+        self.encoder = None if idf is None else Weighed(idf)
         self.parts, at = [], 0
         for n in spans:
             self.parts.append(items[at : at + n])

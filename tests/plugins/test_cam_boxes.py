@@ -153,8 +153,8 @@ def code_of(made: CAM, X: np.ndarray, maps: np.ndarray) -> np.ndarray:
 def weighter() -> weighting.CAM:
     made = weighting.CAM(weighting.CAM.Config(network="of-the-test"), CPU)
     made.__dict__ |= {
-        "_class_weights": W,
-        "network": SimpleNamespace(cam="top"),
+        "_read_class_weights": W,
+        "_network": SimpleNamespace(cam="top"),
     }  # in place of a network's file
     return made
 

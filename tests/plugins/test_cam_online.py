@@ -12,6 +12,7 @@ import torch
 
 from instsearch_cli.data import FeatureMap, Grid, Query, Vectors, WeightMap
 from instsearch_cli.errors import UsageError
+from instsearch_plugins.abilities import ClassWeighter
 from instsearch_plugins.encoders.cam import CAM
 from instsearch_plugins.numeric.cam import class_activation_maps, normalised
 from instsearch_plugins.searchers import cam_online, class_vectors
@@ -23,7 +24,7 @@ CHANNELS, CLASSES, PER_BLOCK = 12, 20, 4
 GAP = 5e-4
 
 
-class Maps:
+class Maps(ClassWeighter):
     """What the searcher asks of weighting `cam`, with a classifier of its own."""
 
     def __init__(self, of: int = CHANNELS) -> None:

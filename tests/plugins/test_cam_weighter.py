@@ -109,12 +109,12 @@ def test_names_of_a_network_trained_on_other_classes(weighter, network, tmp_path
     path = tmp_path / "own.pth"
     torch.save(state, path)
     own = weighter(weights=str(path), n_classes=2)
-    assert own.names == ["0", "1", "2"]
+    assert own._names == ["0", "1", "2"]
     path.with_suffix(".json").write_text(json.dumps({"classes": ["cup", "tin", "0"]}))
     own = weighter(weights=str(path), n_classes=2, classes="tin,0,1")
-    assert own.listed.tolist() == [1, 2]  # a class called 0 is that one
+    assert own._listed.tolist() == [1, 2]  # a class called 0 is that one
     with pytest.raises(UsageError, match="0 to 2, not 3"):
-        _ = weighter(weights=str(path), n_classes=2, classes="3").listed
+        _ = weighter(weights=str(path), n_classes=2, classes="3")._listed
 
 
 def test_bad_input_says_what_to_do(weighter, network, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_what_is_drawn(weighter):
     assert len(drawings) == 7
     best = int(features.logits.argmax())
     p = float(features.logits.softmax(0)[best])
-    assert drawings[0].caption == f"class 1: {component.names[best]}, probability {p:.2g}"
+    assert drawings[0].caption == f"class 1: {component._names[best]}, probability {p:.2g}"
     weights = component.weigh(asked(features))
     assert torch.equal(drawings[0].items[0].values[0], weights.values[0])
     assert drawings[-1].caption == "boxes: above 1, 10, 20, 30, 40 % of classes 1, 2"
@@ -182,7 +182,7 @@ def test_given_classes_are_drawn_by_probability(weighter):
     order = sorted((3, 5, 9), key=lambda c: -float(features.logits[c]))
     component = weighter(classes="3,5,9")
     captions = [d.caption for d in component.explain(asked(features))[:3]]
-    assert [c.split(": ")[1].split(",")[0] for c in captions] == [component.names[c] for c in order]
+    assert [c.split(": ")[1].split(",")[0] for c in captions] == [component._names[c] for c in order]
 
 
 def test_from_the_network_to_the_code(network):

@@ -135,9 +135,9 @@ def test_every_option_is_explained(cls):
 def test_rules_reach_the_way_back(make):
     component = make(max_pool="argmax", residual="copy", batch_norm="gradient")
     assert component.rules == AUTHORS
-    assert not component.circuit.folded
+    assert not component._circuit.folded
     assert make().rules == PAPER
-    assert make().circuit.folded
+    assert make()._circuit.folded
 
 
 def test_nms_leaves_no_two_that_overlap(make):

@@ -312,13 +312,13 @@ def test_several_images_at_once_get_the_regions_that_each_gets_alone(levels):
         values = torch.from_numpy(np.stack([S / 4, S * 3 / 4]))
         many.append(Inputs(size=(320, 192), grid=grid, weights=WeightMap(values, grid)))
     component = EGM(make_config(EGM, {"inner_levels": levels}, "detector"), CPU)
-    for found in (component.batch(many), component.detect_many(many)):
+    for found in (component._together(many), component.detect_many(many)):
         assert len(found) == len(many)
         for regions, inputs in zip(found, many, strict=True):
             expected = component.detect(inputs)
             assert torch.equal(regions.boxes, expected.boxes)
             torch.testing.assert_close(regions.scores, expected.scores)
-    assert len(component.batch(many[:1])[0].boxes) > 1
+    assert len(component._together(many[:1])[0].boxes) > 1
 
 
 @pytest.mark.parametrize("where", [(), (5, 7)])

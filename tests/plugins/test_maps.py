@@ -235,7 +235,7 @@ def test_relative_path_goes_before_the_stem(tmp_path):
     put(tmp_path / "a/1.png", np.full((4, 4), 10, np.uint8))
     put(tmp_path / "b/1.npy", CARD)
     put(tmp_path / "c/2.v1.png", CARD)
-    folder = make(tmp_path).folder
+    folder = make(tmp_path)._folder
     assert folder.find("a/1.jpg") == "a/1"
     assert folder.find("b/1.jpeg") == "b/1"
     assert folder.find("c/2.v1.jpg") == folder.find("elsewhere/2.v1.jpg") == "c/2.v1"

@@ -13,7 +13,7 @@ from torch import nn
 from instsearch_cli.data import Grid, Image, Inputs
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.weighters import salnet
-from instsearch_plugins.weighters.salnet import SalNet, SalNetNetwork, from_caffe, normalise
+from instsearch_plugins.weighters.salnet import SalNet, SalNetNetwork, from_caffe, input_size, normalise
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(4)
@@ -122,7 +122,7 @@ class TestMap:
          ((5000, 10), (320, 4)), ((1000, 501), (320, 160))],
     )  # fmt: skip
     def test_pictures_are_fitted_and_never_enlarged(self, given, size):
-        assert component(nn.Identity()).fit_size(*given) == size
+        assert input_size(*given) == size
 
     def test_the_map_is_the_networks_brought_back_to_the_picture(self, network):
         """The steps of the authors' script, one by one."""

@@ -66,7 +66,7 @@ def test_files_that_are_not_there(weights: Path, data: Path) -> None:
     with pytest.raises(UsageError, match=r"no network .tinybm.*Did you mean .tinybn"):
         trainer(weights, network="tinybm").identity()
     with pytest.raises(UsageError, match="precision fp16"):
-        trainer(weights, mode="sta2", start="x", precision="fp16").basic_conv()
+        trainer(weights, mode="sta2", start="x", precision="fp16")._basic_conv()
 
 
 # the Basic Conv
@@ -174,9 +174,9 @@ def test_the_losses_of_classes_by_hand(weights: Path) -> None:
     for mode in ("un", "sta1"):
         t = trainer(weights, mode=mode, alpha=0.7, beta=0.2)
         torch.manual_seed(1)
-        conv, net, A = t.basic_conv(), MSCNet(C, 3, 8), nn.Linear(8, 5)
+        conv, net, A = t._basic_conv(), MSCNet(C, 3, 8), nn.Linear(8, 5)
         pixels, y = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8), torch.tensor([0, 4, 2, 2])
-        logged = t.backward(conv, net, A, pixels, y)
+        logged = t._backward(conv, net, A, pixels, y)
         found = gradients(nn.ModuleList([net, A]))
         z, M = net(conv(pixels))
         p = (A.weight @ (4.0 * z).T + A.bias[:, None]).T.softmax(1)
@@ -239,8 +239,8 @@ def test_gram_weights_pass_gradients_on_in_sta2_unless_told_not_to(weights: Path
     for through in (True, False):
         t = trainer(weights, mode="sta2", start="x", gram_gradient=through, alpha=0.0, margin=2.0)
         torch.manual_seed(5)
-        conv, net = t.basic_conv(), MSCNet(C, 3, 8)
-        t.backward(conv, net, nn.Identity(), pixels, torch.tensor([0, 0, 1, 1]))
+        conv, net = t._basic_conv(), MSCNet(C, 3, 8)
+        t._backward(conv, net, nn.Identity(), pixels, torch.tensor([0, 0, 1, 1]))
         found.append((gradients(net), gradients(conv.network)))
     (heads, network), (heads_without, network_without) = found
     assert all(torch.allclose(heads[k], heads_without[k], atol=1e-6) for k in heads)

@@ -23,17 +23,17 @@ __all__ = ["data", "sta1", "weights"]  # fixtures
 
 def test_pictures_alone_labels_and_an_index(weights: Path, data: Path, tmp_path: Path) -> None:
     t = trainer(weights)
-    assert len(t.batches(data).classes) == 10
-    sta1 = trainer(weights, mode="sta1").batches(data)
+    assert len(t._batches(data).classes) == 10
+    sta1 = trainer(weights, mode="sta1")._batches(data)
     assert sta1.classes == ["class0", "class1", "class2"]
     table = tmp_path / "labels.csv"
     table.write_text("path,label\nclass0/0.png,a\nclass1/1.png,b\nclass2/0.png,a\n")
-    by_table = trainer(weights, mode="sta1", labels=str(table)).batches(data)
+    by_table = trainer(weights, mode="sta1", labels=str(table))._batches(data)
     assert [p.name for p in by_table.paths] == ["0.png", "1.png", "0.png"]
     assert by_table.labels.tolist() == [0, 1, 0]
     table.write_text("path,label\nclass0/0.png,a\nnot/there.png,b\n")
     with pytest.raises(InstsearchError, match=r"there\.png"):
-        trainer(weights, mode="sta1", labels=str(table)).batches(data)
+        trainer(weights, mode="sta1", labels=str(table))._batches(data)
 
     index = Index.create(tmp_path / "index")
     with index.lock():
@@ -45,8 +45,8 @@ def test_pictures_alone_labels_and_an_index(weights: Path, data: Path, tmp_path:
     after = t.digest(tmp_path / "index", Quiet())
     assert (before["images"], after["images"]) == (9, 8)
     assert before["sha256"] != after["sha256"]
-    assert len(t.batches(tmp_path / "index").classes) == 8
-    of_index = trainer(weights, mode="sta1").batches(tmp_path / "index")
+    assert len(t._batches(tmp_path / "index").classes) == 8
+    of_index = trainer(weights, mode="sta1")._batches(tmp_path / "index")
     assert sorted(of_index.paths) == sorted(found)
     trained, card = train(weights, tmp_path / "index", tmp_path / "x.pth")
     assert trained["fc.weight"].shape == (8, 3 * C)
@@ -73,16 +73,16 @@ def test_too_few_classes_and_pictures(weights: Path, data: Path, tmp_path: Path)
     (data / "class1" / "0.png").unlink()
     (data / "class1" / "1.png").unlink()
     with pytest.raises(InstsearchError, match=r"triplets need two classes .*; of 2 classes 1 have a single"):
-        trainer(weights, mode="sta2", start="x").batches(data)
+        trainer(weights, mode="sta2", start="x")._batches(data)
     shutil.rmtree(data / "class1")
     with pytest.raises(InstsearchError, match="two classes at least; here are 5 of one, class0"):
-        trainer(weights, mode="sta1").batches(data)
+        trainer(weights, mode="sta1")._batches(data)
     with pytest.raises(InstsearchError, match="no class folders"):
-        trainer(weights, mode="sta1").batches(data / "class0")
+        trainer(weights, mode="sta1")._batches(data / "class0")
     one = tmp_path / "one"
     picture(one / "a.png", 0, 0)
     with pytest.raises(InstsearchError, match="two at least"):
-        trainer(weights).batches(one)
+        trainer(weights)._batches(one)
 
 
 def pairs_of(counts: dict[str, int]) -> list[tuple[Path, str]]:

@@ -48,7 +48,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
     if mode == "sta2":
         options |= TRIPLETS | {"start": str(sta1)}
     undisturbed, card = train(weights, data, tmp_path / "a.pth", **options)
-    plain, count = MSCNetTrainer.backward, 0
+    plain, count = MSCNetTrainer._backward, 0
 
     def backward(self: MSCNetTrainer, *rest: Any) -> dict[str, float]:
         nonlocal count
@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "every", 0.0)
-        patch.setattr(MSCNetTrainer, "backward", backward)
+        patch.setattr(MSCNetTrainer, "_backward", backward)
         with pytest.raises(RuntimeError, match="killed"):
             train(weights, data, tmp_path / "b.pth", **options)
     again, card_again = train(weights, data, tmp_path / "b.pth", **options)
@@ -199,7 +199,7 @@ def test_validation_is_the_trained_networks(
     after, card = train(weights, data, tmp_path / "x.pth", validation=str(manifest), epochs=1)
     net = MSCNet(C, 3, 8)
     net.load_state_dict(after)
-    conv = trainer(weights).basic_conv()
+    conv = trainer(weights)._basic_conv()
 
     def z(name: str, box: bool = False) -> Tensor:
         r = 40 / (40 if box else 56)

@@ -52,7 +52,7 @@ def test_a_given_encoder_is_loaded_and_its_first_blocks_are_frozen(data: Path, t
     given = encoder_file(tmp_path / "vgg16.pth")
     options = SALGAN | {"encoder": str(tmp_path / "vgg16.pth")}
     trainer = SalGANTrainer(make_config(SalGANTrainer, options, "x"), CPU)
-    G = trainer.generator()
+    G = trainer._generator()
     first = state(G)
     for name, tensor in first.items():
         if name.startswith("encoder.") and not name.startswith("encoder.0."):
@@ -60,7 +60,7 @@ def test_a_given_encoder_is_loaded_and_its_first_blocks_are_frozen(data: Path, t
     after, card = train(SalGANTrainer, data, tmp_path / "g.pth", options)
     frozen = {k for k in first if k.startswith("encoder.") and int(k.split(".")[1]) < 16}
     assert len(frozen) == 14
-    assert {k for k in after if torch.equal(after[k], trainer.generator().state_dict()[k])} == frozen
+    assert {k for k in after if torch.equal(after[k], trainer._generator().state_dict()[k])} == frozen
     assert "encoder from vgg16.pth (sha256 " in card["initial weights"]
     digest = hashlib.sha256((tmp_path / "vgg16.pth").read_bytes()).hexdigest()
     assert trainer.identity() == {"encoder": digest}
@@ -81,7 +81,7 @@ def test_salnets_first_layers_are_taken_from_a_file(data: Path, tmp_path: Path) 
     given = state(of_salnet.SalNetNetwork())
     torch.save(given | {"fc8.weight": torch.zeros(2)}, tmp_path / "cnn_m.pth")
     options = SALNET | {"encoder": str(tmp_path / "cnn_m.pth")}
-    first = SalNetTrainer(make_config(SalNetTrainer, options, "x"), CPU).network().state_dict()
+    first = SalNetTrainer(make_config(SalNetTrainer, options, "x"), CPU)._network().state_dict()
     same = {name for name in given if torch.equal(given[name], first[name])}
     assert same == {f"conv{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}
     _, card = train(SalNetTrainer, data, tmp_path / "n.pth", options)
@@ -114,7 +114,7 @@ def test_steps_are_the_discriminators_and_the_generators_in_turn(
             after = {name: state(network) for name, network in networks.items()}
             seen_in_steps.append((changed(before["G"], after["G"]), changed(before["D"], after["D"])))
 
-    for name in ("discriminator_loss", "generator_loss"):
+    for name in ("_discriminator_loss", "_generator_loss"):
         monkeypatch.setattr(SalGANTrainer, name, watched(name))
     monkeypatch.setattr(salgan, "descend", descend)
     _, card = train(SalGANTrainer, data, tmp_path / "g.pth", SALGAN)
@@ -133,7 +133,7 @@ def test_both_optimizers_of_the_bootstrap() -> None:
         ("nesterov", 0.2, 0.2),
     ):
         options = {"bootstrap_optimizer": name, "bootstrap_lr": lr, "weight_decay": 0.5}
-        optimizer = SalGANTrainer(make_config(SalGANTrainer, options, "x"), CPU).bootstrap_optimizer(G)
+        optimizer = SalGANTrainer(make_config(SalGANTrainer, options, "x"), CPU)._bootstrap_optimizer(G)
         group = optimizer.param_groups[0]
         assert type(optimizer).__name__ == {"adagrad": "Adagrad", "nesterov": "SGD"}[name]
         assert (group["lr"], group["weight_decay"]) == (expected, 0.5)

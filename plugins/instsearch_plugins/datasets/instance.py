@@ -33,8 +33,8 @@ class Frames(Dataset):
 
     name: str
     size: int
-    count: ClassVar[int]  #: queries
-    file: ClassVar[str]
+    _count: ClassVar[int]  #: queries
+    _file: ClassVar[str]
 
     average_precision = "plain"
     tops = (10, 20, 50, 100)
@@ -56,7 +56,7 @@ class Frames(Dataset):
 
     def __init__(self, config: Config, root: Path | None) -> None:
         root = layout.need_root(root, self.name)
-        truth = layout.find_truth(root, config.ground_truth, [self.file, f"mAP/{self.file}"], self.source)
+        truth = layout.find_truth(root, config.ground_truth, [self._file, f"mAP/{self._file}"], self.source)
         folder = _box_folder(root, config.bbox, self.source)
         boxes, queries = _read_boxes(folder)
         listed = _read_lists(truth)
@@ -75,7 +75,7 @@ class Frames(Dataset):
 
     @property
     def source(self) -> str:
-        return f"its authors, see https://github.com/wlzhao22/DASR (Images, bbox, {self.file})"
+        return f"its authors, see https://github.com/wlzhao22/DASR (Images, bbox, {self._file})"
 
     def images(self) -> Sequence[ImageRef]:
         return self._images
@@ -95,8 +95,8 @@ class Frames(Dataset):
     ) -> None:
         """Raises InstsearchError unless both files speak of the same queries, at most as many as there are."""
         wrong = f"{truth} is not the ground truth of {self.name}:"
-        if len(listed) > self.count:
-            raise InstsearchError(f"{wrong} it has {len(listed)} queries, {self.name} has {self.count}")
+        if len(listed) > self._count:
+            raise InstsearchError(f"{wrong} it has {len(listed)} queries, {self.name} has {self._count}")
         for name in listed:
             if name not in queries:
                 raise InstsearchError(f"{wrong} its query '{name}' is the first line of no file in {folder}")
@@ -108,13 +108,13 @@ class Frames(Dataset):
 class Instance160(Frames):
     """160 queries, 11,885 other pictures."""
 
-    name, size, count, file = "instance160", 11885, 160, "Ins160-mAP.txt"
+    name, size, _count, _file = "instance160", 11885, 160, "Ins160-mAP.txt"
 
 
 class Instance335(Frames):
     """335 queries, 40,914 other pictures."""
 
-    name, size, count, file = "instance335", 40914, 335, "Ins335-mAP.txt"
+    name, size, _count, _file = "instance335", 40914, 335, "Ins335-mAP.txt"
 
 
 def _box_folder(root: Path, option: str, source: str) -> Path:

@@ -55,9 +55,9 @@ class Buildings(Dataset):
     name: str
     size: int
     source: str
-    pattern: ClassVar[re.Pattern[str]]
-    buildings: ClassVar[Sequence[str]]  #: those that are asked for, in the order of the .mat
-    base: ClassVar[str]
+    _pattern: ClassVar[re.Pattern[str]]
+    _buildings: ClassVar[Sequence[str]]  #: those that are asked for, in the order of the .mat
+    _base: ClassVar[str]
 
     average_precision = "trapezoid"
     protocol = (
@@ -73,10 +73,10 @@ class Buildings(Dataset):
 
     def __init__(self, config: Config, root: Path | None) -> None:
         root = layout.need_root(root, self.name)
-        wanted = [f"gnd_{self.base}.mat", "*_query.txt"]
+        wanted = [f"gnd_{self._base}.mat", "*_query.txt"]
         path = layout.find_truth(root, config.ground_truth, wanted, self.source)
         self._root = root
-        self._found = layout.Stems(root, self.pattern, FLICKR_FOLDERS)
+        self._found = layout.Stems(root, self._pattern, FLICKR_FOLDERS)
         self._queries: dict[str, tuple[QueryRef, Relevance]] = {}
         if path.is_dir():
             names = self._read_text(path)
@@ -104,12 +104,12 @@ class Buildings(Dataset):
 
     def _read_mat(self, path: Path) -> list[str]:
         """Names, in the file's order. Its positives are good and ok in one; the queries come five a building."""
-        truth = layout.Truth(path, self.name, self.pattern)
+        truth = layout.Truth(path, self.name, self._pattern)
         table = truth.mat("gnd", "imlist", "qidx")
         names = truth.names(table["imlist"])
         places = truth.rows(table["qidx"], len(names)).tolist()
         judged = truth.entries(table["gnd"], len(places), "ok", "junk", "bbx")
-        ids = [f"{building}_{i}" for building in self.buildings for i in range(1, 6)]
+        ids = [f"{building}_{i}" for building in self._buildings for i in range(1, 6)]
         if len(places) > len(ids):
             raise InstsearchError(f"{path} has {len(places)} queries, {self.name} has {len(ids)}")
         for id, place, entry in zip(ids, places, judged, strict=False):
@@ -127,7 +127,7 @@ class Buildings(Dataset):
             id = path.name.removesuffix("_query.txt")
             good, ok, junk = (self._listed(folder / f"{id}_{label}.txt") for label in ("good", "ok", "junk"))
             name, *box = _words(path) or [""]
-            truth = layout.Truth(path, self.name, self.pattern)
+            truth = layout.Truth(path, self.name, self._pattern)
             [name] = truth.names([name.removeprefix("oxc1_")])
             self._queries[id] = (
                 QueryRef(id, self._found.path(name), truth.box(box)),
@@ -138,7 +138,7 @@ class Buildings(Dataset):
 
     def _listed(self, path: Path) -> frozenset[str]:
         names = sorted(set(_words(path)))
-        return frozenset(layout.Truth(path, self.name, self.pattern).names(names)) - CORRUPT
+        return frozenset(layout.Truth(path, self.name, self._pattern).names(names)) - CORRUPT
 
 
 class _Among(Buildings):
@@ -174,9 +174,9 @@ class _Among(Buildings):
 class Oxford5k(Buildings):
     """5,062 pictures of Oxford."""
 
-    name, base, size = "oxford5k", "oxford5k", 5062
-    pattern = OXFORD
-    buildings = (
+    name, _base, size = "oxford5k", "oxford5k", 5062
+    _pattern = OXFORD
+    _buildings = (
         "all_souls",
         "ashmolean",
         "balliol",
@@ -195,9 +195,9 @@ class Oxford5k(Buildings):
 class Paris6k(Buildings):
     """6,392 pictures of Paris."""
 
-    name, base, size = "paris6k", "paris6k", 6392
-    pattern = PARIS
-    buildings = (
+    name, _base, size = "paris6k", "paris6k", 6392
+    _pattern = PARIS
+    _buildings = (
         "defense",
         "eiffel",
         "invalides",

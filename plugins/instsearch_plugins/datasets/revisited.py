@@ -41,7 +41,7 @@ class Revisited(Dataset):
     """Queries that are not in the collection; pictures below ROOT at any depth, by their file names."""
 
     name: str
-    pattern: ClassVar[re.Pattern[str]]
+    _pattern: ClassVar[re.Pattern[str]]
     source: str
 
     average_precision = "trapezoid"
@@ -63,9 +63,9 @@ class Revisited(Dataset):
             raise InstsearchError(f"{path}: the ground truth of {self.name} is {' or '.join(wanted)}")
         keys = ("gnd", "imlist", "qimlist")
         pickled = path.suffix == ".pkl"
-        truth = layout.Truth(path, self.name, self.pattern, first=0 if pickled else 1)
+        truth = layout.Truth(path, self.name, self._pattern, first=0 if pickled else 1)
         table = truth.need(load_plain(path), *keys) if pickled else truth.mat(*keys)
-        found = layout.Stems(root, self.pattern)
+        found = layout.Stems(root, self._pattern)
         names = truth.names(table["imlist"])
         queries = truth.names(table["qimlist"])
         self._images = found.refs(names)
@@ -97,12 +97,12 @@ class Revisited(Dataset):
 class ROxford5k(Revisited):
     """4,993 pictures of Oxford, 70 others as queries."""
 
-    name, pattern = "roxford5k", OXFORD
+    name, _pattern = "roxford5k", OXFORD
     source = f"{SOURCE} (gnd_roxford5k.pkl; pictures as for oxford5k)"
 
 
 class RParis6k(Revisited):
     """6,322 pictures of Paris, 70 others as queries."""
 
-    name, pattern = "rparis6k", PARIS
+    name, _pattern = "rparis6k", PARIS
     source = f"{SOURCE} (gnd_rparis6k.pkl; pictures as for paris6k)"

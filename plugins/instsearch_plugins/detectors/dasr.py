@@ -167,13 +167,13 @@ class DASR(Detector):
         return drawings
 
     @property
-    def circuit(self) -> Circuit:
+    def _circuit(self) -> Circuit:
         """What lies below the layer. Raises UsageError, InstsearchError."""
         with self._tracing:  # pictures are worked on side by side
-            return self._circuit
+            return self._traced
 
     @cached_property
-    def _circuit(self) -> Circuit:
+    def _traced(self) -> Circuit:
         return trace(self.extractor.network, self.extractor.layer, self.config.batch_norm == "fold")
 
     def _record(self, inputs: Inputs) -> Recording:
@@ -184,7 +184,7 @@ class DASR(Detector):
         h, w = (max(n, networks.SMALLEST) for n in x.shape[2:])
         if (h, w) != x.shape[2:]:
             x = F.interpolate(x, size=(h, w), mode="bilinear")
-        return record(self.circuit, x)
+        return record(self._circuit, x)
 
     def _find(self, recording: Recording, size: tuple[int, int]) -> Found:
         config, X = self.config, dasr.mean_map(recording.output)

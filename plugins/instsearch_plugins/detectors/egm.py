@@ -81,9 +81,9 @@ class EGM(Detector):
 
     def detect_many(self, many: Sequence[Inputs]) -> list[Regions]:
         """As :meth:`detect`, all together on a GPU."""
-        return [self.detect(inputs) for inputs in many] if self.device.type == "cpu" else self.batch(many)
+        return [self.detect(inputs) for inputs in many] if self.device.type == "cpu" else self._together(many)
 
-    def batch(self, many: Sequence[Inputs]) -> list[Regions]:
+    def _together(self, many: Sequence[Inputs]) -> list[Regions]:
         """As :meth:`detect`, all together on any device."""
         maps = [inputs.weights.values.sum(0).to(self.device) for inputs in many if inputs.weights is not None]
         mixtures = fit_batch(padded(maps), self.recipe)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from instsearch_cli.components import Encoder, option
+from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, SparseVectors, Words
 from instsearch_cli.errors import REPAIR, InstsearchError
+from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.kmeans import kmeans, nearest
 from instsearch_plugins.numeric.normalise import l2
@@ -60,7 +61,7 @@ def inverse_document_frequency(words: Tensor, image: Tensor, K: int) -> Tensor:
     return torch.log((len(torch.unique(image)) + 1) / (N_k + 0.5)).float()
 
 
-class BLCF(Encoder):
+class BLCF(WordEncoder):
     """Assignment map, then weighted histogram: L2, PCA-whitening, L2, nearest of K words.
 
     Keypoints are encoded alike. What is fitted comes from a random sample of the collection's descriptors:
@@ -100,11 +101,7 @@ class BLCF(Encoder):
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
         self.device = device
-
-    @property
-    def same_grid(self) -> bool:
-        """Whether the collection's words lie on the cells of its features."""
-        return bool(self.config.db_interp == 1)
+        self.same_grid = config.db_interp == 1
 
     # -- learning -------------------------------------------------------------------------------------
 
@@ -220,11 +217,7 @@ class BLCF(Encoder):
     def assignments(
         self, values: Tensor, k: int, ratio: float, words: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The words of descriptors f32[n, D] that are not 0, as many as k each (:func:`hamming.nearest_words`).
-
-        words: the nearest ones, int[n], where they are known. Returns number of the descriptor, word, and its
-        signature within that word, i64[m] each. Raises InstsearchError where no signatures were learnt.
-        """
+        """See :meth:`WordEncoder.assignments`."""
         if self.hamming is None or self.compared is None:
             raise InstsearchError(hamming.UNSIGNED)
         x, (P, tau) = self._unit(values.to(self.device)), self.hamming

@@ -11,6 +11,7 @@ import torch
 from instsearch_cli.components import option
 from instsearch_cli.data import BoxWeight, FeatureMap, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.abilities import ClassEncoder
 from instsearch_plugins.encoders.pooled import Pooled
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import extent, sum_pool
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Features, Regions, WeightMap
 
 
-class CAM(Pooled):
+class CAM(Pooled, ClassEncoder):
     """D = L2 of sum_c w(F^c), F^c one vector a class, w = L2, PCA-whitening, L2 (section 5).
 
     f_k^c = CW_k sum_ij X_kij CAM_cij,  CW_k = log(sum_n Q_n / Q_k),  Q_k = share of cells with X_k > 0
@@ -57,6 +58,10 @@ class CAM(Pooled):
                 raise ValueError("n-pca is at least 1")
 
     config: Config
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.by_class = config.cams
 
     def pool(self, X: Tensor, alpha: Tensor) -> Tensor:
         """See :func:`sum_pool`; alpha: f32[Z, h, w], the class maps over the cells of X. Returns f32[Z, C]."""

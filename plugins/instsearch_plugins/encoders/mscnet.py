@@ -74,7 +74,7 @@ class MSCNetCodes(Pooled):
 
     def pool(self, X: Tensor, alpha: Tensor) -> Tensor:
         """z f32[M, D] of each region, before the whitening; zero where there is no activation."""
-        network = self.network(X)
+        network = self._network_for(X)
         M = network.msb(X[None])[0]
         psi = weighted_sum(X, M * alpha[:, None], gram_channel_weights(X, mask=alpha > 0))
         return network.project(psi) * psi.any(2).any(1, keepdim=True)
@@ -87,9 +87,9 @@ class MSCNetCodes(Pooled):
         """The masks, one by one (figure 3)."""
         features = feature_map(inputs.features, self.name)
         X = features.values.to(self.device)
-        return mask_drawings(self.network(X).msb(X[None])[0], features.grid)
+        return mask_drawings(self._network_for(X).msb(X[None])[0], features.grid)
 
-    def network(self, X: Tensor) -> MSCNet:
+    def _network_for(self, X: Tensor) -> MSCNet:
         """The network for maps X f32[C, h, w]. Raises InstsearchError for a file that is not for such maps."""
         with self._building:  # images are worked on side by side
             path = self._file()

@@ -40,7 +40,7 @@ class Pooled(Encoder, ABC):
     codes: ClassVar[str] = "vectors"
     fit_needs: ClassVar[tuple[str, ...]] = ("features", "weights")
     concurrent: bool = True
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
 
     @dataclass(frozen=True)
     class Config:

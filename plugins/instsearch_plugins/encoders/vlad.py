@@ -72,15 +72,10 @@ class VLAD(MeanVectors):
 
     config: Config
 
-    @property
-    def localises(self) -> bool:
-        """Over regions a code is of the whole picture."""
-        return self.config.over == "local"
-
-    @property
-    def query_regions(self) -> bool:
-        """Whether a query asks for the detector's regions."""
-        return self.config.over == "regions" and self.config.query == "detected"
+    def __init__(self, config: Config, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.localises = config.over == "local"  # over regions a code is of the whole picture
+        self.query_regions = config.over == "regions" and config.query == "detected"
 
     # -- learning -------------------------------------------------------------------------------------
 

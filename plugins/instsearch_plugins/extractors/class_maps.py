@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.trained import card_of, load_json
 from instsearch_cli.networks.weights import find_weights
+from instsearch_plugins.extractors.networks import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from instsearch_plugins.extractors.networks import Network
-
 NAMES_OF = "vgg16"  #: any of torchvision's classifiers: all have the 1,000 classes of ImageNet in one order
+
+
+def has_class_weights(extractor: type[Any]) -> bool:
+    """Whether an extractor's network has a linear classifier over a global average of maps."""
+    return issubclass(extractor, Network) and bool(extractor.head)
 
 
 def class_weights(network_class: type[Network], weights: str = "") -> Tensor:
@@ -27,7 +31,7 @@ def class_weights(network_class: type[Network], weights: str = "") -> Tensor:
     Raises UsageError for a network without such a layer, InstsearchError for a file that lacks it.
     Reference: Zhou et al., Learning deep features for discriminative localization, 2016.
     """
-    if not getattr(network_class, "head", ""):
+    if not has_class_weights(network_class):
         raise UsageError(
             f"{network_class.architecture} has no linear classifier over a global average of maps, which class "
             f"activation maps are made from.\nTake an extractor that has: {', '.join(with_class_weights())}."
@@ -69,6 +73,6 @@ def with_class_weights() -> list[str]:
             component = offer.load()
         except InstsearchError:  # a broken plugin is no candidate
             continue
-        if getattr(component, "head", ""):
+        if has_class_weights(component):
             found.append(name)
     return found

@@ -72,7 +72,7 @@ class Network(Extractor):
     classifies = True
     architecture: ClassVar[str]  #: torchvision's name of the network
     published: ClassVar[str] = ""  #: where its weights are from, if not from torchvision
-    default: ClassVar[str]  #: the layer that the papers use
+    default: ClassVar[str] = ""  #: the layer that the papers use
     rectify: ClassVar[bool] = False  #: whether the network applies a ReLU to it that is no module of its own
     head: ClassVar[str] = (
         ""  #: weights of its linear classifier over global average pooling; empty: it has none

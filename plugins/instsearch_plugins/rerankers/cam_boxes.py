@@ -11,6 +11,7 @@ import torch
 
 from instsearch_cli.data import BoxWeight, FeatureMap, Hits, Vectors, WeightMap
 from instsearch_cli.errors import UsageError
+from instsearch_plugins.abilities import ClassEncoder, ClassWeighter
 from instsearch_plugins.numeric.cam_boxes import Area, threshold_boxes
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import extent
@@ -95,7 +96,7 @@ class CAMBoxes(HitByHit):
         encoder, weighter, asked = _of_classes(query, data)
         classes = asked.classes[: self.config.classes]
         first = WeightMap(asked.values[: len(classes)], asked.grid, classes)
-        q = encoder.aggregate(query.local, BoxWeight(box_of(query), first), None)
+        q = _vectors(encoder.aggregate(query.local, BoxWeight(box_of(query), first), None))[0]
         for inputs in data.inputs(("features",), rows):
             assert isinstance(inputs.features, FeatureMap)
             features = on(inputs.features, self.device)
@@ -105,8 +106,8 @@ class CAMBoxes(HitByHit):
                 yield Look(inputs.row, NO_BOX, None)
                 continue
             codes = [encoder.aggregate(features, BoxWeight(tuple(box), maps), None) for box in boxes.tolist()]
-            D = torch.cat([code.vectors for code in codes])
-            cosines = (D @ q.vectors[0]).cpu()
+            D = torch.cat([_vectors(code) for code in codes])
+            cosines = (D @ q).cpu()
             best = int(cosines.argmax())
             yield Look(inputs.row, float(cosines[best]), boxes[best].numpy(), D[best].cpu())
 
@@ -122,11 +123,11 @@ class CAMBoxes(HitByHit):
         return cell_boxes(cells[large], maps.grid)
 
 
-def _of_classes(query: Query, data: Data) -> tuple[Any, Any, Any]:
+def _of_classes(query: Query, data: Data) -> tuple[ClassEncoder, ClassWeighter, Any]:
     """The encoder, the weighter and the query's class maps. Raises UsageError if they are not of classes."""
     encoder, weighter, asked = data.encoder, data.weighter, query.weights
-    able = hasattr(encoder, "class_vectors") and hasattr(weighter, "class_maps")
-    if not able or asked is None or asked.classes is None:
+    known = asked is not None and asked.classes is not None
+    if not known or not isinstance(encoder, ClassEncoder) or not isinstance(weighter, ClassWeighter):
         raise UsageError(
             "reranker 'cam-boxes' finds boxes on the maps of the query's classes: it takes an index made with "
             "--weighting cam and --encoder cam"

@@ -79,10 +79,10 @@ class Verdict(Reranker):
         scores = hits.scores.copy()
         for q in range(len(queries)):
             n = hits.valid(q)
-            scores[q, :n] = self.probabilities(hits.scores[q, :n])
+            scores[q, :n] = self._probabilities(hits.scores[q, :n])
         return replace(hits, scores=scores)
 
-    def probabilities(self, s: np.ndarray) -> np.ndarray:
+    def _probabilities(self, s: np.ndarray) -> np.ndarray:
         """Of the scores f32[n] of one query's hits, best first: f64[n]."""
         c = self.config
         w = np.array([c.bias, c.score, c.rest, c.best])

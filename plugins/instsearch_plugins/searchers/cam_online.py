@@ -16,6 +16,7 @@ import torch
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import FeatureMap, Grid, Hits
 from instsearch_cli.errors import UsageError
+from instsearch_plugins.abilities import ClassEncoder, ClassWeighter
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.searchers.class_vectors import ClassVectors, stretches
 from instsearch_plugins.searchers.dense import values_of
@@ -129,8 +130,7 @@ class CamOnline(Searcher):
         def vectors(grid: Grid, cells: Mapping[str, Tensor]) -> Tensor:
             maps = {name: x.float().T.reshape(-1, *grid.shape) for name, x in cells.items()}
             features = FeatureMap(maps["values"], grid, cam=maps.get("cam"))
-            made: Tensor = encoder.class_vectors(features, weighter.class_maps(features, classes))
-            return made.half()
+            return encoder.class_vectors(features, weighter.class_maps(features, classes)).half()
 
         def ended(rows: range, begun: list[Future[Tensor] | None]) -> tuple[range, Tensor]:
             none = torch.zeros(len(classes), D, dtype=torch.float16, device=self.device)
@@ -204,13 +204,13 @@ def _classes(query: Query) -> np.ndarray:
     return query.weights.classes.cpu().numpy()
 
 
-def _of_classes(data: Data) -> tuple[Any, Any]:
+def _of_classes(data: Data) -> tuple[ClassEncoder, ClassWeighter]:
     """The encoder and the weighter, if they work class by class."""
-    encoder: Any = data.encoder
-    if not hasattr(encoder, "class_vectors") or not encoder.config.cams:
+    encoder, weighter = data.encoder, data.weighter
+    if not isinstance(encoder, ClassEncoder) or not encoder.by_class:
         raise UsageError(
             "searcher 'cam-online' adds up a vector for each class: add --encoder cam, with encoder.cams=true"
         )
-    if not hasattr(data.weighter, "class_maps"):
+    if not isinstance(weighter, ClassWeighter):
         raise UsageError("searcher 'cam-online' weighs by the query's classes: add --weighting cam")
-    return encoder, data.weighter
+    return encoder, weighter

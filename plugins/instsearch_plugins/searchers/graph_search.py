@@ -110,7 +110,7 @@ class GraphSearch(Searcher, ABC):
     """Ranks images by what a query's similarity to its nearest vectors becomes, diffused over the graph."""
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
 
     @dataclass(frozen=True)
     class Config:

@@ -16,6 +16,7 @@ import torch
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import BoxWeight, Hits, Keypoints, Words
 from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import verified
@@ -160,16 +161,14 @@ class HammingEmbedding(Searcher):
         keypoint, word = np.arange(len(inside)), nearest
         signature = local.signatures.cpu().numpy()[inside]
         if config.assign > 1 or mirror:
-            values = _descriptors(query, data)
+            encoder, values = _described(query, data)
             n = int(np.searchsorted(inside, len(values)))  # only words are known of what expansion adds after
             values = values[torch.from_numpy(inside[:n])]
             if mirror:
                 values, geometry = mirrored(values, geometry[:n])
                 box = (-box[2], box[1], -box[0], box[3])
             known = None if mirror else torch.from_numpy(nearest[:n])
-            found = data.encoder.assignments(  # type: ignore[attr-defined]
-                values, config.assign, config.assign_ratio, known
-            )
+            found = encoder.assignments(values, config.assign, config.assign_ratio, known)
             added = slice(len(inside) if mirror else n, None)
             keypoint, word, signature = (
                 np.concatenate([anew.cpu().numpy(), before[added]])
@@ -276,14 +275,14 @@ def _vote(v: np.ndarray, norms: np.ndarray) -> np.ndarray:
     return votes
 
 
-def _descriptors(query: Query, data: Data) -> torch.Tensor:
-    """The query's descriptors. Raises InstsearchError where they cannot be had as words anew."""
-    if not hasattr(data.encoder, "assignments") or not isinstance(query.features, Keypoints):
+def _described(query: Query, data: Data) -> tuple[WordEncoder, torch.Tensor]:
+    """The encoder and the query's descriptors. Raises InstsearchError where they cannot be had as words anew."""
+    if not isinstance(data.encoder, WordEncoder) or not isinstance(query.features, Keypoints):
         raise InstsearchError("searcher.assign over 1 and searcher.mirrored need encoder blcf over keypoints")
-    return query.features.values
+    return data.encoder, query.features.values
 
 
 def _idf(data: Data, least: int = 0) -> np.ndarray:
     """idf f32[K] of the encoder's words; ones, ``least`` of them, where it has none."""
-    idf = getattr(data.encoder, "idf", None)
-    return np.ones(least, np.float32) if idf is None else idf.cpu().numpy()
+    encoder = data.encoder
+    return encoder.idf.cpu().numpy() if isinstance(encoder, WordEncoder) else np.ones(least, np.float32)

@@ -38,8 +38,8 @@ STD = 0.01  #: standard deviation of the classifier's first weights
 class CamHeadTrainer(Trainer):
     """Trains the head of a network on a folder of class folders."""
 
-    extractor: ClassVar[type[Network]]
-    first: ClassVar[str]  #: the module that the head begins with
+    extractor: ClassVar[type[Network]] = Network
+    first: ClassVar[str] = ""  #: the module that the head begins with
     rate: ClassVar[float] = 1e-3  #: learning rate of the head on top of an encoder
 
     @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class MSCNetTrainer(Trainer):
 
     def identity(self) -> dict[str, str]:
         """The sha256 of the files that decide the result. Raises InstsearchError if one is not there."""
-        files = {"weights": self.basic_conv().extractor.weights}
+        files = {"weights": self._basic_conv().extractor.weights}
         files |= {name: path for name in ("start", "labels", "validation") if (path := self._file(name))}
         return {name: sha256(path) for name, path in files.items()}
 
@@ -157,8 +157,8 @@ class MSCNetTrainer(Trainer):
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
         """msb.*, fc.*, and, where the Basic Conv is not torchvision's any more, network.*."""
         c = self.config
-        batches = self.batches(data)
-        conv = self.basic_conv()
+        batches = self._batches(data)
+        conv = self._basic_conv()
         torch.manual_seed(c.seed)
         net = drawn(conv.channels, c.masks, c.dims, c.seed)
         kept = self._start(net, conv)
@@ -183,7 +183,7 @@ class MSCNetTrainer(Trainer):
         ):
             for pixels, labels in run.steps(batches.epoch(epoch), (maps or batches).load, c.workers):
                 optimizer.zero_grad()
-                run.log(**self.backward(maps or conv, net, classifier, pixels, labels))
+                run.log(**self._backward(maps or conv, net, classifier, pixels, labels))
                 optimizer.step()
             if validation is not None:
                 found = validation.mean_average_precision(lambda u: net(conv(u))[0].cpu(), run)
@@ -208,7 +208,7 @@ class MSCNetTrainer(Trainer):
             return None
         return KeptMaps(run.folder, batches, conv, conv.shape(self.config.crop))
 
-    def batches(self, data: Path) -> Shuffled | Identities:
+    def _batches(self, data: Path) -> Shuffled | Identities:
         """The data by classes: every picture one, or those of the labels."""
         c = self.config
         crops = Crops((c.short_side[0], c.short_side[1]), c.crop, c.flip, c.seed)
@@ -221,12 +221,12 @@ class MSCNetTrainer(Trainer):
             return Shuffled(pairs, crops, c.batch, c.views)
         return Identities(pairs, crops, c.identities, c.images)
 
-    def basic_conv(self) -> BasicConv:
+    def _basic_conv(self) -> BasicConv:
         """The Basic Conv, trained in sta2 alone."""
         c = self.config
         return BasicConv(c.network, self.layer, c.weights, self.device, c.mode != "sta2", c.precision)
 
-    def backward(
+    def _backward(
         self, conv: Callable[[Any], Tensor], net: MSCNet, classifier: nn.Module, pixels: Any, labels: Tensor
     ) -> dict[str, float]:
         """Add the gradient of L_S + alpha L_NGD on a batch (equation 6); returns what goes into the log.

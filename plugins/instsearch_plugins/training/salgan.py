@@ -90,19 +90,19 @@ class SalGANTrainer(Trainer):
         c = self.config
         torch.manual_seed(c.seed)
         batches = SaliencyBatches(data, c)
-        G = self.generator().to(self.device)
+        G = self._generator().to(self.device)
         run.card["initial weights"] = self._origin()
         if c.size != (SIZE[1], SIZE[0]):
             run.card["component options"] = {"size": ",".join(map(str, c.size))}
         run.progress.say(f"first weights: {self._origin()}")
 
         best = Best()
-        optimizer = self.bootstrap_optimizer(G)
+        optimizer = self._bootstrap_optimizer(G)
         for epoch in run.stage(
             "bootstrap", c.bootstrap_epochs, generator=G, optimizer=optimizer, batches=batches, best=best
         ):
             for pixels, S in run.steps(batches.epoch(0, epoch), batches.load, c.workers):
-                loss = self.content(G, pixels, S)
+                loss = self._content(G, pixels, S)
                 run.log(content=loss)
                 descend(loss, optimizer)
             self._validate(G, batches, best, run)
@@ -131,21 +131,21 @@ class SalGANTrainer(Trainer):
         for epoch in run.stage("adversarial", c.epochs, **parts, batches=batches, best=best):
             for pixels, S in run.steps(batches.epoch(1, epoch), batches.load, c.workers):
                 if run.step % 2 == 0:
-                    loss = self.discriminator_loss(G, D, pixels, S)
+                    loss = self._discriminator_loss(G, D, pixels, S)
                     run.log(discriminator=loss)
                     descend(loss, of_D)
                 else:
-                    loss, content = self.generator_loss(G, D, pixels, S)
+                    loss, content = self._generator_loss(G, D, pixels, S)
                     run.log(generator=loss, content=content)
                     descend(loss, of_G)
             self._validate(G, batches, best, run)
         return best
 
-    def content(self, G: SalGANGenerator, pixels: Tensor, S: Tensor) -> Tensor:
+    def _content(self, G: SalGANGenerator, pixels: Tensor, S: Tensor) -> Tensor:
         """The content loss of the generator on a batch."""
         return content_loss(G(normalise(pixels.to(self.device))), S.to(self.device))
 
-    def discriminator_loss(self, G: SalGANGenerator, D: Discriminator, pixels: Tensor, S: Tensor) -> Tensor:
+    def _discriminator_loss(self, G: SalGANGenerator, D: Discriminator, pixels: Tensor, S: Tensor) -> Tensor:
         """L = 1/2 BCE(D(I, S), 1) + 1/2 BCE(D(I, G(I)), 0): the mean over real and fake together."""
         D.requires_grad_(True)
         pixels, S = pixels.to(self.device), S.to(self.device)
@@ -155,7 +155,7 @@ class SalGANTrainer(Trainer):
             adversarial_loss(D(seen(pixels, S)), True) + adversarial_loss(D(seen(pixels, fake)), False)
         ) / 2
 
-    def generator_loss(
+    def _generator_loss(
         self, G: SalGANGenerator, D: Discriminator, pixels: Tensor, S: Tensor
     ) -> tuple[Tensor, Tensor]:
         """L = BCE(D(I, G(I)), 1) + alpha L_content (eq. 5), and L_content."""
@@ -165,7 +165,7 @@ class SalGANTrainer(Trainer):
         content = content_loss(predicted, S.to(self.device))
         return adversarial_loss(D(seen(pixels, predicted)), True) + self.config.alpha * content, content
 
-    def generator(self) -> SalGANGenerator:
+    def _generator(self) -> SalGANGenerator:
         """The generator with its first weights; conv1 to conv3 are frozen if the encoder's are given."""
         G = SalGANGenerator()
         he(G.encoder)
@@ -181,7 +181,7 @@ class SalGANTrainer(Trainer):
         take_bgr(first)
         return G
 
-    def bootstrap_optimizer(self, G: SalGANGenerator) -> torch.optim.Optimizer:
+    def _bootstrap_optimizer(self, G: SalGANGenerator) -> torch.optim.Optimizer:
         """The first stage's."""
         c = self.config
         if c.bootstrap_optimizer == "adagrad":
@@ -199,7 +199,7 @@ class SalGANTrainer(Trainer):
             best.offer(loss, G)
 
     def _held_out(self, G: SalGANGenerator, batches: SaliencyBatches, run: Run) -> float:
-        return batches.validate(lambda pixels, S: self.content(G, pixels, S), run)
+        return batches.validate(lambda pixels, S: self._content(G, pixels, S), run)
 
     def _encoder(self) -> Path | None:
         """The encoder's weights file. Raises InstsearchError if it is not there."""

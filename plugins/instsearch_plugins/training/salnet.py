@@ -74,7 +74,7 @@ class SalNetTrainer(Trainer):
         c = self.config
         torch.manual_seed(c.seed)
         batches = SaliencyBatches(data, c)
-        network = self.network().to(self.device)
+        network = self._network().to(self.device)
         run.card["initial weights"] = self._origin()
         run.progress.say(f"first weights: {self._origin()}")
 
@@ -89,7 +89,7 @@ class SalNetTrainer(Trainer):
             for pixels, S in run.steps(todo, batches.load, c.workers):
                 for group in optimizer.param_groups:
                     group["lr"] = c.lr * 0.5 ** (run.step // c.lr_every)
-                loss = self.loss(network, pixels, S)
+                loss = self._loss(network, pixels, S)
                 run.log(euclidean=loss)
                 descend(loss, optimizer)
             held_out = self._held_out(network, batches, run)
@@ -105,11 +105,11 @@ class SalNetTrainer(Trainer):
         } | batches.measure(lambda pixels: SPREAD * network(normalise(pixels.to(self.device))) + CENTRE, run)
         return weights
 
-    def loss(self, network: SalNetNetwork, pixels: Tensor, S: Tensor) -> Tensor:
+    def _loss(self, network: SalNetNetwork, pixels: Tensor, S: Tensor) -> Tensor:
         """The Euclidean loss of the network on a batch."""
         return euclidean_loss(network(normalise(pixels.to(self.device))), S.to(self.device))
 
-    def network(self) -> SalNetNetwork:
+    def _network(self) -> SalNetNetwork:
         """The network with its first weights."""
         c, network = self.config, SalNetNetwork()
         he(network)
@@ -126,7 +126,7 @@ class SalNetTrainer(Trainer):
         return network
 
     def _held_out(self, network: SalNetNetwork, batches: SaliencyBatches, run: Run) -> float:
-        return batches.validate(lambda pixels, S: self.loss(network, pixels, S), run)
+        return batches.validate(lambda pixels, S: self._loss(network, pixels, S), run)
 
     def _encoder(self) -> Path | None:
         """The file with the first layers' weights. Raises InstsearchError if it is not there."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from instsearch_cli.components import Weighter, option
+from instsearch_cli.components import option
 from instsearch_cli.data import Drawing, FeatureMap, Regions, WeightMap
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.networks.weights import find_weights, sha256
+from instsearch_plugins.abilities import ClassWeighter
 from instsearch_plugins.extractors.class_maps import class_names, class_weights
 from instsearch_plugins.numeric.cam import class_activation_maps, most_probable, normalised
 from instsearch_plugins.numeric.cam_boxes import threshold_boxes
@@ -34,7 +35,7 @@ SHOWN = 6  #: classes whose maps are drawn
 THRESHOLDS = (0.01, 0.1, 0.2, 0.3, 0.4)  #: of the boxes that are drawn, as in section 6.4
 
 
-class CAM(Weighter):
+class CAM(ClassWeighter):
     """M_c = sum_k w_kc A_k in [0, 1], one map a class; the picture's most probable classes, or given ones.
 
     A is the extractor's CAM layer, or its layer itself, and w its network's classifier. A query has the most
@@ -71,8 +72,8 @@ class CAM(Weighter):
 
         Raises UsageError for a network without a classifier to make maps with, and for classes it has not got.
         """
-        listed = {} if self.listed is None else {"classes": self.listed.tolist()}
-        return {"weights": sha256(self.path), "architecture": self.network.architecture, **listed}
+        listed = {} if self._listed is None else {"classes": self._listed.tolist()}
+        return {"weights": sha256(self._path), "architecture": self._network.architecture, **listed}
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Maps f32[Z, h, w] and their classes, the most probable first, on the feature map's grid.
@@ -80,28 +81,28 @@ class CAM(Weighter):
         Raises UsageError for features that class maps cannot be made of, which keypoints are.
         """
         features = feature_map(inputs.features, "cam")
-        return self.class_maps(features, self.classes_of(features))
+        return self.class_maps(features, self._classes_of(features))
 
     def weigh_query(self, inputs: Inputs, crop: Callable[[], Features]) -> WeightMap:
         """The same over the whole picture, of the classes of what is in the query's box."""
         features = feature_map(inputs.features, "cam")
-        classes = self.listed
+        classes = self._listed
         if classes is None:
-            classes = self.classes_of(feature_map(crop(), "cam"))
+            classes = self._classes_of(feature_map(crop(), "cam"))
         return self.class_maps(features, classes)
 
-    def classes_of(self, features: FeatureMap) -> Tensor:
+    def _classes_of(self, features: FeatureMap) -> Tensor:
         """The classes i64[Z] that the options choose: given ones, or the most probable. Raises UsageError."""
-        if self.listed is not None:
-            return self.listed
+        if self._listed is not None:
+            return self._listed
         return most_probable(self._logits(features), self.config.n_classes)
 
     def class_maps(self, features: FeatureMap, classes: Tensor) -> WeightMap:
         """The normalised maps f32[Z, h, w] of some classes i64[Z], in their order. Raises UsageError."""
         A = features.values if features.cam is None else features.cam
-        w = self.class_weights
+        w = self._class_weights
         if len(A) != w.shape[1]:
-            layer = getattr(self.network, "cam", "") or "LAYER"
+            layer = self._network.cam or "LAYER"
             raise UsageError(
                 f"the class maps of {self.config.network} are made of {w.shape[1]:,} channels, and the features "
                 f"have {len(A):,}.\nName the extractor's network with --set weighting.network=NAME, or have it "
@@ -124,7 +125,7 @@ class CAM(Weighter):
             order.sort(key=lambda z: -chances[z])  # but for given classes it is that already
         drawings = []
         for place, z in enumerate(order[:SHOWN], 1):
-            name = self.names[int(weights.classes[z])]
+            name = self._names[int(weights.classes[z])]
             said = name if chances is None else f"{name}, probability {chances[z]:.2g}"
             drawings.append(Drawing(f"class {place}: {said}", (self._one(weights.values[z], weights),)))
         two = weights.values[order[:2]].mean(0)
@@ -147,9 +148,9 @@ class CAM(Weighter):
                 "--set extractor.logits=true\n(extractor.cam-layer=LAYER has them too), or say which classes "
                 "with --set weighting.classes=dome,church"
             )
-        if len(features.logits) != len(self.names):
+        if len(features.logits) != len(self._names):
             raise UsageError(
-                f"{self.config.network} tells {len(self.names):,} classes apart, and the extractor "
+                f"{self.config.network} tells {len(self._names):,} classes apart, and the extractor "
                 f"{len(features.logits):,}: name the extractor's network with --set weighting.network=NAME"
             )
         return features.logits
@@ -157,26 +158,25 @@ class CAM(Weighter):
     # -- the network ---------------------------------------------------------------------------------------
 
     @cached_property
-    def network(self) -> Any:
+    def _network(self) -> Any:
         """The extractor class. Raises UsageError for an unknown one."""
         return load_registry().get("extractor", self.config.network).load()
 
     @cached_property
-    def path(self) -> Path:
+    def _path(self) -> Path:
         """The weights file. Raises InstsearchError if there is none."""
-        published = getattr(self.network, "published", "")
-        return find_weights(self.network.architecture, self.config.weights, published)
+        return find_weights(self._network.architecture, self.config.weights, self._network.published)
 
     @property
-    def class_weights(self) -> Tensor:
+    def _class_weights(self) -> Tensor:
         """The classifier's weights f32[C, K]. Raises UsageError for a network without one that will do."""
         with self._reading:  # pictures are weighed side by side
-            return self._class_weights
+            return self._read_class_weights
 
     @cached_property
-    def _class_weights(self) -> Tensor:
+    def _read_class_weights(self) -> Tensor:
         try:
-            return class_weights(self.network, self.config.weights).to(self.device)
+            return class_weights(self._network, self.config.weights).to(self.device)
         except UsageError:
             raise
         except InstsearchError as error:
@@ -184,21 +184,21 @@ class CAM(Weighter):
             raise InstsearchError(f"weighting cam ({options}): {error}") from error
 
     @cached_property
-    def names(self) -> list[str]:
+    def _names(self) -> list[str]:
         """The names of the network's classes, by number. Raises UsageError if they are fewer than asked for."""
-        n, C = self.config.n_classes, len(self.class_weights)
+        n, C = self.config.n_classes, len(self._class_weights)
         if n > C and not self.config.classes:
             raise UsageError(
                 f"{self.config.network} tells {C:,} classes apart: weighting.n-classes is at most that, not {n:,}"
             )
-        names = class_names(self.network, self.path)
+        names = class_names(self._network, self._path)
         return names if len(names) == C else [str(c) for c in range(C)]
 
     @cached_property
-    def listed(self) -> Tensor | None:
+    def _listed(self) -> Tensor | None:
         """The given classes i64[Z], each once; None without any. Raises UsageError for unknown ones."""
         given = [name.strip() for name in self.config.classes if name.strip()]
-        known = {name.casefold(): number for number, name in enumerate(self.names)}
+        known = {name.casefold(): number for number, name in enumerate(self._names)}
         numbers = [self._number(name, known) for name in given]
         return torch.tensor(list(dict.fromkeys(numbers))) if numbers else None
 
@@ -206,11 +206,11 @@ class CAM(Weighter):
         if name.casefold() in known:
             return known[name.casefold()]
         if name.isdecimal():
-            if int(name) < len(self.names):
+            if int(name) < len(self._names):
                 return int(name)
             raise UsageError(
-                f"the classes of {self.config.network} are 0 to {len(self.names) - 1}, not {name}"
+                f"the classes of {self.config.network} are 0 to {len(self._names) - 1}, not {name}"
             )
-        close = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name, self._names, n=1, cutoff=0.5)
         hint = nearest(name, close) or " `instsearch classes` prints those of your pictures."
         raise UsageError(f"{self.config.network} has no class '{name}'.{hint}")

@@ -220,28 +220,28 @@ class Maps(Weighter):
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
         self._scanning = threading.Lock()
-        self._folder: Folder | None = None
+        self._scanned: Folder | None = None
 
     @property
-    def folder(self) -> Folder:
+    def _folder(self) -> Folder:
         """The folder's maps, listed on first use."""
         with self._scanning:
-            if self._folder is None:
+            if self._scanned is None:
                 if not self.config.folder:
                     raise UsageError("the maps weighting needs --set weighting.folder=DIR, the saliency maps")
-                self._folder = Folder.scan(Path(self.config.folder))
-            return self._folder
+                self._scanned = Folder.scan(Path(self.config.folder))
+            return self._scanned
 
     def identity(self) -> dict[str, str]:
         """A digest of the maps' names, sizes and times."""
-        return {"maps": self.folder.digest}
+        return {"maps": self._folder.digest}
 
     def fit(self, data: Data, progress: Progress) -> State:
         """Check that every picture has a map of its own before any is computed with.
 
         Raises InstsearchError that counts those without, or names two pictures that share one.
         """
-        folder, missing = self.folder, []
+        folder, missing = self._folder, []
         taken: dict[str, str] = {}
         progress.start("matching saliency maps", len(data.images))
         for inputs in data.inputs(()):
@@ -272,11 +272,11 @@ class Maps(Weighter):
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[1, h, w] on ``inputs.grid``. Raises InstsearchError for a missing or a bad map."""
         assert inputs.grid is not None
-        key = self.folder.find(inputs.name)
+        key = self._folder.find(inputs.name)
         if key is None:
             raise InstsearchError(
-                f"{printable(inputs.name)} has no saliency map among the {len(self.folder.maps):,} in "
-                f"{printable(self.folder.path)}: {self.folder.why_not(inputs.name)}"
+                f"{printable(inputs.name)} has no saliency map among the {len(self._folder.maps):,} in "
+                f"{printable(self._folder.path)}: {self._folder.why_not(inputs.name)}"
             )
-        s = read_map(self.folder.maps[key], self.config.variable)
+        s = read_map(self._folder.maps[key], self.config.variable)
         return WeightMap(block_max(s, *inputs.grid.shape)[None].to(self.device), inputs.grid)

@@ -59,15 +59,15 @@ class MSB(Weighter):
 
     def identity(self) -> dict[str, str]:
         """The weights' sha256."""
-        return {"weights": sha256(self.weights)}
+        return {"weights": sha256(self._weights)}
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[n, h, w] on the feature map's grid. Raises UsageError for keypoints, InstsearchError for
         features that are not those that the network was trained on."""
         features = feature_map(inputs.features, "msb")
         X = features.values.to(self.device)
-        check_channels(self.network, X, str(self.weights))
-        return WeightMap(self.network.msb(X[None])[0], features.grid)
+        check_channels(self._network, X, str(self._weights))
+        return WeightMap(self._network.msb(X[None])[0], features.grid)
 
     def explain(self, inputs: Inputs) -> list[Drawing]:
         """The masks, one by one."""
@@ -75,7 +75,7 @@ class MSB(Weighter):
         return mask_drawings(weights.values, weights.grid)
 
     @cached_property
-    def weights(self) -> Path:
+    def _weights(self) -> Path:
         """The weights file. Raises UsageError if none is given, InstsearchError if it is not there."""
         if not self.config.weights:
             raise UsageError(
@@ -85,11 +85,11 @@ class MSB(Weighter):
         return find_weights("mscnet", self.config.weights)
 
     @property
-    def network(self) -> MSCNet:
+    def _network(self) -> MSCNet:
         """The network on ``device``. Raises InstsearchError."""
         with self._building:  # images are worked on side by side
-            return self._network
+            return self._trained
 
     @cached_property
-    def _network(self) -> MSCNet:
-        return trained(self.weights, self.device)
+    def _trained(self) -> MSCNet:
+        return trained(self._weights, self.device)

@@ -81,6 +81,12 @@ def from_caffe(layers: dict[str, list[np.ndarray]], wanted: dict[str, Tensor]) -
     return state
 
 
+def input_size(width: int, height: int) -> tuple[int, int]:
+    """The size of the network's input: at most 320 x 320, never enlarged but for strips under 4 pixels."""
+    r = min(1.0, LARGEST / width, LARGEST / height)
+    return max(round(r * width), SMALLEST), max(round(r * height), SMALLEST)
+
+
 class SalNet(DeepSaliency):
     """Weights from SalNet's saliency map."""
 
@@ -104,15 +110,10 @@ class SalNet(DeepSaliency):
             return load_state_dict(path)
         raise refused(path, cls.published)
 
-    def fit_size(self, width: int, height: int) -> tuple[int, int]:
-        """The size of the network's input: at most 320 x 320, never enlarged but for strips under 4 pixels."""
-        r = min(1.0, LARGEST / width, LARGEST / height)
-        return max(round(r * width), SMALLEST), max(round(r * height), SMALLEST)
-
     def saliency(self, pixels: np.ndarray) -> np.ndarray:
         """u8[H, W, 3] in RGB -> u8[H, W] with its largest value at 255."""
         h, w = pixels.shape[:2]
-        small = cv2.resize(pixels, self.fit_size(w, h), interpolation=cv2.INTER_LINEAR)
+        small = cv2.resize(pixels, input_size(w, h), interpolation=cv2.INTER_LINEAR)
         x = normalise(torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None])
         p = (SPREAD * self.network(x)[0, 0] + CENTRE).clamp(0, 255).cpu().numpy()
         p = cv2.resize(p, (w, h), interpolation=cv2.INTER_CUBIC)

@@ -1,0 +1,55 @@
+"""What a few components can do beyond their kind, declared for the components that rely on it.
+
+One that needs an ability asks by ``isinstance``, so that another plugin's component has it by inheriting from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instsearch_cli.components import Encoder, Weighter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from instsearch_cli.data import BoxWeight, FeatureMap, Features, WeightMap
+
+
+class ClassWeighter(Weighter):
+    """A weighter whose maps are of classes, and that makes those of any classes."""
+
+    def class_maps(self, features: FeatureMap, classes: Tensor) -> WeightMap:
+        """The maps f32[Z, h, w] of some classes i64[Z], in their order. Raises UsageError."""
+        raise NotImplementedError
+
+
+class ClassEncoder(Encoder):
+    """An encoder that describes each class by a vector, and a picture by their sum.
+
+    by_class  whether it does so with the options that it has
+    """
+
+    by_class: bool = True
+
+    def class_vectors(self, local: Features, weights: WeightMap | BoxWeight | None) -> Tensor:
+        """The vectors f32[Z, d], in the order of the weights' classes, before they are added up."""
+        raise NotImplementedError
+
+
+class WordEncoder(Encoder):
+    """An encoder by visual words, which have signatures where that was asked for.
+
+    idf  f32[K], how rare each word is
+    """
+
+    idf: Tensor
+
+    def assignments(
+        self, values: Tensor, k: int, ratio: float, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The words of descriptors f32[n, D] that are not 0, as many as k each (:func:`hamming.nearest_words`).
+
+        words: the nearest ones, int[n], where they are known. Returns number of the descriptor, word, and its
+        signature within that word, i64[m] each. Raises InstsearchError where no signatures were learnt.
+        """
+        raise NotImplementedError
