@@ -11,6 +11,8 @@ A ``Config`` field made by :func:`option` says which layer its value first touch
 from __future__ import annotations
 
 import dataclasses
+import functools
+import types
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -74,6 +76,15 @@ def own(method: Callable[..., Any], default: Callable[..., Any]) -> bool:
     return getattr(method, "__func__", method) is not default
 
 
+@functools.cache
+def based(cls: Any, base: Any) -> Any:
+    """The class, with the base class of its kind if it has not got it: what it leaves out is then at its default."""
+    if issubclass(cls, base):
+        return cls
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return types.new_class(cls.__name__, (cls, base), exec_body=lambda namespace: namespace.update(names))
+
+
 class Progress(Protocol):
     """Says how far a long piece of work is."""
 
@@ -84,16 +95,10 @@ class Progress(Protocol):
 class Data(Protocol):
     """Read-only view of the collection. It never shows relevance judgements."""
 
-    images: np.ndarray
-    """i64[n]: the live rows in reach, ascending. Removed images are not among them."""
-
-    span: range
-    """All rows in reach, removed ones included: what a searcher's segment covers."""
-
+    images: np.ndarray  #: i64[n]: the live rows in reach, ascending; removed images are not among them
+    span: range  #: all rows in reach, removed ones included: what a searcher's segment covers
     encoder: Encoder
-
-    weighter: Weighter | None
-    """The pipeline's; None where it has none."""
+    weighter: Weighter | None  #: the pipeline's; None where it has none
 
     def read(self, kind: str, row: int) -> Any:
         """One image's item of a layer (features, regions, weights, local, codes): the types of data.py."""
@@ -125,10 +130,14 @@ class Component:
     concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
                 what it builds lazily is behind a lock
     fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
+    architecture, published  where it is a network or has one: its name (NAME.pth is its file), and which file of
+                which project to fetch ("" for what torchvision has)
     """
 
     concurrent: bool = False
     fit_needs: ClassVar[tuple[str, ...] | None] = None
+    architecture: ClassVar[str] = ""
+    published: ClassVar[str] = ""
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -152,29 +161,18 @@ class Component:
         """How it came to what it made of one picture, for `instsearch show`; ``inputs`` has that, too, and no row."""
         return ()
 
+    @classmethod
+    def import_weights(cls, path: Path) -> dict[str, Any]:
+        """The tensors of a checkpoint as its authors published it, by the network's own names."""
+        raise NotImplementedError
+
     @property
     def fits(self) -> bool:
         """Whether it learns."""
         return own(self.fit, Component.fit)
 
 
-class Networked(Component):
-    """A component that is a network with weights from a file, or has one.
-
-    architecture  the network's name: NAME.pth is its file
-    published     which file of which project to fetch; "" for what torchvision has
-    """
-
-    architecture: ClassVar[str] = ""
-    published: ClassVar[str] = ""
-
-    @classmethod
-    def import_weights(cls, path: Path) -> dict[str, Any]:
-        """The tensors of a checkpoint as its authors published it, by the network's own names."""
-        raise NotImplementedError
-
-
-class Extractor(Networked):
+class Extractor(Component):
     """Image -> local features.
 
     encoding    "dense-map", "pyramid" or "keypoints"
@@ -199,7 +197,7 @@ class Extractor(Networked):
         return ()
 
 
-class Weighter(Networked):
+class Weighter(Component):
     """Image or features -> non-negative weights. ``maps`` is about how many maps it makes of a picture."""
 
     maps: int = 1
@@ -225,7 +223,7 @@ class Weighter(Networked):
         raise NotImplementedError
 
 
-class Detector(Networked):
+class Detector(Component):
     """Features or weights -> regions."""
 
     def detect(self, inputs: Inputs) -> Regions:
@@ -237,7 +235,7 @@ class Detector(Networked):
         return [self.detect(each) for each in inputs]
 
 
-class Encoder(Networked):
+class Encoder(Component):
     """Local features, weights and regions -> codes.
 
     local          encoding of ``embed``'s result; None: the features as they are

@@ -33,9 +33,6 @@ FLOORS = {
     "main": 8,
 }
 """The floor of each room of the core; imports go down, or stay on their floor where it is one room."""
-TESTING = {"engine"}
-"""testing.py is for plugins' tests, not for the program: it gives a class its base as the registry does."""
-
 PLUGINS_MAY = {*CONTRACT, "", "images", "networks"}
 MEASURING = {"measure.fixations", "measure.matfile", "measure.metrics", "measure.saliency_metrics"}
 OTHERS = {"engine.registry", "report.plot"}
@@ -78,9 +75,7 @@ def test_imports_go_down(path: Path) -> None:
         there = room(name)
         assert there in FLOORS, f"{module} imports {name}, which is of no room"
         allowed = FLOORS[there] < FLOORS[here] or there == here or {there, here} <= {*CONTRACT, ""}
-        assert allowed or (here == "testing" and there in TESTING), (
-            f"{module} imports {name}, which is above it"
-        )
+        assert allowed, f"{module} imports {name}, which is above it"
 
 
 def test_there_is_no_circle_of_files() -> None:

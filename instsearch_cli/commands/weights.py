@@ -37,14 +37,14 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
     It is written into --to, else the first folder of INSTSEARCH_WEIGHTS, else your own folder of data, where it is
     found from then on. Files of other frameworks are read as numbers only, never as code.
     """
-    from instsearch_cli.components import Networked, own
+    from instsearch_cli.components import Component, own
     from instsearch_cli.engine.listing import network
     from instsearch_cli.errors import InstsearchError
     from instsearch_cli.networks.importing import default_folder, import_weights
     from instsearch_cli.networks.weights import named_folders, user_folder
 
     component = network(common.registry(), name)
-    if not own(component.import_weights, Networked.import_weights.__func__):  # type: ignore[attr-defined]
+    if not own(component.import_weights, Component.import_weights.__func__):  # type: ignore[attr-defined]
         raise InstsearchError(f"{name} imports no weights: it takes its own files as they are.")
     folder = folder or default_folder()
     with warnings.catch_warnings(record=True) as caught:

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.components import Networked
+from instsearch_cli.components import Component
 from instsearch_cli.engine.pipeline import presets as named
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
@@ -69,7 +69,7 @@ def networks(
             if broken is not None:
                 broken(error)
             continue
-        if issubclass(component, Networked) and component.architecture:
+        if issubclass(component, Component) and component.architecture:
             yield offer.spec.name, component
 
 

@@ -6,7 +6,6 @@ import functools
 import importlib
 import importlib.metadata
 import os
-import types
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pluggy
 
 from instsearch_cli import hookspecs
-from instsearch_cli.components import BASES
+from instsearch_cli.components import BASES, based
 from instsearch_cli.engine.strangers import GROUP
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.specs import SPECS, Spec
@@ -78,15 +77,6 @@ class Offer:
 
 def _missing(error: Exception) -> str:
     return f"there is no {error.args[0]} in its module" if isinstance(error, KeyError) else str(error)
-
-
-@functools.cache
-def based(cls: Any, base: Any) -> Any:
-    """The class, with the base class of its kind if it has not got it: what it leaves out is then at its default."""
-    if issubclass(cls, base):
-        return cls
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return types.new_class(cls.__name__, (cls, base), exec_body=lambda namespace: namespace.update(names))
 
 
 class Shipped(NamedTuple):
