@@ -40,7 +40,7 @@ class Hit:
         return None if self.corners is None else xywh(self.corners)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer(Sequence[Hit]):
     """A query and its hits, best first.
 
@@ -75,6 +75,9 @@ class Answer(Sequence[Hit]):
 
     def __len__(self) -> int:
         return len(self.hits)
+
+    def __repr__(self) -> str:
+        return f"<{self.query}: {self.summary}>"
 
     @property
     def box(self) -> XYWH | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instsearch_cli.data import Grid
+from instsearch_cli.data import Grid, SparseVectors
 from instsearch_cli.engine.stages import MAPPED
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats.encodings import ENCODINGS
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from instsearch_cli.engine.collection import Collection
 
-MAIN = ("values", "words", "vectors", "boxes", "data")
+MAIN = ("values", "words", "vectors", "data", "boxes")
 """The array that an item is first of all, by preference."""
 
 
 class Arrays(Mapping[str, np.ndarray]):
     """Named arrays of one image or of many; ``numpy.asarray`` gives the first of all: values, words, vectors, boxes.
+
+    Of one image they have its shape, values f32[D, h, w] say; of many they are as stored, one image after another.
 
     kind    of layer
     images  the names of the images that it is of
@@ -57,7 +59,7 @@ class Arrays(Mapping[str, np.ndarray]):
 
     def matrix(self) -> Any:
         """Codes as a matrix, a row each: scipy's csr_array where they are sparse, else the vectors."""
-        if "indptr" not in self or "indices" not in self:
+        if "indices" not in self:
             return np.asarray(self)
         from scipy import sparse
 
@@ -80,11 +82,15 @@ def of_one(kind: str, image: str, item: Any) -> Arrays:
             arrays |= {"grid": np.array(value.shape), "transform": np.array(value.transform)}
         elif isinstance(value, torch.Tensor):
             arrays[field.name] = value.detach().cpu().numpy()
-    return Arrays(kind, [image], arrays)
+    if isinstance(item, SparseVectors):
+        arrays["shape"] = np.array([len(item.indptr) - 1, item.dim])
+    return Arrays(kind, [image], at_the_door(arrays))
 
 
 def of_all(data: Collection, kind: str) -> Arrays:
     """A stored layer of every live image: its encoding's arrays, one image after another (formats/SPEC.md).
+
+    Boxes alone are other than stored: x, y, width and height.
 
     ``image`` is the number, among ``images``, of the image that each vector, region, cell or point is of. Raises
     UsageError for what is no layer, InstsearchError for one that the pipeline does not make or that is not kept.
@@ -110,7 +116,15 @@ def of_all(data: Collection, kind: str) -> Arrays:
     if encoding.sparse:
         joined["shape"] = np.array([len(joined["image"]), blocks[0]["dim"] if blocks else 0])
     names = [os.fsdecode(data.record(int(row)).name) for row in data.images]
-    return Arrays(kind, names, joined)
+    return Arrays(kind, names, at_the_door(joined))
+
+
+def at_the_door(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Boxes (x0, y0, x1, y1) as x, y, width and height, as they are outside."""
+    if "boxes" in arrays:
+        low, high = arrays["boxes"][:, :2], arrays["boxes"][:, 2:]
+        arrays["boxes"] = np.concatenate([low, high - low], axis=1)
+    return arrays
 
 
 def _runs(rows: np.ndarray) -> Iterator[range]:

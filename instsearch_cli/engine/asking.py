@@ -70,7 +70,7 @@ class Warm:
 
     def engine(self, name: str | None, choice: Choice) -> tuple[Engine, threading.RLock]:
         """The engine of a recorded pipeline (None: the last) with what is chosen for a query, up to date."""
-        pipeline = adapted(recorded_pipeline(self.index, name), choice)
+        pipeline = adapted(recorded_pipeline(self.index, name), choice.of_a_question())
         key = pipeline.to_toml()
         with self._lock:
             if key not in self._engines:
@@ -108,7 +108,8 @@ class Warm:
         engine, lock = self.engine(name, choice)
         waiting: list[Question] = []
         for question in questions:
-            waiting.append(Question(*question) if isinstance(question, tuple) else Question(question, None))
+            pair = isinstance(question, (tuple, list)) and len(question) == 2
+            waiting.append(Question(*question) if pair else Question(question, None))
             if len(waiting) == TOGETHER:
                 yield from self._together(engine, lock, waiting, wish)
                 waiting = []

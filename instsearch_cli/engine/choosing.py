@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records
-from instsearch_cli.engine.pipeline import Pipeline, Stage, default_preset, load_preset, presets
+from instsearch_cli.engine.pipeline import STAGE_NAMES, Pipeline, Stage, default_preset, load_preset, presets
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_formats import Index
 
@@ -23,7 +23,7 @@ class Choice:
     """What is asked for, as flags of the command line or arguments in Python; None leaves it as it is.
 
     preset       a named pipeline, or a TOML file of one, to start from
-    rerank       rerankers in order; ("none",) for none
+    rerank       rerankers in order; () or ("none",) for none
     refine       the pipeline's slower and surer rerankers, in place of those
     fit_on       an index on whose images models are fitted; "none": on these
     weigh_query  queries are weighted as the collection is
@@ -46,10 +46,19 @@ class Choice:
     options: Sequence[str] = ()
     weights: str | os.PathLike[str] | None = None
 
+    def of_a_question(self) -> Choice:
+        """The choice, where all of it can be made for a question. Raises UsageError for what an index is made with."""
+        for name in ("preset", *STAGE_NAMES, "fit_on"):
+            if vars(self)[name] is not None:
+                raise UsageError(
+                    f"{name} cannot be chosen for a question: index with it, then ask that pipeline by its name"
+                )
+        return self
+
     @property
     def stages(self) -> bool:
         """Whether anything is asked for that is of a pipeline's making."""
-        return any(value not in (None, (), False) for value in vars(self).values())
+        return any(value not in (None, (), False) for value in vars(self).values()) or self.rerank is not None
 
 
 def choose(known: Registry, base: Pipeline | None, choice: Choice, extract_only: bool = False) -> Pipeline:
@@ -89,7 +98,7 @@ def adapted(pipeline: Pipeline, choice: Choice) -> Pipeline:
     """The pipeline with what may be chosen for a single query: rerankers, options, weights, how it is described."""
     if choice.rerank and choice.refine:
         raise UsageError("--rerank and --refine exclude each other")
-    pipeline = pipeline.refined() if choice.refine else pipeline.with_rerank(choice.rerank or None)
+    pipeline = pipeline.refined() if choice.refine else pipeline.with_rerank(choice.rerank)
     pipeline = pipeline.with_options(choice.options)
     if choice.weights is not None:
         pipeline = pipeline.with_options([f"extractor.weights={Path(choice.weights).resolve()}"])

@@ -36,7 +36,7 @@ def writing(path: Path, create: bool = False) -> Iterator[Index]:
         yield index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Indexed:
     """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given)."""
 
@@ -44,6 +44,20 @@ class Indexed:
     made: Made
     seconds: float
     intake: Intake | None = None
+
+    @property
+    def written(self) -> dict[str, int]:
+        """The layers that were written, of how many images."""
+        return self.made.written
+
+    @property
+    def fitted(self) -> list[str]:
+        """What was fitted, on how many images."""
+        return self.made.fitted
+
+    def __repr__(self) -> str:
+        wrote = ", ".join(f"{kind} {n:,}" for kind, n in self.written.items()) or "nothing: all there"
+        return f"<pipeline {self.pipeline.name} wrote {wrote} in {self.seconds:.1f} s>"
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -14,7 +14,7 @@ from instsearch_cli.engine.asking import Warm, Wish
 from instsearch_cli.engine.choosing import Choice
 from instsearch_cli.engine.making import How, extract_images, index_images
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
+from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, TABLE, WEIGHTS
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.images import MAX_PIXELS, Photograph
 from instsearch_cli.progress import Quiet
@@ -154,16 +154,20 @@ class Index:
         images: Anywhere | Sequence[Anywhere] = (),
         *,
         name: str | None = None,
+        pipeline: str | None = None,
         keep_features: bool | None = None,
         refit: bool = False,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         **choice: Any,
     ) -> Indexed:
-        """Take in photographs, files or folders, and make every layer of the pipeline that is missing."""
+        """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
+
+        It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
+        """
         asked, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
         with self._locked():
-            last = records.last(self.store)
+            last = records.last(self.store, pipeline)
             base = last.pipeline if last else None
             return index_images(
                 self.store, self._known, listed(images), base, asked, how, name, keep_features, refit
@@ -287,6 +291,8 @@ class Index:
             with lock:
                 return arrays.of_all(engine.data, kind)
         made = engine.assembly.kinds
+        if kind not in TABLE:
+            raise UsageError(f"no layer is called '{kind}'.{nearest(kind, [FEATURES, *made])}")
         if kind != FEATURES and kind not in made:
             raise InstsearchError(
                 f"pipeline '{engine.assembly.pipeline.name}' makes no {kind}.{nearest(kind, [FEATURES, *made])}"
@@ -304,7 +310,7 @@ class Index:
         return self.layer(WEIGHTS, image, pipeline)
 
     def regions(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
-        """Regions of an image: boxes f32[R, 4] (x0, y0, x1, y1 in pixels of the original), scores f32[R]."""
+        """Regions of an image: boxes f32[R, 4] (x, y, width, height in pixels of the original), scores f32[R]."""
         return self.layer(REGIONS, image, pipeline)
 
     def local(self, image: Anywhere, pipeline: str | None = None) -> Arrays:

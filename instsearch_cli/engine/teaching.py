@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.assembly import pick_device
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import UsageError, nearest
 from instsearch_cli.networks.trained import finished, folder_of
 from instsearch_cli.options import config_for, make_config
@@ -65,7 +66,7 @@ def train(
         "network": name,
         "plugin": offer.plugin,
         "version": offer.spec.version,
-        "options": config_for(config, "search"),
+        "options": config_for(config, SEARCH),
         "inputs": trainer.identity(),
         "data": trainer.digest(data, progress),
     }

@@ -57,6 +57,11 @@ class Measured:
         return self.evaluation.metrics
 
     @property
+    def queries(self) -> list[dict[str, Any]]:
+        """The numbers of each query."""
+        return self.evaluation.queries
+
+    @property
     def total(self) -> int:
         """How many images the dataset should have."""
         return size(self.dataset)
