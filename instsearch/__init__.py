@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from instsearch_cli.demo import make_scenes as demo
     from instsearch_cli.engine.answer import Answer, Hit
     from instsearch_cli.engine.arrays import Arrays
-    from instsearch_cli.engine.listing import plugins, presets, weights
+    from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
     from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.teaching import train
     from instsearch_cli.measure.classes import classes
-    from instsearch_cli.measure.verbs import evaluate, pairs, precision, reproduce, saliency
+    from instsearch_cli.measure.verbs import coverage, evaluate, pairs, precision, reproduce, saliency
+    from instsearch_cli.report import show, to_json, write_page, write_sheet
 
     create, open = Index.create, Index.open
 
@@ -38,18 +39,25 @@ _PLACES = {
     "InstsearchError": "errors:InstsearchError",
     "UsageError": "errors:UsageError",
     "classes": "measure.classes:classes",
+    "coverage": "measure.verbs:coverage",
     "create": "engine.session:Index.create",
     "demo": "demo:make_scenes",
     "evaluate": "measure.verbs:evaluate",
+    "import_weights": "engine.listing:import_weights",
     "open": "engine.session:Index.open",
     "pairs": "measure.verbs:pairs",
     "plugins": "engine.listing:plugins",
     "precision": "measure.verbs:precision",
+    "preset": "engine.listing:preset",
     "presets": "engine.listing:presets",
     "reproduce": "measure.verbs:reproduce",
     "saliency": "measure.verbs:saliency",
+    "show": "report:show",
+    "to_json": "report:to_json",
     "train": "engine.teaching:train",
     "weights": "engine.listing:weights",
+    "write_page": "report:write_page",
+    "write_sheet": "report:write_sheet",
 }
 
 __all__ = [
@@ -61,18 +69,25 @@ __all__ = [
     "UsageError",
     "__version__",
     "classes",
+    "coverage",
     "create",
     "demo",
     "evaluate",
+    "import_weights",
     "open",
     "pairs",
     "plugins",
     "precision",
+    "preset",
     "presets",
     "reproduce",
     "saliency",
+    "show",
+    "to_json",
     "train",
     "weights",
+    "write_page",
+    "write_sheet",
 ]
 
 

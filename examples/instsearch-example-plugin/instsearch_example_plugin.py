@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli import RerankerSpec, WeighterSpec, hookimpl
+from instsearch_cli.components import Reranker, Weighter
 
 if TYPE_CHECKING:
     from instsearch_cli.data import Hits, Inputs, WeightMap
@@ -32,15 +33,12 @@ def instsearch_rerankers() -> list[RerankerSpec]:
     return [RerankerSpec("cut", f"{__name__}:Cut", "drop hits that score far less than the best")]
 
 
-class Edges:
+class Edges(Weighter):
     """Mean absolute gradient of the grey picture in each cell, divided by its maximum."""
 
     @dataclass(frozen=True)
     class Config:
         floor: float = 0.1  #: added before dividing, so that flat areas keep some weight
-
-    def __init__(self, config: Config, device: Any) -> None:
-        self.config = config
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """f32[1, h, w] on the cells of the local features."""
@@ -59,15 +57,12 @@ class Edges:
         return WeightMap(cells / cells.max(), inputs.grid)
 
 
-class Cut:
+class Cut(Reranker):
     """Keep the hits that score at least ``share`` of the best one."""
 
     @dataclass(frozen=True)
     class Config:
         share: float = 0.5  #: of the best hit's score
-
-    def __init__(self, config: Config, device: Any) -> None:
-        self.config = config
 
     def rerank(self, queries: Any, hits: Hits, data: Any, search: Any) -> Hits:
         """Hits of the same shape; what is dropped becomes padding."""

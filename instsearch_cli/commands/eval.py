@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from instsearch_cli.components import Dataset
-    from instsearch_cli.engine.pipeline import Pipeline
-    from instsearch_cli.measure.datasets import Measured, Prepared
-    from instsearch_cli.measure.localisation import Coverage
+    from instsearch_cli.measure.datasets import Covered, Measured
 
 
 @click.command("eval")
@@ -88,47 +82,26 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
 
     A dataset's own options are set like those of a stage: --set dataset.ground_truth=FILE.
     """
-    from dataclasses import replace
-
-    from instsearch_cli.engine.choosing import choose as choose_pipeline
-    from instsearch_cli.measure.datasets import default_index, load_dataset, measure, prepare
-    from instsearch_cli.measure.evaluation import Absent, Tops
+    from instsearch_cli.measure.datasets import default_index
+    from instsearch_cli.measure.verbs import coverage, evaluate
     from instsearch_cli.progress import make_progress
 
     _check(options)
-
-    known = common.registry()
-    own, options["assignments"] = common.of_dataset(options["assignments"])
-    dataset = load_dataset(known, name, root, options["boxes"], own)
+    common.registry()
     index_path = index_path or default_index(name, root)
-
-    def choose(last: Pipeline | None) -> Pipeline:
-        pipeline = choose_pipeline(known, last, common.chosen(options))
-        keep = options["keep_features"]
-        return pipeline if keep is None else replace(pipeline, keep_features=keep)
-
-    present_only = options["present_only"]
-    how = {"device": options["device"], "strict": options["strict"], "present_only": present_only}
+    same = ("boxes", "present_only", "strict", "keep_features", "device")
+    asked = {option: options[option] for option in same} | common.choice(options)
     progress = make_progress(options["quiet"])
     if options["regions"]:
-
-        def prepared() -> Iterator[Prepared]:
-            there = [] if common.chosen(options).stages else _with_detector(index_path)
-            for pipeline in there:
-                again = partial(_itself, pipeline)
-                yield prepare(known, dataset, index_path, again, progress, **how, remember=False)
-            if not there:
-                yield prepare(known, dataset, index_path, partial(_localising, choose), progress, **how)
-
-        _regions(dataset, prepared(), options["plot"], options["as_json"])
+        covered = coverage(index_path, name, root=root, progress=progress, **asked)
+        _say_regions(covered, options["plot"], options["as_json"])
         return
-    tops = Tops(options["tops"], options["top_of"])
-    absent = Absent(options["min_score"]) if options["absent"] else None
-    measured = measure(known, dataset, index_path, choose, progress, **how, tops=tops, absent=absent)
+    asked |= {option: options[option] for option in ("tops", "top_of", "absent", "min_score")}
+    measured = evaluate(index_path, name, root=root, progress=progress, **asked)
     if options["as_json"]:
-        click.echo(json.dumps(measured.plain(present_only)))
+        click.echo(json.dumps(measured.plain(options["present_only"])))
     else:
-        say(measured, index_path, options["each"], present_only)
+        say(measured, index_path, options["each"], options["present_only"])
 
 
 def say(measured: Measured, index_path: Path, each: bool = False, present_only: bool = False) -> None:
@@ -176,57 +149,19 @@ def _check(options: dict[str, Any]) -> None:
         common.usage(plot.parent.is_dir(), f"--plot: there is no folder {plot.parent}")
 
 
-def _itself(pipeline: Pipeline, last: Pipeline | None) -> Pipeline:
-    return pipeline
-
-
-def _localising(choose: Callable[[Pipeline | None], Pipeline], last: Pipeline | None) -> Pipeline:
-    """The pipeline chosen, which has a detector."""
-    pipeline = choose(last)
-    common.usage(
-        pipeline.detector is not None, "the pipeline finds no regions: name a detector with --detector"
-    )
-    return pipeline
-
-
-def _with_detector(index_path: Path) -> list[Pipeline]:
-    """The pipelines of an index that have one; none of no index."""
-    from instsearch_formats.files import vacant
-
-    if not index_path.is_dir() or vacant(index_path):
-        return []
-    there = common.open_index(index_path).pipelines.values()
-    return [pipeline for pipeline in there if pipeline.encoder and pipeline.detector]
-
-
-def _regions(dataset: Dataset, prepared: Iterator[Prepared], plot: Path | None, as_json: bool) -> None:
-    """Measure and print how well each pipeline's regions cover the dataset's annotated boxes."""
-    from instsearch_cli.engine.collection import Collection
-    from instsearch_cli.errors import InstsearchError
+def _say_regions(covered: Covered, plot: Path | None, as_json: bool) -> None:
+    """Print how well each pipeline's regions cover the dataset's annotated boxes."""
     from instsearch_cli.measure.datasets import size
-    from instsearch_cli.measure.localisation import coverage
     from instsearch_cli.report.coverage import lines, plain, plot_recall
 
-    annotated = dataset.boxes()
-    if not annotated:
-        raise InstsearchError(
-            f"'{dataset.name}' has no annotated boxes; those of a manifest are in boxes.csv beside it, "
-            "or name them with --boxes FILE"
-        )
-    covered: dict[str, Coverage] = {}
-    configs: dict[str, Any] = {}
-    for got in prepared:
-        pipeline = got.assembly.pipeline
-        boxes = {got.rows[name]: its for name, its in annotated.items() if name in got.rows}
-        covered[pipeline.name] = coverage(Collection(got.index, got.assembly).blocks("regions"), boxes)
-        configs[pipeline.name] = pipeline.plain()
+    name, by_pipeline = covered.dataset.name, covered.by_pipeline
     if plot is not None:
-        plot_recall(plot, dataset.name, covered)
+        plot_recall(plot, name, by_pipeline)
     if as_json:
-        images = {"dataset": size(dataset), "indexed": len(got.rows)}
-        click.echo(json.dumps({"dataset": dataset.name, "images": images, **plain(covered, configs)}))
+        images = {"dataset": size(covered.dataset), "indexed": covered.indexed}
+        click.echo(json.dumps({"dataset": name, "images": images, **plain(by_pipeline, covered.configs)}))
         return
-    for line in lines(dataset.name, covered):
+    for line in lines(name, by_pipeline):
         click.echo(line)
     if plot is not None:
         click.echo(f"wrote {plot}")

@@ -27,11 +27,8 @@ def command(
     A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
     iteration.
     """
-    from instsearch_cli.report import draw_stages
+    from instsearch_cli.report import show
 
-    index = common.open_index(index_path, options)
-    described = index.describe(image, pipeline_name, **common.choice(options))
-    stages = {kind: described[kind] for kind in described.kinds}
     out = out or Path(f"{image.stem}-show.png")
-    draw_stages(image, stages, out, described.drawings(), index.store.images.path)
-    click.echo(f"wrote {out}: {', '.join(stages)}")
+    drawn = show(common.open_index(index_path, options), image, out, pipeline_name, **common.choice(options))
+    click.echo(f"wrote {out}: {', '.join(drawn)}")

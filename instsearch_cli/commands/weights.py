@@ -37,21 +37,16 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
     It is written into --to, else the first folder of INSTSEARCH_WEIGHTS, else your own folder of data, where it is
     found from then on. Files of other frameworks are read as numbers only, never as code.
     """
-    from instsearch_cli.components import Component, own
-    from instsearch_cli.engine.listing import network
-    from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.networks.importing import default_folder, import_weights
+    from instsearch_cli.engine.listing import import_weights
     from instsearch_cli.networks.weights import named_folders, user_folder
 
-    component = network(common.registry(), name)
-    if not own(component.import_weights, Component.import_weights.__func__):  # type: ignore[attr-defined]
-        raise InstsearchError(f"{name} imports no weights: it takes its own files as they are.")
-    folder = folder or default_folder()
+    common.registry()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        done = import_weights(component, file, folder, force)
+        done = import_weights(name, file, folder, force)
     for warning in caught:
         click.echo(f"warning: {warning.message}", err=True)
     click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
-    if folder.resolve() not in [known.resolve() for known in (*named_folders(), user_folder())]:
-        click.echo(f"To have it found, add {folder} to INSTSEARCH_WEIGHTS.")
+    written = done.path.parent
+    if written.resolve() not in [known.resolve() for known in (*named_folders(), user_folder())]:
+        click.echo(f"To have it found, add {written} to INSTSEARCH_WEIGHTS.")

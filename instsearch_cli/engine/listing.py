@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.components import Component
+from instsearch_cli.components import Component, own
+from instsearch_cli.engine.pipeline import load_preset
 from instsearch_cli.engine.pipeline import presets as named
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.networks import importing
 from instsearch_cli.networks.weights import list_weights
 from instsearch_cli.options import documented
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
     from instsearch_cli.engine.registry import Offer, Registry
+    from instsearch_cli.networks.importing import Imported
     from instsearch_cli.networks.weights import WeightsRow
 
 
@@ -41,6 +46,25 @@ def presets() -> dict[str, str]:
 def weights() -> list[WeightsRow]:
     """Networks whose weights can be given, where each was found, and what is missing."""
     return list_weights(published(load_registry()))
+
+
+def preset(name: str) -> str:
+    """A named pipeline as TOML, ready to be edited."""
+    known = load_registry()
+    load_preset(name, known)
+    return named(known)[name][0]
+
+
+def import_weights(
+    name: str, file: str | os.PathLike[str], to: str | os.PathLike[str] | None = None, force: bool = False
+) -> Imported:
+    """Convert the published checkpoint of a network, check it, and keep it as NAME.pth where it is found."""
+    component = network(load_registry(), name)
+    if not own(component.import_weights, Component.import_weights.__func__):  # type: ignore[attr-defined]
+        raise InstsearchError(f"{name} imports no weights: it takes its own files as they are.")
+    return importing.import_weights(
+        component, Path(file), Path(to) if to else importing.default_folder(), force
+    )
 
 
 def offered(known: Registry, name: str | None = None) -> list[Offer]:
@@ -76,13 +100,13 @@ def networks(
 def network(known: Registry, name: str) -> Any:
     """The class that is called so, or whose network is. Raises UsageError naming the nearest."""
     found = list(networks(known))
-    for own, component in found:
-        if name == own:
+    for given, component in found:
+        if name == given:
             return component
     for _, component in found:
         if name == component.architecture:
             return component
-    raise UsageError(f"no network is called '{name}'.{nearest(name, {own for own, _ in found})}")
+    raise UsageError(f"no network is called '{name}'.{nearest(name, {given for given, _ in found})}")
 
 
 def published(known: Registry, broken: Callable[[InstsearchError], None] | None = None) -> dict[str, str]:

@@ -348,7 +348,8 @@ def chosen(choice: dict[str, Any]) -> Choice:
             raise UsageError(f"there is no option '{name}'.{nearest(name, known)}")
         if name in ("rerank", "options") and isinstance(value, str):
             raise UsageError(f"{name} is a list, [{value!r}] say")
-    return Choice(**choice)
+    lists = {name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None}
+    return Choice(**choice | lists)
 
 
 def listed(images: Anywhere | Sequence[Anywhere]) -> list[Path]:

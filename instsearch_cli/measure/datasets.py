@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +15,29 @@ import torch
 from instsearch_cli.engine import records
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import absolute
+from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import take_in
 from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.runner import Runner
-from instsearch_cli.engine.stages import CODES
+from instsearch_cli.engine.stages import CODES, REGIONS
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import Discovery, Found
 from instsearch_cli.measure.evaluation import evaluate
+from instsearch_cli.measure.localisation import coverage
 from instsearch_cli.options import make_config, parse_assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from instsearch_cli.components import Dataset, ImageRef
+    from instsearch_cli.data import Box
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.measure.evaluation import Absent, Evaluation, Tops
+    from instsearch_cli.measure.localisation import Coverage
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 
@@ -96,6 +100,24 @@ class Prepared:
     rows: dict[str, int]  #: image name -> row, of the images that could be read
     present: int  #: images of the dataset that are there
     seconds: float
+
+
+@dataclass
+class Covered:
+    """How well the regions of some pipelines, by name, cover a dataset's annotated boxes."""
+
+    dataset: Dataset
+    by_pipeline: dict[str, Coverage] = field(default_factory=dict)
+    configs: dict[str, Any] = field(default_factory=dict)
+    indexed: int = 0
+
+    def add(self, made: Prepared, annotated: Mapping[str, Sequence[Box]]) -> None:
+        """Measure one more pipeline."""
+        boxes = {made.rows[name]: its for name, its in annotated.items() if name in made.rows}
+        pipeline, blocks = made.assembly.pipeline, Collection(made.index, made.assembly).blocks(REGIONS)
+        self.by_pipeline[pipeline.name] = coverage(blocks, boxes)
+        self.configs[pipeline.name] = pipeline.plain()
+        self.indexed = len(made.rows)
 
 
 def prepare(

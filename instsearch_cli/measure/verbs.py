@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, choose
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index, chosen, told
-from instsearch_cli.errors import UsageError, nearest
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.measure import saliency as fixated
 from instsearch_cli.measure import saliency_precision as annotated
-from instsearch_cli.measure.datasets import default_index, load_dataset, measure
+from instsearch_cli.measure.datasets import Covered, default_index, load_dataset, measure, prepare
 from instsearch_cli.measure.evaluation import Absent, Tops
 from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
 from instsearch_cli.measure.fixations import split as divided
@@ -23,9 +24,10 @@ from instsearch_cli.measure.reproduce import Runs, Wanted
 from instsearch_cli.measure.tables import select
 from instsearch_cli.options import parse_assignment
 from instsearch_cli.progress import Quiet
+from instsearch_formats.files import vacant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from instsearch_cli.components import Dataset
     from instsearch_cli.engine.pipeline import Pipeline
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    index: Index | Anywhere,
+    index: Index | Anywhere | None,
     dataset: str | os.PathLike[str] | Dataset,
     *,
     pipeline: str | None = None,
@@ -51,37 +53,34 @@ def evaluate(
     top_of: str = "positives",
     absent: bool = False,
     min_score: float | None = None,
-    dataset_options: Sequence[str] = (),
     device: str | None = None,
     progress: Quiet | None = None,
     **choice: Any,
 ) -> Measured:
     """How good a pipeline is on a dataset, by name or a MANIFEST.json, whose images are indexed as far as they are not.
 
+    index     None: the dataset's own, in the user's cache
     pipeline  one that the index knows, by name; else what ``choice`` chooses, as ``Index.index`` takes it
     """
-    known, asked = load_registry(), chosen(choice)
-    place = index.path if isinstance(index, Index) else Path(index)
-    device = device or (index.device if isinstance(index, Index) else "auto")
+    known, asked = load_registry(), _rest(choice)
+    of = _dataset(known, dataset, root, boxes, choice)
+    place, on = _place(index, dataset, root), _device(index, device)
     if pipeline is not None and asked.stages:
         raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
-    recorded = _recorded(index, pipeline) if pipeline is not None else None
+    recorded = _recorded(place, pipeline) if pipeline is not None else None
+
+    def which(last: Pipeline | None) -> Pipeline:
+        found = recorded or choose(known, last, asked)
+        return found if keep_features is None else replace(found, keep_features=keep_features)
+
     with told():
-        of = dataset
-        if isinstance(of, (str, os.PathLike)):
-            of = _dataset(known, of, root, boxes, dataset_options)
-
-        def which(last: Pipeline | None) -> Pipeline:
-            found = recorded or choose(known, last, asked)
-            return found if keep_features is None else replace(found, keep_features=keep_features)
-
         return measure(
             known,
             of,
             place,
             which,
             progress or Quiet(),
-            device,
+            on,
             strict,
             present_only,
             Tops(tuple(tops), top_of),
@@ -90,8 +89,75 @@ def evaluate(
         )
 
 
-def _recorded(index: Index | Anywhere, name: str) -> Pipeline:
-    there = (index if isinstance(index, Index) else Index.open(index)).pipelines
+def coverage(
+    index: Index | Anywhere | None,
+    dataset: str | os.PathLike[str] | Dataset,
+    *,
+    root: Anywhere | None = None,
+    boxes: Anywhere | None = None,
+    present_only: bool = False,
+    strict: bool = False,
+    keep_features: bool | None = None,
+    device: str | None = None,
+    progress: Quiet | None = None,
+    **choice: Any,
+) -> Covered:
+    """How well detectors' regions cover a dataset's annotated boxes: of the pipeline that ``choice`` chooses, or of all
+    that the index knows and that have a detector."""
+    known, asked = load_registry(), _rest(choice)
+    of = _dataset(known, dataset, root, boxes, choice)
+    place, on = _place(index, dataset, root), _device(index, device)
+    annotated_boxes = of.boxes()
+    if not annotated_boxes:
+        raise InstsearchError(
+            f"'{of.name}' has no annotated boxes; those of a manifest are in boxes.csv beside it, "
+            "or name them with --boxes FILE"
+        )
+
+    def chosen_one(last: Pipeline | None) -> Pipeline:
+        found = choose(known, last, asked)
+        if found.detector is None:
+            raise UsageError("the pipeline finds no regions: name a detector with --detector")
+        return found if keep_features is None else replace(found, keep_features=keep_features)
+
+    with told():
+        there = [] if asked.stages or vacant(place) else Index.open(place).pipelines.values()
+        kept = [pipeline for pipeline in there if pipeline.encoder and pipeline.detector]
+        which: list[tuple[Callable[[Pipeline | None], Pipeline], bool]]
+        which = [(partial(_itself, pipeline), False) for pipeline in kept] or [(chosen_one, True)]
+        covered = Covered(of)
+        for choosing, remember in which:
+            how = (progress or Quiet(), on, strict, present_only, remember)
+            covered.add(prepare(known, of, place, choosing, *how), annotated_boxes)
+        return covered
+
+
+def _itself(pipeline: Pipeline, last: Pipeline | None) -> Pipeline:
+    return pipeline
+
+
+def _rest(choice: dict[str, Any]) -> Choice:
+    """A choice without the options of the dataset."""
+    options = choice.get("options", ())
+    return chosen(choice | {"options": [o for o in options if parse_assignment(o).stage != "dataset"]})
+
+
+def _place(index: Index | Anywhere | None, dataset: Any, root: Anywhere | None) -> Path:
+    if isinstance(index, Index):
+        return index.path
+    if index is not None:
+        return Path(index)
+    if not isinstance(dataset, (str, os.PathLike)):
+        raise UsageError("say which index: this dataset has no place of its own")
+    return default_index(os.fspath(dataset), None if root is None else Path(root))
+
+
+def _device(index: Index | Anywhere | None, device: str | None) -> str:
+    return device or (index.device if isinstance(index, Index) else "auto")
+
+
+def _recorded(place: Path, name: str) -> Pipeline:
+    there = Index.open(place).pipelines
     if name not in there:
         raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
     return there[name]
@@ -99,13 +165,17 @@ def _recorded(index: Index | Anywhere, name: str) -> Pipeline:
 
 def _dataset(
     known: Registry,
-    name: Anywhere,
+    dataset: Any,
     root: Anywhere | None,
     boxes: Anywhere | None,
-    options: Sequence[str],
+    choice: Mapping[str, Any],
 ) -> Dataset:
+    """A dataset, if need be by its name, with the "dataset.option=value" among the options."""
+    if not isinstance(dataset, (str, os.PathLike)):
+        return dataset  # type: ignore[no-any-return]
+    own = [o for o in choice.get("options", ()) if parse_assignment(o).stage == "dataset"]
     place, csv = (None if path is None else Path(path) for path in (root, boxes))
-    return load_dataset(known, os.fspath(name), place, csv, options)
+    return load_dataset(known, os.fspath(dataset), place, csv, own)
 
 
 def saliency(
@@ -157,27 +227,19 @@ def precision(
     limit: int | None = None,
     keep_features: bool = False,
     present_only: bool = False,
-    device: str = "auto",
+    device: str | None = None,
     progress: Quiet | None = None,
     chosen: Callable[[Sequence[str]], None] | None = None,
     watch: annotated.Watch | None = None,
 ) -> annotated.Report:
     """What share of each map's saliency lies inside a dataset's annotated boxes; the maps stay in its index."""
     known = load_registry()
-    own = [option for option in options if parse_assignment(option).stage == "dataset"]
-    rest = [option for option in options if option not in own]
+    rest = [option for option in options if parse_assignment(option).stage != "dataset"]
     pipelines = [
         replace(pipeline, keep_features=keep_features)
         for pipeline in weighting_pipelines(known, weightings, extractor, rest, weights)
     ]
-    if isinstance(dataset, (str, os.PathLike)):
-        of = _dataset(known, dataset, root, boxes, own)
-        usual = default_index(os.fspath(dataset), None if root is None else Path(root))
-    elif index is None:
-        raise UsageError("say which index: this dataset has no place of its own")
-    else:
-        of = dataset
-    place = index.path if isinstance(index, Index) else usual if index is None else Path(index)
+    of, place = _dataset(known, dataset, root, boxes, {"options": options}), _place(index, dataset, root)
 
     def some(names: Sequence[str]) -> Sequence[str]:
         names = evenly(names, limit or len(names))
@@ -187,7 +249,15 @@ def precision(
 
     with told():
         return annotated.measure(
-            known, of, place, pipelines, progress or Quiet(), device, some, present_only, watch
+            known,
+            of,
+            place,
+            pipelines,
+            progress or Quiet(),
+            _device(index, device),
+            some,
+            present_only,
+            watch,
         )
 
 

@@ -3,7 +3,7 @@
 from instsearch_cli.report.page import write_page
 from instsearch_cli.report.results import to_json
 from instsearch_cli.report.sheet import write_sheet
-from instsearch_cli.report.stages import draw_stages
+from instsearch_cli.report.stages import draw_stages, show
 from instsearch_cli.report.table import print_table
 
-__all__ = ["draw_stages", "print_table", "to_json", "write_page", "write_sheet"]
+__all__ = ["draw_stages", "print_table", "show", "to_json", "write_page", "write_sheet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from instsearch_cli.report import draw
 from instsearch_cli.report.pictures import shrink, thumbnail
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from instsearch_cli.data import Drawing
+    from instsearch_cli.engine.session import Index
 
     Panel = tuple[str, Image.Image]
 
@@ -142,3 +144,20 @@ def draw_stages(
         draw.panels(shown).save(out, "PNG")
     except OSError as error:
         raise InstsearchError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def show(
+    index: Index,
+    image: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    pipeline: str | None = None,
+    **choice: Any,
+) -> list[str]:
+    """Draw what the stages of a pipeline make of a picture, in an index or any other, to the PNG file ``out``.
+
+    Returns the names of the layers drawn.
+    """
+    described = index.describe(image, pipeline, **choice)
+    stages = {kind: described[kind] for kind in described.kinds}
+    draw_stages(Path(image), stages, Path(out), described.drawings(), index.store.images.path)
+    return list(stages)
