@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, choose
+from instsearch_cli.engine.pipeline import load_preset, presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index, chosen, told
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
@@ -60,17 +61,17 @@ def evaluate(
     """How good a pipeline is on a dataset, by name or a MANIFEST.json, whose images are indexed as far as they are not.
 
     index     None: the dataset's own, in the user's cache
-    pipeline  one that the index knows, by name; else what ``choice`` chooses, as ``Index.index`` takes it
+    pipeline  one that the index knows by name, or a preset; else what ``choice`` chooses, as ``Index.index`` takes it
     """
     known, asked = load_registry(), _rest(choice)
     of = _dataset(known, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
     if pipeline is not None and asked.stages:
         raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
-    recorded = _recorded(place, pipeline) if pipeline is not None else None
+    named, remember = (None, True) if pipeline is None else _named(known, place, pipeline)
 
     def which(last: Pipeline | None) -> Pipeline:
-        found = recorded or choose(known, last, asked)
+        found = named or choose(known, last, asked)
         return found if keep_features is None else replace(found, keep_features=keep_features)
 
     with told():
@@ -85,7 +86,7 @@ def evaluate(
             present_only,
             Tops(tuple(tops), top_of),
             absent=Absent(min_score) if absent else None,
-            remember=recorded is None,
+            remember=remember,
         )
 
 
@@ -156,11 +157,14 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
     return device or (index.device if isinstance(index, Index) else "auto")
 
 
-def _recorded(place: Path, name: str) -> Pipeline:
-    there = Index.open(place).pipelines
-    if name not in there:
-        raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
-    return there[name]
+def _named(known: Registry, place: Path, name: str) -> tuple[Pipeline, bool]:
+    """The pipeline that an index knows by a name, else the preset of that name; and whether it is new to the index."""
+    there = {} if vacant(place) else Index.open(place).pipelines
+    if name in there:
+        return there[name], False
+    if name in presets(known):
+        return load_preset(name, known), True
+    raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
 
 
 def _dataset(
