@@ -28,12 +28,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_three_packages_and_their_data(wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {"instsearch_cli", "instsearch_plugins", "instsearch_formats"} <= tops
-    assert len(tops) == 4
+    assert {"instsearch", "instsearch_cli", "instsearch_plugins", "instsearch_formats"} <= tops
+    assert len(tops) == 5
     for wanted in (
+        "instsearch/py.typed",
         "instsearch_cli/py.typed",
         "instsearch_plugins/py.typed",
         "instsearch_formats/py.typed",

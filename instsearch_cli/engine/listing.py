@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import Component, own
-from instsearch_cli.engine.pipeline import load_preset
-from instsearch_cli.engine.pipeline import presets as named
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.networks import importing
-from instsearch_cli.networks.weights import list_weights
 from instsearch_cli.options import documented
 
 if TYPE_CHECKING:
@@ -37,6 +33,8 @@ def plugins(name: str | None = None) -> list[dict[str, Any]]:
 
 def presets() -> dict[str, str]:
     """The named pipelines: what each is for."""
+    from instsearch_cli.engine.pipeline import presets as named
+
     return {
         name: str(tomllib.loads(text).get("summary", ""))
         for name, (text, _) in named(load_registry()).items()
@@ -45,11 +43,16 @@ def presets() -> dict[str, str]:
 
 def weights() -> list[WeightsRow]:
     """Networks whose weights can be given, where each was found, and what is missing."""
+    from instsearch_cli.networks.weights import list_weights
+
     return list_weights(published(load_registry()))
 
 
 def preset(name: str) -> str:
     """A named pipeline as TOML, ready to be edited."""
+    from instsearch_cli.engine.pipeline import load_preset
+    from instsearch_cli.engine.pipeline import presets as named
+
     known = load_registry()
     load_preset(name, known)
     return named(known)[name][0]
@@ -59,6 +62,8 @@ def import_weights(
     name: str, file: str | os.PathLike[str], to: str | os.PathLike[str] | None = None, force: bool = False
 ) -> Imported:
     """Convert the published checkpoint of a network, check it, and keep it as NAME.pth where it is found."""
+    from instsearch_cli.networks import importing
+
     component = network(load_registry(), name)
     if not own(component.import_weights, Component.import_weights.__func__):  # type: ignore[attr-defined]
         raise InstsearchError(f"{name} imports no weights: it takes its own files as they are.")

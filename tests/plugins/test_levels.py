@@ -77,7 +77,7 @@ def test_unit_vectors_of_all_sizes_are_added_up(cls, asked):
 @pytest.mark.parametrize("cls", [*GLOBAL, *REGIONAL])
 def test_one_size_is_as_it_was(cls):
     made, size = bare(cls), one_size(3, (3, 4))
-    made.network(size.values) if cls is MSCNetCodes else None
+    made._network_for(size.values) if cls is MSCNetCodes else None
     raw = made.describe(size.values, torch.ones(1, 3, 4))
     assert torch.equal(made.aggregate(size, None, None).vectors, l2(raw))
 
