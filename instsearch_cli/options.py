@@ -83,7 +83,7 @@ def config_for(config: Any, stage: str) -> dict[str, Any]:
     limit = STAGES.index(stage)
     return {
         f.name: vars(config)[f.name]
-        for f in _fields(config)
+        for f in dataclasses.fields(config)
         if STAGES.index(f.metadata.get("touches", STAGES[0])) <= limit
         and not f.metadata.get("digested")
         and not f.metadata.get("late")
@@ -92,16 +92,12 @@ def config_for(config: Any, stage: str) -> dict[str, Any]:
 
 def late(config: Any) -> dict[str, Any]:
     """The options that a layer's identity names only where they are not at their defaults, as ``--set`` spells them."""
-    fields = {f.name: f for f in _fields(config) if f.metadata.get("late")}
+    fields = {f.name: f for f in dataclasses.fields(config) if f.metadata.get("late")}
     named = {
         name for name, f in fields.items() if not f.metadata["only_with"] and vars(config)[name] != f.default
     }
     named |= {name for name, f in fields.items() if f.metadata["only_with"] in named}
     return {name.replace("_", "-"): vars(config)[name] for name in sorted(named)}
-
-
-def _fields(config: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(config)
 
 
 class Assignment(typing.NamedTuple):

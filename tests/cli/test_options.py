@@ -9,7 +9,7 @@ import pytest
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import UsageError
-from instsearch_cli.options import config_for, documented, make_config
+from instsearch_cli.options import config_for, documented, late, make_config, parse_assignment
 
 
 class Component:
@@ -84,3 +84,39 @@ def test_options_are_documented_by_their_comments() -> None:
     assert texts["words"] == "size of the vocabulary"
     assert texts["sigma"] == "share of the shorter side, of the map"
     assert texts["whiten"] == ""
+
+
+@dataclass(frozen=True)
+class Aged:
+    """Options of a component, some of them younger than its layers."""
+
+    first: int = 1
+    file: str = option("", digested=True)
+    young: int = option(0, omitted_at_default=True)
+    beside: float = option(0.5, only_with="young")
+    late: str = option("", "codes")
+
+
+def test_an_option_at_its_default_leaves_older_identities_as_they_were() -> None:
+    assert config_for(Aged(file="/a"), "model") == {"first": 1}
+    assert config_for(Aged(file="/a"), "codes") == {"first": 1, "late": ""}
+    assert late(Aged(beside=0.7)) == {}
+    assert late(Aged(young=3)) == {"young": 3, "beside": 0.5}
+    assert late(Aged(young=3, beside=0.7)) == {"young": 3, "beside": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "name", "rest", "value"),
+    [
+        ("encoder.words=7", "encoder", "", "words", "7"),
+        (" rerank.aqe.depth =a=b", "rerank", "aqe", "depth", "a=b"),
+        ("dataset.x=", "dataset", "", "x", ""),
+    ],
+)
+def test_assignments_are_taken_apart(text: str, stage: str, name: str, rest: str, value: str) -> None:
+    given = parse_assignment(text)
+    assert (given.stage, given.name, given.option, given.value) == (stage, name, rest, value)
+    assert given.option_of_one == (f"{name}.{rest}" if name else rest)
+    for wrong in ("encoder", "encoder=3", "encoder.words", "=3"):
+        with pytest.raises(UsageError, match=r"stage\.option=value"):
+            parse_assignment(wrong)

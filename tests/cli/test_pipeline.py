@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.engine.pipeline import Fitting, Pipeline, Stage, load_preset, presets
+from instsearch_cli.engine.pipeline import Asking, Fitting, Pipeline, Stage, load_preset, presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import UsageError
 from instsearch_cli.options import make_config
@@ -34,6 +34,28 @@ stages = st.builds(Stage, names, st.dictionaries(names.filter(lambda n: n != "na
 @given(st.builds(Pipeline, names, stages, st.none() | stages, st.none() | stages, st.none() | stages))
 def test_toml_round_trip(pipeline: Pipeline) -> None:
     assert Pipeline.from_toml(pipeline.to_toml(), "here") == pipeline
+
+
+@given(st.booleans(), st.booleans(), st.integers(0, 9), st.text(max_size=9), st.text(max_size=9))
+def test_settings_are_tables_in_toml(weigh: bool, crop: bool, n: int, on: str, digest: str) -> None:
+    made = replace(PIPELINE, query=Asking(weigh, crop), fit=Fitting(n, on, digest))
+    assert Pipeline.from_toml(made.to_toml(), "here") == made
+    assert ("query" in made.plain()) is (weigh or crop)
+
+
+def test_files_with_settings_beside_the_tables_are_read() -> None:
+    old = 'name = "p"\nweigh-query = true\ngeneration = 2\nfit-on = "/a"\nfit-on-digest = "f"\n'
+    old += '[extractor]\nname = "sift"'
+    assert Pipeline.from_toml(old, "here") == Pipeline(
+        "p", Stage("sift"), query=Asking(weigh=True), fit=Fitting(2, "/a", "f")
+    )
+
+
+def test_queries_and_fits_as_asked() -> None:
+    assert PIPELINE.asking() == PIPELINE
+    assert PIPELINE.asking(weigh=True).asking(crop=True).query == Asking(True, True)
+    assert PIPELINE.refitted().fit.generation == PIPELINE.fit.generation + 1
+    assert PIPELINE.fitted_on("/a", "f").fit == replace(PIPELINE.fit, on="/a", digest="f")
 
 
 def test_toml_round_trip_with_rerankers() -> None:
@@ -85,6 +107,9 @@ def test_choosing_the_same_component_keeps_its_options() -> None:
         ("name = 'a'", "no extractor"),
         ("[extractor]\nkeypoints = 3", "needs a name"),
         ("[extractor]\nname = 'sift'\n[encodr]\nname = 'blcf'", "Did you mean 'encoder'"),
+        ("fit = 3\n[extractor]\nname = 'sift'", "fit is a table"),
+        ("[query]\nwiegh = true\n[extractor]\nname = 'sift'", "Did you mean 'weigh'"),
+        ("[fit]\ngeneration = 'x'\n[extractor]\nname = 'sift'", "generation is a whole number"),
         ("rerank = 'aqe'\n[extractor]\nname = 'sift'", "list of tables"),
     ],
 )
