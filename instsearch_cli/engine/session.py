@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,7 @@ from instsearch_formats import Index as Store
 from instsearch_formats.files import vacant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from instsearch_cli.engine.answer import Answer
     from instsearch_cli.engine.arrays import Arrays
@@ -82,14 +83,14 @@ class Index:
     def open(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
         """An index that is there."""
         with told():
-            return cls(Store.open(Path(path)), device, progress)
+            return cls(Store.open(as_path(path, "an index")), device, progress)
 
     @classmethod
     def create(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
         """A new index in a new or empty folder, or the one that is there."""
         with told():
-            path = Path(path)
-            return cls(Store.create(path) if vacant(path) else Store.open(path), device, progress)
+            place = as_path(path, "an index")
+            return cls(Store.create(place) if vacant(place) else Store.open(place), device, progress)
 
     def close(self) -> None:
         """Let go of what is loaded; the index can be asked nothing more."""
@@ -207,13 +208,13 @@ class Index:
     def remove(self, *images: Anywhere, missing: bool = False) -> tuple[int, int]:
         """Take images out of the index, by file, folder or name; returns how many, and how many are left."""
         with self._locked():
-            return upkeep.remove_images(self.store, images, missing)
+            return upkeep.remove_images(self.store, [as_path(i, "an image") for i in images], missing)
 
     @_open
     def relocate(self, old: Anywhere, new: Anywhere) -> tuple[str, str]:
         """The photographs under ``old`` now lie under ``new``."""
         with self._locked():
-            return upkeep.relocate(self.store, old, new)
+            return upkeep.relocate(self.store, as_path(old, "a folder"), as_path(new, "a folder"))
 
     @_open
     def gc(self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
@@ -267,6 +268,8 @@ class Index:
         **choice: Any,
     ) -> list[Answer]:
         """The answer to each question, a picture or (picture, box), by one engine, several searched at once."""
+        if isinstance(questions, (str, os.PathLike)) or not isinstance(questions, Iterable):
+            raise UsageError("questions are a list of pictures, or of pairs of a picture and a box")
         wish = Wish(k, per_image, min_score)
         return list(self._warm.ask_many(questions, pipeline, wish, chosen(choice)))
 
@@ -325,12 +328,13 @@ class Index:
         """Write a stored layer of all images to a .npz file."""
         found = self.layer(layer, None, pipeline)
         with told():
-            found.save(Path(out))
+            found.save(as_path(out, "a file"))
         return found
 
     def _row(self, image: Anywhere) -> tuple[int, str]:
         """The row and the name of an image that is called so, or whose file it is."""
-        wanted, full = os.fsdecode(image), os.path.abspath(image)  # noqa: PTH100 - links stay
+        wanted = os.fsdecode(as_path(image, "an image"))
+        full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
         roots, live = self.store.images.roots, self._live()
         for row, record in live:
             name = os.fsdecode(record.name)
@@ -346,7 +350,7 @@ def chosen(choice: dict[str, Any]) -> Choice:
     for name, value in choice.items():
         if name not in known:
             raise UsageError(f"there is no option '{name}'.{nearest(name, known)}")
-        if name in ("rerank", "options") and isinstance(value, str):
+        if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
             raise UsageError(f"{name} is a list, [{value!r}] say")
     lists = {name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None}
     return Choice(**choice | lists)
@@ -354,8 +358,12 @@ def chosen(choice: dict[str, Any]) -> Choice:
 
 def listed(images: Anywhere | Sequence[Anywhere]) -> list[Path]:
     """One path or several. Raises UsageError for what is no path."""
-    several = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    for image in several:
-        if not isinstance(image, (str, os.PathLike)):
-            raise UsageError(f"photographs are given as files and folders, not as {type(image).__name__}")
-    return [Path(image) for image in several]
+    several = list(images) if isinstance(images, (list, tuple)) else [images]
+    return [as_path(image, "photographs") for image in several]
+
+
+def as_path(given: Any, what: str) -> Path:
+    """What is given as a path. Raises UsageError for what is none."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise UsageError(f"{what} is given as a file or a folder, not as {type(given).__name__}")
+    return Path(given)

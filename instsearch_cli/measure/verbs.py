@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.components import Dataset
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, choose
 from instsearch_cli.engine.pipeline import load_preset, presets
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.engine.session import Index, chosen, told
+from instsearch_cli.engine.session import Index, as_path, chosen, told
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.measure import saliency as fixated
 from instsearch_cli.measure import saliency_precision as annotated
@@ -30,7 +31,6 @@ from instsearch_formats.files import vacant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from instsearch_cli.components import Dataset
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.measure.datasets import Measured
@@ -147,7 +147,7 @@ def _place(index: Index | Anywhere | None, dataset: Any, root: Anywhere | None) 
     if isinstance(index, Index):
         return index.path
     if index is not None:
-        return Path(index)
+        return as_path(index, "an index")
     if not isinstance(dataset, (str, os.PathLike)):
         raise UsageError("say which index: this dataset has no place of its own")
     return default_index(os.fspath(dataset), None if root is None else Path(root))
@@ -175,8 +175,9 @@ def _dataset(
     choice: Mapping[str, Any],
 ) -> Dataset:
     """A dataset, if need be by its name, with the "dataset.option=value" among the options."""
-    if not isinstance(dataset, (str, os.PathLike)):
-        return dataset  # type: ignore[no-any-return]
+    if isinstance(dataset, Dataset):
+        return dataset
+    as_path(dataset, "a dataset")
     own = [o for o in choice.get("options", ()) if parse_assignment(o).stage == "dataset"]
     place, csv = (None if path is None else Path(path) for path in (root, boxes))
     return load_dataset(known, os.fspath(dataset), place, csv, own)

@@ -368,5 +368,25 @@ def test_layers_and_images_that_are_not_there(index: Index) -> None:
         index.layer("code")
     with pytest.raises(InstsearchError, match="makes no local; it makes weights, codes"):
         index.layer("local")
-    with pytest.raises(UsageError, match="not as int"):
-        index.add([3])  # type: ignore[list-item]
+
+
+def test_wrong_types_are_usage_errors(index: Index, photos: Path) -> None:
+    wrong: Any = 3
+    calls: list[Callable[[], Any]] = [
+        lambda: index.add([wrong]),
+        lambda: index.add(wrong),
+        lambda: index.remove(wrong),
+        lambda: index.features(wrong),
+        lambda: index.export("codes", wrong),
+        lambda: index.query_many("a.jpg"),
+        lambda: index.query_many(wrong),
+        lambda: index.query_many([wrong]),
+        lambda: index.query(photos / "a" / "1.png", options=wrong),
+        lambda: instsearch.open(wrong),
+        lambda: instsearch.evaluate(index, wrong),
+        lambda: instsearch.plugins("no-such"),
+        lambda: instsearch.preset("no-such"),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError):
+            call()
