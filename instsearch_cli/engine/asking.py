@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,10 @@ from instsearch_cli.engine.answer import Answer, Hit
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.stages import SEARCH, TABLE
+from instsearch_cli.engine.streaming import side_by_side
 from instsearch_cli.errors import UsageError
-from instsearch_cli.images import Photograph
+from instsearch_cli.images import BadImage, Photograph
 
 if TYPE_CHECKING:
     import os
@@ -160,9 +161,19 @@ def checked_box(box: Sequence[float]) -> XYWH:
 
 def _encoded(engine: Engine, asked: Sequence[Question], wish: Wish) -> list[Query]:
     """The queries, made side by side where the pipeline's components work in several threads."""
-    workers = 2 if all(part.component.concurrent for part in engine.assembly.stages.values()) else 1
-    with ThreadPoolExecutor(workers, "asking") as pool:
-        return list(pool.map(lambda question: question.encoded(engine, wish), asked))
+
+    def encode(question: Question) -> Query:
+        return question.encoded(engine, wish)
+
+    described = [part for stage, part in engine.assembly.stages.items() if stage != TABLE[SEARCH].stage]
+    if len(asked) == 1 or not all(part.component.concurrent for part in described):
+        return [encode(question) for question in asked]
+    queries = []
+    for _, query in side_by_side(asked, encode):
+        if isinstance(query, BadImage):
+            raise query
+        queries.append(query)
+    return queries
 
 
 def answered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Features, Image
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.engine.describe import Described
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 CACHE_BYTES = 512 << 20
 WORKERS = 2
@@ -37,6 +40,22 @@ class Job(NamedTuple):
 
 Done = tuple[Job, BadImage | None]
 """A job with all its kinds made, or what was wrong with the picture."""
+
+
+def side_by_side(jobs: Iterable[J], work: Callable[[J], R]) -> Generator[tuple[J, R | BadImage], None, None]:
+    """Jobs done several at once, in their order, each in a thread of its own with one thread of torch's.
+
+    So has the consumer meanwhile: threads of torch's that wait for work take a core from the others.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, MOST_WORKERS)
+    alone = functools.partial(torch.set_num_threads, 1)
+    alone()
+    try:
+        with Reader(jobs, work, workers, 2 * workers, alone) as reader:
+            yield from reader
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Streaming:
@@ -105,20 +124,10 @@ class Streaming:
                 yield job, bad
 
     def _side_by_side(self, jobs: Iterable[Job]) -> Generator[Done, None, None]:
-        """One image a thread, from the file to the last layer, each with one thread of torch's.
-
-        So has the consumer meanwhile: threads of torch's that wait for work take a core from the others.
-        """
-        threads = torch.get_num_threads()
-        workers = min(threads, MOST_WORKERS)
-        alone = functools.partial(torch.set_num_threads, 1)
-        alone()
-        try:
-            with Reader(jobs, self._work, workers, 2 * workers, alone) as reader:
-                for job, result in reader:
-                    yield job, result if isinstance(result, BadImage) else None
-        finally:
-            torch.set_num_threads(threads)
+        """One image a thread, from the file to the last layer."""
+        with contextlib.closing(side_by_side(jobs, self._work)) as results:
+            for job, result in results:
+                yield job, result if isinstance(result, BadImage) else None
 
     def _work(self, job: Job) -> Job:
         if job.wants:
