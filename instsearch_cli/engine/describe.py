@@ -93,6 +93,36 @@ class Described:
         return self._known[kind]
 
     @property
+    def features(self) -> Features:
+        """Local features."""
+        found: Features = self[FEATURES]
+        return found
+
+    @property
+    def weights(self) -> WeightMap:
+        """Weights of the cells."""
+        found: WeightMap = self[WEIGHTS]
+        return found
+
+    @property
+    def regions(self) -> Regions:
+        """Regions, with their scores."""
+        found: Regions = self[REGIONS]
+        return found
+
+    @property
+    def local(self) -> Local:
+        """Local features as the encoder takes them."""
+        found: Local = self[LOCAL]
+        return found
+
+    @property
+    def codes(self) -> Codes:
+        """What is searched."""
+        found: Codes = self[CODES]
+        return found
+
+    @property
     def kinds(self) -> list[str]:
         """All the layers that the pipeline makes, features first."""
         return [FEATURES, *self.assembly.kinds]
@@ -202,18 +232,13 @@ class Asked(Described):
         super().__init__(assembly, Picture(image))
         self.picture, self.box = image, box
 
-    @property
-    def features(self) -> Features:
-        found: Features = self[FEATURES]
-        return found
-
-    def local(self) -> Local:
+    def embedded(self) -> Local:
         """The local features of the whole picture, as queries have them."""
         encoder = self._encoder
         found: Local = encoder.embed_query(self.features) if encoder.local is not None else self.features
         return found
 
-    def weights(self) -> WeightMap | None:
+    def weighed(self) -> WeightMap | None:
         """The weights over the whole picture, where a query is to have some."""
         if not self.assembly.makes(WEIGHTS):
             return None
@@ -222,17 +247,15 @@ class Asked(Described):
             with noted(part, [self.picture.name]):
                 asked: WeightMap = part.component.weigh_query(self.inputs(WEIGHTS), self._cropped)
                 return asked
-        found: WeightMap | None = self[WEIGHTS] if self.assembly.pipeline.query.weigh else None
-        return found
+        return self.weights if self.assembly.pipeline.query.weigh else None
 
-    def codes(self, local: Local, weights: WeightMap | None) -> Codes:
+    def encoded(self, local: Local, weights: WeightMap | None) -> Codes:
         """What the encoder makes of the box."""
         within = weights if self.box is None else BoxWeight(self.box, weights)
         encoder = self._encoder
         made: Codes
         if encoder.query_regions and self.assembly.makes(REGIONS):
-            found: Regions = self[REGIONS]
-            regions = found if self.box is None else regions_in(found, self.box)
+            regions = self.regions if self.box is None else regions_in(self.regions, self.box)
             made = encoder.aggregate(local, within, regions)
         else:
             made = encoder.aggregate_query(local, within)

@@ -136,12 +136,12 @@ class Engine:
         """Encode a decoded picture; ``crop``, what is in its box, has the code if it is given."""
         began = time.perf_counter()
         asked = Asked(self.assembly, image, box)
-        features, local, weights = asked.features, asked.local(), asked.weights()
+        features, local, weights = asked.features, asked.embedded(), asked.weighed()
         if crop is None:
-            codes = asked.codes(local, weights)
+            codes = asked.encoded(local, weights)
         else:
             closer = Asked(self.assembly, crop, None)
-            codes = closer.codes(closer.local(), closer.weights())
+            codes = closer.encoded(closer.embedded(), closer.weighed())
         if _empty(codes):
             raise InstsearchError(f"query '{id}': {self._why_empty(box, features)}")
         self.timing.encode += time.perf_counter() - began

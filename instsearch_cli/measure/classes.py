@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from instsearch_cli.boxes import clip_box
+from instsearch_cli.data import FeatureMap
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, choose
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.engine.stages import FEATURES
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import Photograph
 from instsearch_cli.options import parse_assignment
@@ -71,11 +71,10 @@ class Classifier:
         image = photograph.read(self.extractor.fit_size)
         if box is not None:
             image = image.cropped(clip_box(box, image.size))
-        logits = Described(self.assembly, Picture(image))[FEATURES].logits
-        if logits is None:
+        features = Described(self.assembly, Picture(image)).features
+        if not isinstance(features, FeatureMap) or features.logits is None:
             raise UsageError(self._none)
-        chances: Tensor = logits.float().softmax(0).cpu()
-        return chances
+        return features.logits.float().softmax(0).cpu()
 
     def ranked(self, chances: Sequence[Tensor], top: int) -> list[Ranked]:
         """:func:`rank` with the names of the network's classes."""

@@ -12,7 +12,7 @@ import torch
 from instsearch_cli.components import Weighter, own
 from instsearch_cli.data import Grid, WeightMap
 from instsearch_cli.engine.describe import Described, Picture, noted
-from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, WEIGHTS
+from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader, read_image
 from instsearch_cli.measure.fixations import blurred, fixated
@@ -141,7 +141,7 @@ class Mapper:
             described.take(FEATURES, features)
         else:
             described.take(GRID, Grid.nominal(scene.size))
-        return spread(described[WEIGHTS], scene.size)
+        return spread(described.weights, scene.size)
 
 
 @dataclass
@@ -252,7 +252,7 @@ def _maps(
     features, extracting = None, 0.0
     if any(m.features for m in mappers):
         began = time.perf_counter()
-        features = Described(mappers[0].assembly, Picture(image))[FEATURES]
+        features = Described(mappers[0].assembly, Picture(image)).features
         _finish(mappers[0].device)
         extracting = time.perf_counter() - began
     maps = {}

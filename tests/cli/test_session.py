@@ -198,7 +198,8 @@ def test_any_picture_can_be_described(index: Index, photos: Path) -> None:
     described = index.describe(photos / "a" / "1.png")
     assert described.kinds == ["features", "weights", "codes"]
     stored = np.asarray(index.codes("a/1.png"))
-    np.testing.assert_array_equal(described["codes"].vectors.numpy(), stored)
+    np.testing.assert_array_equal(described.codes.vectors.numpy(), stored)
+    assert described.features is described["features"]
 
 
 # -- measuring -----------------------------------------------------------------------------------------
