@@ -49,6 +49,7 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
     from instsearch_cli.boxes import parse_box
     from instsearch_cli.measure.classes import classes, queries_of
     from instsearch_cli.measure.datasets import load_dataset
+    from instsearch_cli.measure.tables import of_dataset
     from instsearch_cli.progress import make_progress
 
     dataset, box = options["dataset"], options["box"]
@@ -56,7 +57,7 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
     common.usage(box is None or len(images) == 1, "--box is of one picture")
     common.usage(not (options["as_list"] and options["as_json"]), "--list and --json exclude each other")
     known = common.registry()
-    own, options["assignments"] = common.of_dataset(options["assignments"])
+    own = [a for a in options["assignments"] if of_dataset(a)]
     common.usage(bool(dataset) or not own, "--set dataset.OPTION goes with --dataset")
     if dataset:
         of = queries_of(load_dataset(known, dataset, options["root"], None, own))
@@ -66,7 +67,7 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
         of,
         top=options["top"],
         extractor=options["extractor"],
-        options=options["assignments"],
+        options=[a for a in options["assignments"] if a not in own],
         weights=options["weights"],
         device=options["device"],
         progress=make_progress(options["quiet"]),

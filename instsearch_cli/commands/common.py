@@ -12,9 +12,8 @@ import click
 from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from instsearch_cli.engine.choosing import Choice
     from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.engine.session import Index
@@ -120,21 +119,6 @@ def choice(options: dict[str, Any]) -> dict[str, Any]:
     if rerank := options.get("rerank"):
         chosen["rerank"] = rerank
     return chosen | {"options": tuple(options.get("assignments") or ())}
-
-
-def chosen(options: dict[str, Any]) -> Choice:
-    """The same, as one thing."""
-    from instsearch_cli.engine.choosing import Choice
-
-    return Choice(**choice(options))
-
-
-def of_dataset(assignments: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Assignments to options of the dataset, and the others."""
-    from instsearch_cli.options import parse_assignment
-
-    own = tuple(a for a in assignments if parse_assignment(a).stage == "dataset")
-    return own, tuple(a for a in assignments if a not in own)
 
 
 def taking(options: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     at the same place in many pictures, a camera's date say, matches too: look at the --sheet.
     """
     from instsearch_cli.errors import InstsearchError
-    from instsearch_cli.measure.pairs import Miner, as_csv
+    from instsearch_cli.measure.pairs import Miner, write_csv
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.pairs import write_pairs_sheet
 
@@ -89,7 +89,7 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
             "Ask for more --images, verify more hits (--top), or be content with less (--min-inliers)."
         )
     if mined.pairs:
-        _write(out, as_csv([(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs]))
+        write_csv(out, miner, mined)
         if options["sheet"] is not None:
             write_pairs_sheet(mined.pairs, miner, options["sheet"])
     written = [str(path) for path in (out, options["sheet"]) if path is not None and mined.pairs]
@@ -99,17 +99,6 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
         _say(mined, len(rows), written)
     if mined.stopped:
         click.get_current_context().exit(130)
-
-
-def _write(path: Path, text: str) -> None:
-    from instsearch_cli.errors import InstsearchError
-
-    try:
-        aside = path.with_name(path.name + ".partial")
-        aside.write_text(text, encoding="utf-8", newline="")
-        aside.replace(path)
-    except OSError as error:
-        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _say(mined: Mined, wanted: int, written: list[str]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.engine.collection import Collection
 
 MAIN = ("values", "words", "vectors", "data", "boxes")
@@ -73,6 +74,16 @@ class Arrays(Mapping[str, np.ndarray]):
             np.savez_compressed(file, allow_pickle=False, **self._arrays, images=names)
 
 
+def check_kind(assembly: Assembly, kind: str) -> None:
+    """Raise UsageError for what is no layer of images, InstsearchError for one that the pipeline does not make."""
+    known = [row.kind for row in MAPPED]
+    if kind not in known:
+        raise UsageError(f"no layer is called '{kind}'.{nearest(kind, known)}")
+    if not assembly.makes(kind):
+        made = ", ".join(assembly.kinds)
+        raise InstsearchError(f"pipeline '{assembly.pipeline.name}' makes no {kind}; it makes {made}")
+
+
 def of_one(kind: str, image: str, item: Any) -> Arrays:
     """A data type of data.py as arrays; a grid as its shape and its transform."""
     arrays: dict[str, np.ndarray] = {}
@@ -93,14 +104,8 @@ def of_all(data: Collection, kind: str) -> Arrays:
     Boxes alone are other than stored: x, y, width and height.
 
     ``image`` is the number, among ``images``, of the image that each vector, region, cell or point is of. Raises
-    UsageError for what is no layer, InstsearchError for one that the pipeline does not make or that is not kept.
+    InstsearchError for a layer that is not kept.
     """
-    known = [row.kind for row in MAPPED]
-    if kind not in known:
-        raise UsageError(f"no layer is called '{kind}'.{nearest(kind, known)}")
-    if not data.assembly.makes(kind):
-        made = ", ".join(data.assembly.kinds)
-        raise InstsearchError(f"pipeline '{data.assembly.pipeline.name}' makes no {kind}; it makes {made}")
     encoding = ENCODINGS[data.assembly.encoding(kind)]
     blocks = [block for run in _runs(data.images) for block in data.blocks(kind, run)]
     joined = {

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,12 +94,7 @@ class Warm:
     ) -> Answer:
         """The hits of a picture, or of what is in a box (x, y, w, h) of it."""
         asked = Question(picture, box)
-        engine, lock = self.engine(name, choice)
-        with lock:
-            began = time.perf_counter()
-            query = asked.encoded(engine, wish)
-            hits = engine.search([query], wish.k)
-            return answered(engine, asked, query, hits, 0, wish, time.perf_counter() - began)
+        return self._together(*self.engine(name, choice), [asked], wish)[0]
 
     def ask_many(
         self, questions: Iterable[Any], name: str | None, wish: Wish, choice: Choice
@@ -196,7 +190,7 @@ def answered(
     picture = asked.picture
     return Answer(
         query=picture.name,
-        picture=picture.original() if picture.path is None else Path(picture.path),
+        picture=picture.path or picture.original(),
         corners=asked.corners,
         hits=tuple(found),
         settings={"pipeline": pipeline.name, **settings},

@@ -204,6 +204,12 @@ class Assembly:
             kinds.append(row.kind)
         return kinds
 
+    @functools.cached_property
+    def learnt(self) -> list[str]:
+        """The first layer of each component that learns: one for each model."""
+        first = {self.part(kind).stage: kind for kind in reversed(self.kinds)}
+        return [kind for kind in self.kinds if kind in first.values() and self.part(kind).fits]
+
     def part(self, kind: str) -> Part:
         """The component that makes a layer."""
         part = self.stages.get(TABLE[kind].stage)

@@ -52,15 +52,12 @@ class Engine:
         self.refresh()
 
     def _load_models(self) -> None:
-        assembly, loaded = self.assembly, set[str]()
-        for kind in assembly.kinds:
-            part = assembly.part(kind)
-            if part.fits and part.stage not in loaded:
-                loaded.add(part.stage)
-                found = self.index.read_model(part.name, assembly.model_identity(kind))
-                if found is None:
-                    raise InstsearchError(self._why_not(f"no fitted model of {part}"))
-                part.component.load(found[0])
+        for kind in self.assembly.learnt:
+            part = self.assembly.part(kind)
+            found = self.index.read_model(part.name, self.assembly.model_identity(kind))
+            if found is None:
+                raise InstsearchError(self._why_not(f"no fitted model of {part}"))
+            part.component.load(found[0])
 
     def _why_not(self, what: str) -> str:
         """Explain a missing layer: other weights, or a run that has not ended."""
@@ -210,9 +207,8 @@ class Engine:
             found = [component.search(queries, data, k) for data, component in self.segments]
         hits = found[0] if len(found) == 1 else merge(found, k)
         detected = self.assembly.detector is not None and self.data.encoder.localises
-        if not (
-            self.assembly.part(SEARCH).component.locates or detected
-        ):  # a code of the whole picture says nothing of where the object is
+        located = detected or self.assembly.part(SEARCH).component.locates
+        if not located:  # a code of the whole picture says nothing of where the object is
             hits = replace(hits, boxes=np.full_like(hits.boxes, np.nan))
         return hits
 

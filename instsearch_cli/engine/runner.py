@@ -84,11 +84,10 @@ class Runner:
 
     def load_models(self, wanted: Callable[[str], bool] = lambda kind: True) -> None:
         """Load every fitted model that is not loaded, fitting what is not there yet, left to right."""
-        for kind in self.assembly.kinds:
-            part = self.assembly.part(kind)
-            if part.fits and part.stage not in self._loaded and wanted(kind):
-                self._loaded.add(part.stage)
-                part.component.load(self._model(kind))
+        for kind in self.assembly.learnt:
+            if kind not in self._loaded and wanted(kind):
+                self._loaded.add(kind)
+                self.assembly.part(kind).component.load(self._model(kind))
 
     def _model(self, kind: str) -> dict[str, np.ndarray]:
         part, identity = self.assembly.part(kind), self.assembly.model_identity(kind)

@@ -15,7 +15,7 @@ from instsearch_cli.engine.asking import Warm, Wish
 from instsearch_cli.engine.choosing import Choice
 from instsearch_cli.engine.making import How, extract_images, index_images
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, TABLE, WEIGHTS
+from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.images import MAX_PIXELS, Photograph
 from instsearch_cli.progress import Quiet
@@ -124,23 +124,17 @@ class Index:
         return [(row, record) for row, record in self.store.images.records() if alive[row]]
 
     @property
+    @_open
     def pipelines(self) -> dict[str, Pipeline]:
         """The pipelines that were run, by name."""
-        return {record.pipeline.name: record.pipeline for record in self._recorded()}
+        return {record.pipeline.name: record.pipeline for record in records.recorded(self.store)}
 
     @property
+    @_open
     def last(self) -> str | None:
         """The name of the pipeline that was run last, which is asked where none is named."""
-        record = self._last()
+        record = records.last(self.store)
         return record.pipeline.name if record else None
-
-    @_open
-    def _recorded(self) -> list[records.Record]:
-        return records.recorded(self.store)
-
-    @_open
-    def _last(self, name: str | None = None) -> records.Record | None:
-        return records.last(self.store, name)
 
     @_open
     def info(self) -> dict[str, Any]:
@@ -290,18 +284,11 @@ class Index:
     def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
         """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
         engine, lock = self._warm.engine(pipeline, Choice())
-        if image is None:
-            with lock:
-                return arrays.of_all(engine.data, kind)
-        made = engine.assembly.kinds
-        if kind not in TABLE:
-            raise UsageError(f"no layer is called '{kind}'.{nearest(kind, [FEATURES, *made])}")
-        if kind != FEATURES and kind not in made:
-            raise InstsearchError(
-                f"pipeline '{engine.assembly.pipeline.name}' makes no {kind}.{nearest(kind, [FEATURES, *made])}"
-            )
-        row, name = self._row(image)
+        arrays.check_kind(engine.assembly, kind)
         with lock:
+            if image is None:
+                return arrays.of_all(engine.data, kind)
+            row, name = self._row(image)
             return arrays.of_one(kind, name, engine.data.at(row)[kind])
 
     def features(self, image: Anywhere, pipeline: str | None = None) -> Arrays:

@@ -26,6 +26,7 @@ from instsearch_cli.options import make_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from instsearch_cli.data import Box, Query
     from instsearch_cli.engine.pipeline import Pipeline
@@ -194,3 +195,14 @@ def as_csv(names: Sequence[tuple[str, str]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(names)
     return text.getvalue()
+
+
+def write_csv(path: Path, miner: Miner, mined: Mined) -> None:
+    """Write the names of the pairs, whole or not at all. Raises InstsearchError where that cannot be."""
+    text = as_csv([(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs])
+    try:
+        aside = path.with_name(path.name + ".partial")
+        aside.write_text(text, encoding="utf-8", newline="")
+        aside.replace(path)
+    except OSError as error:
+        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error

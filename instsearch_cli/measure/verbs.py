@@ -21,9 +21,9 @@ from instsearch_cli.measure.datasets import Covered, default_index, load_dataset
 from instsearch_cli.measure.evaluation import Absent, Tops
 from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
 from instsearch_cli.measure.fixations import split as divided
-from instsearch_cli.measure.pairs import Miner, as_csv
+from instsearch_cli.measure.pairs import Miner, write_csv
 from instsearch_cli.measure.reproduce import Runs, Wanted
-from instsearch_cli.measure.tables import select
+from instsearch_cli.measure.tables import of_dataset, select
 from instsearch_cli.options import parse_assignment
 from instsearch_cli.progress import Quiet
 from instsearch_formats.files import vacant
@@ -140,7 +140,7 @@ def _itself(pipeline: Pipeline, last: Pipeline | None) -> Pipeline:
 def _rest(choice: dict[str, Any]) -> Choice:
     """A choice without the options of the dataset."""
     options = choice.get("options", ())
-    return chosen(choice | {"options": [o for o in options if parse_assignment(o).stage != "dataset"]})
+    return chosen(choice | {"options": [o for o in options if not of_dataset(o)]})
 
 
 def _place(index: Index | Anywhere | None, dataset: Any, root: Anywhere | None) -> Path:
@@ -178,7 +178,7 @@ def _dataset(
     if isinstance(dataset, Dataset):
         return dataset
     as_path(dataset, "a dataset")
-    own = [o for o in choice.get("options", ()) if parse_assignment(o).stage == "dataset"]
+    own = [o for o in choice.get("options", ()) if of_dataset(o)]
     place, csv = (None if path is None else Path(path) for path in (root, boxes))
     return load_dataset(known, os.fspath(dataset), place, csv, own)
 
@@ -239,7 +239,7 @@ def precision(
 ) -> annotated.Report:
     """What share of each map's saliency lies inside a dataset's annotated boxes; the maps stay in its index."""
     known = load_registry()
-    rest = [option for option in options if parse_assignment(option).stage != "dataset"]
+    rest = [option for option in options if not of_dataset(option)]
     pipelines = [
         replace(pipeline, keep_features=keep_features)
         for pipeline in weighting_pipelines(known, weightings, extractor, rest, weights)
@@ -303,8 +303,7 @@ def pairs(
     miner = Miner.of(index, pipeline, options)
     mined = miner.mine(miner.sample(images, seed), top, min_inliers, index.progress, per_image)
     if out is not None:
-        named = [(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs]
-        Path(out).write_text(as_csv(named), encoding="utf-8", newline="")
+        write_csv(as_path(out, "a file"), miner, mined)
     return mined
 
 
