@@ -67,8 +67,8 @@ def option(
     if touches not in STAGES:
         raise ValueError(f"touches is one of {STAGES}, not {touches!r}")
     late = bool(omitted_at_default or only_with)
-    told = {"touches": touches, "digested": digested, "late": late, "only_with": only_with}
-    return dataclasses.field(default=default, metadata={**told, **metadata})
+    decides = {"touches": touches, "digested": digested, "late": late, "only_with": only_with}
+    return dataclasses.field(default=default, metadata={**decides, **metadata})
 
 
 def own(method: Callable[..., Any], default: Callable[..., Any]) -> bool:

@@ -24,9 +24,9 @@ class UsageError(InstsearchError):
     exit_status = 2
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, offered: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known name, or the list of what there is."""
-    names = sorted(known)
+    names = sorted(offered)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"

@@ -26,14 +26,14 @@ def remembered() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, told = signal.signal(signal.SIGINT, _handle), sys.unraisablehook
+    before, hook = signal.signal(signal.SIGINT, _handle), sys.unraisablehook
     sys.unraisablehook = lambda dropped: (
-        None if isinstance(dropped.exc_value, KeyboardInterrupt) else told(dropped)
+        None if isinstance(dropped.exc_value, KeyboardInterrupt) else hook(dropped)
     )
     try:
         yield
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
 
 

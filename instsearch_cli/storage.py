@@ -173,9 +173,9 @@ def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
-def _check(holds: bool, wanted: str, got: Tensor) -> None:
+def _check(holds: bool, wanted: str, tensor: Tensor) -> None:
     if not holds:
-        raise InstsearchError(f"made a {got.dtype} tensor of shape {tuple(got.shape)}; wanted {wanted}")
+        raise InstsearchError(f"made a {tensor.dtype} tensor of shape {tuple(tensor.shape)}; wanted {wanted}")
 
 
 def _cells(x: Tensor, grid: Grid) -> Tensor:

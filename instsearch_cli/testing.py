@@ -232,6 +232,6 @@ class EncoderContract(Contract):
             assert torch.equal(codes.vectors, again.vectors)
         assert bool(torch.isclose(norm, torch.tensor(1.0), atol=1e-4)) or float(norm) == 0.0
         to_item(component.codes, codes)
-        asked = component.aggregate_query(local, None)
-        assert type(asked) is type(codes), "a query's codes must be of the collection's kind"
-        to_item(component.codes, asked)
+        query_codes = component.aggregate_query(local, None)
+        assert type(query_codes) is type(codes), "a query's codes must be of the collection's kind"
+        to_item(component.codes, query_codes)

@@ -185,3 +185,23 @@ def test_abilities_are_declared_not_asked_for_by_name() -> None:
                 if of not in about and "import_module" not in of:
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")  # type: ignore[attr-defined]
     assert not found
+
+
+FADED = {"known", "got", "made", "told", "apart", "asked"}
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """Every name that a file gives to something: variables, arguments, functions, classes, attributes."""
+    for node in ast.walk(parsed(path)):
+        match node:
+            case (
+                ast.Name(id=name) | ast.arg(arg=name) | ast.Attribute(attr=name) | ast.keyword(arg=str(name))
+            ):
+                yield name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+
+
+@pytest.mark.parametrize("path", modules(CORE), ids=lambda p: str(p.relative_to(CORE)))
+def test_data_are_nouns_and_functions_are_verbs(path: Path) -> None:
+    assert not FADED & {name.strip("_").lower() for name in names_in(path)}

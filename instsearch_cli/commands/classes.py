@@ -56,11 +56,11 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
     common.usage(bool(images) != bool(dataset), "name pictures, or a --dataset: one of the two")
     common.usage(box is None or len(images) == 1, "--box is of one picture")
     common.usage(not (options["as_list"] and options["as_json"]), "--list and --json exclude each other")
-    known = common.registry()
+    registry = common.registry()
     own = [a for a in options["assignments"] if of_dataset(a)]
     common.usage(bool(dataset) or not own, "--set dataset.OPTION goes with --dataset")
     if dataset:
-        of = queries_of(load_dataset(known, dataset, options["root"], None, own))
+        of = queries_of(load_dataset(registry, dataset, options["root"], None, own))
     else:
         of = [(image, None if box is None else parse_box(box)) for image in images]
     ranked = classes(

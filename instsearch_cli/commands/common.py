@@ -133,7 +133,7 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
 
     from instsearch_cli.progress import duration
 
-    intake, made = done.intake, done.made
+    intake, outcome = done.intake, done.outcome
     if as_json:
         click.echo(json.dumps(done.plain()))
         return
@@ -146,12 +146,12 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
             click.echo(f"  skipped {name}: {reason}")
         if len(intake.skipped) > 10:
             click.echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
-    if made.blank:
-        some = ", ".join(made.blank[:3]) + (", …" if len(made.blank) > 3 else "")
-        click.echo(f"{len(made.blank):,} without a local feature, which no query finds: {some}")
-    for fitted in made.fitted:
+    if outcome.blank:
+        some = ", ".join(outcome.blank[:3]) + (", …" if len(outcome.blank) > 3 else "")
+        click.echo(f"{len(outcome.blank):,} without a local feature, which no query finds: {some}")
+    for fitted in outcome.fitted:
         click.echo(f"fitted {fitted}")
-    what = ", ".join(f"{kind} {n:,}" for kind, n in made.written.items()) or "nothing: all there"
+    what = ", ".join(f"{kind} {n:,}" for kind, n in outcome.written.items()) or "nothing: all there"
     click.echo(f"wrote {what} in {duration(done.seconds)}")
 
 

@@ -90,14 +90,14 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     common.registry()
     index_path = index_path or default_index(name, root)
     same = ("boxes", "present_only", "strict", "keep_features", "device")
-    asked = {option: options[option] for option in same} | common.choice(options)
+    arguments = {option: options[option] for option in same} | common.choice(options)
     progress = make_progress(options["quiet"])
     if options["regions"]:
-        covered = coverage(index_path, name, root=root, progress=progress, **asked)
+        covered = coverage(index_path, name, root=root, progress=progress, **arguments)
         _say_regions(covered, options["plot"], options["as_json"])
         return
-    asked |= {option: options[option] for option in ("tops", "top_of", "absent", "min_score")}
-    measured = evaluate(index_path, name, root=root, progress=progress, **asked)
+    arguments |= {option: options[option] for option in ("tops", "top_of", "absent", "min_score")}
+    measured = evaluate(index_path, name, root=root, progress=progress, **arguments)
     if options["as_json"]:
         click.echo(json.dumps(measured.plain(options["present_only"])))
     else:

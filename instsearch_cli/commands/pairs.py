@@ -84,7 +84,7 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     mined = miner.mine(rows, options["top"], options["min_inliers"], progress, options["per_image"])
     if not mined.pairs and not mined.stopped:
         raise InstsearchError(
-            f"no pair among {mined.candidates:,} candidates of {mined.asked:,} images has "
+            f"no pair among {mined.candidates:,} candidates of {mined.queried:,} images has "
             f"{options['min_inliers']} inliers: nothing is written.\n"
             "Ask for more --images, verify more hits (--top), or be content with less (--min-inliers)."
         )
@@ -106,7 +106,7 @@ def _say(mined: Mined, wanted: int, written: list[str]) -> None:
     from instsearch_cli.images import printable
 
     click.echo(
-        f"{mined.asked:,} images, {mined.candidates:,} candidates checked, "
+        f"{mined.queried:,} images, {mined.candidates:,} candidates checked, "
         f"{len(mined.pairs):,} pairs of {mined.images:,} images"
     )
     click.echo(
@@ -114,14 +114,14 @@ def _say(mined: Mined, wanted: int, written: list[str]) -> None:
         + (f" + {mined.capped:,} over --per-image" if mined.capped else "")
     )
     if mined.skipped:
-        asked = mined.asked - len(mined.skipped)
-        click.echo(f"{mined.asked:,} images = asked {asked:,} + skipped {len(mined.skipped):,}")
+        queried = mined.queried - len(mined.skipped)
+        click.echo(f"{mined.queried:,} images = asked {queried:,} + skipped {len(mined.skipped):,}")
     for name, reason in mined.skipped[:10]:
         click.echo(f"  skipped {printable(name)}: {reason}")
     if len(mined.skipped) > 10:
         click.echo(f"  … and {len(mined.skipped) - 10:,} more")
     if mined.stopped:
-        click.echo(f"stopped: {wanted - mined.asked:,} of {wanted:,} images were not asked", err=True)
+        click.echo(f"stopped: {wanted - mined.queried:,} of {wanted:,} images were not asked", err=True)
     for path in written:
         click.echo(f"wrote {path}")
 
@@ -132,7 +132,7 @@ def _plain(mined: Mined, miner: Miner, wanted: int, written: list[str]) -> dict[
         "pipeline": miner.pipeline.name,
         "images": {
             "wanted": wanted,
-            "asked": mined.asked - len(mined.skipped),
+            "asked": mined.queried - len(mined.skipped),
             "skipped": [{"image": name, "reason": reason} for name, reason in mined.skipped],
         },
         "candidates": mined.candidates,

@@ -16,8 +16,8 @@ def command(name: str | None, as_json: bool) -> None:
     """List the components that plugins offer; with NAME, its options and their defaults."""
     from instsearch_cli.engine.listing import offered, plain
 
-    known = common.registry()
-    offers = offered(known, name)
+    registry = common.registry()
+    offers = offered(registry, name)
     if name is not None:
         for offer in offers:
             _describe(offer)
@@ -26,7 +26,7 @@ def command(name: str | None, as_json: bool) -> None:
         click.echo(json.dumps([plain(offer) for offer in offers], indent=1))
         return
     width = max(len(o.spec.name) for o in offers) if offers else 0
-    for kind, by_name in known.offers.items():
+    for kind, by_name in registry.offers.items():
         if by_name:
             click.echo(f"{kind}")
         for offer in by_name.values():

@@ -16,10 +16,10 @@ def command(name: str | None) -> None:
     from instsearch_cli.engine.listing import preset
     from instsearch_cli.engine.pipeline import presets
 
-    known = common.registry()
+    registry = common.registry()
     if name is not None:
         click.echo(preset(name), nl=False)
         return
-    for each, (text, distribution) in presets(known).items():
+    for each, (text, distribution) in presets(registry).items():
         origin = "" if distribution == "instsearch" else f"  [{distribution}]"
         click.echo(f"{each:<22} {tomllib.loads(text).get('summary', '')}{origin}")

@@ -102,8 +102,8 @@ def search(
 ) -> Answer:
     """Ask the index, and say on stderr what one should know about the answer."""
     index = common.open_index(index_path, options)
-    name, asked = options["pipeline_name"], common.choice(options)
-    engine = index.engine(name, **asked)
+    name, arguments = options["pipeline_name"], common.choice(options)
+    engine = index.engine(name, **arguments)
     if engine.unsearchable:
         click.echo(
             f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
@@ -111,7 +111,7 @@ def search(
             err=True,
         )
     least, several = options["min_score"], options["per_image"]
-    answer = index.query(image, box, k, pipeline=name, per_image=several, min_score=least, **asked)
+    answer = index.query(image, box, k, pipeline=name, per_image=several, min_score=least, **arguments)
     for caution in answer.cautions:
         click.echo(f"warning: {caution}", err=True)
     return answer

@@ -57,14 +57,14 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     from instsearch_cli.measure.tables import Figure, is_sweep, select
     from instsearch_cli.progress import make_progress
 
-    known = common.registry()
+    registry = common.registry()
     if paper is None:
-        for line in listing(known):
+        for line in listing(registry):
             click.echo(line)
         return
     values = options["values"]
     swept = None if values is None else [text.strip() for text in values.split(",") if text.strip()]
-    chosen = select(known, paper, options["tables"], options["figures"], swept)
+    chosen = select(registry, paper, options["tables"], options["figures"], swept)
     if plot is not None:
         common.usage(is_sweep(chosen), "--plot draws one figure that is measured: name it with --figure")
         common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")
@@ -73,7 +73,7 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     from instsearch_cli.report.reproduced import figure_lines, table_lines, write_plot
 
     wanted = Wanted(**{field.name: options[field.name] for field in fields(Wanted)})
-    runs = Runs(known, wanted, make_progress(options["quiet"]))
+    runs = Runs(registry, wanted, make_progress(options["quiet"]))
     for table, results in zip(chosen, runs.all(chosen, swept is not None), strict=True):
         lines = figure_lines if isinstance(table, Figure) else table_lines
         click.echo(json.dumps(results) if as_json else "\n".join(lines(results)))
@@ -83,11 +83,11 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
                 click.echo(f"wrote {plot}")
 
 
-def listing(known: Registry) -> Iterable[str]:
+def listing(registry: Registry) -> Iterable[str]:
     """A line a paper: what of it can be measured; and one for each figure that another command makes."""
     from instsearch_cli.measure.tables import Figure, by_paper
 
-    for name, its in by_paper(known).items():
+    for name, its in by_paper(registry).items():
         figures = [t for t in its if isinstance(t, Figure)]
         there = {
             "table": [t.number for t in its if not isinstance(t, Figure)],

@@ -135,11 +135,11 @@ def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, 
     def chosen(names: Sequence[str]) -> None:
         sheet.names = frozenset(evenly(names, SHOWN) if sheet_path else ())
 
-    asked = ("split", "held_out", "limit", "sigma", "blur", "jitter", "extractor", "weights", "device")
+    arguments = ("split", "held_out", "limit", "sigma", "blur", "jitter", "extractor", "weights", "device")
     report = saliency(
         weightings,
         data,
-        **{name: options[name] for name in asked},
+        **{name: options[name] for name in arguments},
         max_pixels=options["max_pixels"],
         options=options["assignments"],
         progress=make_progress(options["quiet"]),
@@ -153,10 +153,10 @@ def measure_fixations(weightings: Sequence[str], data: Path, options: dict[str, 
         return
     for line in table(report.rows, report.scored):
         click.echo(line)
-    apart = report.found - report.scored - len(report.skipped)
+    unscored = report.found - report.scored - len(report.skipped)
     click.echo(
         f"{report.found:,} images = scored {report.scored:,} + skipped {len(report.skipped):,}"
-        f" + not asked for {apart:,}"
+        f" + not asked for {unscored:,}"
     )
     for line in notes(report):
         click.echo(line)
@@ -183,12 +183,12 @@ def measure_precision(weightings: Sequence[str], options: dict[str, Any]) -> Non
     def chosen(names: Sequence[str]) -> None:
         sheet.names = frozenset(evenly(names, SHOWN) if options["sheet"] else ())
 
-    asked = ("root", "boxes", "limit", "keep_features", "present_only", "extractor", "weights", "device")
+    arguments = ("root", "boxes", "limit", "keep_features", "present_only", "extractor", "weights", "device")
     report = precision(
         weightings,
         options["dataset"],
         index_path,
-        **{name: options[name] for name in asked},
+        **{name: options[name] for name in arguments},
         options=options["assignments"],
         progress=make_progress(options["quiet"]),
         chosen=chosen,
@@ -232,10 +232,10 @@ def precision_table(report: PrecisionReport) -> list[str]:
         rate = row.rate()
         cells.append([row.name, *numbers, f"{len(row.defined()):,}", "–" if rate is None else f"{rate:,.1f}"])
     lines = columns(cells)
-    apart = report.annotated - report.scored - len(report.skipped)
+    unscored = report.annotated - report.scored - len(report.skipped)
     lines.append(
         f"{report.annotated:,} annotated images = scored {report.scored:,} + skipped {len(report.skipped):,}"
-        f" + not asked for {apart:,}"
+        f" + not asked for {unscored:,}"
     )
     for row in report.rows:
         lines += [f"fitted {what}" for what in row.fitted]

@@ -40,8 +40,8 @@ def command(
 
     name, flags = split(words)
     offer = trainable(common.registry(), name)
-    asked = merge(parse(name, assignments), known(offer.load_trainer(), flags))
-    done = train(name, data, out, asked, device=options["device"], progress=make_progress(options["quiet"]))
+    request = merge(parse(name, assignments), check_names(offer.load_trainer(), flags))
+    done = train(name, data, out, request, device=options["device"], progress=make_progress(options["quiet"]))
     out, card = done.out, done.card
     if done.already:
         click.echo(f"{out} is there already, trained as asked on {card.get('date')}: nothing to do")
@@ -79,7 +79,7 @@ def split(words: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     return names[0], flags
 
 
-def known(trained: type[Any], flags: dict[str, str]) -> dict[str, str]:
+def check_names(trained: type[Any], flags: dict[str, str]) -> dict[str, str]:
     """The flags, which all have to be options of the training. Raises UsageError with the nearest."""
     from instsearch_cli.errors import UsageError, nearest
     from instsearch_cli.options import documented

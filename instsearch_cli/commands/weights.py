@@ -48,5 +48,5 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
         click.echo(f"warning: {warning.message}", err=True)
     click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
     written = done.path.parent
-    if written.resolve() not in [known.resolve() for known in (*named_folders(), user_folder())]:
+    if written.resolve() not in [folder.resolve() for folder in (*named_folders(), user_folder())]:
         click.echo(f"To have it found, add {written} to INSTSEARCH_WEIGHTS.")

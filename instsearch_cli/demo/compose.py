@@ -174,13 +174,13 @@ def table(rng: np.random.Generator, size: tuple[int, int], items: Sequence[Place
 
 
 def compose(
-    rng: np.random.Generator, asked: Sequence[tuple[int, Thing]], rest: Sequence[Thing], easy: bool = False
+    rng: np.random.Generator, wanted: Sequence[tuple[int, Thing]], rest: Sequence[Thing], easy: bool = False
 ) -> Scene:
     """A scene with what is ``asked`` for (owner, thing) well enough visible, among some of the ``rest``."""
     size = SIZES[int(rng.integers(len(SIZES)))]
     unit = min(size) / 480
     slant = 0.35 if easy else 1.0
-    families = {item.family for _, item in asked} or {str(rng.choice([*FAMILIES]))}
+    families = {item.family for _, item in wanted} or {str(rng.choice([*FAMILIES]))}
     kinds = (
         [table, table, desk]
         if families <= set(SOLIDS)
@@ -193,7 +193,7 @@ def compose(
         build = kinds[int(rng.integers(len(kinds)))]
         fitting = SOLIDS if build is table else SHEETS if build is wall else (*SHEETS, *SOLIDS)
         items = []
-        for owner, item in asked:
+        for owner, item in wanted:
             least = (0.45 if item.family == "tin" else 0.36) + 0.02 * attempt
             scale = rng.uniform(0.8, 1.0) if easy else float(np.exp(rng.uniform(np.log(min(least, 0.8)), 0)))
             items.append(Placed(item, 340 * unit * scale, owner))
@@ -203,7 +203,7 @@ def compose(
             for o in [o for o in shuffled if o.family in fitting][:count]
         ]
         canvas = build(rng, size, items, slant)
-        if all(canvas.visible(owner) >= (0.97 if easy else 0.55) for owner, _ in asked):
+        if all(canvas.visible(owner) >= (0.97 if easy else 0.55) for owner, _ in wanted):
             break
-    boxes = {owner: box for owner, _ in asked if (box := canvas.box(owner)) is not None}
+    boxes = {owner: box for owner, _ in wanted if (box := canvas.box(owner)) is not None}
     return Scene(photograph(rng, canvas.pixels, 0.25 if easy else rng.uniform(0.2, 0.95)), boxes)

@@ -76,12 +76,12 @@ class Arrays(Mapping[str, np.ndarray]):
 
 def check_kind(assembly: Assembly, kind: str) -> None:
     """Raise UsageError for what is no layer of images, InstsearchError for one that the pipeline does not make."""
-    known = [row.kind for row in MAPPED]
-    if kind not in known:
-        raise UsageError(f"no layer is called '{kind}'.{nearest(kind, known)}")
+    kinds = [row.kind for row in MAPPED]
+    if kind not in kinds:
+        raise UsageError(f"no layer is called '{kind}'.{nearest(kind, kinds)}")
     if not assembly.makes(kind):
-        made = ", ".join(assembly.kinds)
-        raise InstsearchError(f"pipeline '{assembly.pipeline.name}' makes no {kind}; it makes {made}")
+        layers = ", ".join(assembly.kinds)
+        raise InstsearchError(f"pipeline '{assembly.pipeline.name}' makes no {kind}; it makes {layers}")
 
 
 def of_one(kind: str, image: str, item: Any) -> Arrays:

@@ -63,8 +63,8 @@ class Wish:
 class Warm:
     """The engines of an index, by pipeline; one question at a time to each."""
 
-    def __init__(self, index: Index, known: Registry, device: str) -> None:
-        self.index, self.known, self.device = index, known, device
+    def __init__(self, index: Index, registry: Registry, device: str) -> None:
+        self.index, self.registry, self.device = index, registry, device
         self._lock = threading.Lock()
         self._engines: OrderedDict[str, tuple[Engine, threading.RLock]] = OrderedDict()
 
@@ -74,7 +74,7 @@ class Warm:
         key = pipeline.to_toml()
         with self._lock:
             if key not in self._engines:
-                assembly = Assembly(pipeline, self.known, pick_device(self.device))
+                assembly = Assembly(pipeline, self.registry, pick_device(self.device))
                 self._engines[key] = Engine(self.index, assembly), threading.RLock()
                 while len(self._engines) > WARM:
                     self._engines.popitem(last=False)
@@ -93,8 +93,7 @@ class Warm:
         self, picture: Picture, box: Sequence[float] | None, name: str | None, wish: Wish, choice: Choice
     ) -> Answer:
         """The hits of a picture, or of what is in a box (x, y, w, h) of it."""
-        asked = Question(picture, box)
-        return self._together(*self.engine(name, choice), [asked], wish)[0]
+        return self._together(*self.engine(name, choice), [Question(picture, box)], wish)[0]
 
     def ask_many(
         self, questions: Iterable[Any], name: str | None, wish: Wish, choice: Choice
@@ -111,18 +110,18 @@ class Warm:
         yield from self._together(engine, lock, waiting, wish)
 
     def _together(
-        self, engine: Engine, lock: threading.RLock, asked: list[Question], wish: Wish
+        self, engine: Engine, lock: threading.RLock, questions: list[Question], wish: Wish
     ) -> list[Answer]:
-        if not asked:
+        if not questions:
             return []
         with lock:
             began = time.perf_counter()
-            queries = _encoded(engine, asked, wish)
+            queries = _encoded(engine, questions, wish)
             hits = engine.search(queries, wish.k)
-            each = (time.perf_counter() - began) / len(asked)
+            each = (time.perf_counter() - began) / len(questions)
             return [
                 answered(engine, question, query, hits, i, wish, each)
-                for i, (question, query) in enumerate(zip(asked, queries, strict=True))
+                for i, (question, query) in enumerate(zip(questions, queries, strict=True))
             ]
 
 
@@ -153,17 +152,17 @@ def checked_box(box: Sequence[float]) -> XYWH:
     return x, y, w, h
 
 
-def _encoded(engine: Engine, asked: Sequence[Question], wish: Wish) -> list[Query]:
+def _encoded(engine: Engine, questions: Sequence[Question], wish: Wish) -> list[Query]:
     """The queries, made side by side where the pipeline's components work in several threads."""
 
     def encode(question: Question) -> Query:
         return question.encoded(engine, wish)
 
     described = [part for stage, part in engine.assembly.stages.items() if stage != TABLE[SEARCH].stage]
-    if len(asked) == 1 or not all(part.component.concurrent for part in described):
-        return [encode(question) for question in asked]
+    if len(questions) == 1 or not all(part.component.concurrent for part in described):
+        return [encode(question) for question in questions]
     queries = []
-    for _, query in side_by_side(asked, encode):
+    for _, query in side_by_side(questions, encode):
         if isinstance(query, BadImage):
             raise query
         queries.append(query)
@@ -171,7 +170,7 @@ def _encoded(engine: Engine, asked: Sequence[Question], wish: Wish) -> list[Quer
 
 
 def answered(
-    engine: Engine, asked: Question, query: Query, hits: Hits, i: int, wish: Wish, seconds: float
+    engine: Engine, question: Question, query: Query, hits: Hits, i: int, wish: Wish, seconds: float
 ) -> Answer:
     """Row ``i`` of some hits as people read it."""
     table = engine.index.images
@@ -187,11 +186,11 @@ def answered(
         found.append(Hit(rank + 1, table.name(row), table.path(row), score, corners))
     pipeline = engine.assembly.pipeline
     settings = {stage: in_words(value) for stage, value in pipeline.plain().items() if stage != "name"}
-    picture = asked.picture
+    picture = question.picture
     return Answer(
         query=picture.name,
         picture=picture.path or picture.original(),
-        corners=asked.corners,
+        corners=question.corners,
         hits=tuple(found),
         settings={"pipeline": pipeline.name, **settings},
         seconds=seconds,

@@ -61,18 +61,18 @@ class Choice:
         return any(value not in (None, (), False) for value in vars(self).values()) or self.rerank is not None
 
 
-def choose(known: Registry, base: Pipeline | None, choice: Choice, extract_only: bool = False) -> Pipeline:
+def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_only: bool = False) -> Pipeline:
     """The pipeline that is asked for.
 
     It starts from the preset, else from ``base``, else from the preset named like the extractor, else from the
     default preset; then come the extractor and the others, then options, then weights. Another encoder goes without
     the searcher and the rerankers that were chosen for the one before. Raises UsageError for what is not there.
     """
-    pipeline = _start(known, base, choice)
+    pipeline = _start(registry, base, choice)
     if pipeline.encoder is None and not extract_only:
-        start = load_preset(default_preset(known), known)
+        start = load_preset(default_preset(registry), registry)
         if start.extractor.name != pipeline.extractor.name:
-            start = _plain(pipeline.extractor, known)
+            start = _plain(pipeline.extractor, registry)
         pipeline = replace(start, extractor=pipeline.extractor, keep_features=pipeline.keep_features)
     before = pipeline
     for stage in ("extractor", "encoder", "weighting", "searcher"):
@@ -90,7 +90,7 @@ def choose(known: Registry, base: Pipeline | None, choice: Choice, extract_only:
         pipeline = _fitted_on(pipeline, choice.fit_on)
     changed = replace(pipeline, rerank=before.rerank) != before
     if not pipeline.name or changed:
-        pipeline = replace(pipeline, name=_name(pipeline, known))
+        pipeline = replace(pipeline, name=_name(pipeline, registry))
     return pipeline
 
 
@@ -130,22 +130,22 @@ def valid_name(name: str) -> str:
     return name
 
 
-def _start(known: Registry, base: Pipeline | None, choice: Choice) -> Pipeline:
+def _start(registry: Registry, base: Pipeline | None, choice: Choice) -> Pipeline:
     if choice.preset:
-        return load_preset(choice.preset, known)
+        return load_preset(choice.preset, registry)
     if base is not None and choice.extractor in (None, base.extractor.name):
         return base
     if choice.extractor is None:
-        return load_preset(default_preset(known), known)
-    known.get("extractor", choice.extractor)
-    if choice.extractor in presets(known):
-        return load_preset(choice.extractor, known)
-    return _plain(Stage(choice.extractor), known)
+        return load_preset(default_preset(registry), registry)
+    registry.get("extractor", choice.extractor)
+    if choice.extractor in presets(registry):
+        return load_preset(choice.extractor, registry)
+    return _plain(Stage(choice.extractor), registry)
 
 
-def _plain(extractor: Stage, known: Registry) -> Pipeline:
+def _plain(extractor: Stage, registry: Registry) -> Pipeline:
     """A pipeline for an extractor that has no preset."""
-    stages: dict[str, Any] = {kind: Stage(known.default(kind, "any")) for kind in ("weighting", "encoder")}
+    stages: dict[str, Any] = {kind: Stage(registry.default(kind, "any")) for kind in ("weighting", "encoder")}
     return Pipeline("", extractor, **stages)
 
 
@@ -155,9 +155,9 @@ def _fitted_on(pipeline: Pipeline, path: str | os.PathLike[str]) -> Pipeline:
     return pipeline.fitted_on(str(absolute(Path(path))), records.contents(Index.open(Path(path))))
 
 
-def _name(pipeline: Pipeline, known: Registry) -> str:
+def _name(pipeline: Pipeline, registry: Registry) -> str:
     """The names of its stages, but for what is done where nobody asks for anything."""
-    plain = known.default("weighting", "any")
+    plain = registry.default("weighting", "any")
     stages = (pipeline.extractor, pipeline.encoder, pipeline.weighting, pipeline.detector)
     named = [stage for stage in stages if stage and not (stage is pipeline.weighting and stage.name == plain)]
     return "-".join(stage.name for stage in named)

@@ -77,20 +77,20 @@ class Described:
     def __init__(self, assembly: Assembly, source: Source) -> None:
         self.assembly, self.source = assembly, source
         self.items: dict[str, Item] = {}
-        self._known: dict[str, Any] = {}
+        self._registry: dict[str, Any] = {}
 
     def __getitem__(self, kind: str) -> Any:
         """A layer, the image or the grid."""
-        if kind not in self._known:
+        if kind not in self._registry:
             if kind == GRID:
-                self._known[kind] = self._grid()
+                self._registry[kind] = self._grid()
             elif kind == IMAGE:
-                self._known[kind] = self.source.image()
+                self._registry[kind] = self.source.image()
             elif self.source.has(kind):
-                self._known[kind] = from_item(self.assembly.encoding(kind), self.source.item(kind))
+                self._registry[kind] = from_item(self.assembly.encoding(kind), self.source.item(kind))
             else:
                 make(self.assembly, kind, [self])
-        return self._known[kind]
+        return self._registry[kind]
 
     @property
     def features(self) -> Features:
@@ -129,11 +129,11 @@ class Described:
 
     def lacks(self, kind: str) -> bool:
         """Whether a layer has to be made."""
-        return kind not in self._known and not self.source.has(kind)
+        return kind not in self._registry and not self.source.has(kind)
 
     def take(self, kind: str, value: Any) -> None:
         """Take over a layer that is known already, as storage gives it back."""
-        self._known[kind] = value
+        self._registry[kind] = value
 
     def put(self, kind: str, value: Any) -> None:
         """Take over what a component made: it is stored, and read back."""
@@ -143,11 +143,11 @@ class Described:
         except InstsearchError as error:
             part = self.assembly.part(kind)
             raise InstsearchError(f"{part}, image {self.source.name}: {error}") from error
-        self._known[kind] = from_item(encoding, self.items[kind])
+        self._registry[kind] = from_item(encoding, self.items[kind])
 
     def wants(self, kind: str) -> frozenset[str]:
         """Of IMAGE and FEATURES, what has to be had from the picture itself to give a layer."""
-        if kind in self._known or (kind != GRID and self.source.has(kind)):
+        if kind in self._registry or (kind != GRID and self.source.has(kind)):
             return frozenset()
         if kind == IMAGE:
             return frozenset((IMAGE,))
@@ -173,19 +173,19 @@ class Described:
     @torch.inference_mode()
     def _explained(self, kind: str) -> list[Drawing]:
         inputs = self.inputs(kind)
-        made = Inputs(**{**vars(inputs), kind: self[kind]})
-        return list(self.assembly.part(kind).component.explain(made))
+        whole = Inputs(**{**vars(inputs), kind: self[kind]})
+        return list(self.assembly.part(kind).component.explain(whole))
 
     def _gridded(self) -> str | None:
         """A layer at hand, or stored, that lies on the cells of the features."""
         encoder = self.assembly.encoder
         keeps = encoder is not None and encoder.component.same_grid and self.assembly.makes(LOCAL)
         kinds = (FEATURES, LOCAL) if keeps else (FEATURES,)
-        return next((kind for kind in kinds if kind in self._known or self.source.has(kind)), None)
+        return next((kind for kind in kinds if kind in self._registry or self.source.has(kind)), None)
 
     def _grid(self) -> Grid:
         kind = self._gridded() or FEATURES
-        if kind in self._known or not self.source.has(kind):
+        if kind in self._registry or not self.source.has(kind):
             grid: Grid = self[kind].grid
             return grid
         return grid_of(self.source.head(kind))
@@ -204,10 +204,10 @@ def make(assembly: Assembly, kind: str, many: Sequence[Described]) -> None:
     alone = contextlib.nullcontext() if part.component.concurrent else part.lock
     with noted(part, [each.source.name for each in many]), alone:
         if len(many) > 1 and row.make_many is not None:
-            made = row.make_many(part.component, inputs)
+            values = row.make_many(part.component, inputs)
         else:
-            made = [row.make(part.component, inputs[0])]
-        found = list(zip(many, made, strict=True))
+            values = [row.make(part.component, inputs[0])]
+        found = list(zip(many, values, strict=True))
     for each, value in found:
         each.put(kind, value)
 
@@ -222,7 +222,7 @@ def noted(part: Part, names: Sequence[str]) -> Iterator[None]:
         raise
 
 
-class Asked(Described):
+class DescribedQuery(Described):
     """A picture as a query, of what is in a box of it; None: of the whole.
 
     Features, weights and regions are as the collection's; what follows is what the encoder makes of a query.
@@ -245,21 +245,21 @@ class Asked(Described):
         part = self.assembly.part(WEIGHTS)
         if own(part.component.weigh_query, Weighter.weigh_query):
             with noted(part, [self.picture.name]):
-                asked: WeightMap = part.component.weigh_query(self.inputs(WEIGHTS), self._cropped)
-                return asked
+                weights: WeightMap = part.component.weigh_query(self.inputs(WEIGHTS), self._cropped)
+                return weights
         return self.weights if self.assembly.pipeline.query.weigh else None
 
     def encoded(self, local: Local, weights: WeightMap | None) -> Codes:
         """What the encoder makes of the box."""
         within = weights if self.box is None else BoxWeight(self.box, weights)
         encoder = self._encoder
-        made: Codes
+        codes: Codes
         if encoder.query_regions and self.assembly.makes(REGIONS):
             regions = self.regions if self.box is None else regions_in(self.regions, self.box)
-            made = encoder.aggregate(local, within, regions)
+            codes = encoder.aggregate(local, within, regions)
         else:
-            made = encoder.aggregate_query(local, within)
-        return made
+            codes = encoder.aggregate_query(local, within)
+        return codes
 
     @property
     def _encoder(self) -> Any:

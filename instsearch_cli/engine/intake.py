@@ -61,12 +61,12 @@ def take_in(
         for row, record in table.records()
         if row not in removed or removed[row].startswith(SKIPPED)
     }
-    known = {(record.root, record.name): row for row, record in records.items()}
+    rows = {(record.root, record.name): row for row, record in records.items()}
 
     fresh: list[Found] = []
     for found in discovery.found:
         key = (roots[found.root], found.name)
-        row = known.get(key)
+        row = rows.get(key)
         if row is None:
             fresh.append(found)
             continue

@@ -53,9 +53,9 @@ def preset(name: str) -> str:
     from instsearch_cli.engine.pipeline import load_preset
     from instsearch_cli.engine.pipeline import presets as named
 
-    known = load_registry()
-    load_preset(name, known)
-    return named(known)[name][0]
+    registry = load_registry()
+    load_preset(name, registry)
+    return named(registry)[name][0]
 
 
 def import_weights(
@@ -72,9 +72,9 @@ def import_weights(
     )
 
 
-def offered(known: Registry, name: str | None = None) -> list[Offer]:
+def offered(registry: Registry, name: str | None = None) -> list[Offer]:
     """The components of a name, all for None. Raises UsageError with the nearest."""
-    offers = [offer for kind in known.offers.values() for offer in kind.values()]
+    offers = [offer for kind in registry.offers.values() for offer in kind.values()]
     found = [offer for offer in offers if name in (None, offer.spec.name)]
     if name is not None and not found:
         raise UsageError(f"no component '{name}'.{nearest(name, {o.spec.name for o in offers})}")
@@ -88,10 +88,10 @@ def plain(offer: Offer) -> dict[str, Any]:
 
 
 def networks(
-    known: Registry, broken: Callable[[InstsearchError], None] | None = None
+    registry: Registry, broken: Callable[[InstsearchError], None] | None = None
 ) -> Iterator[tuple[str, Any]]:
     """(name, class) of every component that is or has a network; ``broken`` is told of one that cannot be imported."""
-    for offer in offered(known):
+    for offer in offered(registry):
         try:
             component = offer.load()
         except InstsearchError as error:
@@ -102,9 +102,9 @@ def networks(
             yield offer.spec.name, component
 
 
-def network(known: Registry, name: str) -> Any:
+def network(registry: Registry, name: str) -> Any:
     """The class that is called so, or whose network is. Raises UsageError naming the nearest."""
-    found = list(networks(known))
+    found = list(networks(registry))
     for given, component in found:
         if name == given:
             return component
@@ -114,9 +114,9 @@ def network(known: Registry, name: str) -> Any:
     raise UsageError(f"no network is called '{name}'.{nearest(name, {given for given, _ in found})}")
 
 
-def published(known: Registry, broken: Callable[[InstsearchError], None] | None = None) -> dict[str, str]:
+def published(registry: Registry, broken: Callable[[InstsearchError], None] | None = None) -> dict[str, str]:
     """What is published of each network, by its name."""
     found: dict[str, str] = {}
-    for _, component in networks(known, broken):
+    for _, component in networks(registry, broken):
         found.setdefault(component.architecture, component.published)
     return found

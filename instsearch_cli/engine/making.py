@@ -13,7 +13,7 @@ from instsearch_cli.engine.choosing import Choice, choose, valid_name
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import Intake, take_in
 from instsearch_cli.engine.pipeline import Pipeline
-from instsearch_cli.engine.runner import Made, Runner
+from instsearch_cli.engine.runner import Outcome, Runner
 from instsearch_cli.engine.stages import FEATURES
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import MAX_PIXELS, discover
@@ -41,19 +41,19 @@ class Indexed:
     """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given)."""
 
     pipeline: Pipeline
-    made: Made
+    outcome: Outcome
     seconds: float
     intake: Intake | None = None
 
     @property
     def written(self) -> dict[str, int]:
         """The layers that were written, of how many images."""
-        return self.made.written
+        return self.outcome.written
 
     @property
     def fitted(self) -> list[str]:
         """What was fitted, on how many images."""
-        return self.made.fitted
+        return self.outcome.fitted
 
     def __repr__(self) -> str:
         wrote = ", ".join(f"{kind} {n:,}" for kind, n in self.written.items()) or "nothing: all there"
@@ -62,9 +62,9 @@ class Indexed:
     def plain(self) -> dict[str, Any]:
         """JSON-ready."""
         report: dict[str, Any] = {
-            "written": self.made.written,
-            "fitted": self.made.fitted,
-            "blank": self.made.blank,
+            "written": self.outcome.written,
+            "fitted": self.outcome.fitted,
+            "blank": self.outcome.blank,
             "seconds": round(self.seconds, 3),
         }
         if self.intake is not None:
@@ -93,7 +93,7 @@ class How:
 
 def index_images(
     index: Index,
-    known: Registry,
+    registry: Registry,
     images: Sequence[Path],
     base: Pipeline | None,
     choice: Choice,
@@ -107,14 +107,14 @@ def index_images(
     It is recorded, under ``name`` if given, as the index's last one.
     """
     began = time.perf_counter()
-    pipeline = choose(known, base, choice)
+    pipeline = choose(registry, base, choice)
     if name:
         pipeline = replace(pipeline, name=valid_name(name))
     if keep_features is not None:
         pipeline = replace(pipeline, keep_features=keep_features)
     if refit:
         pipeline = pipeline.refitted()
-    assembly = Assembly(pipeline, known, pick_device(how.device))
+    assembly = Assembly(pipeline, registry, pick_device(how.device))
     before = len(index.images)
     intake = _take(index, images, how) if images else None
     if not index.images.alive().any():
@@ -122,46 +122,50 @@ def index_images(
     check_space(index, assembly, pipeline.keep_features, how.progress)
     runner = Runner(index, assembly, how.progress, how.strict)
     runner.before = before
-    made = runner.index_all()
+    outcome = runner.index_all()
     records.record(index, assembly)
-    _say(assembly, made, how.progress)
-    return _indexed(index, assembly, made, intake, began)
+    _say(assembly, outcome, how.progress)
+    return _indexed(index, assembly, outcome, intake, began)
 
 
 def extract_images(
-    index: Index, known: Registry, images: Sequence[Path], choice: Choice, how: How
+    index: Index, registry: Registry, images: Sequence[Path], choice: Choice, how: How
 ) -> Indexed:
     """Give new images rows and keep their features; the caller holds the lock."""
     began = time.perf_counter()
     last = records.last(index)
     base = last.pipeline if last else None
-    pipeline = choose(known, base, choice, extract_only=True)
+    pipeline = choose(registry, base, choice, extract_only=True)
     if base is None or base.encoder is None or base.extractor != pipeline.extractor:
         pipeline = Pipeline("extract", pipeline.extractor, query=pipeline.query, fit=pipeline.fit)
-    assembly = Assembly(replace(pipeline, keep_features=True), known, pick_device(how.device))
+    assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
     intake = _take(index, images, how)
     check_space(index, assembly, True, how.progress)
-    made = Runner(index, assembly, how.progress, how.strict).extract()
+    outcome = Runner(index, assembly, how.progress, how.strict).extract()
     records.record(index, assembly)
-    return _indexed(index, assembly, made, intake, began)
+    return _indexed(index, assembly, outcome, intake, began)
 
 
 def _take(index: Index, images: Sequence[Path], how: How) -> Intake:
     return take_in(index, discover(list(images)), how.progress, how.strict, how.max_pixels)
 
 
-def _indexed(index: Index, assembly: Assembly, made: Made, intake: Intake | None, began: float) -> Indexed:
+def _indexed(
+    index: Index, assembly: Assembly, outcome: Outcome, intake: Intake | None, began: float
+) -> Indexed:
     if intake is not None:
-        intake.skip_later(made.skipped)
+        intake.skip_later(outcome.skipped)
         lines = [f"{name}\t{reason}\n" for name, reason in intake.skipped]
         if lines or (index.path / "skipped.txt").exists():
             index.write_text("skipped.txt", "".join(lines))
-    return Indexed(assembly.pipeline, made, time.perf_counter() - began, intake)
+    return Indexed(assembly.pipeline, outcome, time.perf_counter() - began, intake)
 
 
-def _say(assembly: Assembly, made: Made, progress: Quiet) -> None:
-    if made.reread:
-        progress.say(f"{made.reread:,} images were read again: their features are not kept (--keep-features)")
+def _say(assembly: Assembly, outcome: Outcome, progress: Quiet) -> None:
+    if outcome.reread:
+        progress.say(
+            f"{outcome.reread:,} images were read again: their features are not kept (--keep-features)"
+        )
     again = [part.name for part in assembly.rerankers if FEATURES in part.needs]
     if again and not assembly.pipeline.keep_features:
         progress.say(

@@ -118,10 +118,10 @@ class Pipeline:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{where} is not TOML: {error}") from error
-        known = {*STAGE_NAMES, *LISTS, *TABLES, *LOOSE, "name", "summary", "default", "keep-features"}
+        names = {*STAGE_NAMES, *LISTS, *TABLES, *LOOSE, "name", "summary", "default", "keep-features"}
         for key in table:
-            if key not in known:
-                raise UsageError(f"{where}: no setting '{key}'.{nearest(key, known)}")
+            if key not in names:
+                raise UsageError(f"{where}: no setting '{key}'.{nearest(key, names)}")
         if "extractor" not in table:
             raise UsageError(f"{where} names no extractor: add [extractor] with its name")
         stages = {
@@ -225,12 +225,12 @@ def _settings(cls: type[Settings], table: dict[str, Any], name: str, where: str)
     if not isinstance(given, dict):
         raise UsageError(f"{where}: {name} is a table: [{name}]")
     loose = {key: table[old] for old, (its, key) in LOOSE.items() if its == name and old in table}
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    names = {f.name: f for f in dataclasses.fields(cls)}
     for key in given:
-        if key not in known:
-            raise UsageError(f"{where}: [{name}] has no setting '{key}'.{nearest(key, known)}")
+        if key not in names:
+            raise UsageError(f"{where}: [{name}] has no setting '{key}'.{nearest(key, names)}")
     return cls(
-        **{k: coerce(v, type(known[k].default), f"{where}: {name}.{k}") for k, v in (loose | given).items()}
+        **{k: coerce(v, type(names[k].default), f"{where}: {name}.{k}") for k, v in (loose | given).items()}
     )
 
 
@@ -275,7 +275,7 @@ def load_preset(name: str, registry: Registry) -> Pipeline:
             return Pipeline.from_toml(Path(name).read_text("utf-8"), name)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {name}: {error}") from error
-    known = presets(registry)
-    if name not in known:
-        raise UsageError(f"no preset is called '{name}'.{nearest(name, known)}")
-    return replace(Pipeline.from_toml(known[name][0], f"preset {name}"), name=name)
+    names = presets(registry)
+    if name not in names:
+        raise UsageError(f"no preset is called '{name}'.{nearest(name, names)}")
+    return replace(Pipeline.from_toml(names[name][0], f"preset {name}"), name=name)

@@ -11,7 +11,7 @@ import torch
 
 from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.describe import Asked, Described, Picture
+from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -132,12 +132,12 @@ class Engine:
     ) -> Query:
         """Encode a decoded picture; ``crop``, what is in its box, has the code if it is given."""
         began = time.perf_counter()
-        asked = Asked(self.assembly, image, box)
-        features, local, weights = asked.features, asked.embedded(), asked.weighed()
+        described = DescribedQuery(self.assembly, image, box)
+        features, local, weights = described.features, described.embedded(), described.weighed()
         if crop is None:
-            codes = asked.encoded(local, weights)
+            codes = described.encoded(local, weights)
         else:
-            closer = Asked(self.assembly, crop, None)
+            closer = DescribedQuery(self.assembly, crop, None)
             codes = closer.encoded(closer.embedded(), closer.weighed())
         if _empty(codes):
             raise InstsearchError(f"query '{id}': {self._why_empty(box, features)}")
@@ -213,11 +213,11 @@ class Engine:
         return hits
 
     def _again(self, queries: Sequence[Query]) -> Callable[[Sequence[Codes | Query], int], Hits]:
-        def search(asked: Sequence[Codes | Query], k: int) -> Hits:
-            whole = [query for query in asked if isinstance(query, Query)]  # which may be of some of them
-            if len(whole) == len(asked):
+        def search(sought: Sequence[Codes | Query], k: int) -> Hits:
+            whole = [query for query in sought if isinstance(query, Query)]  # which may be of some of them
+            if len(whole) == len(sought):
                 return self._first(whole, k)
-            pairs = zip(queries, asked, strict=True)
+            pairs = zip(queries, sought, strict=True)
             return self._first([a if isinstance(a, Query) else replace(q, codes=a) for q, a in pairs], k)
 
         return search
@@ -234,12 +234,14 @@ class Engine:
                 "with --no-weigh-query."
             )
         network = self.assembly.registry.default(self.assembly.extractor.stage, "maps")
-        made = f"an index made with a network (--extractor {network})"
+        remedy = f"an index made with a network (--extractor {network})"
         if box is None or not there:
-            return f"no keypoints in the picture. Take a sharper picture or one with more texture, or {made}."
+            return (
+                f"no keypoints in the picture. Take a sharper picture or one with more texture, or {remedy}."
+            )
         return (
             f"no keypoints in the box, {there:,} in the whole picture. Take a larger box or one with more texture, "
-            f"or {made}."
+            f"or {remedy}."
         )
 
 

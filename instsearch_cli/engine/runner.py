@@ -32,7 +32,7 @@ and mapping extract once between them; a larger one is fitted on a sample and ex
 
 
 @dataclass
-class Made:
+class Outcome:
     """What a run wrote and what it could not read."""
 
     written: dict[str, int] = field(default_factory=dict)  #: layer -> images
@@ -47,7 +47,7 @@ class Runner:
 
     def __init__(self, index: Index, assembly: Assembly, progress: Quiet, strict: bool = False) -> None:
         self.index, self.assembly, self.progress, self.strict = index, assembly, progress, strict
-        self.made = Made()
+        self.outcome = Outcome()
         self._loaded: set[str] = set()
         self.before = 0  #: rows that the index had before this run
         self.collection = Collection(index, assembly, self._bad)
@@ -58,14 +58,14 @@ class Runner:
         if self.strict:
             raise InstsearchError(f"{name}: {reason} (--strict)")
         self.index.images.remove([row], f"skipped: {reason}")
-        self.made.skipped.append((name, reason))
+        self.outcome.skipped.append((name, reason))
 
-    def extract(self) -> Made:
+    def extract(self) -> Outcome:
         """Write the features layer."""
         self._map([FEATURES])
-        return self.made
+        return self.outcome
 
-    def index_all(self) -> Made:
+    def index_all(self) -> Outcome:
         """Fit and map every layer of the pipeline, and build the search structure if it has a searcher."""
         kinds = self.assembly.kinds
         # those that do not wait for features may find that files lack
@@ -78,7 +78,7 @@ class Runner:
         self._build_search()
         if not self.assembly.pipeline.keep_features:
             self._drop_passing_features()
-        return self.made
+        return self.outcome
 
     # -- fitting --------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Runner:
             state, rows = self._fitted(part, self.collection)
             attrs["fitted-on"], where = len(rows), ""
         self.index.write_model(name, identity, {**state, "fitted-rows": rows}, attrs)
-        self.made.fitted.append(f"{part.stage} '{name}' on {attrs['fitted-on']:,} images{where}")
+        self.outcome.fitted.append(f"{part.stage} '{name}' on {attrs['fitted-on']:,} images{where}")
         return state
 
     def _fitted(self, part: Part, data: Collection) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -155,7 +155,7 @@ class Runner:
             return
         jobs = [(row, tuple(missing)) for span, missing in todo for row in span]
         if not self.assembly.pipeline.keep_features:
-            self.made.reread += sum(
+            self.outcome.reread += sum(
                 row < self.before and any(map(self.collection.at(row).wants, missing))
                 for row, missing in jobs
             )
@@ -181,7 +181,7 @@ class Runner:
                 for _ in span:
                     _, described = next(stream)
                     if described is not None and blank(described.items.get(CODES, {})):
-                        self.made.blank.append(described.source.name)
+                        self.outcome.blank.append(described.source.name)
                     for kind, part in writers.items():
                         item = None if described is None else described.items[kind]
                         pending.append(pool.submit(part.append, item))
@@ -194,7 +194,7 @@ class Runner:
             if errors:
                 raise errors[0]
         for kind in missing:
-            self.made.written[kind] = self.made.written.get(kind, 0) + len(span)
+            self.outcome.written[kind] = self.outcome.written.get(kind, 0) + len(span)
 
     def _map_for_fit(self, kinds: list[str]) -> None:
         """Write weights and regions that a fit is to read, so that they are not made once for it and once more.
@@ -230,7 +230,7 @@ class Runner:
         finally:
             segment.close()
             self.progress.close()
-        self.made.written[SEARCH] = n - start
+        self.outcome.written[SEARCH] = n - start
 
     # -- features that only pass through --------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Runner:
         kept = {name for record in recorded(self.index) for name in record.layers}
         if layer.path.is_dir() and layer.path.relative_to(self.index.path).as_posix() not in kept:
             shutil.rmtree(layer.path)
-            self.made.written.pop(FEATURES, None)
+            self.outcome.written.pop(FEATURES, None)
 
 
 def _label(kinds: list[str]) -> str:

@@ -40,7 +40,7 @@ Method = TypeVar("Method", bound="Callable[..., Any]")
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def format_errors() -> Iterator[None]:
     """What the format raises is an InstsearchError too, with the same words."""
     try:
         yield
@@ -55,7 +55,7 @@ def _open(method: Method) -> Method:
     def checked(self: Index, *arguments: Any, **options: Any) -> Any:
         if self.closed:
             raise InstsearchError(f"the index {self.path} is closed: open it again")
-        with told():
+        with format_errors():
             return method(self, *arguments, **options)
 
     return checked  # type: ignore[return-value]
@@ -75,20 +75,20 @@ class Index:
         self.store, self.path = store, store.path
         self.device, self.progress = device, progress or Quiet()
         self.closed = False
-        self._known = load_registry()
-        self._warm = Warm(store, self._known, device)
+        self._registry = load_registry()
+        self._warm = Warm(store, self._registry, device)
         self._writing = threading.RLock()
 
     @classmethod
     def open(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
         """An index that is there."""
-        with told():
+        with format_errors():
             return cls(Store.open(as_path(path, "an index")), device, progress)
 
     @classmethod
     def create(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
         """A new index in a new or empty folder, or the one that is there."""
-        with told():
+        with format_errors():
             place = as_path(path, "an index")
             return cls(Store.create(place) if vacant(place) else Store.open(place), device, progress)
 
@@ -160,12 +160,12 @@ class Index:
 
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
         """
-        asked, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
         with self._locked():
             last = records.last(self.store, pipeline)
             base = last.pipeline if last else None
             return index_images(
-                self.store, self._known, listed(images), base, asked, how, name, keep_features, refit
+                self.store, self._registry, listed(images), base, selection, how, name, keep_features, refit
             )
 
     @_open
@@ -182,7 +182,7 @@ class Index:
         with self._locked():
             record = records.last(self.store, pipeline)
             base = record.pipeline if record else None
-            return index_images(self.store, self._known, listed(images), base, Choice(), how)
+            return index_images(self.store, self._registry, listed(images), base, Choice(), how)
 
     @_open
     def extract(
@@ -194,9 +194,9 @@ class Index:
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
-        asked, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
         with self._locked():
-            return extract_images(self.store, self._known, listed(images), asked, how)
+            return extract_images(self.store, self._registry, listed(images), selection, how)
 
     @_open
     def remove(self, *images: Anywhere, missing: bool = False) -> tuple[int, int]:
@@ -314,7 +314,7 @@ class Index:
     def export(self, layer: str, out: Anywhere, pipeline: str | None = None) -> Arrays:
         """Write a stored layer of all images to a .npz file."""
         found = self.layer(layer, None, pipeline)
-        with told():
+        with format_errors():
             found.save(as_path(out, "a file"))
         return found
 
@@ -333,10 +333,10 @@ class Index:
 
 def chosen(choice: dict[str, Any]) -> Choice:
     """Options by name as a choice. Raises UsageError with the nearest for an unknown one."""
-    known = Choice.__dataclass_fields__
+    names = Choice.__dataclass_fields__
     for name, value in choice.items():
-        if name not in known:
-            raise UsageError(f"there is no option '{name}'.{nearest(name, known)}")
+        if name not in names:
+            raise UsageError(f"there is no option '{name}'.{nearest(name, names)}")
         if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
             raise UsageError(f"{name} is a list, [{value!r}] say")
     lists = {name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None}

@@ -33,9 +33,9 @@ class Trained:
     already: bool = False
 
 
-def trainable(known: Registry, name: str) -> Offer:
+def trainable(registry: Registry, name: str) -> Offer:
     """The offer of that name that can be trained. Raises UsageError with the nearest."""
-    offers = [offer for kind in known.offers.values() for offer in kind.values()]
+    offers = [offer for kind in registry.offers.values() for offer in kind.values()]
     found = {offer.spec.name: offer for offer in offers if offer.spec.trainer}
     if name not in found:
         what = "cannot be trained" if any(o.spec.name == name for o in offers) else "is no component"
@@ -62,7 +62,7 @@ def train(
     _check(data, out)
     on = pick_device(device)
     trainer, progress = trained(config, on), progress or Quiet()
-    asked = {
+    request = {
         "network": name,
         "plugin": offer.plugin,
         "version": offer.spec.version,
@@ -70,10 +70,10 @@ def train(
         "inputs": trainer.identity(),
         "data": trainer.digest(data, progress),
     }
-    asked = json.loads(json.dumps(asked))
-    if card := finished(out, asked):
+    request = json.loads(json.dumps(request))
+    if card := finished(out, request):
         return Trained(out, card, offer, already=True)
-    with Run(folder_of(out), asked, progress) as run:
+    with Run(folder_of(out), request, progress) as run:
         card = run.finish(out, trainer.train(data, run), on)
     return Trained(out, card, offer)
 

@@ -93,7 +93,7 @@ class Photograph:
         if isinstance(picture, (str, os.PathLike)):
             self.path = Path(picture)
             self.name = str(picture)
-            with self._told():
+            with self._named_errors():
                 header = read_header(self.path)
             self.size = (header.width, header.height)
         else:
@@ -107,7 +107,7 @@ class Photograph:
 
         if self._held is None:
             assert self.path is not None
-            with self._told():
+            with self._named_errors():
                 return read_image(self.path, fit, name=self.name)
         width, height = fit(*self.size)
         wanted = max(1, width), max(1, height)
@@ -123,7 +123,7 @@ class Photograph:
         return PIL.Image.fromarray(self.read(lambda w, h: (w, h)).pixels)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _named_errors(self) -> Iterator[None]:
         try:
             yield
         except BadImage as error:

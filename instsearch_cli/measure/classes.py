@@ -45,24 +45,24 @@ class Classifier:
 
     def __init__(
         self,
-        known: Registry,
+        registry: Registry,
         extractor: str | None = None,
         options: Sequence[str] = (),
         weights: str | os.PathLike[str] | None = None,
         device: str = "auto",
     ) -> None:
-        usual = known.default("extractor", "classes")
+        usual = registry.default("extractor", "classes")
         name = extractor or usual
         self._none = f"extractor '{name}' predicts no classes: name a network, --extractor {usual} say"
-        if not known.get("extractor", name).load().classifies:
+        if not registry.get("extractor", name).load().classifies:
             raise UsageError(self._none)
         for option in options:
             if parse_assignment(option).stage != "extractor":
                 raise UsageError(f"--set {option}: only options of the extractor matter here")
-        asked = Choice(extractor=name, options=[*options, "extractor.logits=true"], weights=weights)
-        pipeline = choose(known, None, asked, extract_only=True)
+        selection = Choice(extractor=name, options=[*options, "extractor.logits=true"], weights=weights)
+        pipeline = choose(registry, None, selection, extract_only=True)
         alone = replace(pipeline, weighting=None, detector=None, encoder=None, searcher=None, rerank=())
-        self.assembly = Assembly(alone, known, pick_device(device))
+        self.assembly = Assembly(alone, registry, pick_device(device))
         self.extractor = self.assembly.extractor.component
 
     def probabilities(self, picture: Given, box: XYWH | None = None) -> Tensor:
@@ -128,5 +128,5 @@ def rank(chances: Sequence[Tensor], names: Sequence[str], top: int) -> list[Rank
     best = p.sort(dim=1, descending=True, stable=True).indices[:, :top]
     count, mean = best.flatten().bincount(minlength=C).tolist(), p.mean(0).tolist()
     order = sorted((c for c in range(C) if count[c]), key=lambda c: (-count[c], -mean[c], c))
-    known = len(names) == C
-    return [Ranked(c, names[c] if known else "", count[c] / n, mean[c]) for c in order]
+    named = len(names) == C
+    return [Ranked(c, names[c] if named else "", count[c] / n, mean[c]) for c in order]

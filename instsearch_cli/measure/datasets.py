@@ -111,17 +111,20 @@ class Covered:
     configs: dict[str, Any] = field(default_factory=dict)
     indexed: int = 0
 
-    def add(self, made: Prepared, annotated: Mapping[str, Sequence[Box]]) -> None:
+    def add(self, prepared: Prepared, annotated: Mapping[str, Sequence[Box]]) -> None:
         """Measure one more pipeline."""
-        boxes = {made.rows[name]: its for name, its in annotated.items() if name in made.rows}
-        pipeline, blocks = made.assembly.pipeline, Collection(made.index, made.assembly).blocks(REGIONS)
+        boxes = {prepared.rows[name]: its for name, its in annotated.items() if name in prepared.rows}
+        pipeline, blocks = (
+            prepared.assembly.pipeline,
+            Collection(prepared.index, prepared.assembly).blocks(REGIONS),
+        )
         self.by_pipeline[pipeline.name] = coverage(blocks, boxes)
         self.configs[pipeline.name] = pipeline.plain()
-        self.indexed = len(made.rows)
+        self.indexed = len(prepared.rows)
 
 
 def prepare(
-    known: Registry,
+    registry: Registry,
     dataset: Dataset,
     index_path: Path,
     choose: Callable[[Pipeline | None], Pipeline],
@@ -141,7 +144,7 @@ def prepare(
     refs = present(dataset, present_only)
     with writing(index_path, create=True) as index:
         last = records.last(index)
-        assembly = Assembly(choose(last.pipeline if last else None), known, pick_device(device))
+        assembly = Assembly(choose(last.pipeline if last else None), registry, pick_device(device))
         rows = take_dataset(index, dataset, refs, strict, progress)
         check_space(index, assembly, assembly.pipeline.keep_features, progress)
         Runner(index, assembly, progress, strict).index_all()
@@ -160,7 +163,7 @@ def prepare(
 
 
 def measure(
-    known: Registry,
+    registry: Registry,
     dataset: Dataset,
     index_path: Path,
     choose: Callable[[Pipeline | None], Pipeline],
@@ -174,11 +177,13 @@ def measure(
     remember: bool = True,
 ) -> Measured:
     """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
-    made = prepare(known, dataset, index_path, choose, progress, device, strict, present_only, remember)
-    index, rows = made.index, made.rows
-    engine = Engine(index, made.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
+    prepared = prepare(
+        registry, dataset, index_path, choose, progress, device, strict, present_only, remember
+    )
+    index, rows = prepared.index, prepared.rows
+    engine = Engine(index, prepared.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
     evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent)
-    evaluation.timing["indexing"] = made.seconds
+    evaluation.timing["indexing"] = prepared.seconds
     if timed:
         evaluation.timing["image"] = seconds_an_image(engine)
     values = sum(
@@ -186,7 +191,7 @@ def measure(
         for block in engine.data.blocks(CODES)
     )
     each = values / max(1, len(index.images))
-    return Measured(evaluation, dataset, made.assembly.pipeline, made.present, len(rows), each)
+    return Measured(evaluation, dataset, prepared.assembly.pipeline, prepared.present, len(rows), each)
 
 
 def seconds_an_image(engine: Engine, limit: int = TIMED) -> float:
@@ -210,7 +215,7 @@ def seconds_an_image(engine: Engine, limit: int = TIMED) -> float:
 
 
 def load_dataset(
-    known: Registry,
+    registry: Registry,
     name: str,
     root: Path | None,
     boxes: Path | None = None,
@@ -219,20 +224,20 @@ def load_dataset(
     """A dataset by name, or the one that a manifest describes; ``assignments`` are "dataset.option=value"."""
     given = [parse_assignment(assignment) for assignment in assignments]
     values: dict[str, Any] = {each.option_of_one: each.value for each in given}
-    kind = kind_of(known, name)
+    kind = kind_of(registry, name)
     if kind != name:
         values[kind] = name
     if boxes is not None:
         values["boxes"] = str(boxes)
-    cls = known.get("dataset", kind).load()
+    cls = registry.get("dataset", kind).load()
     dataset: Dataset = cls(make_config(cls, values, "dataset"), root)
     return dataset
 
 
-def kind_of(known: Registry, name: str) -> str:
+def kind_of(registry: Registry, name: str) -> str:
     """The dataset that a name is of, or that reads a file that is called so."""
     suffix = Path(name).suffix
-    return known.default("dataset", suffix) if suffix == ".json" else name
+    return registry.default("dataset", suffix) if suffix == ".json" else name
 
 
 def default_index(name: str, root: Path | None) -> Path:
@@ -254,10 +259,10 @@ def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
     if not refs:
         raise InstsearchError(f"dataset '{dataset.name}' has no images")
     missing = [ref for ref in refs if not ref.path.exists()]
-    apart = {ref.path for ref in missing}
-    there = [ref for ref in refs if ref.path not in apart]
+    missing_paths = {ref.path for ref in missing}
+    there = [ref for ref in refs if ref.path not in missing_paths]
     queries = dataset.queries()
-    gone = [ref for ref in queries if ref.image not in apart and not ref.image.exists()]
+    gone = [ref for ref in queries if ref.image not in missing_paths and not ref.image.exists()]
     if (len(there) == total and not gone) or (present_only and there):
         return there
     what = []

@@ -112,7 +112,7 @@ def evaluate(
             done.dropped.append(ref.id)
             continue
         began = time.perf_counter()
-        query = asked(engine, ref, judged[MAIN], rows)
+        query = encode_query(engine, ref, judged[MAIN], rows)
         ranked, boxes, scores = _rank(engine, query, names)
         seconds.append(time.perf_counter() - began)
         places = _places(ranked, boxes, judged[MAIN], partial(boxes_of, ref))
@@ -128,7 +128,7 @@ def evaluate(
             }
         )
         if absent is not None:
-            done.queries[-1] |= _told(ranked, scores, judged[MAIN]) | _without(engine, query, judged, rows)
+            done.queries[-1] |= _outcome(ranked, scores, judged[MAIN]) | _without(engine, query, judged, rows)
     progress.close()
     if not done.queries:
         raise InstsearchError(
@@ -178,7 +178,7 @@ def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
     return lambda ref, name: annotated.get(name, ())
 
 
-def asked(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int]) -> Query:
+def encode_query(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int]) -> Query:
     """A query, encoded."""
     try:
         picture = Photograph(ref.image)
@@ -196,7 +196,7 @@ def _rank(engine: Engine, query: Query, names: Mapping[int, str]) -> tuple[list[
     return [names[int(row)] for row in hits.images[0, :n]], hits.boxes[0, :n], hits.scores[0, :n]
 
 
-def _told(ranked: Sequence[str], scores: np.ndarray, judged: Relevance) -> dict[str, Any]:
+def _outcome(ranked: Sequence[str], scores: np.ndarray, judged: Relevance) -> dict[str, Any]:
     """What verdicts are made from: the scores of the best true hit and of the first one, and if that is true."""
     positives = _positives(judged)
     counted = [

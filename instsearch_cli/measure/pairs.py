@@ -49,7 +49,7 @@ class Pair(NamedTuple):
 class Mined:
     """What was found. candidates = pairs + rejected + capped."""
 
-    asked: int = 0  #: images that were queries, those skipped included
+    queried: int = 0  #: images that were queries, those skipped included
     candidates: int = 0  #: pairs of images that were verified, each once
     rejected: int = 0  #: of these, with too few inliers
     capped: int = 0  #: matching, but left out because an image has enough others
@@ -69,17 +69,17 @@ class Miner:
     Raises InstsearchError if the pipeline has no keypoints, besides what Engine raises.
     """
 
-    def __init__(self, index: Index, pipeline: Pipeline, known: Registry, device: torch.device) -> None:
-        name = known.default("rerank", "pairs")
+    def __init__(self, index: Index, pipeline: Pipeline, registry: Registry, device: torch.device) -> None:
+        name = registry.default("rerank", "pairs")
         self.pipeline = pipeline
         stage = pipeline.with_rerank([name]).rerank[0]
-        verifier = known.get("rerank", name).load()
+        verifier = registry.get("rerank", name).load()
         self.verifier: Any = verifier(make_config(verifier, stage.options, f"rerank.{name}"), device)
-        assembly = Assembly(replace(pipeline, rerank=()), known, device)
+        assembly = Assembly(replace(pipeline, rerank=()), registry, device)
         if assembly.extractor.component.encoding != "keypoints":
             raise InstsearchError(
                 f"pairs are verified by keypoints; pipeline '{pipeline.name}' has none, '{pipeline.extractor.name}' "
-                f"makes maps.\nRun `instsearch index --index {index.path} --preset {default_preset(known)} "
+                f"makes maps.\nRun `instsearch index --index {index.path} --preset {default_preset(registry)} "
                 "--keep-features` first, or name a pipeline with keypoints (--pipeline)."
             )
         self.engine = Engine(index, assembly)
@@ -88,9 +88,9 @@ class Miner:
     @classmethod
     def of(cls, index: Session, pipeline: str | None = None, options: Sequence[str] = ()) -> Miner:
         """With a recorded pipeline of an index (None: the last), whose verifier ``options`` may set, too."""
-        known = load_registry()
-        asked = recorded_pipeline(index.store, pipeline).with_rerank([known.default("rerank", "pairs")])
-        return cls(index.store, asked.with_options(options), known, pick_device(index.device))
+        registry = load_registry()
+        verified = recorded_pipeline(index.store, pipeline).with_rerank([registry.default("rerank", "pairs")])
+        return cls(index.store, verified.with_options(options), registry, pick_device(index.device))
 
     def sample(self, n: int, seed: int) -> list[int]:
         """``n`` rows by chance, in their order; all for 0."""
@@ -119,7 +119,7 @@ class Miner:
                     found += self._ask(row, top, seen)
                 except UnaskedError as reason:
                     mined.skipped.append((self.name(row), str(reason)))
-                mined.asked += 1
+                mined.queried += 1
                 progress.advance()
         except KeyboardInterrupt:
             mined.stopped = True
@@ -138,8 +138,8 @@ class Miner:
             query = self.engine.query(self.name(row), picture, None, frozenset({row}))
         except InstsearchError as error:  # its file is gone or damaged, or it has no keypoints
             reason = str(error).partition("\n")[0].partition(". ")[0]  # without what to do in a query
-            for known in (f"query '{self.name(row)}': ", f"{printable(self.data.path(row))}: "):
-                reason = reason.removeprefix(known)
+            for prefix in (f"query '{self.name(row)}': ", f"{printable(self.data.path(row))}: "):
+                reason = reason.removeprefix(prefix)
             raise UnaskedError(reason) from error
         hits = self.engine.search([query], top)
         others = [int(other) for other in hits.images[0, : hits.valid(0)]]

@@ -57,8 +57,8 @@ class Wanted:
 class Runs:
     """Measures rows."""
 
-    def __init__(self, known: Registry, wanted: Wanted, progress: Quiet) -> None:
-        self.known, self.wanted, self.progress = known, wanted, progress
+    def __init__(self, registry: Registry, wanted: Wanted, progress: Quiet) -> None:
+        self.registry, self.wanted, self.progress = registry, wanted, progress
 
     def check(self, chosen: Sequence[Table]) -> None:
         """Raise UsageError for a setting that no row has, or that a figure sweeps."""
@@ -86,7 +86,7 @@ class Runs:
                 kind, stage, _ = addressed(pipeline, figure.x)
                 assert stage is not None
                 prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
-                make_config(self.known.get(kind, stage.name).load(), stage.options, prefix)
+                make_config(self.registry.get(kind, stage.name).load(), stage.options, prefix)
 
     def all(self, chosen: Sequence[Table], given: bool = False) -> Iterator[dict[str, Any]]:
         """The results of each table or figure, in order, after checks; ``given``: a figure's values are not its own."""
@@ -197,11 +197,11 @@ class Runs:
         pipeline = self._pipeline(table, row, None if swept else value)
         at = f", {swept} {value}" if swept else ""
         self.progress.say(f"{pipeline.name} on {Path(name).stem}{at}")
-        dataset = load_dataset(self.known, name, self._root(name), assignments=settings)
+        dataset = load_dataset(self.registry, name, self._root(name), assignments=settings)
         if name in row.fit_on:
             pipeline = self._fitted_elsewhere(pipeline, row.fit_on[name], cell)
         return measure(
-            self.known,
+            self.registry,
             dataset,
             self._index(name, swept),
             lambda last: pipeline,
@@ -231,12 +231,12 @@ class Runs:
         kind, stage, option = addressed(pipeline, setting)
         if stage is None:
             return False
-        return _has_option(self.known.get(kind, stage.name).load(), option)
+        return _has_option(self.registry.get(kind, stage.name).load(), option)
 
     def _fitted_elsewhere(self, pipeline: Pipeline, other: str, cell: dict[str, Any]) -> Pipeline:
         """Fit on the other dataset's images if they are there, else on the row's own, and say so."""
         try:
-            dataset = load_dataset(self.known, other, self._root(other))
+            dataset = load_dataset(self.registry, other, self._root(other))
             refs = present(dataset, self.wanted.present_only)
         except InstsearchError:
             cell["note"] = f"fitted on itself: {other} is not there"
@@ -257,7 +257,7 @@ class Runs:
         return path.with_name(f"{path.name}-{swept}") if swept else path
 
     def _dataset_class(self, name: str) -> type[Any]:
-        cls: type[Any] = self.known.get("dataset", kind_of(self.known, name)).load()
+        cls: type[Any] = self.registry.get("dataset", kind_of(self.registry, name)).load()
         return cls
 
     def _dataset_has(self, name: str, setting: str) -> bool:

@@ -130,8 +130,8 @@ class Mapper:
     def _map(self, scene: Scene, image: Image | None, features: Features | None) -> np.ndarray:
         if self.full:
             with noted(self.part, [scene.name]):
-                made = self.part.component.saliency(scene.pixels)
-            values = torch.as_tensor(made, dtype=torch.float32)
+                computed = self.part.component.saliency(scene.pixels)
+            values = torch.as_tensor(computed, dtype=torch.float32)
             if values.shape == scene.pixels.shape[:2]:
                 return np.asarray(values.cpu().numpy())
             h, w = values.shape

@@ -77,7 +77,7 @@ class Row:
     config: dict[str, Any] = field(default_factory=dict)
     values: list[float] = field(default_factory=list)
     fitted: list[str] = field(default_factory=list)
-    made: int = 0  #: images whose maps were not in the index
+    computed: int = 0  #: images whose maps were not in the index
     seconds: float = 0.0  #: taken to make them, with all that they are made from
 
     def defined(self) -> np.ndarray:
@@ -95,7 +95,7 @@ class Row:
 
     def rate(self) -> float | None:
         """Images a second; None where no map had to be made."""
-        return self.made / max(self.seconds, 1e-9) if self.made else None
+        return self.computed / max(self.seconds, 1e-9) if self.computed else None
 
 
 STATISTICS = ("mean", "lower quartile", "median", "upper quartile")
@@ -117,7 +117,7 @@ class Report:
 
 
 def measure(
-    known: Registry,
+    registry: Registry,
     dataset: Dataset,
     index_path: Path,
     pipelines: Sequence[Pipeline],
@@ -140,59 +140,59 @@ def measure(
             f"dataset '{dataset.name}' has no annotated boxes: give them with --boxes FILE.csv (image,x,y,w,h)"
         )
     refs = present(dataset, present_only)
-    assemblies = [Assembly(pipeline, known, pick_device(device)) for pipeline in pipelines]
+    assemblies = [Assembly(pipeline, registry, pick_device(device)) for pipeline in pipelines]
     with writing(index_path, create=True) as index:
         rows = take_dataset(index, dataset, refs, False, progress)
-        made = [_made(index, assembly, progress) for assembly in assemblies]
-    report = Report([*made, Row(UNIFORM), Row(CENTRE)], len(boxes), dataset.name)
+        measured = [_measured_row(index, assembly, progress) for assembly in assemblies]
+    report = Report([*measured, Row(UNIFORM), Row(CENTRE)], len(boxes), dataset.name)
     wanted = choose(list(boxes))
     there, removed = {ref.name for ref in refs}, index.images.removed()
-    asked = []
+    scored = []
     for name in wanted:
         row = rows.get(name)
         if row is not None and row not in removed:
-            asked.append((name, row))
+            scored.append((name, row))
         elif row is not None:
             report.skipped.append((name, removed[row].removeprefix("skipped: ")))
         else:
             report.skipped.append((name, "cannot be read" if name in there else "is not there"))
-    _score(index, assemblies, asked, boxes, report, progress, watch)
+    _score(index, assemblies, scored, boxes, report, progress, watch)
     if not report.images:
         first = f": {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
         raise InstsearchError(f"none of the {len(wanted):,} annotated images could be scored{first}")
     return report
 
 
-def _made(index: Index, assembly: Assembly, progress: Quiet) -> Row:
+def _measured_row(index: Index, assembly: Assembly, progress: Quiet) -> Row:
     """Write the weights that the index lacks."""
     part = assembly.part(WEIGHTS)
     stages = ("extractor", "weighting") if set(part.needs) - {IMAGE} else ("weighting",)
     row = Row(part.name, {stage: assembly.pipeline.stages()[stage].table() for stage in stages})
     check_space(index, assembly, assembly.pipeline.keep_features, progress)
     began = time.perf_counter()
-    made = Runner(index, assembly, progress).index_all()
+    outcome = Runner(index, assembly, progress).index_all()
     row.seconds = time.perf_counter() - began
-    row.made, row.fitted = made.written.get(WEIGHTS, 0), made.fitted
+    row.computed, row.fitted = outcome.written.get(WEIGHTS, 0), outcome.fitted
     return row
 
 
 def _score(
     index: Index,
     assemblies: Sequence[Assembly],
-    asked: Sequence[tuple[str, int]],
+    scored: Sequence[tuple[str, int]],
     boxes: dict[str, list[Box]],
     report: Report,
     progress: Quiet,
     watch: Watch | None,
 ) -> None:
     collections = [Collection(index, assembly) for assembly in assemblies]
-    progress.start("scoring", len(asked))
+    progress.start("scoring", len(scored))
     with contextlib.ExitStack() as stack:
         streams = [
-            stack.enter_context(contextlib.closing(c.stream([(row, (WEIGHTS,)) for _, row in asked])))
+            stack.enter_context(contextlib.closing(c.stream([(row, (WEIGHTS,)) for _, row in scored])))
             for c in collections
         ]
-        for (name, row), *got in zip(asked, *streams, strict=True):
+        for (name, row), *items in zip(scored, *streams, strict=True):
             progress.advance()
             record = collections[0].record(row)
             size = (record.width, record.height)
@@ -201,7 +201,7 @@ def _score(
                 report.skipped.append((name, "its boxes lie outside the picture"))
                 continue
             nominal = Grid.nominal(size)
-            maps = {r.name: item[WEIGHTS] for r, (_, item) in zip(report.rows, got, strict=False)}
+            maps = {r.name: item[WEIGHTS] for r, (_, item) in zip(report.rows, items, strict=False)}
             found = {n: _of(weights, size, boxes[name]) for n, weights in maps.items()}
             found[UNIFORM] = share
             centred = centre_gaussian((nominal.w, nominal.h))

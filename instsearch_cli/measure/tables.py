@@ -160,19 +160,19 @@ def of_dataset(setting: str) -> bool:
 
 def by_paper(registry: Registry) -> dict[str, list[Table]]:
     """Every table that plugins ship, in order, then every figure, under its paper's name."""
-    known: dict[str, list[Table]] = {}
+    papers: dict[str, list[Table]] = {}
     for file in registry.shipped("tables"):
         for table in parse_tables(file.text, f"{file.package}: {file.name}"):
-            known.setdefault(table.paper, []).append(table)
-    return known
+            papers.setdefault(table.paper, []).append(table)
+    return papers
 
 
 def tables(registry: Registry, paper: str) -> list[Table]:
     """The tables and figures of a paper. Raises UsageError with the nearest name if no plugin has any."""
-    known = by_paper(registry)
-    if paper not in known:
-        raise UsageError(f"no plugin has tables of '{paper}'.{nearest(paper, known)}")
-    return known[paper]
+    papers = by_paper(registry)
+    if paper not in papers:
+        raise UsageError(f"no plugin has tables of '{paper}'.{nearest(paper, papers)}")
+    return papers[paper]
 
 
 def parse_tables(text: str, where: str) -> list[Table]:
@@ -264,13 +264,13 @@ def _listed(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _refuse_strays(entry: Mapping[str, Any], known: set[str], what: str) -> None:
-    if stray := sorted(entry.keys() - known):
+def _refuse_strays(entry: Mapping[str, Any], keys: set[str], what: str) -> None:
+    if stray := sorted(entry.keys() - keys):
         raise ValueError(f"{what} has no '{stray[0]}'")
 
 
 def select(
-    known: Registry,
+    registry: Registry,
     paper: str,
     numbers: Sequence[str] = (),
     figures: Sequence[str] = (),
@@ -280,7 +280,7 @@ def select(
 
     Raises UsageError for a number that is not there, and for values that are not of one figure.
     """
-    every = tables(known, paper)
+    every = tables(registry, paper)
     kinds: dict[str, dict[str, Table]] = {
         "table": {t.number: t for t in every if not isinstance(t, Figure)},
         "figure": {t.number: t for t in every if isinstance(t, Figure)},

@@ -13,7 +13,7 @@ from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, choose
 from instsearch_cli.engine.pipeline import load_preset, presets
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.engine.session import Index, as_path, chosen, told
+from instsearch_cli.engine.session import Index, as_path, chosen, format_errors
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.measure import saliency as fixated
 from instsearch_cli.measure import saliency_precision as annotated
@@ -63,20 +63,20 @@ def evaluate(
     index     None: the dataset's own, in the user's cache
     pipeline  one that the index knows by name, or a preset; else what ``choice`` chooses, as ``Index.index`` takes it
     """
-    known, asked = load_registry(), _rest(choice)
-    of = _dataset(known, dataset, root, boxes, choice)
+    registry, selection = load_registry(), _rest(choice)
+    of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
-    if pipeline is not None and asked.stages:
+    if pipeline is not None and selection.stages:
         raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
-    named, remember = (None, True) if pipeline is None else _named(known, place, pipeline)
+    named, remember = (None, True) if pipeline is None else _named(registry, place, pipeline)
 
     def which(last: Pipeline | None) -> Pipeline:
-        found = named or choose(known, last, asked)
+        found = named or choose(registry, last, selection)
         return found if keep_features is None else replace(found, keep_features=keep_features)
 
-    with told():
+    with format_errors():
         return measure(
-            known,
+            registry,
             of,
             place,
             which,
@@ -105,8 +105,8 @@ def coverage(
 ) -> Covered:
     """How well detectors' regions cover a dataset's annotated boxes: of the pipeline that ``choice`` chooses, or of all
     that the index knows and that have a detector."""
-    known, asked = load_registry(), _rest(choice)
-    of = _dataset(known, dataset, root, boxes, choice)
+    registry, selection = load_registry(), _rest(choice)
+    of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
     annotated_boxes = of.boxes()
     if not annotated_boxes:
@@ -116,20 +116,20 @@ def coverage(
         )
 
     def chosen_one(last: Pipeline | None) -> Pipeline:
-        found = choose(known, last, asked)
+        found = choose(registry, last, selection)
         if found.detector is None:
             raise UsageError("the pipeline finds no regions: name a detector with --detector")
         return found if keep_features is None else replace(found, keep_features=keep_features)
 
-    with told():
-        there = [] if asked.stages or vacant(place) else Index.open(place).pipelines.values()
+    with format_errors():
+        there = [] if selection.stages or vacant(place) else Index.open(place).pipelines.values()
         kept = [pipeline for pipeline in there if pipeline.encoder and pipeline.detector]
         which: list[tuple[Callable[[Pipeline | None], Pipeline], bool]]
         which = [(partial(_itself, pipeline), False) for pipeline in kept] or [(chosen_one, True)]
         covered = Covered(of)
         for choosing, remember in which:
             how = (progress or Quiet(), on, strict, present_only, remember)
-            covered.add(prepare(known, of, place, choosing, *how), annotated_boxes)
+            covered.add(prepare(registry, of, place, choosing, *how), annotated_boxes)
         return covered
 
 
@@ -157,18 +157,18 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
     return device or (index.device if isinstance(index, Index) else "auto")
 
 
-def _named(known: Registry, place: Path, name: str) -> tuple[Pipeline, bool]:
+def _named(registry: Registry, place: Path, name: str) -> tuple[Pipeline, bool]:
     """The pipeline that an index knows by a name, else the preset of that name; and whether it is new to the index."""
     there = {} if vacant(place) else Index.open(place).pipelines
     if name in there:
         return there[name], False
-    if name in presets(known):
-        return load_preset(name, known), True
+    if name in presets(registry):
+        return load_preset(name, registry), True
     raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
 
 
 def _dataset(
-    known: Registry,
+    registry: Registry,
     dataset: Any,
     root: Anywhere | None,
     boxes: Anywhere | None,
@@ -180,7 +180,7 @@ def _dataset(
     as_path(dataset, "a dataset")
     own = [o for o in choice.get("options", ()) if of_dataset(o)]
     place, csv = (None if path is None else Path(path) for path in (root, boxes))
-    return load_dataset(known, os.fspath(dataset), place, csv, own)
+    return load_dataset(registry, os.fspath(dataset), place, csv, own)
 
 
 def saliency(
@@ -207,14 +207,14 @@ def saliency(
     ``chosen`` is told the names of the images that are scored, ``watch`` shown each; the rest is as
     `instsearch saliency --help` has it.
     """
-    known = load_registry()
-    pipelines = weighting_pipelines(known, weightings, extractor, options, weights)
+    registry = load_registry()
+    pipelines = weighting_pipelines(registry, weightings, extractor, options, weights)
     fixations = Fixations(Path(data), split, sigma, max_pixels or MOST_PIXELS)
     names = fixations.names if held_out is None else divided(fixations.names, held_out)[1]
     names = evenly(names, limit or len(names))
     if chosen is not None:
         chosen(names)
-    assemblies = [Assembly(pipeline, known, pick_device(device)) for pipeline in pipelines]
+    assemblies = [Assembly(pipeline, registry, pick_device(device)) for pipeline in pipelines]
     parted = 1e-7 if jitter else 0.0
     return fixated.measure(fixations, names, assemblies, progress or Quiet(), blur, parted, watch)
 
@@ -238,13 +238,13 @@ def precision(
     watch: annotated.Watch | None = None,
 ) -> annotated.Report:
     """What share of each map's saliency lies inside a dataset's annotated boxes; the maps stay in its index."""
-    known = load_registry()
+    registry = load_registry()
     rest = [option for option in options if not of_dataset(option)]
     pipelines = [
         replace(pipeline, keep_features=keep_features)
-        for pipeline in weighting_pipelines(known, weightings, extractor, rest, weights)
+        for pipeline in weighting_pipelines(registry, weightings, extractor, rest, weights)
     ]
-    of, place = _dataset(known, dataset, root, boxes, {"options": options}), _place(index, dataset, root)
+    of, place = _dataset(registry, dataset, root, boxes, {"options": options}), _place(index, dataset, root)
 
     def some(names: Sequence[str]) -> Sequence[str]:
         names = evenly(names, limit or len(names))
@@ -252,9 +252,9 @@ def precision(
             chosen(names)
         return names
 
-    with told():
+    with format_errors():
         return annotated.measure(
-            known,
+            registry,
             of,
             place,
             pipelines,
@@ -279,12 +279,12 @@ def reproduce(
 
     ``values`` are those of the option that the only figure sweeps; ``wanted`` the fields of ``reproduce.Wanted``.
     """
-    known, fields = load_registry(), Wanted.__dataclass_fields__
+    registry, fields = load_registry(), Wanted.__dataclass_fields__
     for name in wanted:
         if name not in fields:
             raise UsageError(f"there is no option '{name}'.{nearest(name, fields)}")
-    asked = select(known, paper, tables, figures, values)
-    return Runs(known, Wanted(**wanted), progress or Quiet()).all(asked, values is not None)
+    selection = select(registry, paper, tables, figures, values)
+    return Runs(registry, Wanted(**wanted), progress or Quiet()).all(selection, values is not None)
 
 
 def pairs(
@@ -308,7 +308,7 @@ def pairs(
 
 
 def weighting_pipelines(
-    known: Registry,
+    registry: Registry,
     weightings: Sequence[str],
     extractor: str | None,
     options: Sequence[str],
@@ -317,10 +317,10 @@ def weighting_pipelines(
     """An extractor and one of the weightings each, with the options that are theirs, named after these."""
     found = []
     for name in dict.fromkeys(weightings):
-        known.get("weighting", name)
+        registry.get("weighting", name)
         own = of_weighting(options, name, weightings)
-        asked = Choice(extractor=extractor, weights=weights, weighting=name, options=own)
-        pipeline = choose(known, None, asked, extract_only=True)
+        selection = Choice(extractor=extractor, weights=weights, weighting=name, options=own)
+        pipeline = choose(registry, None, selection, extract_only=True)
         found.append(replace(pipeline, name=name, encoder=None, detector=None, searcher=None, rerank=()))
     return found
 

@@ -23,22 +23,22 @@ def card_of(out: Path) -> Path:
     return out.with_suffix(".json")
 
 
-def finished(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+def finished(out: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """The card of a finished run that was asked for the same; None if there is nothing at ``out``.
 
     Raises UsageError if there is something else, which training would overwrite.
     """
     card, folder = card_of(out), folder_of(out)
-    made = load_json(card) if card.exists() else None
-    if made is not None and (difference := differs(asked, made)):
+    earlier_card = load_json(card) if card.exists() else None
+    if earlier_card is not None and (difference := differs(request, earlier_card)):
         raise UsageError(
             f"{card} is of weights made with {difference}.\nChoose another --out, or delete them and {folder}."
         )
     if not out.exists() or (folder / CHECKPOINT).exists():
         return None
-    if made is None:
+    if earlier_card is None:
         raise UsageError(f"{out} is there, and was not made by this command.\nChoose another --out.")
-    return made
+    return earlier_card
 
 
 def folder_of(out: Path) -> Path:
@@ -46,9 +46,9 @@ def folder_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def differs(asked: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def differs(request: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """What another run was asked for, at the first difference, in words; "" if nothing differs."""
-    for key, wanted in asked.items():
+    for key, wanted in request.items():
         had = found.get(key)
         if had == wanted:
             continue

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 J = TypeVar("J")
 B = TypeVar("B")
 
-ASKED, LOG = "run.json", "log.csv"
+REQUEST, LOG = "run.json", "log.csv"
 
 
 class Trainer:
@@ -116,8 +116,8 @@ class Run:
 
     every: ClassVar[float] = 60.0  #: seconds between checkpoints, if writing one takes less than a twentieth
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any], progress: Quiet) -> None:
-        self.folder, self.asked, self.progress = folder, dict(asked), progress
+    def __init__(self, folder: Path, request: Mapping[str, Any], progress: Quiet) -> None:
+        self.folder, self.request, self.progress = folder, dict(request), progress
         #: what the trainer has to say about the weights; "component options" are those to use them with
         self.card: dict[str, Any] = {}
         self.step = 0  #: steps done in this stage
@@ -258,7 +258,7 @@ class Run:
             raise self._diverged("the weights hold numbers that are not finite")
         _save(out, state)
         card = {
-            **self.asked,
+            **self.request,
             "sha256": sha256(out),
             **self.card,
             "epochs": self._epochs,
@@ -282,10 +282,10 @@ class Run:
         return {"stage": self._stage, "epoch": self._epoch, "batch": self._batch, "step": self.step}
 
     def _check_asked(self) -> None:
-        path = self.folder / ASKED
+        path = self.folder / REQUEST
         if not path.exists():
-            write_text(path, json.dumps(self.asked, indent=1) + "\n")
-        elif difference := differs(self.asked, load_json(path)):
+            write_text(path, json.dumps(self.request, indent=1) + "\n")
+        elif difference := differs(self.request, load_json(path)):
             raise UsageError(
                 f"{self.folder} was begun with {difference}.\nChoose another --out, or delete that folder."
             )

@@ -232,14 +232,14 @@ def _end_labels(axes: Axes, names: Sequence[str], ends: Sequence[float], colours
     low, high = axes.get_ylim()
     wanted = np.array([0.0 if math.isnan(y) else (y - low) / (high - low) for y in ends])
     gap = min(NORMAL * 1.35 / (SIZE[1] * 72 * 0.76), 1 / max(1, len(names)))
-    for name, end, at, colour in zip(names, ends, _apart(wanted, gap), colours, strict=True):
+    for name, end, at, colour in zip(names, ends, _spaced(wanted, gap), colours, strict=True):
         text = f"{name}: no value" if math.isnan(end) else name
         axes.annotate(
             text, (1, at), (10, 0), "axes fraction", "offset points", va="center", **_type(NORMAL, colour)
         )
 
 
-def _apart(wanted: np.ndarray, gap: float) -> np.ndarray:
+def _spaced(wanted: np.ndarray, gap: float) -> np.ndarray:
     """Heights in [0, 1] at least ``gap`` apart, in the order of those wanted and near them, f[n].
 
     Runs of labels that touch are centred on the mean of their wanted heights (pool adjacent violators).

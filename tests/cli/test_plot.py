@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.report.plot import COLOURS, PAPER, Curve, _apart, curves, histogram
+from instsearch_cli.report.plot import COLOURS, PAPER, Curve, _spaced, curves, histogram
 
 NAN = math.nan
 
@@ -157,13 +157,13 @@ def test_a_folder_that_is_not_there_or_is_a_file_is_said(tmp_path: Path, suffix:
 
 
 def test_labels_that_would_touch_move_apart_and_stay_in_order() -> None:
-    assert _apart(np.array([0.5, 0.2]), 0.1) == pytest.approx([0.5, 0.2])
-    assert _apart(np.array([0.5, 0.5, 0.5]), 0.1) == pytest.approx([0.4, 0.5, 0.6])
-    assert _apart(np.array([1.0, 0.98]), 0.1) == pytest.approx([1.0, 0.9])
-    assert _apart(np.array([0.0, 0.35, 0.4]), 0.2) == pytest.approx([0.0, 0.275, 0.475])
+    assert _spaced(np.array([0.5, 0.2]), 0.1) == pytest.approx([0.5, 0.2])
+    assert _spaced(np.array([0.5, 0.5, 0.5]), 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    assert _spaced(np.array([1.0, 0.98]), 0.1) == pytest.approx([1.0, 0.9])
+    assert _spaced(np.array([0.0, 0.35, 0.4]), 0.2) == pytest.approx([0.0, 0.275, 0.475])
     for seed in range(20):
         wanted = np.random.default_rng(seed).random(9)
-        placed = _apart(wanted, 0.08)
+        placed = _spaced(wanted, 0.08)
         assert (np.diff(placed[np.argsort(wanted)]) >= 0.08 - 1e-12).all()
         assert placed.min() >= 0
         assert placed.max() <= 1 + 1e-12
