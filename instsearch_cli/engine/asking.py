@@ -194,7 +194,11 @@ def answered(
         name, root = data.names.of(record), data.root(row)
         found.append(Hit(rank + 1, name, data.path(row), score, corners, size, root))
     pipeline = engine.assembly.pipeline
-    settings = {stage: in_words(value) for stage, value in pipeline.plain().items() if stage != "name"}
+    settings = {
+        stage: in_words(value)
+        for stage, value in pipeline.plain().items()
+        if stage not in ("name", "keep_features")
+    }
     picture = question.picture
     return Answer(
         query=picture.name,
