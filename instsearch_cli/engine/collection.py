@@ -121,6 +121,7 @@ class Collection:
     def refresh(self) -> None:
         """Reach the rows that were given out since, and the folders as they are now called."""
         self.span, self._ranges = range(len(self.index.images)), []
+        self.names.refresh()
 
     def close(self) -> None:
         """Remove scratch files."""
