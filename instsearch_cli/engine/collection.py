@@ -144,6 +144,10 @@ class Collection:
             raise InstsearchError(f"row {row} of {self.index.path} names no file below its root")
         return Path(self._roots[record.root], os.fsdecode(record.name))
 
+    def called(self, row: int) -> str:
+        """What the image of a row is called."""
+        return self.names.of(self.record(row))
+
     def root(self, row: int) -> str:
         """The folder that a row's name is relative to."""
         return self._roots[self.record(row).root]
@@ -196,7 +200,7 @@ class Collection:
 
     def _unreadable(self, row: int, reason: str) -> None:
         if self.on_bad is None:
-            raise InstsearchError(f"{self.index.images.name(row)} no longer decodes: {reason}")
+            raise InstsearchError(f"{self.called(row)} no longer decodes: {reason}")
         self.on_bad(row, reason)
 
 
