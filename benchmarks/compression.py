@@ -1,6 +1,6 @@
 """What each HDF5 filter makes of each kind of data in an index: bytes an image, speed of writing and reading.
 
-python benchmarks/compression.py [--data DIR] [--weights FILE] [--images N] [--repeat N]
+python benchmarks/compression.py --data DIR --weights FILE [--images N] [--repeat N]
 
 Real data: SqueezeNet maps, SIFT descriptors, word maps over 10,000 words, weights and sparse
 histograms of the first N photographs. Speeds are of uncompressed bytes through h5py, by processor
@@ -10,7 +10,6 @@ small arrays are mostly HDF5's cost per dataset.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -23,10 +22,10 @@ import numpy as np
 import torch
 import torchvision
 
+from arguments import Parser, photographs
 from instsearch_formats import Index
 from instsearch_formats.part import Part, part_name
 
-SHARED = Path(__file__).parents[1] / "../shared"
 CHUNK = 2**19
 
 FILTERS = {
@@ -59,7 +58,7 @@ def payloads(data: Path, weights: Path, n: int) -> dict[str, list[np.ndarray]]:
     net.load_state_dict(torch.load(weights, weights_only=True))
     trunk = net.features[:13].eval()
     maps, sift, geometry = [], [], []
-    for path in sorted((data / "images").rglob("*.jpg"))[:n]:
+    for path in photographs(data)[:n]:
         pixels = cv2.imread(str(path))
         grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
         points, found = cv2.SIFT_create(2000).detectAndCompute(grey, None)
@@ -149,9 +148,9 @@ def whole_parts(items: list[np.ndarray], folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
+    parser = Parser(__doc__)
+    parser.add_data()
+    parser.add_weights()
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--repeat", type=int, default=2)
     args = parser.parse_args()
