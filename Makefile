@@ -19,8 +19,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: export PYRIGHT_PYTHON_GLOBAL_NODE = 0
+types: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+types: $(READY)  # nothing is downloaded: pyright and its Node.js are packages of the environment
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

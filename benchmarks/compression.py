@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import faiss
@@ -59,9 +60,9 @@ def payloads(data: Path, weights: Path, n: int) -> dict[str, list[np.ndarray]]:
     trunk = net.features[:13].eval()
     maps, sift, geometry = [], [], []
     for path in photographs(data)[:n]:
-        pixels = cv2.imread(str(path))
+        pixels: Any = cv2.imread(str(path))
         grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-        points, found = cv2.SIFT_create(2000).detectAndCompute(grey, None)
+        points, found = cv2.SIFT_create(2000).detectAndCompute(grey, None)  # pyright: ignore[reportAttributeAccessIssue]
         sift.append(found.astype(np.uint8))
         geometry.append(np.array([(*p.pt, p.size, p.angle) for p in points], np.float32))
         x = torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1)[None] / 255.0
@@ -69,7 +70,7 @@ def payloads(data: Path, weights: Path, n: int) -> dict[str, list[np.ndarray]]:
             maps.append(trunk(x)[0].permute(1, 2, 0).numpy())
     cells = np.concatenate([m.reshape(-1, m.shape[2]) for m in maps])
     unit = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-12)
-    index = faiss.IndexFlatIP(unit.shape[1])
+    index: Any = faiss.IndexFlatIP(unit.shape[1])
     index.add(np.random.default_rng(0).choice(unit, min(10_000, len(unit)), replace=False))
     ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])
     words = np.split(index.search(unit, 1)[1][:, 0].astype(np.uint16), ends[:-1])
@@ -110,8 +111,9 @@ def measure(items: list[np.ndarray], how: dict, folder: Path, repeat: int) -> tu
         wrote.append(time.process_time() - start)
         start = time.process_time()
         with h5py.File(path, "r") as file:
-            back = [file[str(i)][()] for i in range(reps)]
-            size = sum(file[str(i)].id.get_storage_size() for i in range(reps))
+            stored: list[Any] = [file[str(i)] for i in range(reps)]
+            back = [data[()] for data in stored]
+            size = sum(data.id.get_storage_size() for data in stored)
         read.append(time.process_time() - start)
         if not np.array_equal(back[-1], whole):
             raise SystemExit("what was read is not what was written")

@@ -98,7 +98,7 @@ def measure(assembly: Assembly, paths: list[Path], rounds: int, folder: Path) ->
             yield Runner(index, assembly, Quiet()).extract()
 
     reading = timed(read_image(path, extractor.fit_size) for path in paths)
-    timed(bare()), timed(full())
+    _ = timed(bare()), timed(full())
     rows = [(*timed(bare()), *timed(full())) for _ in range(rounds)]
     return {
         "bare /s": len(paths) / statistics.median(r[0] for r in rows),

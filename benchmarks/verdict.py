@@ -84,8 +84,8 @@ def cases(raw: Raw, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     truth = np.concatenate([raw["truth"], np.zeros_like(raw["truth"])])
     there = np.isfinite(scores)
     x = np.zeros((*scores.shape, 4))
-    for mine, s, n in zip(x, scores, there.sum(axis=1), strict=True):
-        mine[:n] = evidence(s[:n], options.start, options.depth, options.rest_cap, options.best_cap)
+    for i, (s, n) in enumerate(zip(scores, there.sum(axis=1), strict=True)):
+        x[i, :n] = evidence(s[:n], options.start, options.depth, options.rest_cap, options.best_cap)
     counts = there & (scores >= options.floor)
     counts[:, 0] = there[:, 0]
     return x, truth, counts
