@@ -28,7 +28,7 @@ def test_demo_finds_its_objects_and_shows_them(cli: Callable[..., Any], tmp_path
     with PIL.Image.open(folder / "hits.png") as sheet:
         assert sheet.width > 500
     again = cli("demo", folder, "--scenes", 40, "--quiet").out
-    assert re.search(r"mAP +([0-9.]+)", again)[1] == found[1]  # type: ignore[index]
+    assert re.search(r"mAP +([0-9.]+)", again)[1] == found[1]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not delete")
     cli("demo", tmp_path / "mine", status=1)

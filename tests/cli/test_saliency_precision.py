@@ -21,7 +21,6 @@ from instsearch_cli.measure.saliency import centre_gaussian
 from instsearch_cli.measure.saliency_precision import coverage, precision
 
 FAKES = Path(__file__).parent / "fake_plugins"
-SHARED = Path(__file__).parents[3] / "shared"
 
 Cli = Callable[..., Any]
 Draw = Callable[..., None]

@@ -80,6 +80,7 @@ def test_what_the_rows_run(every: dict[str, Table]) -> None:
         figure = every[f"figure {number}"]
         assert isinstance(figure, Figure)
         assert figure.x == name
+    assert isinstance(figure, Figure)
     lists = [str(value).split(",") for value in figure.values]
     assert [len(names) for names in lists] == [1, 2, 4, 8, 16]
     assert all(names == lists[-1][: len(names)] for names in lists)
