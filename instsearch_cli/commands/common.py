@@ -38,6 +38,8 @@ index_option = click.option(
     "--index", "index_path", required=True, type=click.Path(path_type=Path), help="Folder of the index."
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+terse_option = click.option("--quiet", is_flag=True, help="No progress, and no list of single files.")
+json_option = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 device_option = click.option("--device", default="auto", help="auto, cpu or cuda[:n].", show_default=True)
 weights_option = click.option(
     "--weights", type=click.Path(path_type=Path), help="File of network weights (else INSTSEARCH_WEIGHTS)."
@@ -159,3 +161,13 @@ def usage(condition: bool, message: str) -> None:
     """Raise UsageError unless the condition holds."""
     if not condition:
         raise UsageError(message)
+
+
+def output(option: str, path: Path | None, *suffixes: str) -> None:
+    """Raise UsageError for a file to be written that has another ending, no folder, or is one."""
+    if path is None:
+        return
+    named = " or ".join(suffixes)
+    usage(not suffixes or path.suffix.lower() in suffixes, f"{option} {path}: name a {named} file")
+    usage(path.parent.is_dir(), f"{option}: there is no folder {path.parent}")
+    usage(not path.is_dir(), f"{option} {path} is a folder: name a file in it")
