@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from instsearch_cli.commands import common
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from instsearch_cli.measure.classes import Ranked
 
 
 @click.command("classes")
@@ -34,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--list", "as_list", is_flag=True, help="Print numbers as --set weighting.classes=... takes them."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 @common.quiet_option
 def command(images: tuple[Path, ...], **options: Any) -> None:
     """Print the most probable classes of IMAGES, or of a dataset's queries: first those that most pictures have.
@@ -51,6 +46,7 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
     from instsearch_cli.measure.datasets import load_dataset
     from instsearch_cli.measure.tables import of_dataset
     from instsearch_cli.progress import make_progress
+    from instsearch_cli.report.classes import class_lines
 
     dataset, box = options["dataset"], options["box"]
     common.usage(bool(images) != bool(dataset), "name pictures, or a --dataset: one of the two")
@@ -78,16 +74,4 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
         found = [each._asdict() for each in ranked]
         click.echo(json.dumps({"pictures": len(of), "top": options["top"], "classes": found}))
     else:
-        for line in table(ranked, len(of), options["top"]):
-            click.echo(line)
-
-
-def table(ranked: Sequence[Ranked], n: int, top: int) -> list[str]:
-    """The classes in columns, names last; of several pictures with the share that has each."""
-    lines = [f"{'class':>5}  " + ("" if n == 1 else f"{'share':>5}  ") + "probability  name"]
-    for found in ranked:
-        share = "" if n == 1 else f"{found.share:>5.0%}  "
-        lines.append(f"{found.number:>5}  {share}{found.probability:>11.4f}  {found.name}".rstrip())
-    if n > 1:
-        lines.append(f"{n:,} pictures; share: of them, with the class among their {top:,} most probable")
-    return lines
+        click.echo("\n".join(class_lines(ranked, len(of), options["top"])))

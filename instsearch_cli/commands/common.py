@@ -167,7 +167,7 @@ def output(option: str, path: Path | None, *suffixes: str) -> None:
     """Raise UsageError for a file to be written that has another ending, no folder, or is one."""
     if path is None:
         return
+    usage(not path.is_dir(), f"{option} {path} is a folder: name a file in it")
     named = " or ".join(suffixes)
     usage(not suffixes or path.suffix.lower() in suffixes, f"{option} {path}: name a {named} file")
     usage(path.parent.is_dir(), f"{option}: there is no folder {path.parent}")
-    usage(not path.is_dir(), f"{option} {path} is a folder: name a file in it")

@@ -129,5 +129,5 @@ def check(options: dict[str, Any]) -> None:
         precise or options["data"] is not None,
         "what to measure on? Give --data, or --precision and --dataset",
     )
-    common.output("--sheet", options["sheet"])
+    common.output("--sheet", options["sheet"], ".png")
     common.output("--histogram", options["histogram"], ".png", ".svg")

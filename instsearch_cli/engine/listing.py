@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 
 def plugins(name: str | None = None) -> list[dict[str, Any]]:
-    """Every component on offer, or those of a name, with their options: {"name", "default", "text"}."""
+    """Every component on offer, or those of a name, with their options, {"name", "default", "text"}.
+
+    "training" are the options of its training, None where it has none.
+    """
     offers = offered(load_registry(), name)
     rows = [plain(offer) for offer in offers]
     if name is not None:
         for row, offer in zip(rows, offers, strict=True):
             row["options"] = [asdict(option) for option in documented(offer.load())]
+            trainer = offer.load_trainer() if offer.spec.trainer else None
+            row["training"] = trainer and [asdict(option) for option in documented(trainer)]
     return rows
 
 
@@ -83,8 +88,8 @@ def offered(registry: Registry, name: str | None = None) -> list[Offer]:
 
 def plain(offer: Offer) -> dict[str, Any]:
     """An offer, JSON-ready."""
-    origin = {"kind": offer.spec.kind, "distribution": offer.distribution, "version": offer.version}
-    return origin | asdict(offer.spec)
+    origin = {"distribution": offer.distribution, "distribution_version": offer.version}
+    return {"kind": offer.spec.kind, **origin, **asdict(offer.spec)}
 
 
 def networks(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from instsearch_cli.images import printable
+from instsearch_cli.report.lines import columns, skipped_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from instsearch_cli.measure.saliency import Report
     from instsearch_cli.measure.saliency_precision import Report as Precision
@@ -55,18 +55,3 @@ def _cells(name: str, numbers: Iterable[float], images: int, rate: float | None)
     """A row of the table; a dash where nothing is defined."""
     shown = ["–" if math.isnan(value) else f"{value:.3f}" for value in numbers]
     return [name, *shown, f"{images:,}", "–" if rate is None else f"{rate:,.1f}"]
-
-
-def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
-    """The first images skipped, with their reasons, and how many more there are."""
-    lines = [f"  skipped {printable(name)}: {reason}" for name, reason in skipped[:10]]
-    return lines + ([f"  … and {len(skipped) - 10:,} more"] if len(skipped) > 10 else [])
-
-
-def columns(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of cells in columns of one width, the first flush left, the others right."""
-    wide = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    return [
-        "  ".join([f"{line[0]:<{wide[0]}}", *(f"{c:>{w}}" for c, w in zip(line[1:], wide[1:], strict=True))])
-        for line in cells
-    ]
