@@ -40,6 +40,8 @@ def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
         "instsearch_formats/py.typed",
         "instsearch_formats/SPEC.md",
         "instsearch_plugins/presets/sift.toml",
+        "instsearch_plugins/tables/mohedano2018.toml",
+        "instsearch_cli/report/schemas/saliency.json",
     ):
         assert wanted in names
 
