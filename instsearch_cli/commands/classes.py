@@ -52,6 +52,7 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
     common.usage(bool(images) != bool(dataset), "name pictures, or a --dataset: one of the two")
     common.usage(box is None or len(images) == 1, "--box is of one picture")
     common.usage(not (options["as_list"] and options["as_json"]), "--list and --json exclude each other")
+    common.usage(bool(dataset) or options["root"] is None, "--root goes with --dataset")
     registry = common.registry()
     own = [a for a in options["assignments"] if of_dataset(a)]
     common.usage(bool(dataset) or not own, "--set dataset.OPTION goes with --dataset")

@@ -72,7 +72,7 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
         raise InstsearchError(f"{out} is there already: --force replaces it")
     index = common.open_index(index_path, options)
     miner = Miner.of(index, pipeline_name, options["assignments"])
-    if not miner.pipeline.keep_features and not options["as_json"]:
+    if not (miner.pipeline.keep_features or options["as_json"] or options["quiet"]):
         click.echo("reading the images of all candidates: `index --keep-features` spares it", err=True)
     rows = miner.sample(options["images"], options["seed"])
     progress = make_progress(options["quiet"])

@@ -289,6 +289,8 @@ def reproduce(
     for name in wanted:
         if name not in fields:
             raise UsageError(f"there is no option '{name}'.{nearest(name, fields)}")
+    for name in {"root", "index_path", "weights"} & wanted.keys():
+        wanted[name] = None if wanted[name] is None else as_path(wanted[name], f"{name} of a reproduction")
     selection = select(registry, paper, tables, figures, values)
     return Runs(registry, Wanted(**wanted), progress or Quiet()).all(selection, values is not None)
 

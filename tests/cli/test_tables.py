@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import instsearch
 from instsearch_cli.engine.pipeline import STAGE_NAMES, Pipeline
 from instsearch_cli.engine.registry import Registry, load_registry
 from instsearch_cli.errors import UsageError
@@ -391,3 +392,31 @@ def test_reproduce_lists_and_refuses(cli: Cli) -> None:
     assert "mohedano2018 has no table 7" in cli("reproduce", "papers/1", "--table", 7, status=2).err
     assert "--table: of which paper?" in cli("reproduce", "--table", 7, status=2).err
     assert "--device: of which paper?" in cli("reproduce", "--device", "cpu", "--json", status=2).err
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (("--extractor", "sfit"), 2, "no extractor is called 'sfit'. Did you mean 'sift'?"),
+        (("--rerank", "spatail"), 2, "no rerank is called 'spatail'. Did you mean 'spatial'?"),
+        (("--dataset", "instr"), 2, "no dataset is called 'instr'. Did you mean 'instre'?"),
+        (("--dataset", "no.json"), 1, "--dataset: no.json does not exist"),
+        (("--root", "nowhere"), 1, "--root: nowhere does not exist"),
+        (("--weights", "no.pth"), 1, "--weights: no.pth does not exist"),
+        (("--device", "gpu"), 2, "--device is auto, cpu or cuda[:n], not 'gpu'"),
+    ],
+)
+def test_what_no_row_could_use_is_refused_before_the_first(
+    cli: Cli, flags: tuple[str, ...], status: int, said: str
+) -> None:
+    refused = cli("reproduce", "mohedano2018", *flags, status=status)
+    assert said in refused.err
+    assert refused.out == ""
+
+
+def test_the_library_takes_paths_as_text(tmp_path: Path) -> None:
+    (table,) = instsearch.reproduce("1", tables=["5"], root=str(tmp_path), index_path=str(tmp_path / "i"))
+    assert (table["paper"], table["table"]) == ("mohedano2018", "5")
+    assert all(cell["why_not"] for row in table["rows"] for cell in row["results"].values())
+    with pytest.raises(UsageError, match="root of a reproduction is given as a file or a folder"):
+        list(instsearch.reproduce("1", root=3))
