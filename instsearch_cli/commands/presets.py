@@ -15,21 +15,17 @@ from instsearch_cli.commands import common
 @common.json_option
 def command(name: str | None, as_json: bool) -> None:
     """List the named pipelines; with NAME, print one as TOML, ready to be edited and given to --preset."""
+    from instsearch_cli.engine.listing import preset
     from instsearch_cli.engine.pipeline import load_preset, presets
 
     registry = common.registry()
-    found = presets(registry)
     listed = {
         each: {"name": each, "summary": tomllib.loads(text).get("summary", ""), "distribution": distribution}
-        for each, (text, distribution) in found.items()
+        for each, (text, distribution) in presets(registry).items()
     }
     if name is not None:
-        common.usage(
-            name in found or not name.endswith(".toml"), f"{name} is a file, not the name of a preset"
-        )
-        pipeline = load_preset(name, registry)
-        text, _ = found[name]
-        plain = {**listed[name], "toml": text, "pipeline": pipeline.plain()}
+        text = preset(name)
+        plain = {**listed[name], "toml": text, "pipeline": load_preset(name, registry).plain()}
         click.echo(json.dumps(plain) if as_json else text, nl=as_json)
         return
     if as_json:

@@ -21,20 +21,16 @@ def command(index_path: Path, as_json: bool, quiet: bool) -> int:
     """
     index = common.open_index(index_path, {"quiet": quiet, "as_json": as_json})
     problems = index.verify()
-    store, sound = index.store, not problems
-    counts = (
-        {"rows": len(store.images), "layers": len(store.layers()), "models": len(store.models())}
-        if sound
-        else {}
-    )
+    store, counts = index.store, dict[str, int | None].fromkeys(("rows", "layers", "models"))
+    if not problems:
+        counts = {"rows": len(store.images), "layers": len(store.layers()), "models": len(store.models())}
     if as_json:
         listed = [{"path": str(problem.path), "what": problem.what} for problem in problems]
-        empty = {"rows": None, "layers": None, "models": None}
-        click.echo(json.dumps({"sound": sound, "problems": listed, **empty, **counts}))
-        return int(not sound)
+        click.echo(json.dumps({"sound": not problems, "problems": listed, **counts}))
+        return int(bool(problems))
     for problem in problems if not quiet else ():
         click.echo(f"{problem.path}: {problem.what}")
-    if not sound:
+    if problems:
         click.echo(
             f"{len(problems)} damaged. Delete the named files of features, regions, weights, local, codes and "
             f"search, then run `instsearch index --index {index_path}`: it makes them again."

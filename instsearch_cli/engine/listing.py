@@ -59,8 +59,11 @@ def preset(name: str) -> str:
     from instsearch_cli.engine.pipeline import presets as named
 
     registry = load_registry()
+    found = named(registry)
+    if name not in found:
+        raise UsageError(f"no preset is called '{name}'.{nearest(name, found)}")
     load_preset(name, registry)
-    return named(registry)[name][0]
+    return found[name][0]
 
 
 def import_weights(

@@ -35,7 +35,7 @@ def index(
         ("gc --index photos", 1, "not an index"),
         ("verify --index nowhere --json", 1, "no index at nowhere"),
         ("presets siff --json", 2, "Did you mean 'sift'"),
-        ("presets mine.toml", 2, "mine.toml is a file, not the name of a preset"),
+        ("presets mine.toml", 2, "no preset is called 'mine.toml'. There is: "),
         ("plugins geometrik --json", 2, "Did you mean 'geometric'"),
         ("weights import vgg61 x", 2, "Did you mean 'vgg16'"),
         ("weights import salnet nowhere.bin", 1, "nowhere.bin: there is no such file"),
