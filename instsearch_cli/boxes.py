@@ -45,6 +45,39 @@ def clip_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> B
     return x0, y0, x1, y1
 
 
+def refuse_fractions(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
+    """Raise :class:`UsageError` for a box (x, y, w, h) of at most one pixel, as one in fractions of the picture is."""
+    if min(box) >= 0 and max(box) <= 1:
+        pixels = ",".join(f"{v * side:.0f}" for v, side in zip(box, (*size, *size), strict=True))
+        raise UsageError(
+            f"a box is x,y,w,h in pixels: {','.join(f'{v:g}' for v in box)} is at most one pixel of the picture's "
+            f"{size[0]} x {size[1]}.\nIf these are fractions of it, give {pixels}"
+        )
+
+
+def box_question(box: tuple[float, float, float, float] | None, size: tuple[int, int]) -> str:
+    """What is asked for, in words: the box x,y,w,h as it was understood, and how much of the picture it is.
+
+    box: x, y, width, height inside a picture of ``size`` = (width, height); None: all of the picture.
+    """
+    whole = f"{size[0]} x {size[1]}"
+    if box is None:
+        return f"the whole picture, {whole} pixels"
+    share = 100 * box[2] * box[3] / (size[0] * size[1])
+    return f"box {','.join(f'{v:g}' for v in box)} (x,y,w,h) of the picture's {whole}, {share:.2g} % of it"
+
+
+def box_caution(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+    """What should be known of a box (x, y, w, h) that reaches beyond its picture, as corners do; "" for another."""
+    x, y, w, h = box
+    if x + w <= size[0] + 1 and y + h <= size[1] + 1 and x >= -1 and y >= -1:
+        return ""
+    text = f"the box {x:g},{y:g},{w:g},{h:g} (x,y,w,h) reaches beyond the picture's {size[0]} x {size[1]}"
+    if 0 <= x < w <= size[0] + 1 and 0 <= y < h <= size[1] + 1:
+        return f"{text}; if these are its corners, ask for {x:g},{y:g},{w - x:g},{h - y:g}"
+    return f"{text}: what is inside is asked for"
+
+
 def xywh(box: Box) -> tuple[float, float, float, float]:
     """A box (x0, y0, x1, y1) as people give it: x, y, width, height, to a tenth of a pixel."""
     x0, y0, x1, y1 = box

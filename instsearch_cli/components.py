@@ -288,6 +288,8 @@ class Searcher(Component):
 class Reranker(Component):
     """Hits -> better hits."""
 
+    probabilities: ClassVar[bool] = False  #: its scores are probabilities that a hit shows the object
+
     @property
     def depth(self) -> int:
         """How many hits it wants to see: its option of that name, if it has one."""

@@ -24,6 +24,12 @@ class UsageError(InstsearchError):
     exit_status = 2
 
 
+class IndexInUse(InstsearchError):  # noqa: N818
+    """Another process is writing to the index (exit status 3)."""
+
+    exit_status = 3
+
+
 def nearest(name: str, offered: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known name, or the list of what there is."""
     names = sorted(offered)

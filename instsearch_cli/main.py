@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import warnings
@@ -92,41 +93,58 @@ def cli(debug: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and exit: 0 done, 1 an error said in one or two lines, 2 wrong usage, 130 Ctrl-C."""
+    """Run the program and exit: 0 done, 1 an error in one or two lines, 2 wrong usage, 3 index in use, 130 Ctrl-C."""
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
-    """Run the program; returns the exit status. ``--debug``, anywhere, shows the traceback of an error."""
+    """Run the program; returns the exit status. ``--debug``, anywhere, shows the traceback of an error.
+
+    With ``--json`` an error is printed as JSON on standard output, too: {"error", "status"}.
+    """
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    try:
+        status, text = _run(arguments, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if text:
+        _print(text, status)
+        if {"--json", "-j"} & set(arguments):
+            print(json.dumps({"error": text, "status": status}))
+    return status
+
+
+def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
+    """The exit status, and in words what went wrong."""
     try:
         with remembered(), warnings.catch_warnings():
             warnings.showwarning = _warn if not debug else warnings.showwarning
             result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        return (result if isinstance(result, int) else 0), ""
     except click.exceptions.Exit as done:
-        return done.exit_code
+        return done.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
-        print("\nstopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        return 130
+        return 130, "stopped; what was finished is kept, the same command goes on from there"
     except click.ClickException as error:
         if debug:
             raise
         context = getattr(error, "ctx", None)
         where = f" See `{context.command_path} --help`." if context else ""
-        return _print(error.format_message() + where, error.exit_code)
+        envvar = error.param.envvar if isinstance(error, click.MissingParameter) and error.param else None
+        where = f" Or set {envvar}.{where}" if envvar else where
+        return error.exit_code, error.format_message() + where
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
     except Exception as error:
         if debug:
             raise
-        return _say(error)
+        return _in_words(error)
 
 
-def _say(error: Exception) -> int:
-    """One or two lines on stderr; returns the exit status."""
+def _in_words(error: Exception) -> tuple[int, str]:
+    """The exit status, and one or two lines."""
     from instsearch_cli.errors import InstsearchError
 
     text = str(error)
@@ -137,7 +155,7 @@ def _say(error: Exception) -> int:
         notes = "; ".join(getattr(error, "__notes__", []))
         text = f"{type(error).__name__}: {text}" + (f" ({notes})" if notes else "")
         text = " ".join(text.split())[:500] + "\nThis is a bug, here or in a plugin: --debug shows where."
-    return _print(text, getattr(error, "exit_status", 1))
+    return getattr(error, "exit_status", 1), text
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
@@ -145,10 +163,12 @@ def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _print(text: str, status: int) -> int:
+def _print(text: str, status: int) -> None:
+    if status == 130:
+        print(f"\n{text}", file=sys.stderr)
+        return
     style = "\033[31merror:\033[0m" if sys.stderr.isatty() else "error:"
     print(f"{style} {text}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

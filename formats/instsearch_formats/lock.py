@@ -7,12 +7,14 @@ import datetime
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from instsearch_formats.errors import FormatError, LockedError, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 try:
@@ -21,6 +23,28 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _held: set[int] = set()
+POLL = 0.1  #: seconds between two tries to take a lock
+
+
+class Patience(NamedTuple):
+    """How many seconds a lock is waited for, and whom to tell, in words, that it is waited for."""
+
+    seconds: float = 0.0
+    say: Callable[[str], None] | None = None
+
+
+_none = Patience()
+_patience: ContextVar[Patience] = ContextVar("patience", default=_none)
+
+
+@contextlib.contextmanager
+def waiting(seconds: float, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Within this context a lock that another process holds is waited for, at most so many seconds."""
+    token = _patience.set(Patience(seconds, say))
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 def _forget() -> None:
@@ -45,7 +69,7 @@ class WriterLock:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold the lock; LockedError at once, with who has it, if another process does."""
+        """Hold the lock; LockedError, with who has it, if another process does: at once, but for :func:`waiting`."""
         with self._guard:
             if not self._depth:
                 self._descriptor = self._acquire()
@@ -62,11 +86,7 @@ class WriterLock:
         with writing(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            if not _try_lock(descriptor):
-                raise LockedError(
-                    f"{self._path.parent} is being written to by {_holder(descriptor)}: "
-                    f"wait until it has ended"
-                )
+            self._wait(descriptor)
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             note = json.dumps({"pid": os.getpid(), "since": now}).encode("ascii")
             with writing(self._path):
@@ -77,6 +97,20 @@ class WriterLock:
             raise
         _held.add(descriptor)
         return descriptor
+
+    def _wait(self, descriptor: int) -> None:
+        """Take the lock, within the patience there is. Raises LockedError."""
+        patience = _patience.get()
+        until = time.monotonic() + patience.seconds
+        while not _try_lock(descriptor):
+            busy = f"{self._path.parent} is being written to by {_holder(descriptor)}"
+            if time.monotonic() >= until:
+                waited = f" ({patience.seconds:g} s were not enough)" if patience.seconds else ""
+                raise LockedError(f"{busy}: wait until it has ended{waited}")
+            if patience.say is not None:
+                patience.say(f"{busy}: waiting")
+                patience = Patience(patience.seconds)
+            time.sleep(POLL)
 
     def _release(self) -> None:
         if self._descriptor in _held:

@@ -11,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("classes")
+@common.command("classes")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--box", help="x,y,w,h in pixels of the upright picture: what is in it, of one picture.")
 @click.option("--dataset", help="What is in the boxes of its queries: a dataset by name, or a MANIFEST.json.")

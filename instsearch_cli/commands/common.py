@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -9,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.registry import Registry
@@ -34,8 +37,48 @@ def _stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
+class Verb(click.Command):
+    """A command that refuses an option given twice, where once is all that it has a meaning for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        seen = set()
+        for parameter in order:
+            single = isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.multiple
+            if single and parameter in seen:
+                raise UsageError(f"{parameter.opts[0]} is given twice: once is all it takes")
+            seen.add(parameter)
+        return super().parse_args(ctx, args)
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a verb of the command line."""
+    return click.command(name, cls=Verb, **settings)
+
+
+def _wait(ctx: click.Context, parameter: click.Parameter, seconds: float) -> None:
+    from instsearch_formats.lock import waiting
+
+    quiet = ctx.params.get("quiet") or ctx.params.get("as_json")
+    ctx.with_resource(waiting(seconds, None if quiet else lambda line: click.echo(line, err=True)))
+
+
 index_option = click.option(
-    "--index", "index_path", required=True, type=click.Path(path_type=Path), help="Folder of the index."
+    "--index",
+    "index_path",
+    required=True,
+    envvar="INSTSEARCH_INDEX",
+    type=click.Path(path_type=Path),
+    help="Folder of the index (default: the one that INSTSEARCH_INDEX names).",
+)
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    expose_value=False,
+    callback=_wait,
+    help="Wait so long where another run is writing to the index (else: exit status 3).",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
 terse_option = click.option("--quiet", is_flag=True, help="No progress, and no list of single files.")
@@ -87,6 +130,7 @@ intake_options = _stack(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped."),
     click.option("-j", "--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+    wait_option,
     quiet_option,
 )
 
@@ -113,6 +157,22 @@ def open_index(path: Path, options: dict[str, Any] | None = None, create: bool =
     progress = make_progress(options.get("quiet", True) or options.get("as_json", False))
     opened = Index.create if create else Index.open
     return opened(path, options.get("device", "auto"), progress)
+
+
+@contextlib.contextmanager
+def index_to_write(path: Path, options: Mapping[str, Any], images: bool) -> Iterator[Index]:
+    """An index, created where there is none and images are given; one that gets none is removed again."""
+    from instsearch_cli.engine.upkeep import remove_empty
+    from instsearch_formats.files import vacant
+
+    new, folder = images and vacant(path), not path.exists()
+    index = open_index(path, dict(options), create=images)
+    try:
+        yield index
+    except BaseException:
+        if new:
+            remove_empty(index.store, folder)
+        raise
 
 
 def choice(options: dict[str, Any]) -> dict[str, Any]:
@@ -157,17 +217,44 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
     click.echo(f"wrote {what} in {duration(done.seconds)}")
 
 
+def next_query(index: Index) -> str:
+    """A command that asks an index: for what is in the middle of one of its photographs."""
+    row = int(index.store.images.alive().argmax())
+    record, path = index.store.images.record(row), index.store.images.path(row)
+    box = f"{record.width // 4},{record.height // 4},{record.width // 2},{record.height // 2}"
+    return f"instsearch query {shlex.quote(str(path))} --box {box} --index {shlex.quote(str(index.path))}"
+
+
+def writable(flag: str, path: Path | None, *endings: str) -> None:
+    """Raise UsageError for a file to write that could not be written, or has none of the endings.
+
+    Standard output, "-", is none where there are endings.
+    """
+    if path is None or (str(path) == "-" and not endings):
+        return
+    usage(path.parent.is_dir(), f"{flag}: there is no folder {path.parent}")
+    usage(not path.is_dir(), f"{flag}: {path} is a folder; name a file")
+    usage(not endings or path.suffix.lower() in endings, f"{flag} {path}: name a {' or '.join(endings)} file")
+    there = path if path.exists() else path.parent
+    usage(os.access(there, os.W_OK), f"{flag}: {path} cannot be written")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file. Raises InstsearchError if it cannot be written."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def emit(text: str) -> None:
+    """Write text to standard output as UTF-8, whatever a terminal's letters are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8"))
+    sys.stdout.buffer.flush()
+
+
 def usage(condition: bool, message: str) -> None:
     """Raise UsageError unless the condition holds."""
     if not condition:
         raise UsageError(message)
-
-
-def output(option: str, path: Path | None, *suffixes: str) -> None:
-    """Raise UsageError for a file to be written that has another ending, no folder, or is one."""
-    if path is None:
-        return
-    usage(not path.is_dir(), f"{option} {path} is a folder: name a file in it")
-    named = " or ".join(suffixes)
-    usage(not suffixes or path.suffix.lower() in suffixes, f"{option} {path}: name a {named} file")
-    usage(path.parent.is_dir(), f"{option}: there is no folder {path.parent}")

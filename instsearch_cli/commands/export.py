@@ -10,7 +10,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("export")
+@common.command("export")
 @common.index_option
 @click.option("--layer", required=True, help="features, weights, regions, local or codes.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=".npz file to write.")
@@ -27,7 +27,7 @@ def command(
     """
     from instsearch_cli.errors import InstsearchError
 
-    common.output("--out", out, ".npz")
+    common.writable("--out", out, ".npz")
     if out.exists() and not force:
         raise InstsearchError(f"{out} is there already: --force replaces it")
     found = common.open_index(index_path).export(layer, out, pipeline_name)

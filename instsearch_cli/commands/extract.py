@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("extract")
+@common.command("extract")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.index_option
 @click.option(
@@ -26,6 +27,8 @@ def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
     Running it again extracts only what is new. `instsearch index` then reads these features, so that
     every later choice of weighting or encoder costs only its own stage.
     """
-    index = common.open_index(index_path, options, create=True)
-    done = index.extract(images, **common.taking(options), **common.choice(options))
+    with common.index_to_write(index_path, options, True) as index:
+        done = index.extract(images, **common.taking(options), **common.choice(options))
     common.summary(index, done, options["as_json"])
+    if not options["as_json"]:
+        click.echo(f"next: instsearch index --index {shlex.quote(str(index_path))}")

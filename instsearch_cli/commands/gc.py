@@ -10,11 +10,12 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("gc")
+@common.command("gc")
 @common.index_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--forget", multiple=True, metavar="PIPELINE", help="Forget a recorded pipeline first.")
 @click.option("--cache", is_flag=True, help="Also what searches keep to be faster the next time.")
+@common.wait_option
 @common.json_option
 @common.terse_option
 def command(

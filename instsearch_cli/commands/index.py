@@ -10,7 +10,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("index")
+@common.command("index")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @common.index_option
 @common.pipeline_options
@@ -26,13 +26,15 @@ def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
     on where it was. Without a choice of extractor, encoder and so on the index's last pipeline is used, or
     the default preset, which needs no network weights.
     """
-    index = common.open_index(index_path, options, create=bool(images))
-    done = index.index(
-        images,
-        name=options["name"],
-        keep_features=options["keep_features"],
-        refit=options["refit"],
-        **common.taking(options),
-        **common.choice(options),
-    )
+    with common.index_to_write(index_path, options, bool(images)) as index:
+        done = index.index(
+            images,
+            name=options["name"],
+            keep_features=options["keep_features"],
+            refit=options["refit"],
+            **common.taking(options),
+            **common.choice(options),
+        )
     common.summary(index, done, options["as_json"])
+    if not options["as_json"]:
+        click.echo(f"next: {common.next_query(index)}")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.engine.answer import counted
 from instsearch_cli.progress import size
 
 if TYPE_CHECKING:
     from instsearch_cli.engine.pipeline import Pipeline
 
 
-@click.command("info")
+@common.command("info")
 @common.index_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--layers", "show_layers", is_flag=True, help="Show what every layer was made of.")
 def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
     """Show images, pipelines, layers with their sizes, and how much fitted models have not seen."""
@@ -29,11 +32,46 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
     _print(facts, list(index.pipelines.values()), show_layers)
 
 
-def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) -> None:
-    removed = "".join(f", {n:,} {reason}" for reason, n in facts["removed"].items())
-    click.echo(f"{facts['index']}: {facts['images']:,} images{removed}")
+GONE = {
+    "removed": "taken out",
+    "missing": "taken out, their files being gone",
+    "skipped": "skipped, since they do not decode",
+    "replaced": "replaced by newer ones of the same name",
+    "changed": "changed, and not read again yet",
+}
+
+
+def words(facts: dict[str, Any]) -> Iterator[str]:
+    """What an index holds, how old it is, and what it can be asked."""
+    yield f"{facts['index']}: {counted(facts['images'], 'image')}" + "".join(
+        f", {n:,} {GONE.get(reason, reason)}" for reason, n in facts["removed"].items()
+    )
     for root in facts["roots"]:
-        click.echo(f"  under {root}")
+        yield f"  under {root}"
+    added = f", images last added {age(facts['added'])}" if facts["added"] else ""
+    yield f"created {age(facts['created'])}{added}"
+    for name, n in facts["searchable"].items():
+        mark = ", the last: asked where no --pipeline is named" if name == facts["last"] else ""
+        left = facts["images"] - n
+        which = "all images" if not left else f"{n:,} images; run `instsearch index` for the other {left:,}"
+        yield f"can be asked: pipeline {name} ({which}{mark})"
+    if not facts["searchable"]:
+        yield f"cannot be asked yet: run `instsearch index --index {facts['index']}`"
+
+
+def age(moment: str) -> str:
+    """``3 days ago (2026-01-31)``."""
+    then = datetime.fromisoformat(moment)
+    seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return f"{counted(int(seconds // length), unit)} ago ({then.date()})"
+    return f"just now ({then.date()})"
+
+
+def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) -> None:
+    for line in words(facts):
+        click.echo(line)
     for layer in facts["layers"]:
         each = layer["bytes"] / max(1, layer["rows"])
         click.echo(

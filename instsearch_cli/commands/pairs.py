@@ -11,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("pairs")
+@common.command("pairs")
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @click.option(
@@ -66,8 +66,8 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.pairs import pairs_lines, pairs_plain, write_pairs_sheet
 
-    common.output("--out", out)
-    common.output("--sheet", options["sheet"], ".png")
+    common.writable("--out", out)
+    common.writable("--sheet", options["sheet"], ".png")
     if out.exists() and not options["force"]:
         raise InstsearchError(f"{out} is there already: --force replaces it")
     index = common.open_index(index_path, options)

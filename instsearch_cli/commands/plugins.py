@@ -9,7 +9,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("plugins")
+@common.command("plugins")
 @click.argument("name", required=False)
 @common.json_option
 def command(name: str | None, as_json: bool) -> None:

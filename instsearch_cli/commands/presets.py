@@ -10,7 +10,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("presets")
+@common.command("presets")
 @click.argument("name", required=False)
 @common.json_option
 def command(name: str | None, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from instsearch_cli.commands import common
 if TYPE_CHECKING:
     from instsearch_cli.engine.answer import Answer
 
+STREAM = Path("-")
 
-@click.command("query")
+
+@common.command("query")
 @click.argument("image", type=click.Path(path_type=Path))
 @common.index_option
 @click.option("--box", help="x,y,w,h in pixels of the upright picture; without it the whole picture.")
@@ -44,12 +47,23 @@ if TYPE_CHECKING:
 @common.set_option
 @common.weights_option
 @common.device_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON (schema 2).")
 @click.option(
     "--paths0", is_flag=True, help="Print the hits' paths, each once and ended by a NUL byte, for xargs -0."
 )
-@click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
+@click.option(
+    "--csv", type=click.Path(path_type=Path), help="Write a table for spreadsheets; - for standard output."
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Write one self-contained page; - for standard output."
+)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a PNG contact sheet.")
+@click.option(
+    "--copy-to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Copy the photographs found into a new or empty folder.",
+)
 def command(
     image: Path,
     index_path: Path,
@@ -57,27 +71,46 @@ def command(
     k: int,
     as_json: bool,
     paths0: bool,
+    csv: Path | None,
     html: Path | None,
     sheet: Path | None,
+    copy_to: Path | None,
     **options: Any,
 ) -> None:
     """Rank the indexed photographs by whether they show what is in the box of IMAGE, and say where.
 
-    With a pipeline that ends in the reranker verdict scores are probabilities, and --min-score 0.5 gives what is more
-    likely the object than not. That nothing scores as much is an answer, no error: the exit status is 0.
+    IMAGE is any picture, in the index or not; - reads one from standard input. With a pipeline that ends in the
+    reranker verdict scores are probabilities, and --min-score 0.5 gives what is more likely the object than not. That
+    nothing scores as much is an answer, no error: the exit status is 0.
     """
-    common.usage(not (as_json and paths0), "--json and --paths0 exclude each other")
+    streams = {"--json": as_json, "--paths0": paths0, "--csv -": csv == STREAM, "--html -": html == STREAM}
+    printed = [flag for flag, given in streams.items() if given]
+    common.usage(len(printed) < 2, f"{' and '.join(printed)} exclude each other: both go to standard output")
     low = options["min_score"]
     common.usage(low is None or low == low, "--min-score is a number")
+    for flag, path in (("--csv", csv), ("--html", html), ("--sheet", sheet)):
+        common.writable(flag, path)
     from instsearch_cli import report
     from instsearch_cli.boxes import parse_box
+    from instsearch_cli.report.page import page
 
     parsed = parse_box(box) if box is not None else None
     answer = search(image, parsed, index_path, k, options)
-    if html is not None:
+    written: list[object] = []
+    if html not in (None, STREAM):
         report.write_page(answer, html)
+        written.append(html)
     if sheet is not None:
         report.write_sheet(answer, sheet)
+        written.append(sheet)
+    if csv not in (None, STREAM):
+        common.write_text(csv, report.to_csv(answer))
+        written.append(csv)
+    if copy_to is not None:
+        n, failed = report.copy_hits(answer, copy_to)
+        for line in failed:
+            click.echo(f"warning: not copied: {line}", err=True)
+        written.append(f"{n:,} photographs into {copy_to}")
     if as_json:
         click.echo(json.dumps(report.to_json(answer)))
     elif paths0:
@@ -86,11 +119,16 @@ def command(
             sys.stdout.buffer.write(os.fsencode(path) + b"\0")
         if answer.min_score is not None and not answer.found:
             click.echo(answer.summary, err=True)
+    elif csv == STREAM:
+        common.emit(report.to_csv(answer))
+    elif html == STREAM:
+        common.emit(page(answer))
     else:
+        for line in question_lines(answer):
+            click.echo(line, err=True)
         report.print_table(answer)
-        for written in (html, sheet):
-            if written is not None:
-                click.echo(f"wrote {written}")
+        for what in written:
+            click.echo(f"wrote {what}")
 
 
 def search(
@@ -101,6 +139,8 @@ def search(
     options: dict[str, Any],
 ) -> Answer:
     """Ask the index, and say on stderr what one should know about the answer."""
+    from instsearch_cli.images import read_stream
+
     index = common.open_index(index_path, options)
     name, arguments = options["pipeline_name"], common.choice(options)
     engine = index.engine(name, **arguments)
@@ -111,7 +151,18 @@ def search(
             err=True,
         )
     least, several = options["min_score"], options["per_image"]
-    answer = index.query(image, box, k, pipeline=name, per_image=several, min_score=least, **arguments)
+    picture = read_stream(sys.stdin.buffer, "standard input") if image == STREAM else image
+    answer = index.query(picture, box, k, pipeline=name, per_image=several, min_score=least, **arguments)
     for caution in answer.cautions:
         click.echo(f"warning: {caution}", err=True)
     return answer
+
+
+def question_lines(answer: Answer) -> Iterator[str]:
+    """What was asked for, as it was understood; and how to ask for a part of a picture that was asked for whole."""
+    from instsearch_cli.images import printable
+
+    yield f"asked: {printable(answer.question)}"
+    if answer.box is None and answer.size is not None:
+        w, h = answer.size
+        yield f"for one object in it give its box, x,y,w,h: --box {w // 4},{h // 4},{w // 2},{h // 2} is its middle"

@@ -10,10 +10,11 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("relocate")
+@common.command("relocate")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @common.index_option
+@common.wait_option
 @common.json_option
 @common.terse_option
 def command(old: Path, new: Path, index_path: Path, as_json: bool, quiet: bool) -> None:

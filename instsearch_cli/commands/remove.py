@@ -10,10 +10,11 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("remove")
+@common.command("remove")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @common.index_option
 @click.option("--missing", is_flag=True, help="Remove every image whose file is no longer there.")
+@common.wait_option
 @common.json_option
 @common.terse_option
 def command(images: tuple[Path, ...], index_path: Path, missing: bool, as_json: bool, quiet: bool) -> None:

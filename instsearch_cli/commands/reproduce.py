@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from instsearch_cli.commands import common
 
 
-@click.command("reproduce")
+@common.command("reproduce")
 @click.argument("paper", required=False)
 @click.option("--table", "tables", multiple=True, metavar="N", help="Only this table; repeatable.")
 @click.option("--figure", "figures", multiple=True, metavar="N", help="Only this figure; repeatable.")
@@ -38,6 +38,7 @@ from instsearch_cli.commands import common
 @click.option("--keep-features", is_flag=True, help="Keep raw features on disk, for the next rows (large).")
 @common.weights_option
 @common.device_option
+@common.wait_option
 @click.option(
     "--present-only", is_flag=True, help="Go on with the images that are there, if some are missing."
 )
@@ -67,7 +68,7 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     chosen = select(registry, paper, options["tables"], options["figures"], swept)
     if plot is not None:
         common.usage(is_sweep(chosen), "--plot draws one figure that is measured: name it with --figure")
-        common.output("--plot", plot, ".png", ".svg")
+        common.writable("--plot", plot, ".png", ".svg")
     from instsearch_cli.measure.reproduce import Runs, Wanted
     from instsearch_cli.report.reproduced import figure_lines, table_lines, write_plot
 

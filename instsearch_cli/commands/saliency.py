@@ -14,10 +14,10 @@ from instsearch_cli.commands import common
 BOTH = ("limit", "extractor", "weights", "device")
 OF_DATA = ("split", "held_out", "sigma", "blur", "jitter", "max_pixels")
 OF_PRECISION = ("root", "boxes", "present_only", "keep_features")
-ONLY_PRECISION = ("dataset", "index_path", "histogram", *OF_PRECISION)
+ONLY_PRECISION = ("dataset", "index_path", "histogram", "wait", *OF_PRECISION)
 
 
-@click.command("saliency")
+@common.command("saliency")
 @click.option("--weighting", "weightings", multiple=True, required=True, help="A weighting; repeatable.")
 @click.option(
     "--data",
@@ -42,6 +42,7 @@ ONLY_PRECISION = ("dataset", "index_path", "histogram", *OF_PRECISION)
 @common.set_option
 @common.weights_option
 @common.device_option
+@common.wait_option
 @click.option("--split", help="SALICON's train or val (default: val where it is there).")
 @click.option(
     "--held-out", type=click.IntRange(min=1), metavar="N", help="Only the last N images by sorted name."
@@ -129,5 +130,5 @@ def check(options: dict[str, Any]) -> None:
         precise or options["data"] is not None,
         "what to measure on? Give --data, or --precision and --dataset",
     )
-    common.output("--sheet", options["sheet"], ".png")
-    common.output("--histogram", options["histogram"], ".png", ".svg")
+    common.writable("--sheet", options["sheet"], ".png")
+    common.writable("--histogram", options["histogram"], ".png", ".svg")

@@ -11,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("show")
+@common.command("show")
 @click.argument("image", type=click.Path(path_type=Path))
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
@@ -29,16 +29,19 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Draw the regions, weights and words of IMAGE, which is in the index or is any other picture.
+    """Draw the regions, weights and words of IMAGE, a file, or the name of an image as hits and tables have it.
 
     A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
     iteration.
     """
     out = out or Path(f"{image.stem}-show.png")
-    common.output("--out", out, ".png")
+    common.writable("--out", out, ".png")
     from instsearch_cli.report import show
 
-    drawn = show(common.open_index(index_path, options), image, out, pipeline_name, **common.choice(options))
+    index = common.open_index(index_path, options)
+    if not image.exists():
+        image = index.path_of(image)
+    drawn = show(index, image, out, pipeline_name, **common.choice(options))
     if as_json:
         click.echo(json.dumps({"image": str(image), "out": str(out), "layers": drawn}))
     else:

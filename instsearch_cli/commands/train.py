@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@click.command("train", context_settings={"ignore_unknown_options": True})
+@common.command("train", context_settings={"ignore_unknown_options": True})
 @click.argument("words", metavar="NAME [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED, required=True)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder to train on.")
 @click.option(

@@ -10,7 +10,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("verify")
+@common.command("verify")
 @common.index_option
 @common.json_option
 @common.terse_option

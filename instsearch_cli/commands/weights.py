@@ -33,7 +33,7 @@ def command(context: click.Context, as_json: bool) -> None:
         click.echo(f"{row.network:<{width}} {where}")
 
 
-@command.command("import")
+@command.command("import", cls=common.Verb)
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to write NAME.pth into.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from instsearch_cli.boxes import xywh
+from instsearch_cli.boxes import box_question, xywh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,8 @@ class Hit:
     image    its name in the collection
     path     where it lies
     corners  (x0, y0, x1, y1) in pixels of the upright original; None: unknown
+    size     (width, height) of the upright original in pixels; None: unknown
+    root     the folder that the collection's names are relative to
     """
 
     rank: int
@@ -33,6 +35,8 @@ class Hit:
     path: Path
     score: float
     corners: Box | None
+    size: tuple[int, int] | None = None
+    root: str = ""
 
     @property
     def box(self) -> XYWH | None:
@@ -53,6 +57,10 @@ class Answer(Sequence[Hit]):
     min_score  hits with a lower score were left out; None: none was
     best       the score of the best hit before that; None: there was no hit
     cautions   what one should know about this query
+    size       (width, height) of the query's picture, upright; None: unknown
+    pipeline   the name of the pipeline that was asked
+    indexes    the indexes that were asked
+    probability  scores are probabilities that a hit shows the object
     """
 
     query: str
@@ -65,6 +73,10 @@ class Answer(Sequence[Hit]):
     min_score: float | None = None
     best: float | None = None
     cautions: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    pipeline: str = ""
+    indexes: tuple[Path, ...] = ()
+    probability: bool = False
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -83,6 +95,12 @@ class Answer(Sequence[Hit]):
     def box(self) -> XYWH | None:
         """The query's box: x, y, width and height; None: the whole picture."""
         return None if self.corners is None else xywh(self.corners)
+
+    @property
+    def question(self) -> str:
+        """What was asked for, in words: the box as it was understood, of which picture."""
+        asked_for = "the whole picture" if self.size is None else box_question(self.box, self.size)
+        return f"{self.query}: {asked_for}"
 
     @property
     def found(self) -> bool:

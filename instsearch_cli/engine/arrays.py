@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -120,7 +119,7 @@ def of_all(data: Collection, kind: str) -> Arrays:
     joined["image"] = np.repeat(np.arange(len(each)), each)
     if encoding.sparse:
         joined["shape"] = np.array([len(joined["image"]), blocks[0]["dim"] if blocks else 0])
-    names = [os.fsdecode(data.record(int(row)).name) for row in data.images]
+    names = [data.names.of(data.record(int(row))) for row in data.images]
     return Arrays(kind, names, at_the_door(joined))
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.boxes import clip_box
+from instsearch_cli.boxes import box_caution, clip_box, refuse_fractions
 from instsearch_cli.engine.answer import Answer, Hit
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
+from instsearch_cli.engine.overview import in_words
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.stages import SEARCH, TABLE
 from instsearch_cli.engine.streaming import side_by_side
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index
 
-    Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
+    Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Photograph
 
 WARM = 4  #: engines kept, of the pipelines that were asked last
 TOGETHER = 32  #: questions that are searched at once
@@ -129,8 +130,13 @@ class Question:
     """A picture and a box in it, checked. Raises InstsearchError or UsageError that says what is wrong."""
 
     def __init__(self, picture: Picture, box: Sequence[float] | None) -> None:
-        self.picture = Photograph(picture)
-        self.corners = None if box is None else clip_box(checked_box(box), self.picture.size)
+        self.picture = Photograph.of(picture)
+        self.corners, self.cautions = None, []
+        if box is not None:
+            checked = checked_box(box)
+            refuse_fractions(checked, self.picture.size)
+            self.corners = clip_box(checked, self.picture.size)
+            self.cautions = [text for text in [box_caution(checked, self.picture.size)] if text]
 
     def encoded(self, engine: Engine, wish: Wish) -> Query:
         """The query that it is."""
@@ -173,7 +179,7 @@ def answered(
     engine: Engine, question: Question, query: Query, hits: Hits, i: int, wish: Wish, seconds: float
 ) -> Answer:
     """Row ``i`` of some hits as people read it."""
-    table = engine.index.images
+    data = engine.data
     least = engine.min_score if wish.min_score is None else wish.min_score
     n = hits.valid(i)
     scores = hits.scores[i, :n].tolist()
@@ -183,9 +189,16 @@ def answered(
             continue
         row, where = int(hits.images[i, rank]), hits.boxes[i, rank]
         corners: Any = None if np.isnan(where).any() else tuple(float(v) for v in where)
-        found.append(Hit(rank + 1, table.name(row), table.path(row), score, corners))
+        record = data.record(row)
+        size = record.width, record.height
+        name, root = data.names.of(record), data.root(row)
+        found.append(Hit(rank + 1, name, data.path(row), score, corners, size, root))
     pipeline = engine.assembly.pipeline
-    settings = {stage: in_words(value) for stage, value in pipeline.plain().items() if stage != "name"}
+    settings = {
+        stage: in_words(value)
+        for stage, value in pipeline.plain().items()
+        if stage not in ("name", "keep_features")
+    }
     picture = question.picture
     return Answer(
         query=picture.name,
@@ -194,20 +207,12 @@ def answered(
         hits=tuple(found),
         settings={"pipeline": pipeline.name, **settings},
         seconds=seconds,
-        n_images=len(engine.data.images),
+        n_images=len(data.images),
         min_score=least,
         best=max(scores, default=None),
-        cautions=tuple(engine.cautions(query)),
+        cautions=(*question.cautions, *engine.cautions(query)),
+        size=picture.size,
+        pipeline=pipeline.name,
+        indexes=(engine.index.path,),
+        probability=engine.probabilities,
     )
-
-
-def in_words(stage: Any) -> str:
-    """A stage, or a table of settings, in one line."""
-    if isinstance(stage, dict) and "name" in stage:
-        options = ", ".join(f"{k}={v}" for k, v in stage["options"].items())
-        return f"{stage['name']} ({options})" if options else str(stage["name"])
-    if isinstance(stage, dict):
-        return ", ".join(f"{k}={v}" for k, v in stage.items())
-    if isinstance(stage, (list, tuple)):
-        return ", then ".join(in_words(s) for s in stage)
-    return str(stage)

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records
-from instsearch_cli.engine.pipeline import STAGE_NAMES, Pipeline, Stage, default_preset, load_preset, presets
+from instsearch_cli.engine.pipeline import (
+    STAGE_NAMES,
+    Asking,
+    Fitting,
+    Pipeline,
+    Stage,
+    default_preset,
+    load_preset,
+    presets,
+)
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_formats import Index
 
@@ -64,16 +73,14 @@ class Choice:
 def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_only: bool = False) -> Pipeline:
     """The pipeline that is asked for.
 
-    It starts from the preset, else from ``base``, else from the preset named like the extractor, else from the
-    default preset; then come the extractor and the others, then options, then weights. Another encoder goes without
-    the searcher and the rerankers that were chosen for the one before. Raises UsageError for what is not there.
+    A preset starts one, and so does another extractor than that of ``base``, the last one; an encoder starts one over
+    the last one's extractor; anything else is changed in the last one. One that starts has what the preset named like
+    its extractor says, else nothing but the extractor. Another encoder than the preset's goes without its searcher and
+    its rerankers. Raises UsageError for what is not there.
     """
     pipeline = _start(registry, base, choice)
     if pipeline.encoder is None and not extract_only:
-        start = load_preset(default_preset(registry), registry)
-        if start.extractor.name != pipeline.extractor.name:
-            start = _plain(pipeline.extractor, registry)
-        pipeline = replace(start, extractor=pipeline.extractor, keep_features=pipeline.keep_features)
+        pipeline = _over(pipeline, registry)
     before = pipeline
     for stage in ("extractor", "encoder", "weighting", "searcher"):
         pipeline = pipeline.with_stage(stage, vars(choice)[stage])
@@ -92,6 +99,26 @@ def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_on
     if not pipeline.name or changed:
         pipeline = replace(pipeline, name=_name(pipeline, registry))
     return pipeline
+
+
+def inherited(base: Pipeline | None, choice: Choice, pipeline: Pipeline) -> list[str]:
+    """The stages and settings that a chosen pipeline has from ``base``, the last one, in their order."""
+    if base is None or choice.preset or choice.extractor not in (None, base.extractor.name):
+        return []
+    fresh = choice.encoder is not None or base.encoder is None
+    candidates = ("extractor", "fit") if fresh else (*STAGE_NAMES, "rerank", "query", "fit")
+    named = {name for name in vars(choice) if vars(choice)[name] is not None}
+    named |= {"fit"} if choice.fit_on is not None else set()
+    named |= {"rerank"} if choice.refine else set()
+    named -= {"extractor"} if base.extractor.options else set()  # which come along where it is named again
+    return [n for n in candidates if n not in named and _same(vars(base)[n], vars(pipeline)[n])]
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether a stage is the same component, of whatever options; a setting that is at its default is none."""
+    if isinstance(now, Stage):
+        return isinstance(before, Stage) and before.name == now.name
+    return bool(now) and before == now and now not in (Asking(), Fitting())
 
 
 def adapted(pipeline: Pipeline, choice: Choice) -> Pipeline:
@@ -134,17 +161,23 @@ def _start(registry: Registry, base: Pipeline | None, choice: Choice) -> Pipelin
     if choice.preset:
         return load_preset(choice.preset, registry)
     if base is not None and choice.extractor in (None, base.extractor.name):
-        return base
+        return base if choice.encoder is None or base.encoder is None else _over(base, registry)
     if choice.extractor is None:
         return load_preset(default_preset(registry), registry)
     registry.get("extractor", choice.extractor)
-    if choice.extractor in presets(registry):
-        return load_preset(choice.extractor, registry)
-    return _plain(Stage(choice.extractor), registry)
+    return _of_extractor(Stage(choice.extractor), registry)
 
 
-def _plain(extractor: Stage, registry: Registry) -> Pipeline:
-    """A pipeline for an extractor that has no preset."""
+def _over(base: Pipeline, registry: Registry) -> Pipeline:
+    """A pipeline that starts over the extractor of another, with what that says of features and of fitting."""
+    start = _of_extractor(base.extractor, registry)
+    return replace(start, extractor=base.extractor, keep_features=base.keep_features, fit=base.fit)
+
+
+def _of_extractor(extractor: Stage, registry: Registry) -> Pipeline:
+    """What starts over an extractor: the preset that is named like it, else it alone, without weights or regions."""
+    if extractor.name in presets(registry):
+        return load_preset(extractor.name, registry)
     stages: dict[str, Any] = {kind: Stage(registry.default(kind, "any")) for kind in ("weighting", "encoder")}
     return Pipeline("", extractor, **stages)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from instsearch_cli.data import Inputs
 from instsearch_cli.engine.describe import Described
+from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.stages import CACHE, FEATURES, GRID, IMAGE, MAPPED
 from instsearch_cli.engine.streaming import Streaming
 from instsearch_cli.errors import InstsearchError
@@ -44,6 +45,7 @@ class Collection:
         self.span = range(len(index.images))
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
+        self.names = Names(index)
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
         self._images: tuple[tuple[int, int], np.ndarray] | None = None
@@ -140,6 +142,10 @@ class Collection:
         if b".." in record.name.split(b"/"):  # an index from elsewhere is not trusted
             raise InstsearchError(f"row {row} of {self.index.path} names no file below its root")
         return Path(self._roots[record.root], os.fsdecode(record.name))
+
+    def root(self, row: int) -> str:
+        """The folder that a row's name is relative to."""
+        return self._roots[self.record(row).root]
 
     def layer(self, kind: str) -> Layer:
         if kind not in self._layers:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records
 from instsearch_cli.engine.assembly import Assembly, pick_device
-from instsearch_cli.engine.choosing import Choice, choose, valid_name
+from instsearch_cli.engine.choosing import Choice, choose, inherited, valid_name
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import Intake, take_in
+from instsearch_cli.engine.overview import pipeline_lines
 from instsearch_cli.engine.pipeline import Pipeline
 from instsearch_cli.engine.runner import Outcome, Runner
 from instsearch_cli.engine.stages import FEATURES
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.images import Discovery
 
 
 @contextlib.contextmanager
@@ -38,12 +40,16 @@ def writing(path: Path, create: bool = False) -> Iterator[Index]:
 
 @dataclass(frozen=True, repr=False)
 class Indexed:
-    """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given)."""
+    """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given).
+
+    inherited  the stages and settings of the pipeline that came from the last one
+    """
 
     pipeline: Pipeline
     outcome: Outcome
     seconds: float
     intake: Intake | None = None
+    inherited: tuple[str, ...] = ()
 
     @property
     def written(self) -> dict[str, int]:
@@ -62,6 +68,9 @@ class Indexed:
     def plain(self) -> dict[str, Any]:
         """JSON-ready."""
         report: dict[str, Any] = {
+            "pipeline": self.pipeline.name,
+            "config": self.pipeline.plain(),
+            "inherited": list(self.inherited),
             "written": self.outcome.written,
             "fitted": self.outcome.fitted,
             "blank": self.outcome.blank,
@@ -115,8 +124,11 @@ def index_images(
     if refit:
         pipeline = pipeline.refitted()
     assembly = Assembly(pipeline, registry, pick_device(how.device))
-    before = len(index.images)
-    intake = _take(index, images, how) if images else None
+    from_last = inherited(base, choice, pipeline)
+    before, found = len(index.images), discover(list(images)) if images else None
+    for line in pipeline_lines(assembly, from_last):
+        how.progress.say(line)
+    intake = _take(index, found, how) if found else None
     if not index.images.alive().any():
         raise InstsearchError(f"{index.path} holds no image that can be read: give folders or files to index")
     check_space(index, assembly, pipeline.keep_features, how.progress)
@@ -125,7 +137,7 @@ def index_images(
     outcome = runner.index_all()
     records.record(index, assembly)
     _say(assembly, outcome, how.progress)
-    return _indexed(index, assembly, outcome, intake, began)
+    return replace(_indexed(index, assembly, outcome, intake, began), inherited=tuple(from_last))
 
 
 def extract_images(
@@ -139,15 +151,15 @@ def extract_images(
     if base is None or base.encoder is None or base.extractor != pipeline.extractor:
         pipeline = Pipeline("extract", pipeline.extractor, query=pipeline.query, fit=pipeline.fit)
     assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
-    intake = _take(index, images, how)
+    intake = _take(index, discover(list(images)), how)
     check_space(index, assembly, True, how.progress)
     outcome = Runner(index, assembly, how.progress, how.strict).extract()
     records.record(index, assembly)
     return _indexed(index, assembly, outcome, intake, began)
 
 
-def _take(index: Index, images: Sequence[Path], how: How) -> Intake:
-    return take_in(index, discover(list(images)), how.progress, how.strict, how.max_pixels)
+def _take(index: Index, found: Discovery, how: How) -> Intake:
+    return take_in(index, found, how.progress, how.strict, how.max_pixels)
 
 
 def _indexed(

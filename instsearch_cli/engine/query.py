@@ -104,6 +104,12 @@ class Engine:
         last = self.assembly.rerankers[-1:]
         return last[0].component.min_score if last else None
 
+    @property
+    def probabilities(self) -> bool:
+        """Whether the scores of hits are probabilities that these show the object."""
+        last = self.assembly.rerankers[-1:]
+        return bool(last) and last[0].component.probabilities
+
     def cautions(self, query: Query) -> list[str]:
         """What the rerankers have to say of a query beforehand."""
         said = (part.component.caution(query, part.name) for part in self.assembly.rerankers)

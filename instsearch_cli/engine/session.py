@@ -14,14 +14,16 @@ from instsearch_cli.engine import arrays, records, upkeep
 from instsearch_cli.engine.asking import Warm, Wish
 from instsearch_cli.engine.choosing import Choice
 from instsearch_cli.engine.making import How, extract_images, index_images
+from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
-from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError, nearest
 from instsearch_cli.images import MAX_PIXELS, Photograph
 from instsearch_cli.progress import Quiet
-from instsearch_formats import FormatError
+from instsearch_formats import FormatError, LockedError
 from instsearch_formats import Index as Store
 from instsearch_formats.files import vacant
+from instsearch_formats.lock import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +46,8 @@ def format_errors() -> Iterator[None]:
     """What the format raises is an InstsearchError too, with the same words."""
     try:
         yield
+    except LockedError as error:
+        raise IndexInUse(str(error)) from error
     except FormatError as error:
         raise InstsearchError(str(error)) from error
 
@@ -71,26 +75,34 @@ class Index:
     takes them. All methods raise InstsearchError, in the words of the command line, UsageError among them.
     """
 
-    def __init__(self, store: Store, device: str = "auto", progress: Quiet | None = None) -> None:
+    def __init__(
+        self, store: Store, device: str = "auto", progress: Quiet | None = None, wait: float | None = None
+    ) -> None:
         self.store, self.path = store, store.path
-        self.device, self.progress = device, progress or Quiet()
+        self.device, self.progress, self.wait = device, progress or Quiet(), wait
         self.closed = False
         self._registry = load_registry()
         self._warm = Warm(store, self._registry, device)
+        self._names = Names(store)
         self._writing = threading.RLock()
 
     @classmethod
-    def open(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
-        """An index that is there."""
+    def open(
+        cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None, wait: float | None = None
+    ) -> Index:
+        """An index that is there; while another process writes to it, writing waits so many seconds."""
         with format_errors():
-            return cls(Store.open(as_path(path, "an index")), device, progress)
+            return cls(Store.open(as_path(path, "an index")), device, progress, wait)
 
     @classmethod
-    def create(cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None) -> Index:
+    def create(
+        cls, path: Anywhere, device: str = "auto", progress: Quiet | None = None, wait: float | None = None
+    ) -> Index:
         """A new index in a new or empty folder, or the one that is there."""
         with format_errors():
             place = as_path(path, "an index")
-            return cls(Store.create(place) if vacant(place) else Store.open(place), device, progress)
+            store = Store.create(place) if vacant(place) else Store.open(place)
+            return cls(store, device, progress, wait)
 
     def close(self) -> None:
         """Let go of what is loaded; the index can be asked nothing more."""
@@ -116,12 +128,16 @@ class Index:
     @property
     def images(self) -> list[str]:
         """The names of the images."""
-        return [os.fsdecode(record.name) for _, record in self._live()]
+        return [self._names.of(record) for _, record in self._live()]
 
     @_open
     def _live(self) -> list[tuple[int, Any]]:
-        alive = self.store.images.alive()
-        return [(row, record) for row, record in self.store.images.records() if alive[row]]
+        return self._names.live()
+
+    @_open
+    def path_of(self, image: Anywhere) -> Path:
+        """Where an image lies that is called so, as hits and tables have it."""
+        return self.store.images.path(self._names.find(as_path(image, "an image"))[0])
 
     @property
     @_open
@@ -227,7 +243,8 @@ class Index:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._writing, self.store.lock():
+        patient = contextlib.nullcontext() if self.wait is None else waiting(self.wait, self.progress.say)
+        with self._writing, patient, self.store.lock():
             yield
 
     # -- asking it ------------------------------------------------------------------------------------
@@ -276,7 +293,7 @@ class Index:
     def describe(self, picture: Picture, pipeline: str | None = None, **choice: Any) -> Described:
         """What the stages make of any picture, layer by layer, as of the collection's."""
         engine = self._warm.engine(pipeline, chosen(choice))[0]
-        return engine.describe(Photograph(picture))
+        return engine.describe(Photograph.of(picture))
 
     # -- looking into it ------------------------------------------------------------------------------
 
@@ -288,7 +305,8 @@ class Index:
         with lock:
             if image is None:
                 return arrays.of_all(engine.data, kind)
-            row, name = self._row(image)
+            row, record = self._names.find(as_path(image, "an image"))
+            name = self._names.of(record)
             return arrays.of_one(kind, name, engine.data.at(row)[kind])
 
     def features(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
@@ -317,18 +335,6 @@ class Index:
         with format_errors():
             found.save(as_path(out, "a file"))
         return found
-
-    def _row(self, image: Anywhere) -> tuple[int, str]:
-        """The row and the name of an image that is called so, or whose file it is."""
-        wanted = os.fsdecode(as_path(image, "an image"))
-        full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
-        roots, live = self.store.images.roots, self._live()
-        for row, record in live:
-            name = os.fsdecode(record.name)
-            if name == wanted or os.path.join(roots[record.root], name) == full:  # noqa: PTH118
-                return row, name
-        names = [os.fsdecode(record.name) for _, record in live]
-        raise InstsearchError(f"no image '{wanted}' in {self.path}.{nearest(wanted, names)[:200]}")
 
 
 def chosen(choice: dict[str, Any]) -> Choice:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import drift, records
 from instsearch_cli.engine.choosing import absolute
-from instsearch_cli.engine.stages import CACHE
+from instsearch_cli.engine.names import Names
+from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from instsearch_formats import Index, ModelInfo
+    from instsearch_formats import Index, LayerInfo, ModelInfo
 
 
 def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missing: bool) -> tuple[int, int]:
@@ -26,23 +30,16 @@ def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missin
     """
     if not images and not missing:
         raise UsageError("name images to remove, or --missing")
-    table = index.images
-    alive = table.alive()
-    live = {row: record for row, record in table.records() if alive[row]}
-    roots = table.roots
+    table, names = index.images, Names(index)
+    live = dict(names.live())
+    roots = [os.fsencode(root) for root in table.roots]
+    paths = {row: os.path.join(roots[record.root], record.name) for row, record in live.items()}  # noqa: PTH118
     rows: set[int] = set()
     for given in images:
-        wanted = os.fsencode(given)
         full = os.fsencode(absolute(Path(given)))
-        matches = set()
-        for row, record in live.items():
-            path = os.path.join(os.fsencode(roots[record.root]), record.name)  # noqa: PTH118 - bytes
-            if wanted == record.name or path == full or path.startswith(full.rstrip(b"/") + b"/"):
-                matches.add(row)
-        if not matches:
-            names = (table.name(row) for row in live)
-            raise InstsearchError(f"no image '{given}' in {index.path}.{nearest(str(given), names)[:200]}")
-        rows |= matches
+        below = full.rstrip(b"/") + b"/"
+        matches = {row for row, path in paths.items() if path == full or path.startswith(below)}
+        rows |= matches or {names.find(given)[0]}
     if missing:
         rows |= {row for row in live if not table.path(row).exists()}
         if live and len(rows) == len(live) and not images:
@@ -80,21 +77,39 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
     return index.gc(used, dry_run=dry_run)
 
 
+def remove_empty(index: Index, folder: bool) -> None:
+    """Remove an index that holds no image, as one that was just created; and its ``folder``, if that is empty then."""
+    if index.images.alive().any():
+        return
+    for part in ("images", "pipelines"):
+        shutil.rmtree(index.path / part, ignore_errors=True)
+    for name in ("skipped.txt", "roots.json", "format.json", "lock"):
+        (index.path / name).unlink(missing_ok=True)
+    if folder:
+        with contextlib.suppress(OSError):
+            index.path.rmdir()
+
+
 def facts(index: Index) -> dict[str, Any]:
     """What an index holds and what made it, JSON-ready."""
     table = index.images
     n_alive = int(table.alive().sum())
-    last = records.last(index)
+    last, layers = records.last(index), {layer.path: layer for layer in index.layers()}
     return {
         "index": str(index.path),
+        "created": _time(index.path / "format.json"),
+        "added": max((_time(part) for part in (index.path / "images").glob("part-*.h5")), default=None),
         "images": n_alive,
-        "removed": dict(Counter(reason.split(":")[0] for reason in table.removed().values())),
+        "removed": removals(index),
         "roots": table.roots,
         "pipelines": {
             r.pipeline.name: {**r.pipeline.plain(), "refine": [asdict(stage) for stage in r.pipeline.refine]}
             for r in records.recorded(index)
         },
         "last": last.pipeline.name if last else None,
+        "searchable": {
+            r.pipeline.name: _searchable(index, layers, r) for r in records.recorded(index) if r.searchable
+        },
         "layers": [
             {
                 "kind": layer.kind,
@@ -105,7 +120,7 @@ def facts(index: Index) -> dict[str, Any]:
                 "bytes": layer.nbytes,
                 "identity": layer.identity,
             }
-            for layer in index.layers()
+            for layer in layers.values()
         ],
         "models": [_model(index, model, n_alive) for model in index.models()],
         "caches": [
@@ -113,6 +128,33 @@ def facts(index: Index) -> dict[str, Any]:
             for cache in index.caches()
         ],
     }
+
+
+def removals(index: Index) -> dict[str, int]:
+    """How many rows are no image any more, by reason; those whose image is there in another row are "replaced"."""
+    table, removed = index.images, index.images.removed()
+    if not removed:
+        return {}
+    alive = table.alive()
+    live = {(record.root, record.name) for row, record in table.records() if alive[row]}
+    reasons: Counter[str] = Counter()
+    for row, record in table.records():
+        if row in removed:
+            there = (record.root, record.name) in live
+            reasons["replaced" if there else removed[row].split(":")[0]] += 1
+    return dict(reasons)
+
+
+def _searchable(index: Index, layers: Mapping[str, LayerInfo], record: records.Record) -> int:
+    """How many images a pipeline finds: those that its search structure reaches, or its codes where it has none."""
+    own = [layers[path] for path in record.layers if path in layers]
+    reach = [layer.rows for kind in (SEARCH, CODES) for layer in own if layer.kind == kind][:1]
+    return int(index.images.alive()[: reach[0] if reach else 0].sum())
+
+
+def _time(path: Path) -> str:
+    """When a file was written, as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
 
 
 def _model(index: Index, model: ModelInfo, n_alive: int) -> dict[str, Any]:

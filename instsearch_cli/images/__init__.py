@@ -3,7 +3,7 @@
 from instsearch_cli.images.discovery import Discovery, Found, discover, printable, suffixes
 from instsearch_cli.images.opening import MAX_PIXELS, BadImage, Header, content_digest, read_header
 from instsearch_cli.images.prefetch import Reader
-from instsearch_cli.images.reading import Photograph, read_image
+from instsearch_cli.images.reading import Photograph, read_image, read_stream
 
 __all__ = [
     "MAX_PIXELS",
@@ -18,5 +18,6 @@ __all__ = [
     "printable",
     "read_header",
     "read_image",
+    "read_stream",
     "suffixes",
 ]

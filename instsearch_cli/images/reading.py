@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from instsearch_cli.data import Image
+
+MAX_BYTES = 500_000_000  #: of a picture that comes from a stream
 
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -87,7 +90,9 @@ class Photograph:
     Raises InstsearchError for a file that is no picture, UsageError for what can be none.
     """
 
-    def __init__(self, picture: str | os.PathLike[str] | PIL.Image.Image | np.ndarray) -> None:
+    def __init__(
+        self, picture: str | os.PathLike[str] | PIL.Image.Image | np.ndarray, name: str = ""
+    ) -> None:
         self.path: Path | None = None
         self._held: PIL.Image.Image | None = None
         if isinstance(picture, (str, os.PathLike)):
@@ -97,9 +102,15 @@ class Photograph:
                 header = read_header(self.path)
             self.size = (header.width, header.height)
         else:
-            self.name = "the picture"
+            named = picture.filename if isinstance(picture, PIL.ImageFile.ImageFile) else ""
+            self.name = name or os.fsdecode(named) or "the picture"
             self._held = _in_memory(picture)
             self.size = self._held.size
+
+    @classmethod
+    def of(cls, picture: Photograph | str | os.PathLike[str] | PIL.Image.Image | np.ndarray) -> Photograph:
+        """One that is given, or what it is of."""
+        return picture if isinstance(picture, Photograph) else cls(picture)
 
     def read(self, fit: Callable[[int, int], tuple[int, int]]) -> Image:
         """The picture at the size that ``fit`` asks for, as :func:`read_image` gives it."""
@@ -128,6 +139,23 @@ class Photograph:
             yield
         except BadImage as error:
             raise InstsearchError(f"{printable(self.name)}: {error.reason}") from error
+
+
+def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> Photograph:
+    """A picture to ask with, from a stream that cannot be read twice; ``name`` is what to call it.
+
+    Raises InstsearchError for what is no picture, or for more than ``max_bytes``.
+    """
+    data = file.read(max_bytes + 1)
+    try:
+        if len(data) > max_bytes:
+            raise BadImage(f"more than {max_bytes // 1_000_000:,} MB")
+        with reasons():
+            image, header, orientation = open_picture(io.BytesIO(data), MAX_PIXELS)
+            picture = PIL.Image.fromarray(_pixels(image, (header.width, header.height), orientation))
+    except BadImage as error:
+        raise InstsearchError(f"{name}: {error.reason}") from error
+    return Photograph(picture, name)
 
 
 def _in_memory(picture: object) -> PIL.Image.Image:

@@ -67,7 +67,7 @@ class Classifier:
 
     def probabilities(self, picture: Given, box: XYWH | None = None) -> Tensor:
         """The softmax f32[C] of what is in a box of a picture, as a query with it is classified."""
-        photograph = Photograph(picture)
+        photograph = Photograph.of(picture)
         image = photograph.read(self.extractor.fit_size)
         if box is not None:
             image = image.cropped(clip_box(box, image.size))

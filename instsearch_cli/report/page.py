@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from instsearch_cli.engine.answer import counted
 from instsearch_cli.errors import InstsearchError
@@ -33,6 +35,7 @@ STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.45 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums; -webkit-text-size-adjust: 100%; }
 a { color: inherit; text-decoration: none; }
+a:not([href]) { cursor: default; }
 a:focus-visible { outline: 3px solid var(--mark); outline-offset: 3px; border-radius: 8px; }
 .page { display: grid; grid-template-columns: minmax(240px, 320px) minmax(0, 1fr); gap: 0 36px; max-width: 1720px;
   margin: 0 auto; padding: 28px 32px 56px; }
@@ -69,7 +72,7 @@ header p { margin: 0; color: var(--soft); }
 .hits li { flex: var(--r) 1 calc(var(--r) * 205px); min-width: 0; max-width: calc(var(--r) * 320px); }
 .hits a { display: block; }
 .hits .view { border-radius: 9px; transition: box-shadow .18s; }
-.hits a:hover .view { box-shadow: 0 0 0 2px var(--mark); }
+.hits a[href]:hover .view { box-shadow: 0 0 0 2px var(--mark); }
 .line { display: flex; align-items: baseline; gap: 9px; margin-top: 9px; }
 .rank { flex: none; min-width: 24px; padding: 0 6px; border-radius: 6px; background: var(--ink); color: var(--paper);
   font-size: 12px; font-weight: 680; line-height: 20px; text-align: center; }
@@ -80,7 +83,7 @@ header p { margin: 0; color: var(--soft); }
 .folder { flex: 0 1 auto; overflow: hidden; color: var(--soft); text-overflow: ellipsis; }
 .file { flex: 0 1 auto; min-width: 40%; overflow: hidden; text-overflow: ellipsis; }
 .hits .file:only-child { min-width: 0; }
-.hits a:hover .file { color: var(--deep); text-decoration: underline; text-underline-offset: 3px; }
+.hits a[href]:hover .file { color: var(--deep); text-decoration: underline; text-underline-offset: 3px; }
 .none { padding: 72px 24px; border: 1.5px dashed var(--line); border-radius: 14px; color: var(--soft);
   text-align: center; }
 @media (max-width: 860px) { .page { display: block; padding: 20px 16px 40px; } .query { position: static;
@@ -106,8 +109,15 @@ def _text(value: str) -> str:
     return escape(printable(value))
 
 
-def _uri(path: Path) -> str:
-    return escape(path.absolute().as_uri())
+def _link(path: Path, folder: Path | None) -> str:
+    """``href``, to go into a tag: of a file that is there, from the page's folder where it lies below; else nothing."""
+    if not path.exists():
+        return ""
+    place = path.absolute()
+    if folder is not None and place.is_relative_to(folder.absolute()):
+        address = quote(os.fsencode(place.relative_to(folder.absolute()).as_posix()))
+        return f' href="./{escape(address)}"'
+    return f' href="{escape(place.as_uri())}"'
 
 
 def _data(thumb: Thumbnail) -> str:
@@ -151,13 +161,13 @@ def _alt(name: str, thumb: Thumbnail, box: XYWH | None) -> str:
     return f"{_text(name)}, {where}"
 
 
-def _hit(hit: Hit, score: str, share: float, side: int) -> str:
+def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None) -> str:
     thumb = thumbnail(hit.path, side)
-    folder, _, file = hit.image.rpartition("/")
-    place = f'<span class="folder">{_text(folder)}/</span>' if folder else ""
+    above, _, file = hit.image.rpartition("/")
+    place = f'<span class="folder">{_text(above)}/</span>' if above else ""
     where = f'<div class="where">{box_text(hit.box)}</div>' if hit.box is not None else ""
     return (
-        f'<li style="--r:{_shape(thumb):.4f}"><a href="{_uri(hit.path)}" title="{_text(hit.image)}">'
+        f'<li style="--r:{_shape(thumb):.4f}"><a{_link(hit.path, folder)} title="{_text(hit.image)}">'
         f"{_view(thumb, hit.corners, _alt(hit.image, thumb, hit.box))}"
         f'<span class="line"><span class="rank" aria-label="rank {hit.rank}">{hit.rank}</span>'
         f'<span class="score" aria-label="score {score}">{score}</span>'
@@ -166,13 +176,15 @@ def _hit(hit: Hit, score: str, share: float, side: int) -> str:
     )
 
 
-def page(result: Answer) -> str:
-    """The page as text."""
+def page(result: Answer, folder: Path | None = None) -> str:
+    """The page as text, for a file in ``folder``; photographs below that are linked from there."""
     query = thumbnail(result.picture, SIDE)
     side = max(160, min(SIDE, int(SIDE * math.sqrt(FULL / max(len(result.hits), 1)))))
     best = max((hit.score for hit in result.hits), default=0.0)
     shares = [min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0 for hit in result.hits]
-    cards = [_hit(*row, side) for row in zip(result.hits, score_texts(result.hits), shares, strict=True)]
+    cards = [
+        _hit(*row, side, folder) for row in zip(result.hits, score_texts(result.hits), shares, strict=True)
+    ]
     hits = (
         f'<ol class="hits">{"".join(cards)}</ol>'
         if cards
@@ -182,12 +194,14 @@ def page(result: Answer) -> str:
         f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in result.settings.items()
     )
     box = f"--box {box_text(result.box)}" if result.box is not None else "the whole picture"
+    if result.size is not None:
+        box += f" of {result.size[0]} x {result.size[1]}"
     searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
     title = _text(Path(result.query).name)
     view = _view(query, result.corners, _alt(result.query, query, result.box))
     named = f'{view}<p class="name">{title}</p>'
     if isinstance(result.picture, Path):
-        named = f'<a href="{_uri(result.picture)}">{named}</a>'
+        named = f"<a{_link(result.picture, folder)}>{named}</a>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -205,7 +219,7 @@ def page(result: Answer) -> str:
 
 def write_page(result: Answer, path: Path) -> None:
     """Write the page to a file; InstsearchError if it cannot be written."""
-    text = page(result)
+    text = page(result, path.parent)
     try:
         path.write_text(text, "utf-8")
     except OSError as error:

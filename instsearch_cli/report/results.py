@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import shutil
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from instsearch_cli.engine.answer import XYWH, Answer, Hit
 
 
@@ -28,22 +34,80 @@ def tail(name: str, width: int) -> str:
     return name if len(name) <= width else "…" + name[len(name) - max(width - 1, 0) :]
 
 
-def to_json(answer: Answer) -> dict[str, Any]:
-    """``{"query": {"image", "box"}, "hits": [{"rank", "image", "score", "box"}]}``, boxes as [x, y, w, h] or None.
+SCHEMA = 2  #: of the JSON of hits; schemas/query.json describes it
 
-    Where hits had to have a score, ``"found"``, whether any has it, ``"min_score"`` and ``"best"``, too.
-    """
-    verdict: dict[str, Any] = {}
-    if answer.min_score is not None:
-        verdict = {"found": answer.found, "min_score": answer.min_score, "best": answer.best}
+
+def to_json(answer: Answer) -> dict[str, Any]:
+    """The answer for programs, as schemas/query.json has it; boxes are [x, y, w, h], or None."""
     return {
-        "query": {"image": answer.query, "box": _listed(answer.box)},
-        **verdict,
+        "schema": SCHEMA,
+        "query": {
+            "image": answer.query,
+            "size": None if answer.size is None else list(answer.size),
+            "box": _listed(answer.box),
+        },
+        "index": [str(path) for path in answer.indexes],
+        "pipeline": answer.pipeline,
+        "found": answer.found,
+        "threshold": answer.min_score,
+        "best": answer.best,
+        "probability": answer.probability,
+        "seconds": round(answer.seconds, 4),
+        "images": answer.n_images,
+        "cautions": list(answer.cautions),
         "hits": [
-            {"rank": hit.rank, "image": hit.image, "score": hit.score, "box": _listed(hit.box)}
+            {
+                "rank": hit.rank,
+                "image": hit.image,
+                "path": str(hit.path),
+                "root": hit.root,
+                "size": None if hit.size is None else list(hit.size),
+                "score": hit.score,
+                "box": _listed(hit.box),
+                "boxes": [] if hit.box is None else [_listed(hit.box)],
+                "index": 0,
+            }
             for hit in answer.hits
         ],
     }
+
+
+COLUMNS = ("rank", "score", "image", "path", "x", "y", "w", "h", "width", "height")
+
+
+def to_csv(answer: Answer) -> str:
+    """The hits as a table for spreadsheets, with a line of titles; what is unknown is left empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for hit in answer.hits:
+        box, size = hit.box or ("",) * 4, hit.size or ("",) * 2
+        writer.writerow([hit.rank, hit.score, printable(hit.image), printable(hit.path), *box, *size])
+    return text.getvalue()
+
+
+def copy_hits(answer: Answer, folder: Path) -> tuple[int, list[str]]:
+    """Copy the photographs that were found into a new or empty folder, their ranks before their names.
+
+    Returns how many were copied, and a line for each that could not be. Raises InstsearchError where the folder is
+    not empty, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InstsearchError(f"{folder} is not empty: choose a new or an empty folder for the copies")
+    except OSError as error:
+        raise InstsearchError(f"cannot write to {folder}: {error.strerror or error}") from error
+    missing = []
+    first = {hit.path: hit for hit in reversed(answer.hits)}
+    hits = sorted(first.values(), key=lambda hit: hit.rank)
+    digits = max((len(str(hit.rank)) for hit in hits), default=1)
+    for hit in hits:
+        try:
+            shutil.copy2(hit.path, folder / f"{hit.rank:0{digits}}-{hit.path.name}")
+        except OSError as error:
+            missing.append(f"{printable(hit.path)}: {error.strerror or error}")
+    return len(hits) - len(missing), missing
 
 
 def _listed(box: XYWH | None) -> list[float] | None:

@@ -13,7 +13,8 @@ import torch
 from instsearch_cli.data import Regions, WeightMap
 
 Cli = Callable[..., Any]
-HALVES = ("--detector", "halves", "--set", "extractor.side=8", "--weighting", "bright")
+BRIGHT = ("--weighting", "bright")
+HALVES = ("--detector", "halves", "--set", "extractor.side=8")
 
 
 def layers(index: Path) -> dict[str, bytes]:
@@ -46,9 +47,19 @@ def test_layers_are_the_same_made_together_and_one_by_one(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     (photos / "b" / "bad.png").write_bytes((photos / "b" / "0.png").read_bytes()[:200])
-    cli("index", photos, "--index", tmp_path / "one", *tiny, *HALVES)
+    cli("index", photos, "--index", tmp_path / "one", *tiny[:4], *BRIGHT, *tiny[6:], *HALVES)
     calls: list[tuple[str, list[str]]] = request.getfixturevalue("many")
-    cli("index", photos, "--index", tmp_path / "together", *tiny, *HALVES)
+    cli(
+        "index",
+        photos,
+        "--index",
+        tmp_path / "together",
+        *tiny[:4],
+        "--weighting",
+        "bright",
+        *tiny[6:],
+        *HALVES,
+    )
     one, together = layers(tmp_path / "one"), layers(tmp_path / "together")
     assert one.keys() == together.keys()
     assert len({name.split("/")[0] for name in one}) == 3
@@ -66,9 +77,9 @@ def test_what_is_there_is_not_made_again(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, many: list[tuple[str, list[str]]]
 ) -> None:
     index = tmp_path / "i"
-    cli("index", photos, "--index", index, *tiny, *HALVES)
+    cli("index", photos, "--index", index, *tiny[:4], *BRIGHT, *tiny[6:], *HALVES)
     many.clear()
-    cli("index", "--index", index, *tiny, *HALVES)
+    cli("index", "--index", index, *tiny[:4], *BRIGHT, *tiny[6:], *HALVES)
     cli("index", "--index", index, "--set", "encoder.power=3.0")
     assert many == []
 
@@ -84,6 +95,17 @@ def test_an_error_names_the_component_and_the_images(
 
     plugin = importlib.import_module("tiny_plugin")
     monkeypatch.setattr(plugin.Halves, "detect_many", detect_many, raising=False)
-    failed = cli("index", photos, "--index", tmp_path / "i", *tiny, *HALVES, status=1)
+    failed = cli(
+        "index",
+        photos,
+        "--index",
+        tmp_path / "i",
+        *tiny[:4],
+        "--weighting",
+        "bright",
+        *tiny[6:],
+        *HALVES,
+        status=1,
+    )
     assert "detector 'halves' of tiny-plugin 1.0, images a/1.png, a/3.png" in failed.err
     assert ("out of memory" if wrong == "raises" else "shorter") in failed.err

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from schema_check import valid
+
 Cli = Callable[..., Any]
 Draw = Callable[..., None]
 
@@ -39,12 +41,13 @@ def index(
         ("plugins geometrik --json", 2, "Did you mean 'geometric'"),
         ("weights import vgg61 x", 2, "Did you mean 'vgg16'"),
         ("weights import salnet nowhere.bin", 1, "nowhere.bin: there is no such file"),
+        ("weights import salnet x --to a --to b", 2, "--to is given twice"),
         ("weights improt", 2, "No such command"),
         ("show photos/a/1.png --index i -o no/x.png", 2, "--out: there is no folder no"),
         ("show photos/a/1.png --index i -o x.jpg", 2, "--out x.jpg: name a .png file"),
-        ("show photos/a/1.png --index i -o photos", 2, "--out photos is a folder"),
+        ("show photos/a/1.png --index i -o photos", 2, "--out: photos is a folder"),
         ("show photos/a/1.png --index i -o /proc/x.png", 1, "cannot write /proc/x.png"),
-        ("show nothing.png --index i", 1, "nothing.png: cannot be read"),
+        ("show a/1.pgn --index i", 1, "Did you mean 'a/1.png'"),
         ("show photos/a/1.png --index i --pipeline cells-centre", 1, "Did you mean 'cells-centred-flat'"),
         ("export --index i --layer codes -o x.npy", 2, "--out x.npy: name a .npz file"),
         ("export --index i --layer codes -o /proc/x.npz", 1, "cannot write /proc/x.npz"),
@@ -61,6 +64,7 @@ def index(
         ("demo photos", 1, "photos is not empty and no demo"),
         ("demo photos/a/1.png", 1, "photos/a/1.png is a file: name a folder"),
         ("demo photos/a/1.png/x", 1, "cannot write to photos/a/1.png/x"),
+        ("demo new --seed 1 --seed 2", 2, "--seed is given twice"),
         ("demo new --device gpu", 2, "--device is auto, cpu or cuda"),
         ("index photos --index photos/a/1.png", 1, "photos/a/1.png is a file; an index is a folder"),
     ],
@@ -72,7 +76,9 @@ def test_wrong_usage_and_errors_are_told_in_a_line_or_two(
         pytest.skip("no folder here that cannot be written to")
     failed = cli(*line.split(), status=status)
     assert said in failed.err
-    assert failed.out == ""
+    text = failed.err.removeprefix("error: ").strip()
+    assert not failed.out or valid("error", failed.out) == {"error": text, "status": status}
+    assert bool(failed.out) == ("--json" in line)
     assert len(failed.err.strip().splitlines()) <= 2
     assert "bug" not in failed.err
     assert not (index.parent / "new").exists()

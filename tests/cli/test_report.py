@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from instsearch_cli.engine.answer import Answer, Hit
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.report import print_table, to_json, write_page, write_sheet
+from instsearch_cli.report import copy_hits, print_table, to_csv, to_json, write_page, write_sheet
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import MARK, clipped, font, mark, shrink, thumbnail
 from instsearch_cli.report.results import score_texts, tail
@@ -32,26 +33,49 @@ from plain_pictures import picture
 @pytest.fixture
 def result(tmp_path: Path) -> Answer:
     hits = (
-        Hit(1, "a/one.jpg", picture(tmp_path / "a/one.jpg"), 12.5, (10.0, 20.0, 110.0, 70.04)),
-        Hit(2, "two.png", picture(tmp_path / "two.png", (300, 400)), 6.25, None),
+        Hit(1, "a/one.jpg", picture(tmp_path / "a/one.jpg"), 12.5, (10.0, 20.0, 110.0, 70.04), (400, 300)),
+        Hit(2, "two.png", picture(tmp_path / "two.png", (300, 400)), 6.25, None, (300, 400)),
         Hit(3, "gone.jpg", tmp_path / "gone.jpg", 0.0, (0.0, 0.0, 5.0, 5.0)),
     )
     query = picture(tmp_path / "query.jpg", (800, 600))
-    return Answer("query.jpg", query, (100.0, 50.0, 300.0, 250.0), hits, {"encoder": "blcf"}, 0.0423, 1234)
+    asked = "query.jpg", query, (100.0, 50.0, 300.0, 250.0), hits, {"encoder": "blcf"}, 0.0423, 1234
+    return Answer(*asked, size=(800, 600))
 
 
 # JSON and text
 
 
 def test_json_has_boxes_as_they_are_given_on_the_command_line(result: Answer) -> None:
-    assert json.loads(json.dumps(to_json(result))) == {
-        "query": {"image": "query.jpg", "box": [100, 50, 200, 200]},
-        "hits": [
-            {"rank": 1, "image": "a/one.jpg", "score": 12.5, "box": [10, 20, 100, 50]},
-            {"rank": 2, "image": "two.png", "score": 6.25, "box": None},
-            {"rank": 3, "image": "gone.jpg", "score": 0, "box": [0, 0, 5, 5]},
-        ],
-    }
+    written = json.loads(json.dumps(to_json(result)))
+    assert written["schema"] == 2
+    assert written["query"] == {"image": "query.jpg", "size": [800, 600], "box": [100, 50, 200, 200]}
+    assert written["found"] is True
+    assert [hit["box"] for hit in written["hits"]] == [[10, 20, 100, 50], None, [0, 0, 5, 5]]
+    assert [hit["boxes"] for hit in written["hits"]] == [[[10, 20, 100, 50]], [], [[0, 0, 5, 5]]]
+    assert [hit["size"] for hit in written["hits"]] == [[400, 300], [300, 400], None]
+    assert [hit["path"] for hit in written["hits"]] == [str(hit.path) for hit in result.hits]
+
+
+def test_csv_has_a_line_a_hit_and_nothing_where_nothing_is_known(result: Answer) -> None:
+    titles, *lines = csv.reader(io.StringIO(to_csv(result)))
+    assert titles == ["rank", "score", "image", "path", "x", "y", "w", "h", "width", "height"]
+    assert [line[:3] + line[4:] for line in lines] == [
+        ["1", "12.5", "a/one.jpg", "10.0", "20.0", "100.0", "50.0", "400", "300"],
+        ["2", "6.25", "two.png", "", "", "", "", "300", "400"],
+        ["3", "0.0", "gone.jpg", "0.0", "0.0", "5.0", "5.0", "", ""],
+    ]
+
+
+def test_copies_keep_what_is_there_and_name_what_is_not(result: Answer, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "copies"
+    n, failed = copy_hits(result, folder)
+    assert n == 2
+    assert len(failed) == 1
+    assert "gone.jpg: No such file" in failed[0]
+    assert sorted(p.name for p in folder.iterdir()) == ["1-one.jpg", "2-two.png"]
+    assert (folder / "1-one.jpg").read_bytes() == result.hits[0].path.read_bytes()
+    with pytest.raises(InstsearchError, match="is not empty: choose a new"):
+        copy_hits(result, folder)
 
 
 def test_plain_table_is_aligned_and_keeps_whole_names(result: Answer) -> None:
@@ -134,8 +158,12 @@ def test_page_stands_alone(result: Answer, tmp_path: Path) -> None:
     seen = Page((tmp_path / "page.html").read_text("utf-8"))
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in seen.tags}
     addresses = [a[k] for _, a in seen.tags for k in ("src", "href", "xlink:href", "srcset") if k in a]
-    assert len(addresses) == 8
-    assert all(address.startswith(("data:image/jpeg;base64,", "file:///")) for address in addresses)
+    assert sorted(a for a in addresses if not a.startswith("data:image/jpeg;base64,")) == [
+        "./a/one.jpg",
+        "./query.jpg",
+        "./two.png",  # below the page's folder: the folder may be moved; what is gone has no link
+    ]
+    assert len(addresses) == 7
     style = (tmp_path / "page.html").read_text("utf-8")
     assert "url(" not in style
     assert "prefers-color-scheme: dark" in style
@@ -144,9 +172,10 @@ def test_page_stands_alone(result: Answer, tmp_path: Path) -> None:
 def test_page_shows_what_was_found(result: Answer) -> None:
     seen = Page(page(result))
     assert seen.all("html")[0]["lang"] == "en"
-    assert [a["href"] for a in seen.all("a")] == [
+    assert [a.get("href") for a in seen.all("a")] == [
         result.picture.as_uri(),
-        *(hit.path.as_uri() for hit in result.hits),
+        *(hit.path.as_uri() for hit in result.hits[:2]),
+        None,
     ]
     assert all(a["alt"] for a in seen.all("img"))
     text = " ".join(seen.words)
@@ -154,7 +183,7 @@ def test_page_shows_what_was_found(result: Answer) -> None:
         "3 hits",
         "1,234 images searched in 0.04 s",
         "12.50",
-        "--box 100,50,200,200",
+        "--box 100,50,200,200 of 800 x 600",
         "10,20,100,50",
         "blcf",
     ):

@@ -243,7 +243,9 @@ def test_reranking_searches_again(cli: Cli, tiny: tuple[str, ...], photos: Path,
 def test_a_component_that_breaks_its_contract_is_named(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
 ) -> None:
-    failed = cli("index", photos, "--index", tmp_path / "i", *tiny, "--weighting", "wrong", status=1)
+    failed = cli(
+        "index", photos, "--index", tmp_path / "i", *tiny[:4], "--weighting", "wrong", *tiny[6:], status=1
+    )
     assert "weighting 'wrong' of tiny-plugin 1.0, image a/1.png" in failed.err
     assert "not negative" in failed.err
 
@@ -264,7 +266,7 @@ def test_two_runs_at_once(cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_pat
     index = tmp_path / "i"
     cli("index", photos, "--index", index, *tiny)
     with Index.open(index).lock():
-        failed = cli("add", photos, "--index", index, status=1)
+        failed = cli("add", photos, "--index", index, status=3)
         assert str(os.getpid()) in failed.err
         assert cli("query", photos / "a/1.png", "--index", index, "--json").json["hits"]
 

@@ -141,12 +141,13 @@ def test_options_of_one_weighting_and_of_one_among_several(cli: Cli, data: Path)
         (["--weighting", "hole"], 1, "not finite and not negative, for 0.png"),
         (["--weighting", "red", "--split", "val"], 2, "no splits"),
         (["--weighting", "red", "--sheet", "no/where.png"], 2, "there is no folder no"),
-        (["--weighting", "red", "--sheet", "."], 2, "--sheet . is a folder"),
+        (["--weighting", "red", "--sheet", "."], 2, "--sheet: . is a folder"),
+        (["--weighting", "red", "--wait", "1"], 2, "--wait goes with --precision"),
         (["--weighting", "red", "--present-only"], 2, "--present-only goes with --precision"),
         (["--weighting", "red", "--no-keep-features"], 2, "--keep-features goes with --precision"),
         (["--weighting", "red", "--blur", "7"], 2, "--blur"),
         (["--weighting", "red", "--sigma", "0"], 2, "--sigma"),
-        (["--weighting", "red", "--data", "nowhere"], 1, "nowhere holds no fixations"),
+        (["--weighting", "red", "--data", "x"], 2, "--data is given twice"),
         (["--weighting", "red", "--max-pixels", "9"], 1, "too large: 64 x 48 pixels"),
         ([], 2, "Missing option '--weighting'"),
     ],
@@ -158,6 +159,11 @@ def test_wrong_usage_is_told_in_a_line_or_two(
     assert message in failed.err
     assert len(failed.err.strip().splitlines()) <= 3
     assert "bug" not in failed.err
+
+
+def test_a_folder_without_fixations(cli: Cli) -> None:
+    failed = cli("saliency", "--weighting", "red", "--data", "nowhere", "--quiet", status=1)
+    assert "nowhere holds no fixations" in failed.err
 
 
 def test_a_sheet_of_maps(cli: Cli, data: Path, tmp_path: Path) -> None:

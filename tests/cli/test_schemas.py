@@ -69,10 +69,12 @@ def test_a_schema_refuses_what_it_does_not_describe(name: str) -> None:
     assert sum("is a required property" in message for message in empty) == len(written["required"])
 
 
-def test_an_error() -> None:
-    valid("error", json.dumps({"error": "no index at nowhere", "status": 1}))
+def test_an_error(cli: Cli) -> None:
+    said = valid("error", cli("info", "--index", "nowhere", "--json", status=1).out)
+    assert said["status"] == 1
+    assert said["error"].startswith("there is no index at nowhere")
     with pytest.raises(AssertionError, match="status"):
-        valid("error", json.dumps({"error": "no index at nowhere", "status": 0}))
+        valid("error", json.dumps({**said, "status": 0}))
     with pytest.raises(AssertionError, match="NaN is no JSON"):
         parsed('{"error": NaN}')
 
@@ -94,9 +96,10 @@ def test_an_index_is_made_asked_and_looked_into(
     taken = cli("extract", photos, "--index", tmp_path / "e", "--extractor", "cells", "--json")
     assert valid("index", taken.out)["written"]["features"] == 10
     assert valid("info", cli("info", "--index", index, "--json").out)["images"] == 11
-    answer = cli("query", photos / "a/1.png", "--index", index, "--box", "0,0,32,32", "--json").out
-    if parsed(answer).get("schema") == 2:
-        assert valid("query", answer)["hits"][0]["image"] == "a/1.png"
+    asked = ("query", photos / "a/1.png", "--index", index, "--json")
+    answer = valid("query", cli(*asked, "--box", "0,0,64,48").out)
+    assert (answer["query"]["box"], answer["hits"][0]["image"]) == ([0, 0, 64, 48], "a/1.png")
+    assert valid("query", cli(*asked, "--min-score", 1e9).out)["found"] is False
     drawn = valid(
         "show", cli("show", photos / "a/1.png", "--index", index, "-o", tmp_path / "s.png", "-j").out
     )

@@ -96,7 +96,7 @@ def test_regions_that_lie_on_cells_are_named_after_them(tiny: tuple[str, ...]) -
 def test_codes_do_not_depend_on_which_cells_came_first(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
 ) -> None:
-    bms = (*tiny, "--weighting", "bms")
+    bms = (*tiny[:4], "--weighting", "bms", *tiny[6:])
     eight = ("--set", "extractor.side=8")
     cli("index", photos, "--index", tmp_path / "both", *bms)
     cli("index", "--index", tmp_path / "both", *bms, *eight)
@@ -145,7 +145,7 @@ def test_codes_are_equal_whether_weights_were_stored_or_just_made(
     cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path
 ) -> None:
     """Stored as f16: an encoder that got them as f32 from memory made other codes under the same name."""
-    bright = (*tiny, "--weighting", "bright")
+    bright = (*tiny[:4], "--weighting", "bright", *tiny[6:])
     cli("index", photos, "--index", tmp_path / "at-once", *bright)
     cli("index", photos, "--index", tmp_path / "later", *bright)
     later = Index.open(tmp_path / "later")

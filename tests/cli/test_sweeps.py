@@ -171,7 +171,7 @@ def test_a_figure_that_another_command_makes_names_it(cli: Cli) -> None:
         (("--table", 1, "--plot", "x.png"), "--plot draws one figure"),
         (("--figure", 5, "--plot", "x.gif"), "--plot x.gif: name a .png or .svg file"),
         (("--figure", 5, "--plot", "no/x.png"), "there is no folder no"),
-        (("--table", 1, "--json", "--plot", "x.png"), "--plot draws one figure"),
+        (("--figure", 5, "--plot", "."), "--plot: . is a folder"),
         (("--figure", 5, "--set", "detector.rho=3"), "--set detector.rho=3: figure 5 sweeps it"),
         (("--figure", 8, "--set", "detector.rho=3"), "no row of figure 8 has such an option"),
         (("--figure", 5, "--set", "encoder.wrods=3"), "no row of figure 5 has such an option"),

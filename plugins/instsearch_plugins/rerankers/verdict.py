@@ -43,6 +43,8 @@ def evidence(s: np.ndarray, start: int, stop: int, rest_cap: float, best_cap: fl
 class Verdict(Reranker):
     """score = 1 / (1 + exp(-w x)); the order stays. To be the last reranker, on the scores it was learnt from."""
 
+    probabilities = True
+
     @dataclass(frozen=True)
     class Config:
         """The weights are those of reranker ``geometric`` on SIFT; benchmarks/verdict.py learns others."""
