@@ -191,7 +191,7 @@ def answered(
         corners: Any = None if np.isnan(where).any() else tuple(float(v) for v in where)
         record = data.record(row)
         size = record.width, record.height
-        name, root = data.names.of(record), data.root(row)
+        name, root = data.called(row), data.root(row)
         found.append(Hit(rank + 1, name, data.path(row), score, corners, size, root))
     pipeline = engine.assembly.pipeline
     settings = {
