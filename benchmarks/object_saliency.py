@@ -1,4 +1,4 @@
-"""What the options of object saliency do to its precision (papers/2, 4.3), one at a time, and to the time it takes.
+"""What the options of object saliency do to its precision (simeoni2018, 4.3), one at a time, and to the time it takes.
 
     python benchmarks/object_saliency.py --data DIR --weights FILE [--only OPTION] [--images N] [--index DIR]
 

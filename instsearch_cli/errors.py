@@ -30,6 +30,8 @@ class IndexInUse(InstsearchError):  # noqa: N818
     """Another process is writing to the index (exit status 3)."""
 
     exit_status = 3
+
+
 def deprecated(old: str, new: str, *, removed_in: str) -> None:
     """Warn that a name is on its way out, with the line that called instsearch; ``new`` says what to write instead.
 

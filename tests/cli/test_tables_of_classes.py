@@ -1,4 +1,4 @@
-"""Tables of class maps, and the time of an image beside what is found: papers/4."""
+"""Tables of class maps, and the time of an image beside what is found: jimenez2017."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def every() -> dict[str, Table]:
-    return {table.label: table for table in tables(load_registry(), "papers/4")}
+    return {table.label: table for table in tables(load_registry(), "jimenez2017")}
 
 
 def reported(table: Table, metric: str = "mAP") -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""examples/channel_correlation.py: figure 2 of papers/5."""
+"""examples/channel_correlation.py: figure 2 of xiang2019."""
 
 import importlib.util
 from pathlib import Path
