@@ -21,7 +21,8 @@ def command(index_path: Path, as_json: bool, quiet: bool) -> int:
     """
     index = common.open_index(index_path, {"quiet": quiet, "as_json": as_json})
     problems = index.verify()
-    store, counts = index.store, dict[str, int | None].fromkeys(("rows", "layers", "models"))
+    store = index.store
+    counts: dict[str, int | None] = {"rows": None, "layers": None, "models": None}
     if not problems:
         counts = {"rows": len(store.images), "layers": len(store.layers()), "models": len(store.models())}
     if as_json:

@@ -33,7 +33,7 @@ def test_every_verb_has_a_schema_and_every_schema_a_verb() -> None:
     wanted = {*chain.from_iterable(SCHEMAS.values()), "error"}
     assert wanted - ABSENT <= set(NAMES) <= wanted
     for name in COMMANDS:
-        command = program.get_command(None, name)  # type: ignore[arg-type]
+        command = program.get_command(None, name)
         assert command is not None
         assert any("--json" in parameter.opts for parameter in command.params), name
     with pytest.raises(UsageError, match=r"no schema 'salience'\. Did you mean 'saliency'"):
@@ -238,7 +238,7 @@ def test_measures_on_a_dataset(cli: Cli, tiny: tuple[str, ...], manifest: Path, 
 
 
 def report_images(manifest: Path) -> list[str]:
-    return json.loads(manifest.read_text())["images"][:4]  # type: ignore[no-any-return]
+    return json.loads(manifest.read_text())["images"][:4]
 
 
 def test_classes(cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
