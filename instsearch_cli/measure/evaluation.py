@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.boxes import clip_box
+from instsearch_cli.boxes import clip_box, refuse_fractions
 from instsearch_cli.components import Dataset, own
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import Photograph
@@ -185,7 +185,10 @@ def encode_query(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping
     """A query, encoded."""
     try:
         picture = Photograph(ref.image)
-        box = clip_box(_xywh(ref.box), picture.size) if ref.box is not None else None
+        box = None
+        if ref.box is not None:
+            refuse_fractions(_xywh(ref.box), picture.size)
+            box = clip_box(_xywh(ref.box), picture.size)
     except InstsearchError as error:
         raise InstsearchError(f"query '{ref.id}': {error}") from error
     exclude = frozenset(rows[name] for name in judged.exclude if name in rows)
