@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class PartCache:
     """The parts that were read last, still open. Safe to use from several threads."""
 
-    def __init__(self, size: int = 32) -> None:
-        self._size = size
+    def __init__(self, top: Path, size: int = 32) -> None:
+        self._size, self._top = size, top
         self._open: OrderedDict[Path, Part] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -26,7 +26,7 @@ class PartCache:
         with self._lock:
             part = self._open.get(path)
             if part is None:
-                part = Part(path)
+                part = Part(path, self._top)
                 check(part)
                 self._open[path] = part
                 if len(self._open) > self._size:

@@ -8,6 +8,7 @@ import uuid
 from functools import cache
 from typing import TYPE_CHECKING
 
+from instsearch_formats import places
 from instsearch_formats.errors import FormatError, writing
 
 if TYPE_CHECKING:
@@ -59,10 +60,11 @@ def vacant(folder: Path) -> bool:
     return all(file.name.endswith(PARTIAL) for file in folder.iterdir())
 
 
-def read_text(path: Path) -> str | None:
-    """The text of a file; None if it is not there."""
+def read_text(path: Path, top: Path | None = None) -> str | None:
+    """The text of a plain file that no link below ``top`` leads to; None if it is not there."""
     try:
-        return path.read_bytes().decode("utf-8")
+        with open(places.open_file(path, top, limit=places.TEXT), "rb") as file:  # noqa: PTH123
+            return file.read(places.TEXT).decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

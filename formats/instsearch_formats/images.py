@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from instsearch_formats import files
+from instsearch_formats import files, places
 from instsearch_formats.errors import FormatError, damaged
 from instsearch_formats.fingerprint import canonical
 from instsearch_formats.layer import Layer
@@ -57,7 +57,7 @@ class ImageTable:
 
     def __init__(self, path: Path, lock: WriterLock, cache: PartCache) -> None:
         self._index, self._lock = path, lock
-        self._layer = Layer(path / "images", "images", "images", "images", IDENTITY, cache)
+        self._layer = Layer(path / "images", "images", "images", "images", IDENTITY, cache, path)
         self._removed: dict[str, dict[int, str]] = {}
 
     @property
@@ -65,10 +65,10 @@ class ImageTable:
         """The folders that names are relative to."""
         path = self._index / "roots.json"
         try:
-            roots = json.loads(files.read_text(path) or '{"roots": []}')["roots"]
+            roots = json.loads(files.read_text(path, self._index) or '{"roots": []}')["roots"]
             if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
                 raise TypeError
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise FormatError(f'{path} should read {{"roots": ["/a/folder", ...]}}') from error
         return roots
 
@@ -128,17 +128,21 @@ class ImageTable:
                     writer.append(item)
             return span
 
-    def remove(self, rows: Iterable[int], reason: str) -> None:
-        """Put tombstones on rows; those that have one keep it."""
+    def remove(self, rows: Iterable[int], reason: str, refill: bool = False) -> None:
+        """Put tombstones on rows; those that have one keep it. ``refill``: where one was lost, it takes its number."""
         with self._lock.hold():
             rows, known, n = sorted(set(rows)), self.removed(), len(self)
             if rows and not 0 <= rows[0] <= rows[-1] < n:
                 raise FormatError(f"rows {rows[0]} to {rows[-1]} are not all among the {n} images")
             fresh = [row for row in rows if row not in known]
             if fresh:
-                number = max((int(name[8:18]) for name in self._tombstones()), default=-1) + 1
+                numbers = [int(name[8:18]) for name in self._tombstones()]
+                number = max(numbers, default=-1) + 1
+                if refill:
+                    number = next((n for n, there in enumerate(numbers) if n != there), number)
                 header = {"kind": "images", "name": "removed", "identity": canonical(IDENTITY)}
-                path = self._layer.path / f"removed-{number:010d}.h5"
+                path = self._layer.path / tombstone_name(number)
+                places.check(path, self._index)
                 write_arrays(path, header, {"rows": np.array(fresh, np.int64)}, {"reason": reason})
 
     def removed(self) -> dict[int, str]:
@@ -146,15 +150,15 @@ class ImageTable:
         out: dict[int, str] = {}
         for name in self._tombstones():
             if name not in self._removed:
-                self._removed[name] = _read_tombstone(self._layer.path / name)
+                self._removed[name] = _read_tombstone(self._layer.path / name, self._index)
             for row, reason in self._removed[name].items():
                 out.setdefault(row, reason)
         return out
 
     def _tombstones(self) -> list[str]:
-        if not self._layer.path.is_dir():
-            return []
-        return sorted(name for name in os.listdir(self._layer.path) if _REMOVED.fullmatch(name))  # noqa: PTH208
+        return sorted(
+            name for name in places.names(self._layer.path, self._index) if _REMOVED.fullmatch(name)
+        )
 
     def alive(self) -> np.ndarray:
         """bool[n]: the rows that have not been removed."""
@@ -187,6 +191,11 @@ class ImageTable:
                 yield row, _record({**item, "name": names[ends[i] : ends[i + 1]]})
 
 
+def tombstone_name(number: int) -> str:
+    """The file name of a tombstone."""
+    return f"removed-{number:010d}.h5"
+
+
 def _item(record: ImageRecord) -> Item:
     if not record.name or b"\0" in record.name or record.name.startswith(b"/"):
         raise FormatError(f"an image's name is a path below its root, not {record.name!r}")
@@ -210,8 +219,8 @@ def _record(item: Item) -> ImageRecord:
     )
 
 
-def _read_tombstone(path: Path) -> dict[int, str]:
-    arrays, attrs = read_arrays(path, canonical(IDENTITY))
+def _read_tombstone(path: Path, top: Path) -> dict[int, str]:
+    arrays, attrs = read_arrays(path, canonical(IDENTITY), top)
     rows = arrays.get("rows")
     if rows is None or rows.dtype.kind != "i" or rows.ndim != 1:
         raise damaged(path, "it has no rows")

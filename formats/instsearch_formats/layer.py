@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bisect
 import json
-import os
 import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from instsearch_formats import places
 from instsearch_formats.encodings import ENCODINGS
 from instsearch_formats.errors import FormatError
 from instsearch_formats.fingerprint import canonical, fingerprint
@@ -55,10 +55,11 @@ class Layer:
         encoding: str,
         identity: Mapping[str, Any],
         cache: PartCache,
+        top: Path,
     ) -> None:
         if encoding not in ENCODINGS:
             raise FormatError(f"there is no encoding {encoding!r}; there is {', '.join(ENCODINGS)}")
-        self.path, self.kind, self.name, self.encoding = path, kind, name, encoding
+        self.path, self.kind, self.name, self.encoding, self._top = path, kind, name, encoding, top
         self._canonical = canonical(identity)
         self.identity: dict[str, Any] = json.loads(self._canonical)
         self._cache = cache
@@ -74,7 +75,9 @@ class Layer:
 
     def has(self, span: range) -> bool:
         """Whether there is a part of exactly these rows."""
-        return (self.path / part_name(span)).is_file()
+        path = self.path / part_name(span)
+        places.check(path, self._top)
+        return path.is_file()
 
     def covers(self, row: int) -> bool:
         """Whether some part has this row."""
@@ -99,6 +102,10 @@ class Layer:
         """Write named arrays about rows ``span`` as one part (encoding ``arrays``)."""
         self._want_arrays()
         write_arrays(self._part(span), self._header(span), arrays, attrs or {})
+
+    def delete(self) -> None:
+        """Remove the folder of the layer with all in it."""
+        places.remove(self.path, self._top, whole=True)
 
     def read(self, row: int) -> Item:
         """One image's item. FormatError if no part has the row."""
@@ -178,7 +185,9 @@ class Layer:
                     raise FormatError(
                         f"rows {span.start} to {span.stop} overlap {part_name(other)} in {self.path}"
                     )
-        return self.path / part_name(span)
+        path = self.path / part_name(span)
+        places.check(path, self._top)
+        return path
 
     def _header(self, span: range) -> dict[str, str | int]:
         return {
@@ -217,7 +226,7 @@ class Layer:
             return self._ranges
         if stamp != self._stamp:
             self._stamp = stamp if time.time_ns() - stamp > _RACY else None
-            self._ranges = part_ranges(self.path)
+            self._ranges = part_ranges(self.path, self._top)
             self._starts = [span.start for span in self._ranges]
             for a, b in zip(self._ranges, self._ranges[1:], strict=False):
                 if b.start < a.stop and self.encoding != "arrays":
@@ -225,7 +234,7 @@ class Layer:
         return self._ranges
 
 
-def part_ranges(folder: Path) -> list[range]:
+def part_ranges(folder: Path, top: Path) -> list[range]:
     """The rows of each part in a folder, by file names, ascending."""
-    spans = (part_span(name) for name in os.listdir(folder))  # noqa: PTH208 (faster)
+    spans = (part_span(name) for name in places.names(folder, top))
     return sorted((span for span in spans if span is not None), key=lambda span: (span.start, span.stop))

@@ -11,6 +11,7 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
+from instsearch_formats import places
 from instsearch_formats.errors import FormatError, LockedError, writing
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ except ImportError:  # Windows
 
 _held: set[int] = set()
 POLL = 0.1  #: seconds between two tries to take a lock
+_NOTE = 128  #: bytes of what a lock says
+_LIMIT = 2**16  #: bytes of a lock file at most
 
 
 class Patience(NamedTuple):
@@ -84,14 +87,16 @@ class WriterLock:
 
     def _acquire(self) -> int:
         with writing(self._path):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+            descriptor = places.open_file(self._path, flags=os.O_RDWR | os.O_CREAT, limit=_LIMIT)
         try:
+            if os.fstat(descriptor).st_nlink > 1 and os.read(descriptor, 8) not in (b"", b'{"pid": '):
+                raise FormatError(f"{self._path} is a second name of some other file, no lock: delete it")
             self._wait(descriptor)
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             note = json.dumps({"pid": os.getpid(), "since": now}).encode("ascii")
             with writing(self._path):
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                os.write(descriptor, note.ljust(128))
+                os.write(descriptor, note.ljust(_NOTE))
         except BaseException:
             os.close(descriptor)
             raise
@@ -138,7 +143,7 @@ def _try_lock(descriptor: int) -> bool:
 def _holder(descriptor: int) -> str:
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        note = json.loads(os.read(descriptor, 128))
+        note = json.loads(os.read(descriptor, _NOTE))
         return f"process {note['pid']}, since {note['since']}"
     except (OSError, ValueError, LookupError, TypeError):
         return "another process"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,18 @@ class Part:
     Raises FormatError on damage, NewerFormatError on an encoding that this version does not know.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        sealed = seal.read(path)
-        self._bytes = seal.SIZE + sealed.nbytes
+    def __init__(self, path: Path, top: Path | None = None) -> None:
+        self.path, self._top = path, top
+        with seal.opened(path, top) as file:
+            sealed = seal.read_from(path, file)
+            self._bytes = seal.SIZE + sealed.nbytes
+            with reading(path):
+                self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
+                same = os.name == "nt" or os.path.sameopenfile(file.fileno(), self._h5.id.get_vfd_handle())
         with reading(path):
-            self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
             try:
+                if not same:
+                    raise damaged(path, "it was replaced while it was opened")
                 self._open(sealed.written_by)
             except BaseException:
                 self._h5.close()
@@ -100,10 +106,8 @@ class Part:
 
     def _dataset(self, name: str) -> Any:
         """A dataset whose bytes are all in this file."""
-        dataset = self._h5[name]
-        if not isinstance(self._h5.get(name, getlink=True), h5py.HardLink) or not isinstance(
-            dataset, h5py.Dataset
-        ):
+        hard = isinstance(self._h5.get(name, getlink=True), h5py.HardLink)  # no other is followed
+        if not hard or not isinstance(dataset := self._h5[name], h5py.Dataset):
             raise damaged(self.path, f"{name} is no dataset")
         plan = dataset.id.get_create_plist()
         layout = plan.get_layout()
@@ -209,8 +213,8 @@ class Part:
 
     def mapped(self) -> dict[str, np.ndarray]:
         """Named arrays (encoding ``arrays``), memory-mapped read-only; small ones are read."""
-        with reading(self.path):
-            base = np.memmap(self.path, mode="r")
+        with reading(self.path), seal.opened(self.path, self._top) as file:
+            base = np.memmap(file, mode="r")
             out: dict[str, np.ndarray] = {}
             for name, dataset in self._fields.items():
                 if dataset.nbytes < _MAPPED or dataset.chunks is not None:
@@ -238,10 +242,12 @@ class Part:
         return value
 
 
-def read_arrays(path: Path, identity: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(
+    path: Path, identity: str, top: Path | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Named arrays and attributes of a file of encoding ``arrays``, after checking every byte of it."""
-    seal.check(path)
-    part = Part(path)
+    seal.check(path, top)
+    part = Part(path, top)
     check_identity(part, identity, "arrays")
     return part.arrays(), part.attributes()
 

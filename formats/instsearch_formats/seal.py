@@ -7,6 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from instsearch_formats import places
 from instsearch_formats.errors import FormatError, NewerFormatError, damaged
 from instsearch_formats.files import version
 
@@ -46,19 +47,20 @@ def put(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> Seal:
+def read(path: Path, top: Path | None = None) -> Seal:
     """The seal of a file that has the length it should have; the digest is left unchecked.
 
-    Raises FormatError when it is no part, is cut short, or has grown; NewerFormatError.
+    ``top``: the folder below which no link is followed. Raises FormatError when it is no part, is cut short, or has
+    grown; NewerFormatError.
     """
-    with _open(path) as file:
-        return _read(path, file)
+    with opened(path, top) as file:
+        return read_from(path, file)
 
 
-def check(path: Path) -> Seal:
+def check(path: Path, top: Path | None = None) -> Seal:
     """As :func:`read`, and every byte of the file is read and compared with the digest."""
-    with _open(path) as file:
-        seal = _read(path, file)
+    with opened(path, top) as file:
+        seal = read_from(path, file)
         try:
             _, sha256 = _digest(file)
         except OSError as error:
@@ -68,7 +70,8 @@ def check(path: Path) -> Seal:
     return seal
 
 
-def _read(path: Path, file: FileIO) -> Seal:
+def read_from(path: Path, file: FileIO) -> Seal:
+    """As :func:`read`, of a file that is open."""
     try:
         head = file.read(SIZE)
         length = os.fstat(file.fileno()).st_size
@@ -98,9 +101,10 @@ def _digest(file: FileIO) -> tuple[int, str]:
     return os.fstat(file.fileno()).st_size - SIZE, sha256
 
 
-def _open(path: Path) -> FileIO:
+def opened(path: Path, top: Path | None = None) -> FileIO:
+    """A plain file, to read. Raises FormatError where there is none."""
     try:
-        return path.open("rb", buffering=0)
+        return open(places.open_file(path, top), "rb", buffering=0)  # noqa: PTH123
     except FileNotFoundError as error:
         raise FormatError(f"{path} is not there") from error
     except OSError as error:

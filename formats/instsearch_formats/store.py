@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import tempfile
 import uuid
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from instsearch_formats import files
+from instsearch_formats import files, places
 from instsearch_formats.cache import PartCache
-from instsearch_formats.errors import FormatError, NewerFormatError
+from instsearch_formats.errors import FormatError, NewerFormatError, writing
 from instsearch_formats.fingerprint import canonical
 from instsearch_formats.images import ImageTable
 from instsearch_formats.layer import Layer, check_word, folder_name, part_ranges
@@ -76,7 +75,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = WriterLock(path / "lock")
-        self._cache = PartCache()
+        self._cache = PartCache(path)
         self.images = ImageTable(path, self._lock, self._cache)
 
     @classmethod
@@ -101,7 +100,7 @@ class Index:
     def open(cls, path: str | Path) -> Index:
         """Open an index; FormatError says what the folder is instead, NewerFormatError what is needed."""
         path = Path(path)
-        text = files.read_text(path / "format.json") if path.is_dir() else None
+        text = files.read_text(path / "format.json", path) if path.is_dir() else None
         if text is None:
             raise FormatError(_what_it_is(path))
         try:
@@ -109,7 +108,7 @@ class Index:
             written_by, version = str(head.get("created-by", "unknown"))[:64], head["version"]
             if head["format"] != "instsearch" or type(version) is not int or version < 1:
                 raise ValueError
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
             raise FormatError(f"{path / 'format.json'} is not that of an index") from error
         if version > VERSION:
             raise NewerFormatError(
@@ -127,20 +126,20 @@ class Index:
         if kind in NOT_KINDS:
             raise FormatError(f"{kind} is no kind of layer")
         path = self.path / check_word(kind, "the kind") / folder_name(name, identity)
-        return Layer(path, kind, name, encoding, identity, self._cache)
+        return Layer(path, kind, name, encoding, identity, self._cache, self.path)
 
     def layers(self) -> list[LayerInfo]:
         """The layers on disk, by path. Reads attributes only."""
         return [info for folder in layer_folders(self.path) if (info := self._layer_info(folder))]
 
     def _layer_info(self, folder: Path) -> LayerInfo | None:
-        spans = part_ranges(folder)
+        spans = part_ranges(folder, self.path)
         if not spans:
             return None
         encoding, identity = "", {}
         for span in spans:
             with contextlib.suppress(FormatError):
-                part = Part(folder / part_name(span))
+                part = Part(folder / part_name(span), self.path)
                 encoding, identity = part.encoding.name, part.options()
                 break
         rows, end = 0, 0
@@ -169,7 +168,7 @@ class Index:
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Arrays and attributes of a model, every byte checked; None if it is not there."""
         path = self._model(name, identity)
-        return read_arrays(path, canonical(identity)) if path.exists() else None
+        return read_arrays(path, canonical(identity), self.path) if path.exists() else None
 
     def has_model(self, name: str, identity: Mapping[str, Any]) -> bool:
         """Whether there is such a model; nothing of it is read."""
@@ -182,7 +181,7 @@ class Index:
             identity: dict[str, Any] = {}
             attrs: dict[str, Any] = {}
             with contextlib.suppress(FormatError):
-                part = Part(path)
+                part = Part(path, self.path)
                 identity, attrs = part.options(), part.attributes()
             name, digits = path.stem.rsplit("-", 1)
             relative = path.relative_to(self.path).as_posix()
@@ -190,15 +189,29 @@ class Index:
         return out
 
     def _model(self, name: str, identity: Mapping[str, Any]) -> Path:
-        return self.path / "models" / f"{folder_name(name, identity)}.h5"
+        path = self.path / "models" / f"{folder_name(name, identity)}.h5"
+        places.check(path, self.path)
+        return path
 
     def write_text(self, relative: str, text: str) -> None:
         """Write a small file of the index atomically, a pipeline say."""
-        files.write_text(self._inside(relative), text)
+        path = self._inside(relative)
+        places.check(path.parent, self.path)
+        files.write_text(path, text)
 
     def read_text(self, relative: str) -> str | None:
         """The text of a small file of the index; None if it is not there."""
-        return files.read_text(self._inside(relative))
+        return files.read_text(self._inside(relative), self.path)
+
+    def remove_text(self, relative: str) -> None:
+        """Remove a small file of the index; nothing if it is not there."""
+        path = self._inside(relative)
+        with writing(path):
+            places.remove(path, self.path)
+
+    def texts(self, folder: str) -> list[str]:
+        """The names in a folder of small files, in order; none where it is not there."""
+        return sorted(places.names(self._inside(folder), self.path))
 
     def _inside(self, relative: str) -> Path:
         parts = PurePosixPath(relative).parts
@@ -229,6 +242,7 @@ class Index:
         """
         path = self.path / "cache" / folder_name(name, identity)
         try:
+            places.check(path, self.path)
             files.make_folder(path)
             with tempfile.TemporaryFile(dir=path):
                 return path
@@ -240,7 +254,8 @@ class Index:
         out = []
         for folder in cache_folders(self.path):
             name, digits = folder.name.rsplit("-", 1)
-            nbytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            inside = places.entries(folder, self.path)
+            nbytes = sum(entry.path.stat().st_size for entry in inside if entry.is_file)
             out.append(CacheInfo(folder.relative_to(self.path).as_posix(), name, digits, nbytes))
         return out
 
@@ -248,11 +263,13 @@ class Index:
     def scratch(self) -> Iterator[Path]:
         """A new folder on the index's disk for temporary files, removed at the end."""
         path = self.path / "scratch" / uuid.uuid4().hex
+        places.check(path, self.path)
         files.make_folder(path)
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(FormatError, OSError):
+                places.remove(path, self.path, whole=True)
 
 
 def _what_it_is(path: Path) -> str:

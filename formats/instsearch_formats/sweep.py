@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from typing import TYPE_CHECKING
 
+from instsearch_formats import places
 from instsearch_formats.errors import writing
 from instsearch_formats.part import part_span
-from instsearch_formats.survey import cache_folders, layer_folders, model_files, part_files, partials
+from instsearch_formats.survey import cache_folders, layer_folders, model_files, odd, part_files, partials
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,23 +19,28 @@ def sweep(index: Path, keep: Collection[str], dry_run: bool) -> list[Path]:
     """Remove (or only list) layers, models and caches not in ``keep``, partial files, scratch, subsumed segments.
 
     A layer counts as one path, and so does a cache. Named files in images/, pipelines/ and the index itself
-    are never touched.
+    are never touched. Raises FormatError, and removes nothing, where a folder of the index is a link.
     """
+    for path in odd(index):
+        if path.parent == index:
+            raise places.refusal(path)
     kept = {name.strip("/") for name in keep}
-    doomed = partials(index)
-    for folder in layer_folders(index):
+    layers, doomed = layer_folders(index), partials(index)
+    for folder in layers:
         if folder.relative_to(index).as_posix() not in kept:
             doomed.append(folder)
         elif folder.parent.name == "search":
-            doomed += _subsumed(part_files(folder))
+            doomed += _subsumed(part_files(folder, index))
     others = [*model_files(index), *cache_folders(index)]
     doomed += [path for path in others if path.relative_to(index).as_posix() not in kept]
-    scratch = index / "scratch"
-    doomed += sorted(scratch.iterdir()) if scratch.is_dir() else []
+    doomed += [entry.path for entry in places.entries(index / "scratch", index)]
     if not dry_run:
         for path in doomed:
             with writing(path):
-                _remove(path, (scratch, index / "cache"))
+                if path in layers:
+                    _remove_layer(path, index)
+                else:
+                    places.remove(path, index, whole=path.parent in (index / "scratch", index / "cache"))
     return doomed
 
 
@@ -52,13 +57,8 @@ def _subsumed(parts: list[Path]) -> list[Path]:
     ]
 
 
-def _remove(path: Path, wholly_ours: tuple[Path, ...]) -> None:
-    if path.parent in wholly_ours and path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    elif path.is_dir() and not path.is_symlink():
-        for part in part_files(path):
-            part.unlink()
-        with contextlib.suppress(OSError):  # something of somebody else's is in there
-            path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
+def _remove_layer(folder: Path, index: Path) -> None:
+    for part in part_files(folder, index):
+        places.remove(part, index)
+    with contextlib.suppress(OSError):  # something of somebody else's is in there
+        places.remove(folder, index)

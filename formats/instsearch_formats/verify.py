@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from instsearch_formats import seal
+from instsearch_formats import places, seal
 from instsearch_formats.errors import FormatError
 from instsearch_formats.fingerprint import canonical, fingerprint
-from instsearch_formats.images import IDENTITY
+from instsearch_formats.images import IDENTITY, tombstone_name
 from instsearch_formats.part import Part, part_span
-from instsearch_formats.survey import layer_folders, model_files, part_files, tombstones
+from instsearch_formats.survey import layer_folders, model_files, odd, part_files, tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from instsearch_formats.images import ImageTable
+
+
+LISTED = 100  #: missing tombstones that are listed
 
 
 class Problem(NamedTuple):
@@ -34,7 +37,7 @@ class Progress(Protocol):
 
 def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[Problem]:
     """All problems of an index, by path; none if it is sound. Partial files are no problem."""
-    problems: list[Problem] = []
+    problems = [Problem(path, str(places.refusal(path))) for path in odd(index)]
     given: set[range] | None = None
     roots: int | None = None
     try:
@@ -42,9 +45,10 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
         given = set(images.ranges())
     except FormatError as error:
         problems.append(Problem(index / ("images" if roots is not None else "roots.json"), str(error)))
-    layers = {folder: part_files(folder) for folder in layer_folders(index)}
+    problems += _gaps(index)
+    layers = {folder: part_files(folder, index) for folder in layer_folders(index)}
     work: list[tuple[Path, str, str, int | None]] = [
-        (path, "images", "", roots) for path in part_files(index / "images")
+        (path, "images", "", roots) for path in part_files(index / "images", index)
     ]
     work += [(path, "images", "", None) for path in tombstones(index)]
     work += [(path, "models", path.stem, None) for path in model_files(index)]
@@ -54,19 +58,30 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
     if progress:
         progress.start("verify", total=len(work), unit="files")
     for path, kind, folder_name, known_roots in work:
-        problems += [Problem(path, what) for what in _faults(path, kind, folder_name, known_roots)]
+        problems += [Problem(path, what) for what in _faults(path, index, kind, folder_name, known_roots)]
         if progress:
             progress.advance()
     for folder, parts in layers.items():
         problems += _misfits(folder, parts, given)
-    return sorted(problems)
+    return sorted(set(problems))
 
 
-def _faults(path: Path, kind: str, folder: str, roots: int | None) -> Iterator[str]:
+def _gaps(index: Path) -> Iterator[Problem]:
+    """The tombstones that are missing, by their numbers."""
+    numbers = {int(path.name[8:18]) for path in tombstones(index)}
+    for number in sorted(set(range(max(numbers, default=-1))) - numbers)[:LISTED]:
+        yield Problem(
+            index / "images" / tombstone_name(number),
+            "it is missing, and the images that it removed are found again: put it back from a copy, or remove them "
+            "again with `instsearch remove`",
+        )
+
+
+def _faults(path: Path, index: Path, kind: str, folder: str, roots: int | None) -> Iterator[str]:
     """What is wrong with one file."""
     try:
-        seal.check(path)
-        part = Part(path)
+        seal.check(path, index)
+        part = Part(path, index)
         identity = part.options()
         name = f"{part.name}-{fingerprint(identity)[:12]}" if folder else ""
         if part.kind != kind or name != folder or (not folder and identity != IDENTITY):

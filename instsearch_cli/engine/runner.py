@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,7 +251,7 @@ class Runner:
         layer = self.collection.layer(FEATURES)
         kept = {name for record in recorded(self.index) for name in record.layers}
         if layer.path.is_dir() and layer.path.relative_to(self.index.path).as_posix() not in kept:
-            shutil.rmtree(layer.path)
+            layer.delete()
             self.outcome.written.pop(FEATURES, None)
 
 

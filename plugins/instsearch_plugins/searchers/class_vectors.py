@@ -108,7 +108,7 @@ def _listed(folder: Path | None) -> dict[int, dict[range, Path]]:
     """The files of a folder by class and rows."""
     found: dict[int, dict[range, Path]] = {}
     for path in folder.iterdir() if folder is not None else ():
-        if name := NAME.fullmatch(path.name):
+        if (name := NAME.fullmatch(path.name)) and not path.is_symlink() and path.is_file():
             number, start, stop = map(int, name.groups())
             found.setdefault(number, {})[range(start, stop)] = path
     return found
