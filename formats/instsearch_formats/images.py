@@ -136,7 +136,7 @@ class ImageTable:
                 raise FormatError(f"rows {rows[0]} to {rows[-1]} are not all among the {n} images")
             fresh = [row for row in rows if row not in known]
             if fresh:
-                numbers = [int(name[8:18]) for name in self._tombstones()]
+                numbers = self.tombstones()
                 number = max(numbers, default=-1) + 1
                 if refill:
                     number = next((n for n, there in enumerate(numbers) if n != there), number)
@@ -154,6 +154,10 @@ class ImageTable:
             for row, reason in self._removed[name].items():
                 out.setdefault(row, reason)
         return out
+
+    def tombstones(self) -> list[int]:
+        """The numbers of the tombstones, ascending."""
+        return [int(name[8:18]) for name in self._tombstones()]
 
     def _tombstones(self) -> list[str]:
         return sorted(

@@ -22,10 +22,11 @@ LISTED = 100  #: missing tombstones that are listed
 
 
 class Problem(NamedTuple):
-    """A file or folder, and what is wrong with it."""
+    """A file or folder, what is wrong with it, and what mends it, where the one who looked can say."""
 
     path: Path
     what: str
+    mend: str = ""
 
 
 class Progress(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -15,7 +16,9 @@ from instsearch_cli.commands import common
 @common.json_option
 @common.terse_option
 def command(index_path: Path, as_json: bool, quiet: bool) -> int:
-    """Read every part of the index, check its checksums and structure, and name what is damaged.
+    """Read every part of the index, check its checksums and structure, and name what is damaged or missing.
+
+    What mends it is said with each.
 
     The exit status is 1 where anything is.
     """
@@ -26,16 +29,14 @@ def command(index_path: Path, as_json: bool, quiet: bool) -> int:
     if not problems:
         counts = {"rows": len(store.images), "layers": len(store.layers()), "models": len(store.models())}
     if as_json:
-        listed = [{"path": str(problem.path), "what": problem.what} for problem in problems]
+        listed = [{"path": str(p.path), "what": p.what, "mend": p.mend} for p in problems]
         click.echo(json.dumps({"sound": not problems, "problems": listed, **counts}))
         return int(bool(problems))
     for problem in problems if not quiet else ():
-        click.echo(f"{problem.path}: {problem.what}")
+        click.echo(f"{problem.path}: {problem.what}\n  mend: {problem.mend}")
     if problems:
-        click.echo(
-            f"{len(problems)} damaged. Delete the named files of features, regions, weights, local, codes and "
-            f"search, then run `instsearch index --index {index_path}`: it makes them again."
-        )
+        more = f" `instsearch verify --index {shlex.quote(str(index_path))}` says what and what mends it."
+        click.echo(f"{len(problems)} damaged.{more if quiet else ''}")
         return 1
     click.echo("sound: {rows:,} image rows, {layers} layers, {models} models".format(**counts))
     return 0

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.registry import Registry
 
 
+LONGEST = 150  #: bytes of a pipeline's name
+
+
 @dataclass(frozen=True)
 class Choice:
     """What is asked for, as flags of the command line or arguments in Python; None leaves it as it is.
@@ -98,6 +101,7 @@ def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_on
     changed = replace(pipeline, rerank=before.rerank) != before
     if not pipeline.name or changed:
         pipeline = replace(pipeline, name=_name(pipeline, registry))
+    valid_name(pipeline.name)
     return pipeline
 
 
@@ -156,7 +160,9 @@ def absolute(path: Path) -> Path:
 def valid_name(name: str) -> str:
     """A pipeline's name as it may stand in a path. Raises UsageError for another."""
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise UsageError(f"--name takes letters, digits, '-', '_' and '.', not '{name}'")
+        raise UsageError(f"--name takes letters, digits, '-', '_' and '.', not {name!r}")
+    if len(os.fsencode(name)) > LONGEST:
+        raise UsageError(f"--name takes at most {LONGEST} bytes, not '{name[:20]}…'")
     return name
 
 

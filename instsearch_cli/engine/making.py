@@ -145,7 +145,11 @@ def extract_images(
 ) -> Indexed:
     """Give new images rows and keep their features; the caller holds the lock."""
     began = time.perf_counter()
-    last = records.last(index)
+    try:
+        last = records.last(index)
+    except records.RecordError as error:
+        how.progress.say(f"warning: {error}")
+        last = None
     base = last.pipeline if last else None
     pipeline = choose(registry, base, choice, extract_only=True)
     if base is None or base.encoder is None or base.extractor != pipeline.extractor:

@@ -47,6 +47,7 @@ class Engine:
         self.data.caching = True
         self.within = None if within is None else set(np.asarray(within).tolist())
         self.timing = Timing()
+        self.caution = ""  #: what one should know about every answer
         self._load_models()
         self.segments: list[tuple[Collection, Any]] = []
         self.refresh()
@@ -113,7 +114,7 @@ class Engine:
     def cautions(self, query: Query) -> list[str]:
         """What the rerankers have to say of a query beforehand."""
         said = (part.component.caution(query, part.name) for part in self.assembly.rerankers)
-        return [text for text in said if text]
+        return [text for text in [self.caution, *said] if text]
 
     # -- queries --------------------------------------------------------------------------------------
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.pipeline import Pipeline
 from instsearch_cli.engine.stages import CACHE, FEATURES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_formats import fingerprint
+from instsearch_formats import FormatError, fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import Index
 
 
 INDEX = "index"
+LAST = "pipelines/LAST"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Record:
     layers: tuple[str, ...]
     facts: dict[str, Any]  #: what the extractor depended on beside its options: sha256 of weights
     by: str = INDEX  #: the verb that ran it; one that measures leaves what is asked as it was
+    rows: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: how many rows each layer had when it was recorded
+    tombstones: int = 0  #: how many there were then
+    sealed: bool = True  #: it has a checksum; those of older versions have none
+    copied: bool = True  #: the .toml beside the record has the pipeline as the record has it
 
     @property
     def searchable(self) -> bool:
@@ -35,10 +45,32 @@ class Record:
         return self.pipeline.encoder is not None
 
 
+class RecordError(InstsearchError):
+    """A record that cannot be read; the message says what drops it and what makes it again.
+
+    half: there is no record of what pipeline this was
+    """
+
+    def __init__(self, index: Index, name: str, what: str, half: bool = False) -> None:
+        self.half, self.forgetting = (
+            half,
+            f"instsearch gc --forget {shlex.quote(name)} --index {quoted(index)}",
+        )
+        super().__init__(
+            f"pipeline '{name}' in {index.path} is damaged: {what}.\n"
+            f"Index with its options again, or drop it with `{self.forgetting}`."
+        )
+
+
+def quoted(index: Index) -> str:
+    """An index's folder as the command line takes it."""
+    return shlex.quote(str(index.path))
+
+
 def record(index: Index, assembly: Assembly) -> None:
     """Remember a pipeline under its name and as the last one."""
     _write(index, assembly.pipeline, _used(assembly))
-    index.write_text("pipelines/LAST", assembly.pipeline.name + "\n")
+    index.write_text(LAST, assembly.pipeline.name + "\n")
 
 
 def record_measured(index: Index, assembly: Assembly, by: str) -> None:
@@ -77,8 +109,17 @@ def _used(assembly: Assembly) -> dict[str, Any]:
 
 
 def _write(index: Index, pipeline: Pipeline, used: dict[str, Any]) -> None:
-    index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
+    """The record is one file, so that a kill leaves the old one or the new one; the .toml beside it is a copy."""
+    rows = {layer.path: layer.rows for layer in index.layers() if layer.path in used["layers"]}
+    used |= {"rows": rows, "tombstones": len(index.images.tombstones()), "pipeline": pipeline.to_toml()}
+    text = json.dumps({**used, "sha256": _checksum(used)}, indent=1)
+    index.write_text(f"pipelines/{pipeline.name}.json", text + "\n")
     index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())
+
+
+def _checksum(used: Mapping[str, Any]) -> str:
+    """The sha256 of a record's canonical JSON, but for its checksum."""
+    return fingerprint(used)
 
 
 def contents(index: Index) -> str:
@@ -93,41 +134,140 @@ def _folder(kind: str, name: str, digest: str) -> str:
 
 
 def recorded(index: Index) -> list[Record]:
-    """Every recorded pipeline, by name; one that a kill left without its second file is none."""
-    files = {p.name for p in (index.path / "pipelines").glob("*")}
-    names = sorted(f.removesuffix(".toml") for f in files if f.endswith(".toml"))
-    return [_read(index, name) for name in names if f"{name}.json" in files]
+    """Every recorded pipeline that can be read, by name."""
+    return read_all(index)[0]
+
+
+def read_all(index: Index) -> tuple[list[Record], dict[str, RecordError]]:
+    """Every recorded pipeline, by name, and what is wrong with those that cannot be read.
+
+    One of which a kill left half is none.
+    """
+    files = index.texts("pipelines")
+    names = sorted({file.rpartition(".")[0] for file in files if file.endswith((".toml", ".json"))})
+    found, damaged = [], {}
+    for name in names:
+        try:
+            if (record := _read(index, name)) is not None:
+                found.append(record)
+        except RecordError as error:
+            damaged[name] = error
+    return found, damaged
 
 
 def last(index: Index, name: str | None = None) -> Record | None:
     """The pipeline of that name, or the last one that was run to be asked; None if none was.
 
-    Raises UsageError for a name that is not there.
+    Where the last one is damaged it is another one that can be read (:func:`stand_in` says so). Raises UsageError for
+    a name that is not there, RecordError where that, or all there is, cannot be read.
     """
-    records = {record.pipeline.name: record for record in recorded(index)}
+    found, damaged = read_all(index)
+    there = {record.pipeline.name: record for record in found}
     if name is not None:
-        if name not in records:
-            raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, records)}")
-        return records[name]
-    own = [name for name, record in records.items() if record.by == INDEX]
-    named = (index.read_text("pipelines/LAST") or "").strip()
-    return records[named if named in own else own[-1]] if own else None
+        if name in damaged:
+            raise damaged[name]
+        if name not in there:
+            raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, there)}")
+        return there[name]
+    own, named = [record for record in found if record.by == INDEX], last_name(index)
+    whole = [error for error in damaged.values() if not error.half]
+    if not own and whole:
+        raise damaged[named] if named in damaged else whole[0]
+    return next((r for r in own if r.pipeline.name == named), own[-1]) if own else None
 
 
-def _read(index: Index, name: str) -> Record:
-    where = f"pipelines/{name}.toml"
-    pipeline = Pipeline.from_toml(index.read_text(where) or "", str(index.path / where))
+def last_name(index: Index) -> str:
+    """What LAST says; "" where it is not there or cannot be read."""
     try:
-        used = json.loads(index.read_text(f"pipelines/{name}.json") or "{}")
-        layers = tuple(str(layer) for layer in used["layers"])
-        return Record(pipeline, layers, dict(used["facts"]), str(used.get("by", INDEX)))
-    except (json.JSONDecodeError, LookupError, TypeError, ValueError) as error:
-        raise InstsearchError(
-            f"{index.path / 'pipelines' / name}.json is damaged: run `instsearch index` with this pipeline again"
+        return (index.read_text(LAST) or "").strip()
+    except FormatError:
+        return ""
+
+
+def stand_in(index: Index) -> str:
+    """Where the last pipeline is damaged and another one is taken for it, that this is so; else ""."""
+    try:
+        if name := last_name(index):
+            _read(index, name)
+    except RecordError as error:
+        if (record := last(index)) is not None:
+            return f"{' '.join(str(error).split())} Pipeline '{record.pipeline.name}' is taken for it."
+    return ""
+
+
+def _read(index: Index, name: str) -> Record | None:
+    """A record; None for one of which an older version left half. Raises RecordError."""
+    stem = f"pipelines/{name}"
+    try:
+        text, beside, wrong = index.read_text(f"{stem}.json"), None, ""
+        try:
+            beside = index.read_text(f"{stem}.toml")
+        except FormatError as error:
+            wrong = str(error)
+        if text is None:
+            raise RecordError(index, name, f"{stem}.json is not there", half=True)
+        used = json.loads(text)
+        seal = used.pop("sha256", None)
+        if seal is None and beside is None and not wrong:
+            return None
+        sealed = seal is not None or "pipeline" in used
+        if sealed and seal != _checksum(used):
+            raise RecordError(index, name, f"{stem}.json is not what was written")
+        if wrong and not sealed:
+            raise RecordError(index, name, wrong)
+        pipeline = Pipeline.from_toml(used.get("pipeline", beside) or "", str(index.path / f"{stem}.toml"))
+        if pipeline.name != name:
+            raise RecordError(index, name, f"{stem} names itself '{pipeline.name}': it was renamed")
+        return Record(
+            pipeline,
+            tuple(str(layer) for layer in used["layers"]),
+            dict(used["facts"]),
+            str(used.get("by", INDEX)),
+            {str(layer): int(n) for layer, n in used.get("rows", {}).items()},
+            int(used.get("tombstones", 0)),
+            sealed,
+            not sealed or beside == used["pipeline"],
+        )
+    except (
+        FormatError,
+        UsageError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise RecordError(
+            index, name, f"{stem} cannot be read: {' '.join(str(error).split())[:300]}"
         ) from error
 
 
+def pipeline_beside(index: Index, name: str) -> Pipeline:
+    """The pipeline in the text beside a damaged record. Raises RecordError, FormatError or UsageError."""
+    try:
+        text = index.read_text(f"pipelines/{name}.toml")
+        pipeline = Pipeline.from_toml(text or "", name)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(index, name, str(error)) from error
+    if pipeline.name != name:
+        raise RecordError(index, name, f"its text names '{pipeline.name}'")
+    return pipeline
+
+
+def mend(index: Index) -> None:
+    """Write the text of every pipeline anew that is not as its record has it."""
+    for record in recorded(index):
+        if not record.copied:
+            index.write_text(f"pipelines/{record.pipeline.name}.toml", record.pipeline.to_toml())
+
+
 def forget(index: Index, name: str) -> None:
-    """Drop a recorded pipeline; its layers stay until `gc`."""
-    for suffix in (".toml", ".json"):
-        (index.path / "pipelines" / f"{name}{suffix}").unlink(missing_ok=True)
+    """Drop a recorded pipeline, damaged or not; its layers stay until `gc`. Another one is the last one then."""
+    if last_name(index) == name:
+        own = [r.pipeline.name for r in recorded(index) if r.by == INDEX and r.pipeline.name != name]
+        if own:
+            index.write_text(LAST, own[-1] + "\n")
+        else:
+            index.remove_text(LAST)
+    for suffix in (".toml", ".json"):  # without the second it is none
+        index.remove_text(f"pipelines/{name}{suffix}")

@@ -13,7 +13,7 @@ import torch
 
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.filling import Filling
-from instsearch_cli.engine.records import contents, recorded
+from instsearch_cli.engine.records import contents, read_all
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.storage import blank, to_state
@@ -249,8 +249,13 @@ class Runner:
     def _drop_passing_features(self) -> None:
         """Remove the features layer, unless a recorded pipeline keeps it."""
         layer = self.collection.layer(FEATURES)
-        kept = {name for record in recorded(self.index) for name in record.layers}
-        if layer.path.is_dir() and layer.path.relative_to(self.index.path).as_posix() not in kept:
+        found, damaged = read_all(self.index)
+        kept = {name for record in found for name in record.layers}
+        if (
+            not damaged
+            and layer.path.is_dir()
+            and layer.path.relative_to(self.index.path).as_posix() not in kept
+        ):
             layer.delete()
             self.outcome.written.pop(FEATURES, None)
 

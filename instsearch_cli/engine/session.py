@@ -16,6 +16,7 @@ from instsearch_cli.engine.choosing import Choice
 from instsearch_cli.engine.making import How, extract_images, index_images
 from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError, nearest
 from instsearch_cli.images import MAX_PIXELS, Photograph
@@ -83,8 +84,11 @@ class Index:
         self.closed = False
         self._registry = load_registry()
         self._warm = Warm(store, self._registry, device)
-        self._names = Names(store)
         self._writing = threading.RLock()
+
+    @functools.cached_property
+    def _names(self) -> Names:
+        return Names(self.store)
 
     @classmethod
     def open(
@@ -179,11 +183,23 @@ class Index:
         """
         selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
         with self._locked():
-            last = records.last(self.store, pipeline)
-            base = last.pipeline if last else None
+            base = self._base(pipeline)
             return index_images(
                 self.store, self._registry, listed(images), base, selection, how, name, keep_features, refit
             )
+
+    def _base(self, name: str | None) -> Pipeline | None:
+        """The recorded pipeline of a name (None: the last), which a run starts from; a damaged last one is none."""
+        try:
+            record = records.last(self.store, name)
+        except records.RecordError as error:
+            if name is not None:
+                raise
+            self.progress.say(f"warning: {error}")
+            return None
+        if name is None and (note := records.stand_in(self.store)):
+            self.progress.say(f"warning: {note}")
+        return record.pipeline if record else None
 
     @_open
     def add(
@@ -197,8 +213,9 @@ class Index:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
         how = How(self.device, strict, max_pixels, self.progress)
         with self._locked():
-            record = records.last(self.store, pipeline)
-            base = record.pipeline if record else None
+            if pipeline is None:
+                records.last(self.store)  # a damaged one is not replaced by a default one
+            base = self._base(pipeline)
             return index_images(self.store, self._registry, listed(images), base, Choice(), how)
 
     @_open
@@ -230,7 +247,7 @@ class Index:
     @_open
     def gc(self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
         """Remove what no recorded pipeline uses; returns what was, or would be, removed."""
-        with self._locked():
+        with contextlib.nullcontext() if dry_run else self._locked():
             self._warm.forget()
             return upkeep.sweep(self.store, dry_run, forget, cache)
 
@@ -238,7 +255,7 @@ class Index:
     def verify(self) -> list[Problem]:
         """Read every byte; returns what is damaged."""
         try:
-            return self.store.verify(self.progress)
+            return verify(self.store, self.progress)
         finally:
             self.progress.close()
 

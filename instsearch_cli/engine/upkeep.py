@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine import drift, records
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.names import Names
+from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 
@@ -49,7 +50,7 @@ def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missin
                 "If the collection moved, run `instsearch relocate OLD NEW`; nothing was removed."
             )
     if rows:
-        table.remove(sorted(rows), "missing" if missing and not images else "removed")
+        table.remove(sorted(rows), "missing" if missing and not images else "removed", refill=True)
     return len(rows), len(live) - len(rows)
 
 
@@ -69,23 +70,36 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
 
     forget: names of pipelines, or patterns of them, ``eval-*`` say
     """
-    kept = records.recorded(index)
-    for name in _matching(index, forget):
-        kept = [r for r in kept if r.pipeline.name != name]
-        if not dry_run:
+    kept, damaged = records.read_all(index)
+    names = _matching(index, forget, [*(record.pipeline.name for record in kept), *damaged])
+    kept = [record for record in kept if record.pipeline.name not in names]
+    for name in damaged.keys() - names:
+        raise InstsearchError(f"{damaged[name]} Until then nothing is removed.")
+    for record in kept:
+        _check_models(index, record)
+    if not dry_run:
+        for name in names:
             records.forget(index, name)
+        records.mend(index)
     used = {layer for record in kept for layer in record.layers}
     if cache:
         used = {layer for layer in used if not layer.startswith(f"{CACHE}/")}
     return index.gc(used, dry_run=dry_run)
 
 
-def _matching(index: Index, patterns: Sequence[str]) -> list[str]:
+def _check_models(index: Index, record: records.Record) -> None:
+    """Raises RecordError where a record without a checksum names a model that is not there: another may be meant."""
+    name = record.pipeline.name
+    for path in record.layers if not record.sealed else ():
+        if path.startswith(f"{MODELS}/") and not (index.path / path).exists():
+            raise records.RecordError(index, name, f"it names {path}, which is not there")
+
+
+def _matching(index: Index, patterns: Sequence[str], names: Sequence[str]) -> list[str]:
     """The recorded pipelines of these names or patterns. Raises UsageError for a name that is not there."""
-    names = [r.pipeline.name for r in records.recorded(index)]
     found: dict[str, None] = {}
     for pattern in patterns:
-        matches = fnmatch.filter(names, pattern)
+        matches = [pattern] if pattern in names else fnmatch.filter(names, pattern)
         if not matches and not set(pattern) & set("*?["):
             records.last(index, pattern)
         found |= dict.fromkeys(matches)
