@@ -18,7 +18,7 @@ from instsearch_formats.part import part_name, read_arrays
 from instsearch_formats.writer import write_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from instsearch_formats.cache import PartCache
     from instsearch_formats.encodings import Item
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RANGE = 256  #: rows given out at once, at most
 IDENTITY = {"kind": "images"}
+REPLACING = "replacing.json"
 
 _REMOVED = re.compile(r"removed-(\d{10})\.h5")
 
@@ -154,6 +155,30 @@ class ImageTable:
             for row, reason in self._removed[name].items():
                 out.setdefault(row, reason)
         return out
+
+    def replacing(self) -> dict[int, int]:
+        """Rows that a run is replacing, which have no tombstone before it ends, and the row of each one's new self."""
+        path = self._index / REPLACING
+        text = files.read_text(path, self._index)
+        try:
+            pairs = {} if text is None else dict(json.loads(text)["rows"])
+            if not all(type(row) is int for pair in pairs.items() for row in pair):
+                raise TypeError
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise FormatError(f"{path} is damaged: delete it and run `instsearch index` again") from error
+        return pairs
+
+    def replace(self, rows: Mapping[int, int]) -> None:
+        """Note that rows are being replaced by others: until :meth:`replaced` both are there."""
+        with self._lock.hold():
+            text = json.dumps({"rows": sorted(rows.items())})
+            files.write_text(self._index / REPLACING, text + "\n")
+
+    def replaced(self, rows: Iterable[int]) -> None:
+        """Put tombstones on rows that were being replaced; nothing is any more."""
+        with self._lock.hold():
+            self.remove(rows, "changed")
+            places.remove(self._index / REPLACING, self._index)
 
     def tombstones(self) -> list[int]:
         """The numbers of the tombstones, ascending."""

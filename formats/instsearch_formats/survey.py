@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NOT_KINDS = frozenset({"images", "models", "pipelines", "scratch", "cache"})
 KINDS = frozenset({"features", "regions", "weights", "local", "codes", "search"})  #: those in use
-FILES = frozenset({"format.json", "roots.json", "lock"})
+FILES = frozenset({"format.json", "roots.json", "replacing.json", "lock"})
 
 _LAYER = re.compile(r".+-[0-9a-f]{12}")
 _MODEL = re.compile(r".+-[0-9a-f]{12}\.h5")

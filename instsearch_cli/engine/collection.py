@@ -44,11 +44,12 @@ class Collection:
         self.on_bad = on_bad
         self.span = range(len(index.images))
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
+        self.hidden: frozenset[int] = frozenset()  #: rows that count as removed
         self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
         self.names = Names(index)
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
-        self._images: tuple[tuple[int, int], np.ndarray] | None = None
+        self._images: tuple[tuple[int, int, frozenset[int]], np.ndarray] | None = None
         self._ranges: list[range] = []
         self._roots: list[str] = []
         self._part = functools.lru_cache(maxsize=64)(self._records)
@@ -59,10 +60,10 @@ class Collection:
     @property
     def images(self) -> np.ndarray:
         table = self.index.images
-        state = (len(table), len(table.removed()))
+        state = (len(table), len(table.removed()), self.hidden)
         if self._images is None or self._images[0] != state:
             live = np.flatnonzero(table.alive()[self.span.start : self.span.stop]) + self.span.start
-            self._images = (state, live)
+            self._images = (state, live[~np.isin(live, list(self.hidden))] if self.hidden else live)
         return self._images[1]
 
     @property
@@ -115,7 +116,7 @@ class Collection:
     def segment(self, span: range) -> Collection:
         """The same collection within a range of rows."""
         part = Collection(self.index, self.assembly, self.on_bad)
-        part.span, part._layers = span, self._layers
+        part.span, part._layers, part.hidden = span, self._layers, self.hidden
         return part
 
     def refresh(self) -> None:
@@ -173,6 +174,7 @@ class Collection:
     ) -> Generator[tuple[int, Described | None], None, None]:
         """Give each row its kinds, in order; None for a row whose picture does not decode or was removed."""
         alive = self.index.images.alive()
+        alive[list(self.hidden)] = False
         results = self._streaming.stream([job for job in jobs if alive[job[0]]], self.caching)
         with contextlib.closing(results):
             for row, _ in jobs:

@@ -49,8 +49,8 @@ def take_in(
     """Give every new image a row, in ranges of 256, each range a part on disk.
 
     A file known under its name with equal size and time is there already; with equal content too; with
-    other content its old row is removed and it counts as new. Raises InstsearchError at the first image
-    that cannot be taken, if strict.
+    other content it gets another row and counts as new, and its old row is :func:`outdated`. Raises InstsearchError
+    at the first image that cannot be taken, if strict.
     """
     table = index.images
     intake = Intake(found=len(discovery.found) + len(discovery.skipped), skipped=list(discovery.skipped))
@@ -73,7 +73,6 @@ def take_in(
             fresh.append(found)
             continue
         if not unchanged(found.path, records[row]):
-            table.remove([row], "changed")
             intake.changed += 1
             fresh.append(found)
         elif row in removed:
@@ -114,6 +113,20 @@ def take_in(
         table.append(pending)
     progress.close()
     return intake
+
+
+def outdated(index: Index) -> dict[int, int]:
+    """The live rows of files that have a later row, which has their content as it is now, and that row."""
+    removed = index.images.removed()
+    newest: dict[tuple[int, bytes], int] = {}
+    older: dict[int, tuple[int, bytes]] = {}
+    for row, record in index.images.records():
+        if row not in removed or removed[row].startswith(SKIPPED):
+            key = (record.root, record.name)
+            if key in newest and newest[key] not in removed:
+                older[newest[key]] = key
+            newest[key] = row
+    return {row: newest[key] for row, key in older.items()}
 
 
 def unchanged(path: Path, record: ImageRecord) -> bool:

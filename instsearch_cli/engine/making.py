@@ -134,8 +134,11 @@ def index_images(
     check_space(index, assembly, pipeline.keep_features, how.progress)
     runner = Runner(index, assembly, how.progress, how.strict)
     runner.before = before
+    if runner.outdated:
+        index.images.replace(runner.outdated)
     outcome = runner.index_all()
     records.record(index, assembly)
+    index.images.replaced(runner.outdated)
     _say(assembly, outcome, how.progress)
     return replace(_indexed(index, assembly, outcome, intake, began), inherited=tuple(from_last))
 
@@ -157,7 +160,10 @@ def extract_images(
     assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
     intake = _take(index, discover(list(images)), how)
     check_space(index, assembly, True, how.progress)
-    outcome = Runner(index, assembly, how.progress, how.strict).extract()
+    runner = Runner(index, assembly, how.progress, how.strict)
+    outcome = runner.extract()
+    if last is None or not last.searchable:  # else the old rows are found until the new ones can be
+        index.images.replaced(runner.outdated)
     records.record(index, assembly)
     return _indexed(index, assembly, outcome, intake, began)
 

@@ -55,9 +55,12 @@ class Names:
         raise InstsearchError(f"no image '{shown}' in {self.index.path}.{nearest(shown, names)[:200]}")
 
     def live(self) -> list[tuple[int, ImageRecord]]:
-        """Rows and records of the images that were not removed."""
+        """Rows and records of the images that were not removed; of a file that a run is replacing, the new one."""
         alive = self.table.alive()
-        return [(row, record) for row, record in self.table.records() if alive[row]]
+        newest = {
+            (record.root, record.name): (row, record) for row, record in self.table.records() if alive[row]
+        }
+        return list(newest.values())
 
     def _of(self, name: bytes, root: int) -> list[int]:
         return [row for row, its in self._rows.get(name, ()) if its == root]
@@ -72,7 +75,10 @@ class Names:
 
     def refresh(self) -> None:
         """See which images there are now."""
-        roots, state = self.table.roots, (len(self.table), len(self.table.removed()))
+        roots, state = (
+            self.table.roots,
+            (len(self.table), len(self.table.removed())),
+        )
         if vars(self).get("_state") != (roots, state):
             self._state, self._roots, self._labels = (roots, state), roots, labels(roots)
             vars(self).pop("_rows", None)

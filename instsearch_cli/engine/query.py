@@ -13,7 +13,7 @@ from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
 from instsearch_cli.engine.records import recorded
-from instsearch_cli.engine.stages import SEARCH
+from instsearch_cli.engine.stages import CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Engine:
         part = self.assembly.part(SEARCH)
         if not part.fits:
             self.segments = [(self.data, part.component)]
+            codes = self.data.layer(CODES).ranges()
+            self._hide(codes[-1].stop if codes else 0)
             return
         layer = self.data.layer(SEARCH)
         cover = layer.cover(len(self.index.images))
@@ -92,6 +94,17 @@ class Engine:
                 there[span] = (self.data.segment(span), component)
             segments.append(there[span])
         self.segments = segments
+        self._hide(cover[-1].stop)
+
+    def _hide(self, reach: int) -> None:
+        """Leave out one of the two rows of each file that a run is replacing: answers are of before or of after.
+
+        It is the new one until all new ones can be searched, then the old one.
+        """
+        rows = self.index.images.replacing()
+        hidden = frozenset(rows if max(rows.values(), default=0) < reach else rows.values())
+        for data in (self.data, *(data for data, _ in self.segments)):
+            data.hidden = hidden
 
     @property
     def unsearchable(self) -> int:

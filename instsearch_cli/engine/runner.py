@@ -13,6 +13,7 @@ import torch
 
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.filling import Filling
+from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.records import contents, read_all
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
@@ -50,6 +51,8 @@ class Runner:
         self._loaded: set[str] = set()
         self.before = 0  #: rows that the index had before this run
         self.collection = Collection(index, assembly, self._bad)
+        self.outdated = outdated(index)
+        self.collection.hidden = frozenset(self.outdated)
 
     def _bad(self, row: int, reason: str) -> None:
         """A picture that does not decode: removed from the index with its reason, or the end, if strict."""

@@ -9,7 +9,7 @@ from instsearch_cli.engine import records
 from instsearch_cli.engine.stages import CACHE, SEARCH
 from instsearch_cli.errors import InstsearchError
 from instsearch_formats import FormatError, Problem
-from instsearch_formats.images import tombstone_name
+from instsearch_formats.images import REPLACING, tombstone_name
 from instsearch_formats.part import part_name
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ def _of_records(
 ) -> Iterator[Problem]:
     """What is wrong with the records of pipelines, and with which is the last."""
     folder = index.path / "pipelines"
+    try:
+        index.images.replacing()
+    except FormatError as wrong:
+        mend = f"delete it, then `{_again(index, '')}`"
+        yield Problem(index.path / REPLACING, str(wrong), mend)
     for name, error in damaged.items():
         mend = f"`{error.forgetting}`, then index with its options again"
         try:

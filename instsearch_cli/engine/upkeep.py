@@ -22,7 +22,7 @@ from instsearch_cli.errors import InstsearchError, UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from instsearch_formats import Index, LayerInfo, ModelInfo
+    from instsearch_formats import ImageTable, Index, LayerInfo, ModelInfo
 
 
 def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missing: bool) -> tuple[int, int]:
@@ -41,7 +41,11 @@ def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missin
         full = os.fsencode(absolute(Path(given)))
         below = full.rstrip(b"/") + b"/"
         matches = {row for row, path in paths.items() if path == full or path.startswith(below)}
-        rows |= matches or {names.find(given)[0]}
+        try:
+            rows |= matches or {names.find(given)[0]}
+        except InstsearchError:
+            if not _was_removed(table, full, os.fsencode(given)):
+                raise
     if missing:
         rows |= {row for row in live if not table.path(row).exists()}
         if live and len(rows) == len(live) and not images:
@@ -50,18 +54,38 @@ def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missin
                 "If the collection moved, run `instsearch relocate OLD NEW`; nothing was removed."
             )
     if rows:
-        table.remove(sorted(rows), "missing" if missing and not images else "removed", refill=True)
+        chosen = {
+            (live[row].root, live[row].name) for row in rows
+        }  # a file that is being replaced has two rows
+        both = [row for row, record in table.records() if (record.root, record.name) in chosen]
+        table.remove(both, "missing" if missing and not images else "removed", refill=True)
     return len(rows), len(live) - len(rows)
 
 
+def _was_removed(table: ImageTable, full: bytes, name: bytes) -> bool:
+    """Whether all images of a name or a path, or below it, have been removed, and there were some."""
+    roots, alive = [os.fsencode(root) for root in table.roots], table.alive()
+    rows = [
+        row
+        for row, record in table.records()
+        if record.name == name
+        or (os.path.join(roots[record.root], record.name) + b"/").startswith(full.rstrip(b"/") + b"/")  # noqa: PTH118
+    ]
+    return bool(rows) and not alive[rows].any()
+
+
 def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> tuple[str, str]:
-    """Note that the photographs under ``old`` now lie under ``new``; returns both as the index has them."""
-    roots = index.images.roots
+    """Note that the photographs under ``old`` now lie under ``new``; returns both as the index has them.
+
+    Where that is noted already, nothing is done.
+    """
+    roots, moved = index.images.roots, str(absolute(Path(new)))
     for candidate in (str(old), str(absolute(Path(old)))):
         if candidate in roots:
-            moved = str(absolute(Path(new)))
             index.images.move_root(candidate, moved)
             return candidate, moved
+    if moved in roots:
+        return str(absolute(Path(old))), moved
     raise InstsearchError(f"{index.path} has no images under '{old}'.{nearest(str(old), roots)}")
 
 
