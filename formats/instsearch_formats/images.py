@@ -64,14 +64,24 @@ class ImageTable:
     @property
     def roots(self) -> list[str]:
         """The folders that names are relative to."""
+        return self._read_roots()[0]
+
+    @property
+    def moved(self) -> tuple[str, str] | None:
+        """The last move of a root, old and new, if nothing was written about roots since."""
+        return self._read_roots()[1]
+
+    def _read_roots(self) -> tuple[list[str], tuple[str, str] | None]:
         path = self._index / "roots.json"
         try:
-            roots = json.loads(files.read_text(path, self._index) or '{"roots": []}')["roots"]
+            found = json.loads(files.read_text(path, self._index) or '{"roots": []}')
+            roots, moved = found["roots"], found.get("moved")
             if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
                 raise TypeError
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise FormatError(f'{path} should read {{"roots": ["/a/folder", ...]}}') from error
-        return roots
+        pair = isinstance(moved, list) and len(moved) == 2 and all(isinstance(root, str) for root in moved)
+        return roots, (moved[0], moved[1]) if pair else None
 
     def add_root(self, path: str | Path) -> int:
         """The number of a folder, which is added if it is not there yet."""
@@ -92,11 +102,13 @@ class ImageTable:
                 raise FormatError(
                     f"{before} is no root of this index. There is: {', '.join(roots) or 'none'}"
                 )
-            roots[roots.index(before)] = os.path.abspath(new)  # noqa: PTH100
-            self._write_roots(roots)
+            now = os.path.abspath(new)  # noqa: PTH100
+            roots[roots.index(before)] = now
+            self._write_roots(roots, (before, now))
 
-    def _write_roots(self, roots: list[str]) -> None:
-        files.write_text(self._index / "roots.json", json.dumps({"roots": roots}, indent=1) + "\n")
+    def _write_roots(self, roots: list[str], moved: tuple[str, str] | None = None) -> None:
+        table = {"roots": roots} | ({"moved": moved} if moved else {})
+        files.write_text(self._index / "roots.json", json.dumps(table, indent=1) + "\n")
 
     def __len__(self) -> int:
         """Rows given out, removed ones included."""

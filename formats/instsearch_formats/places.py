@@ -135,8 +135,10 @@ def _folder(path: Path, top: Path) -> Iterator[int | None]:
 
 def _steps(path: Path, top: Path) -> list[Path]:
     """The folders from ``top``, exclusive, down to ``path``, inclusive."""
-    depth = len(path.relative_to(top).parts)
-    return [path, *path.parents][:depth][::-1]
+    steps = [path]
+    for _ in range(len(path.parts) - len(top.parts) - 1):
+        steps.append(steps[-1].parent)
+    return steps[::-1] if path != top else []
 
 
 def _open(path: Path, flags: int, inside: int | None = None) -> int:

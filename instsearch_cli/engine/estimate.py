@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from instsearch_cli.data import FeatureMap
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.progress import size
@@ -40,7 +39,7 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     missing = {kind: sum(len(s) for s in spans if not collection.layer(kind).has(s)) for kind in kinds}
     if not any(missing.values()):
         return 0.0, ""
-    collection.hidden = frozenset(outdated(index))
+    collection.hidden = frozenset(index.images.replacing())
     n = min(PICTURES, max(missing.values()))
     some = collection.images[:: max(1, len(collection.images) // n)][:n]
     samples = (inputs.features for inputs in collection.inputs((FEATURES,), some))

@@ -131,11 +131,11 @@ def index_images(
     intake = _take(index, found, how) if found else None
     if not index.images.alive().any():
         raise InstsearchError(f"{index.path} holds no image that can be read: give folders or files to index")
-    check_space(index, assembly, pipeline.keep_features, how.progress)
     runner = Runner(index, assembly, how.progress, how.strict)
     runner.before = before
     if runner.outdated:
         index.images.replace(runner.outdated)
+    check_space(index, assembly, pipeline.keep_features, how.progress)
     outcome = runner.index_all()
     records.record(index, assembly)
     index.images.replaced(runner.outdated)
@@ -146,7 +146,10 @@ def index_images(
 def extract_images(
     index: Index, registry: Registry, images: Sequence[Path], choice: Choice, how: How
 ) -> Indexed:
-    """Give new images rows and keep their features; the caller holds the lock."""
+    """Give new images rows and keep their features; the caller holds the lock.
+
+    Files that changed are replaced at once where nothing can be asked, else when they are indexed.
+    """
     began = time.perf_counter()
     try:
         last = records.last(index)
@@ -159,10 +162,12 @@ def extract_images(
         pipeline = Pipeline("extract", pipeline.extractor, query=pipeline.query, fit=pipeline.fit)
     assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
     intake = _take(index, discover(list(images)), how)
-    check_space(index, assembly, True, how.progress)
     runner = Runner(index, assembly, how.progress, how.strict)
+    if runner.outdated:
+        index.images.replace(runner.outdated)
+    check_space(index, assembly, True, how.progress)
     outcome = runner.extract()
-    if last is None or not last.searchable:  # else the old rows are found until the new ones can be
+    if not any(record.searchable and record.by == records.INDEX for record in records.recorded(index)):
         index.images.replaced(runner.outdated)
     records.record(index, assembly)
     return _indexed(index, assembly, outcome, intake, began)

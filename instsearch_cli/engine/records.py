@@ -176,6 +176,12 @@ def last(index: Index, name: str | None = None) -> Record | None:
     return next((r for r in own if r.pipeline.name == named), own[-1]) if own else None
 
 
+def unrecorded(index: Index) -> int:
+    """How many rows there are that no run to the end has seen, as after a kill; all, where older versions made it."""
+    seen = [max(record.rows.values(), default=0) for record in recorded(index) if record.by == INDEX]
+    return len(index.images) - max(seen, default=0)
+
+
 def last_name(index: Index) -> str:
     """What LAST says; "" where it is not there or cannot be read."""
     try:

@@ -14,7 +14,7 @@ import torch
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.filling import Filling
 from instsearch_cli.engine.intake import outdated
-from instsearch_cli.engine.records import contents, read_all
+from instsearch_cli.engine.records import contents, read_all, unrecorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.storage import blank, to_state
@@ -51,7 +51,7 @@ class Runner:
         self._loaded: set[str] = set()
         self.before = 0  #: rows that the index had before this run
         self.collection = Collection(index, assembly, self._bad)
-        self.outdated = outdated(index)
+        self.outdated = outdated(index) if unrecorded(index) or index.images.replacing() else {}
         self.collection.hidden = frozenset(self.outdated)
 
     def _bad(self, row: int, reason: str) -> None:

@@ -77,15 +77,15 @@ def _was_removed(table: ImageTable, full: bytes, name: bytes) -> bool:
 def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> tuple[str, str]:
     """Note that the photographs under ``old`` now lie under ``new``; returns both as the index has them.
 
-    Where that is noted already, nothing is done.
+    Where that was the last thing that was noted, nothing is done.
     """
     roots, moved = index.images.roots, str(absolute(Path(new)))
     for candidate in (str(old), str(absolute(Path(old)))):
         if candidate in roots:
             index.images.move_root(candidate, moved)
             return candidate, moved
-    if moved in roots:
-        return str(absolute(Path(old))), moved
+    if index.images.moved == (before := str(absolute(Path(old))), moved):
+        return before, moved
     raise InstsearchError(f"{index.path} has no images under '{old}'.{nearest(str(old), roots)}")
 
 

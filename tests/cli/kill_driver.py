@@ -1,5 +1,7 @@
 """Run by test_kill.py in a process of its own: kill `index` at random moments, resume, compare with a whole run.
 
+Or, with more arguments, kill `add`, `remove`, `relocate` and `gc` at every file that they write or remove.
+
 Every run is a fork of this process, so that the imports are paid once.
 """
 
@@ -12,7 +14,9 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +67,117 @@ def contents(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+# -- kills at every event ---------------------------------------------------------------------------------
+
+
+def killed_at(n: int, arguments: list[str]) -> bool:
+    """Run a command that is killed before or after a renaming or removal, the n-th of these moments; whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        seen = 0
+
+        def lethal(real: Callable[..., None]) -> Callable[..., None]:
+            def call(*where: Any, **how: Any) -> None:
+                nonlocal seen
+                seen += 1
+                if seen == n:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                real(*where, **how)
+                seen += 1
+                if seen == n:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            return call
+
+        for name in ("replace", "unlink", "rmdir"):
+            setattr(os, name, lethal(getattr(os, name)))
+        os._exit(run(arguments))
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSIGNALED(status) and status:
+        raise SystemExit(f"{arguments} ended with {status}")
+    return os.WIFSIGNALED(status)
+
+
+def output(arguments: list[str]) -> Any:
+    """What a command prints as JSON, run in a fork."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(write, 1)
+        os._exit(run(arguments))
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise SystemExit(f"{arguments} ended with {status}: {text}")
+    return json.loads(text)
+
+
+def answers(index: Path, pictures: list[Path]) -> list[Any]:
+    """What an index answers to some pictures, as people see it."""
+    asked = [output(["query", str(p), "--index", str(index), "--json", "-k", "40"]) for p in pictures]
+    return [[(hit["image"], hit["score"], hit["box"]) for hit in answer["hits"]] for answer in asked]
+
+
+def at_every_event(index: Path, work: Path, command: list[str], pictures: list[Path]) -> dict[str, int]:
+    """Kill a command at each event: the answer is of before or of after, and the command repeated ends well."""
+    before, whole = answers(index, pictures), work / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    shutil.copytree(index, whole)
+    finish([word.replace("INDEX", str(whole)) for word in command])
+    after, expected, counts = answers(whole, pictures), contents(whole), {"before": 0, "after": 0}
+    for n in range(1, 1000):
+        killed = work / "killed"
+        shutil.rmtree(killed, ignore_errors=True)
+        shutil.copytree(index, killed)
+        there = [word.replace("INDEX", str(killed)) for word in command]
+        if not killed_at(n, there):
+            break
+        now = answers(killed, pictures)
+        assert now in (before, after), f"{command} killed at {n}: {now} is neither {before} nor {after}"
+        counts["before" if now == before else "after"] += 1
+        finish(there)
+        assert answers(killed, pictures) == after, f"{command} killed at {n}: another answer in the end"
+        finish(["verify", "--index", str(killed), "--quiet"])
+        finish(["gc", "--index", str(killed)])
+        resumed = contents(killed)
+        assert resumed.keys() == expected.keys(), (
+            f"{command} killed at {n}: {resumed.keys() ^ expected.keys()}"
+        )
+        for key, array in expected.items():
+            assert np.array_equal(array, resumed[key]), f"{command} killed at {n}: {key} differs"
+        live = Index.open(killed).images
+        names = [(r.root, r.name) for row, r in live.records() if live.alive()[row]]
+        assert len(names) == len(set(names)), f"{command} killed at {n}: a file has two rows"
+        assert not (killed / "replacing.json").exists()
+    return counts
+
+
+def events(photos: Path, work: Path) -> None:
+    """Kills of the commands that change what is answered; two photographs change, and one is new."""
+    torch.set_num_threads(1)
+    streaming.WORKERS = 1
+    flags = ["--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--quiet"]
+    report = {}
+    for searcher in ("faiss", "scan"):
+        finish(["index", str(photos), "--index", str(work / searcher), *flags, "--searcher", searcher])
+    pictures = [work / "old.png", photos / "09.png"]
+    shutil.copy(photos / "00.png", pictures[0])
+    for new in (work / "new").iterdir():
+        shutil.copy(new, photos)
+    for searcher in ("faiss", "scan"):
+        command = ["add", str(photos), "--index", "INDEX", "--quiet"]
+        report[f"add {searcher}"] = at_every_event(work / searcher, work, command, pictures)
+    (work / "faiss" / "scratch" / "left" / "deep").mkdir(parents=True)
+    for command in (["remove", "03.png"], ["relocate", str(photos), str(work)], ["gc"]):
+        whole = [*command, "--index", "INDEX"]
+        report[command[0]] = at_every_event(work / "faiss", work, whole, pictures[:1])
+    print(json.dumps(report))
+
+
 def main(photos: Path, work: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     intake.RANGE = 8
@@ -96,5 +211,7 @@ def main(photos: Path, work: Path, kills: int, seed: int) -> None:
     print(json.dumps({"killed": killed, "of": kills, "arrays": len(expected)}))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[3:] == ["events"]:
+    events(Path(sys.argv[1]), Path(sys.argv[2]))
+elif __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

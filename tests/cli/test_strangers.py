@@ -367,3 +367,61 @@ def test_a_pipelines_name_is_one_from_the_start(
     else:
         cli(*run)
         assert (tmp_path / "j" / "pipelines" / f"{NAME}.toml").exists()
+
+
+# -- between two states -------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What a kill is to the process that is killed."""
+
+
+def test_a_run_that_was_stopped_while_files_changed_is_completed(
+    cli: Cli, tiny: tuple[str, ...], draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = tmp_path / "p", tmp_path / "i"
+    for i in range(6):
+        draw(folder / f"{i}.png", i)
+    cli("index", folder, "--index", index, *tiny, "--quiet")
+    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    before = hits(cli, index, tmp_path / "old.png")
+    draw(folder / "0.png", 60, (72, 48))
+    real = os.replace
+
+    def killed(source: Any, target: Any, **how: Any) -> None:
+        if Path(target).parent.name.startswith("scan-") or Path(target).name.startswith("removed-"):
+            raise Killed
+        real(source, target, **how)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(Killed):
+        cli("add", folder, "--index", index, "--quiet")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "fake_plugins" / "tiny"))
+    assert hits(cli, index, tmp_path / "old.png") == before
+    assert Index.open(index).images.replacing() == {0: 6}
+    assert cli("verify", "--index", index).out.startswith("sound: 7 image rows")
+    (index / "replacing.json").unlink()  # as if killed before it was there
+    assert hits(cli, index, tmp_path / "old.png") == before
+    draw(folder / "0.png", 61, (64, 56))  # and it changes once more
+    cli("add", folder, "--index", index, "--quiet")
+    after = hits(cli, index, folder / "0.png")
+    assert after[0]["image"] == "0.png"
+    assert sorted(hit["image"] for hit in after) == [f"{i}.png" for i in range(6)]
+    assert Index.open(index).images.removed() == {0: "changed", 6: "changed"}
+    assert cli("info", "--index", index, "--json").json["images"] == 6
+    cli("remove", "0.png", "--index", index)
+    assert "0.png" not in {hit["image"] for hit in hits(cli, index, folder / "0.png")}
+
+
+def test_remove_and_relocate_may_be_repeated(cli: Cli, index: Path, photos: Path, tmp_path: Path) -> None:
+    for images in (("a/1.png",), (photos / "b",), (photos / "a" / "5.png",)):
+        first = cli("remove", *images, "--index", index, "--json").json
+        assert first["removed"] > 0
+        again = cli("remove", *images, "--index", index, "--json").json
+        assert again == {"removed": 0, "left": first["left"]}
+    assert "no image 'a/11.png'" in cli("remove", "a/11.png", "--index", index, status=1).err
+    (tmp_path / "moved").mkdir()
+    done = cli("relocate", photos, tmp_path / "moved", "--index", index, "--json").json
+    assert cli("relocate", photos, tmp_path / "moved", "--index", index, "--json").json == done
+    assert "has no images under" in cli("relocate", photos, tmp_path, "--index", index, status=1).err

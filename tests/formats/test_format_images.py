@@ -144,3 +144,43 @@ def test_a_million_rows_open_nothing(index, monkeypatch):
     assert images.alive().sum() == 1_000_000
     rows = random.Random(0).choices(range(1_000_000), k=1000)
     assert all(images._layer.covers(row) for row in rows)
+
+
+def test_a_lost_tombstones_number_is_given_to_the_next_removal(index):
+    for row in (1, 2, 3):
+        index.images.remove([row], "x")
+    lost = index.path / "images" / "removed-0000000001.h5"
+    lost.unlink()
+    opened = Index.open(index.path)
+    assert (sorted(opened.images.removed()), opened.images.tombstones()) == ([1, 3], [0, 2])
+    (problem,) = opened.verify()
+    assert problem.path == lost
+    assert "found again" in problem.what
+    opened.images.remove([5], "y")
+    assert opened.images.tombstones() == [0, 2, 3]
+    opened.images.remove([2], "y", refill=True)
+    assert opened.verify() == []
+    assert opened.images.removed() == {1: "x", 2: "y", 3: "x", 5: "y"}
+    opened.images.remove([6], "z", refill=True)
+    assert opened.images.tombstones() == [0, 1, 2, 3, 4]
+
+
+def test_rows_that_are_being_replaced(index):
+    assert index.images.replacing() == {}
+    index.images.replace({3: 18, 4: 19})
+    assert Index.open(index.path).images.replacing() == {3: 18, 4: 19}
+    assert index.images.removed() == {}
+    assert index.verify() == []
+    index.images.replaced([3, 4])
+    assert index.images.removed() == {3: "changed", 4: "changed"}
+    assert index.images.replacing() == {}
+    index.images.replaced([])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"rows": 3}', '{"rows": [[1]]}', '{"rows": [["1", 2]]}', "[" * 99_999]
+)
+def test_a_damaged_note_of_what_is_being_replaced(index, text):
+    index.write_text("replacing.json", text)
+    with pytest.raises(FormatError, match=r"replacing\.json is damaged: delete it"):
+        index.images.replacing()
