@@ -1,0 +1,200 @@
+"""What the pages have from the program itself: the stage table, a component's facts and options, presets; formulas as
+MathML; docstrings whose columns become lists."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.docutils import SphinxDirective
+
+from instsearch_cli.engine.listing import presets
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.stages import ROWS, Row
+from instsearch_cli.options import documented
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sphinx.application import Sphinx
+
+PREFIX = {"rerank": "rerank.{}", "dataset": "dataset"}
+FLAG = {"dataset": "--dataset"}
+
+
+# -- small trees of nodes -------------------------------------------------------------------------------
+
+
+def said(text: str) -> list[nodes.Node]:
+    """Text whose `words` in single or double backticks are code."""
+    pieces = re.split(r"``(.+?)``|`(.+?)`", text)
+    found: list[nodes.Node] = []
+    for i, piece in enumerate(pieces):
+        if piece:
+            found.append(nodes.literal(text=piece) if i % 3 else nodes.Text(piece))
+    return found
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[list[nodes.Node]]]) -> nodes.table:
+    """A table of a line of headings and rows of inline nodes."""
+    group = nodes.tgroup(cols=len(head))
+    group += [nodes.colspec(colwidth=1) for _ in head]
+    top, body = nodes.thead(), nodes.tbody()
+    for part, lines in ((top, [[said(title) for title in head]]), (body, rows)):
+        for line in lines:
+            row = nodes.row()
+            for cell in line:
+                row += nodes.entry("", nodes.paragraph("", "", *cell))
+            part += row
+    group += [top, body]
+    whole = nodes.table()
+    whole += group
+    return whole
+
+
+def facts(pairs: Iterable[tuple[str, list[nodes.Node]]]) -> nodes.definition_list:
+    """A list of terms, each with a line about it."""
+    found = nodes.definition_list(classes=["facts"])
+    for term, line in pairs:
+        definition = nodes.definition("", nodes.paragraph("", "", *line))
+        found += nodes.definition_list_item("", nodes.term(text=term), definition)
+    return found
+
+
+def code(words: Iterable[str]) -> list[nodes.Node]:
+    """Words as code, with commas between them; a dash for none."""
+    found: list[nodes.Node] = []
+    for word in words:
+        found += [nodes.Text(", ")] if found else []
+        found.append(nodes.literal(text=word))
+    return found or [nodes.Text("–")]
+
+
+def written(value: object) -> str:
+    """A default as it would be typed."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# -- directives -------------------------------------------------------------------------------------------
+
+
+class StageTable(SphinxDirective):
+    """``{stage-table}``: engine/stages.py, a row a layer."""
+
+    def run(self) -> list[nodes.Node]:
+        head = ("layer", "stage", "made by", "several at once", "stored as", "reads", "decided up to")
+        return [table(head, map(self.row, ROWS))]
+
+    def row(self, row: Row) -> list[list[nodes.Node]]:
+        classes = [offer.load() for offer in load_registry().offers[row.stage].values()]
+        stored = sorted({e for e in map(row.encoded, classes) if isinstance(e, str)})
+        reads = [*row.reads, *(f"({kind})" for kind in dict.fromkeys((*row.declared, *row.if_made)))]
+        return [
+            code([row.kind]),
+            code([row.stage]),
+            code(called(row.make) or ["fit" if row.reads else "search"]),
+            code(called(row.make_many)),
+            code(stored),
+            code(reads),
+            code([row.rank]),
+        ]
+
+
+def called(make: Any) -> list[str]:
+    """The names of the methods that a row of the stage table calls."""
+    if make is None:
+        return []
+    component = MagicMock()
+    make(component, MagicMock())
+    return [name for name, _, _ in component.method_calls if "." not in name]
+
+
+class ComponentFacts(SphinxDirective):
+    """``{component} KIND NAME``: what its spec says, the formula that is the directive's content, its options."""
+
+    required_arguments = 2
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        kind, name = self.arguments
+        spec, component = load_registry().get(kind, name).spec, load_registry().get(kind, name).load()
+        pairs = [("what", said(spec.summary))]
+        if spec.reference:
+            pairs.append(("after", said(spec.reference)))
+        pairs.append(("choose it", code([f"{FLAG.get(kind, '--' + kind)} {name}"])))
+        if spec.needs:
+            pairs.append(("reads", code(spec.needs)))
+        if spec.trainer:
+            pairs.append(("train it", code([f"instsearch train {name} --data DIR"])))
+        found: list[nodes.Node] = [facts(pairs), *self.parse_content_to_nodes()]
+        if options := documented(component):
+            prefix = PREFIX.get(kind, kind).format(name)
+            rows = [[code([f"--set {prefix}.{o.name}={written(o.default)}"]), said(o.text)] for o in options]
+            found.append(table(("option and default", "meaning"), rows))
+        return found
+
+
+class PresetList(SphinxDirective):
+    """``{preset-list}``: the named pipelines, and what each is for."""
+
+    def run(self) -> list[nodes.Node]:
+        return [table(("preset", "what for"), [[code([n]), said(text)] for n, text in presets().items()])]
+
+
+# -- formulas ---------------------------------------------------------------------------------------------
+
+
+def inline_formula(translator: Any, node: nodes.math) -> None:
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def block_formula(translator: Any, node: nodes.math_block) -> None:
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    translator.body.append(tex2mathml(node.astext(), as_block=True) + "</div>\n")
+    raise nodes.SkipNode
+
+
+# -- docstrings -------------------------------------------------------------------------------------------
+
+COLUMNS = re.compile(r"(\S(?:.*?\S)?) {2,}(\S.*)")
+
+
+def columns(lines: list[str]) -> list[str]:
+    """A paragraph of a name, two spaces or more and a text, with their continuations, as a list of definitions."""
+    found: list[str] = []
+    for line in lines:
+        pair = COLUMNS.fullmatch(line)
+        if pair:
+            term, text = pair.groups()
+            found += ["", f"``{term}``", f"    {text}"]
+        else:
+            found.append(f"    {line.strip()}")
+    return [*found, ""]
+
+
+def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written to be read in a terminal; here their columns become lists."""
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip():
+            paragraphs[-1].append(line)
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    shown: list[str] = []
+    for paragraph in paragraphs:
+        columned = paragraph and COLUMNS.fullmatch(paragraph[0]) and not paragraph[0].startswith(" ")
+        shown += columns(paragraph) if columned else [*paragraph, ""]
+    lines[:] = shown
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("stage-table", StageTable)
+    app.add_directive("component", ComponentFacts)
+    app.add_directive("preset-list", PresetList)
+    app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
+    app.connect("autodoc-process-docstring", docstring)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
