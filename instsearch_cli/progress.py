@@ -25,6 +25,11 @@ def size(nbytes: float) -> str:
     return f"{nbytes:,.0f} {unit}" if unit == "bytes" or nbytes >= 100 else f"{nbytes:,.1f} {unit}"
 
 
+def pace(rate: float) -> str:
+    """``12.5/s``, or ``28 s each`` where one takes seconds."""
+    return f"{rate:,.1f}/s" if rate >= 0.5 else f"{1 / rate:,.0f} s each"
+
+
 class Quiet:
     """Says nothing."""
 
@@ -62,17 +67,17 @@ class Lines(Quiet):
         check()
         self.done += n
         now = time.monotonic()
-        if now - self.said >= self.every:
+        if now - self.said >= self.every and self.done != self.total:  # of which `close` says that it is done
             self.said = now
             rate = self.done / (now - self.began)
             of = f" of {self.total:,}" if self.total else ""
             left = f", {duration((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
-            self.say(f"{self.label}: {self.done:,}{of} {self.unit}, {rate:.1f}/s{left}")
+            self.say(f"{self.label}: {self.done:,}{of} {self.unit}, {pace(rate)}{left}")
 
     def close(self) -> None:
         if self.label:
             took = time.monotonic() - self.began
-            rate = f", {self.done / took:.1f}/s" if self.done and took > 0.5 else ""
+            rate = f", {pace(self.done / took)}" if self.done and took > 0.5 else ""
             self.say(f"{self.label}: {self.done:,} {self.unit} in {duration(took)}{rate}")
             self.label = ""
 
@@ -95,7 +100,7 @@ class Bars(Quiet):
         class Rate(ProgressColumn):
             def render(self, task: Any) -> Text:
                 speed = task.finished_speed or task.speed
-                return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
+                return Text(pace(speed) if speed else "", style="progress.data.speed")
 
         self.progress = Progress(
             TextColumn("{task.description}"),

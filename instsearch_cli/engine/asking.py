@@ -191,10 +191,14 @@ def answered(
         corners: Any = None if np.isnan(where).any() else tuple(float(v) for v in where)
         record = data.record(row)
         size = record.width, record.height
-        name, root = data.names.of(record), data.root(row)
+        name, root = data.called(row), data.root(row)
         found.append(Hit(rank + 1, name, data.path(row), score, corners, size, root))
     pipeline = engine.assembly.pipeline
-    settings = {stage: in_words(value) for stage, value in pipeline.plain().items() if stage != "name"}
+    settings = {
+        stage: in_words(value)
+        for stage, value in pipeline.plain().items()
+        if stage not in ("name", "keep_features")
+    }
     picture = question.picture
     return Answer(
         query=picture.name,

@@ -121,6 +121,7 @@ class Collection:
     def refresh(self) -> None:
         """Reach the rows that were given out since, and the folders as they are now called."""
         self.span, self._ranges = range(len(self.index.images)), []
+        self.names.refresh()
 
     def close(self) -> None:
         """Remove scratch files."""
@@ -142,6 +143,10 @@ class Collection:
         if b".." in record.name.split(b"/"):  # an index from elsewhere is not trusted
             raise InstsearchError(f"row {row} of {self.index.path} names no file below its root")
         return Path(self._roots[record.root], os.fsdecode(record.name))
+
+    def called(self, row: int) -> str:
+        """What the image of a row is called."""
+        return self.names.of(self.record(row))
 
     def root(self, row: int) -> str:
         """The folder that a row's name is relative to."""
@@ -195,7 +200,7 @@ class Collection:
 
     def _unreadable(self, row: int, reason: str) -> None:
         if self.on_bad is None:
-            raise InstsearchError(f"{self.index.images.name(row)} no longer decodes: {reason}")
+            raise InstsearchError(f"{self.called(row)} no longer decodes: {reason}")
         self.on_bad(row, reason)
 
 

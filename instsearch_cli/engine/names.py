@@ -1,22 +1,22 @@
-"""What images are called: their names below their folders, which are told from one another where two are equal."""
+"""What images are called: their paths below their folders, which are told from one another where two are equal."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instsearch_cli.errors import InstsearchError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from instsearch_formats import ImageRecord, Index
 
 
 class Names:
-    """The names of an index's images as people see them, and the rows that are meant by one.
+    """The names of an index's images as people see them, and the images that are meant by one.
 
     An image is called by its path below its root; where two roots have one of that path, the end of the root stands
     before it, as much as tells the roots apart: ``2019/photos/a.jpg`` and ``2020/photos/a.jpg``.
@@ -24,39 +24,33 @@ class Names:
 
     def __init__(self, index: Index) -> None:
         self.index, self.table = index, index.images
-        self._state: tuple[int, int] | None = None
-        self._common: frozenset[bytes] = frozenset()
-        self._roots: list[str] = []
-        self._labels: list[str] = []
+        self.refresh()
 
     def of(self, record: ImageRecord) -> str:
         """What an image is called."""
-        self._refresh()
         name = os.fsdecode(record.name)
-        return f"{self._labels[record.root]}/{name}" if record.name in self._common else name
+        several = len(self._roots) > 1 and len(self._rows.get(record.name, ())) > 1
+        return f"{self._labels[record.root]}/{name}" if several else name
 
     def find(self, text: str | os.PathLike[str]) -> tuple[int, ImageRecord]:
-        """The live image of that name, or whose file it is.
+        """The row of the live image of that name, or whose file it is, and what the table says of it.
 
         Raises InstsearchError where there is none, with the nearest, or where there are several.
         """
-        self._refresh()
+        self.refresh()
         wanted = os.fsencode(text)
         full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
-        files, called = [], []
-        for row, record in self.live():
-            name, root = record.name, record.root
-            if full.endswith(name) and os.path.join(os.fsencode(self._roots[root]), name) == full:  # noqa: PTH118
-                files.append((row, record))
-            elif wanted == name or wanted == os.fsencode(self._labels[root]) + b"/" + name:
-                called.append((row, record))
-        images = files or called
-        if len(images) == 1:
-            return images[0]
+        rows = {row for root, name in self._below(self._roots, full) for row in self._of(name, root)}
+        if not rows:
+            rows = {row for row, _ in self._rows.get(wanted, ())}
+            rows |= {row for root, name in self._below(self._labels, wanted) for row in self._of(name, root)}
+        records = [(row, self.table.record(row)) for row in sorted(rows)]
+        if len(records) == 1:
+            return records[0]
         shown = os.fsdecode(wanted)
-        if images:
-            several = ", ".join(f"'{self.of(record)}'" for _, record in images[:5])
-            raise InstsearchError(f"'{shown}' is the name of {len(images)} images: {several}")
+        if records:
+            several = ", ".join(f"'{self.of(record)}'" for _, record in records[:5])
+            raise InstsearchError(f"'{shown}' is the name of {len(records)} images: {several}")
         names = [self.of(record) for _, record in self.live()]
         raise InstsearchError(f"no image '{shown}' in {self.index.path}.{nearest(shown, names)[:200]}")
 
@@ -65,18 +59,31 @@ class Names:
         alive = self.table.alive()
         return [(row, record) for row, record in self.table.records() if alive[row]]
 
-    def _refresh(self) -> None:
-        """Which paths are under several roots, as the table now is."""
-        table = self.table
-        state = (len(table), len(table.removed()))
-        roots = table.roots
-        if state == self._state and roots == self._roots:
-            return
-        common: frozenset[bytes] = frozenset()
-        if len(roots) > 1:
-            counts = Counter(record.name for _, record in self.live())
-            common = frozenset(name for name, n in counts.items() if n > 1)
-        self._state, self._common, self._roots, self._labels = state, common, roots, labels(roots)
+    def _of(self, name: bytes, root: int) -> list[int]:
+        return [row for row, its in self._rows.get(name, ()) if its == root]
+
+    @staticmethod
+    def _below(folders: Sequence[str], path: bytes) -> Iterator[tuple[int, bytes]]:
+        """The number of each folder that a path is below, and the rest of the path."""
+        for number, folder in enumerate(folders):
+            start = os.fsencode(folder).rstrip(b"/") + b"/"
+            if path.startswith(start):
+                yield number, path[len(start) :]
+
+    def refresh(self) -> None:
+        """See which images there are now."""
+        roots, state = self.table.roots, (len(self.table), len(self.table.removed()))
+        if vars(self).get("_state") != (roots, state):
+            self._state, self._roots, self._labels = (roots, state), roots, labels(roots)
+            vars(self).pop("_rows", None)
+
+    @functools.cached_property
+    def _rows(self) -> dict[bytes, list[tuple[int, int]]]:
+        """(row, root) of the live images of each path."""
+        rows: dict[bytes, list[tuple[int, int]]] = {}
+        for row, record in self.live():
+            rows.setdefault(record.name, []).append((row, record.root))
+        return rows
 
 
 def labels(roots: Sequence[str]) -> list[str]:

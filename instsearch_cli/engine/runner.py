@@ -54,7 +54,7 @@ class Runner:
 
     def _bad(self, row: int, reason: str) -> None:
         """A picture that does not decode: removed from the index with its reason, or the end, if strict."""
-        name = self.index.images.name(row)
+        name = self.collection.called(row)
         if self.strict:
             raise InstsearchError(f"{name}: {reason} (--strict)")
         self.index.images.remove([row], f"skipped: {reason}")
@@ -181,7 +181,7 @@ class Runner:
                 for _ in span:
                     _, described = next(stream)
                     if described is not None and blank(described.items.get(CODES, {})):
-                        self.outcome.blank.append(described.source.name)
+                        self.outcome.blank.append(self.collection.called(described.source.row))
                     for kind, part in writers.items():
                         item = None if described is None else described.items[kind]
                         pending.append(pool.submit(part.append, item))

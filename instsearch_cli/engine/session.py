@@ -128,6 +128,7 @@ class Index:
     @property
     def images(self) -> list[str]:
         """The names of the images."""
+        self._names.refresh()
         return [self._names.of(record) for _, record in self._live()]
 
     @_open
