@@ -33,7 +33,7 @@ from instsearch_cli.engine.registry import load_registry
 
 FENCE = re.compile(r"^( *)(`{3,}|:{3,})(\{[\w-]+\})? *(.*)$")
 COMMENT = re.compile(r"^<!-- (run|not run|with): (.+) -->$")
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?![\w]|\.[A-Za-z])")
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w]|\.[A-Za-z])")
 
 
 @dataclass
@@ -186,8 +186,13 @@ class Page:
             return self.install(self.folder / words[-1])
         if words[0] == "pytest":
             return self.contract(self.folder / words[-1])
-        if words[0] == "instsearch" and not set(line) & set("|><$*;&"):
-            return program(words[1:])
+        if words[0] == "instsearch" and not set(line) & set("|<$*;&"):
+            arguments, _, file = line.partition(" > ")
+            done = program(shlex.split(arguments)[1:])
+            if file:
+                (self.folder / file.strip()).write_text(done.out, "utf-8")
+                return Done(done.status, "", done.err)
+            return done
         env = {**os.environ, "PATH": f"{self.prepared / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False, env=env
