@@ -25,9 +25,10 @@ smartquotes = False  # they would make dashes of options
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "undoc-members": True}
+autodoc_default_options = {"members": True}
 nitpick_ignore_regex = [
     ("py:(class|obj|data|exc)", "(?!instsearch).*"),  # the types in signatures: other people's, and short names
+    ("py:class", r"instsearch_formats\..*"),
 ]
 
 html_theme = "furo"

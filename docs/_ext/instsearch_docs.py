@@ -163,31 +163,46 @@ def block_formula(translator: Any, node: nodes.math_block) -> None:
 COLUMNS = re.compile(r"(\S(?:.*?\S)?) {2,}(\S.*)")
 
 
-def columns(lines: list[str]) -> list[str]:
-    """A paragraph of a name, two spaces or more and a text, with their continuations, as a list of definitions."""
-    found: list[str] = []
+def paragraphs(lines: Iterable[str]) -> list[list[str]]:
+    """Lines as paragraphs, without the empty ones between these."""
+    found: list[list[str]] = [[]]
     for line in lines:
+        if line.strip():
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return [paragraph for paragraph in found if paragraph]
+
+
+def columns(paragraph: list[str]) -> dict[str, str]:
+    """A paragraph of names, two spaces or more and a text each, with its continuations; {} where it is none."""
+    found: dict[str, str] = {}
+    if paragraph[0].startswith(" ") or not COLUMNS.fullmatch(paragraph[0]):
+        return found
+    term = ""
+    for line in paragraph:
         pair = COLUMNS.fullmatch(line)
         if pair:
-            term, text = pair.groups()
-            found += ["", f"``{term}``", f"    {text}"]
+            term = pair[1]
+            found[term] = pair[2]
         else:
-            found.append(f"    {line.strip()}")
-    return [*found, ""]
+            found[term] += f" {line.strip()}"
+    return found
 
 
 def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are written to be read in a terminal; here their columns become lists."""
-    paragraphs: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip():
-            paragraphs[-1].append(line)
-        elif paragraphs[-1]:
-            paragraphs.append([])
+    """Docstrings are written to be read in a terminal; here their columns become lists, what is indented is code."""
     shown: list[str] = []
-    for paragraph in paragraphs:
-        columned = paragraph and COLUMNS.fullmatch(paragraph[0]) and not paragraph[0].startswith(" ")
-        shown += columns(paragraph) if columned else [*paragraph, ""]
+    for paragraph in paragraphs(lines):
+        if paragraph[0].startswith("Alias for field number"):
+            continue
+        if paragraph[0].startswith("    "):
+            shown += ["::", "", *paragraph, ""]
+            continue
+        listed = columns(paragraph)
+        for term, text in listed.items():
+            shown += [f"``{term}``", f"    {text}", ""]
+        shown += [] if listed else [*paragraph, ""]
     lines[:] = shown
 
 
