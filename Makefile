@@ -1,19 +1,24 @@
 # make demo    find objects in photographs that the program draws, and show them
 # make test    everything the tests check, style and types included
-# Both make the virtual environment .venv first; only Python 3.11 or later and make are needed.
+# make docs    the documentation, into build/docs
+# They make the virtual environment .venv first; only Python 3.11 or later and make are needed.
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 READY := $(VENV)/ready-$(shell cksum < pyproject.toml | tr -d ' ')
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test docs lint types wheel clean
 
 demo: $(READY)
 	$(BIN)/instsearch demo demo
 
 test: lint types $(READY)
 	$(BIN)/python -m pytest
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W -n --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -27,7 +27,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
 nitpick_ignore_regex = [
-    ("py:(class|obj|data|exc)", "(?!instsearch).*"),  # the types in signatures: other people's, and short names
+    # the types in signatures: other people's, and short names
+    ("py:(class|obj|data|exc)", "(?!instsearch).*"),
     ("py:class", r"instsearch_formats\..*"),
 ]
 

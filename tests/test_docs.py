@@ -8,14 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import doc_blocks
 import pytest
 import torch
-from random_networks import meta, randomised
 
+import doc_blocks
 import instsearch
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.main import COMMANDS
+from instsearch_cli.options import documented
+from random_networks import meta, randomised
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -93,7 +94,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_fetched_where_pages_are_read(site: Path) -> None:
     for page in site.rglob("*.html"):
-        loaded = re.findall(r'<(?:script|img|link|iframe)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text())
+        loaded = re.findall(
+            r'<(?:script|img|link|iframe)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text()
+        )
         assert not loaded, (page.name, loaded)
 
 
@@ -157,3 +160,21 @@ def test_every_entry_has_a_formula_or_says_why_it_has_none() -> None:
 def test_formulas_are_made_of_what_browsers_know(site: Path) -> None:
     for page in (site / "methods").glob("*.html"):
         assert "<merror" not in page.read_text("utf-8"), page.name
+
+
+def test_every_option_says_what_it_is() -> None:
+    offers = [offer for kind in load_registry().offers.values() for offer in kind.values()]
+    classes = {offer.spec.name: offer.load() for offer in offers}
+    classes |= {
+        f"{offer.spec.name} (training)": offer.load_trainer() for offer in offers if offer.spec.trainer
+    }
+    bare = [
+        (name, option.name) for name, cls in classes.items() for option in documented(cls) if not option.text
+    ]
+    assert not bare
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    text = (DOCS / "extend" / "architecture.md").read_text("utf-8")
+    rooms = [folder.parent.name for folder in (ROOT / "instsearch_cli").glob("*/__init__.py")]
+    assert [room for room in rooms if f"`{room}/`" not in text] == []

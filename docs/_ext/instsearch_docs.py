@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from instsearch_cli.engine.listing import presets
@@ -147,14 +149,23 @@ class PresetList(SphinxDirective):
 # -- formulas ---------------------------------------------------------------------------------------------
 
 
+def formula(node: nodes.Element, as_block: bool) -> str:
+    """MathML of a formula; a warning where it cannot be made."""
+    try:
+        return str(tex2mathml(node.astext(), as_block=as_block))
+    except (MathError, SyntaxError) as error:
+        logging.getLogger(__name__).warning("formula %r: %s", node.astext(), error, location=node)
+        return ""
+
+
 def inline_formula(translator: Any, node: nodes.math) -> None:
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(formula(node, as_block=False))
     raise nodes.SkipNode
 
 
 def block_formula(translator: Any, node: nodes.math_block) -> None:
-    translator.body.append(translator.starttag(node, "div", CLASS="math"))
-    translator.body.append(tex2mathml(node.astext(), as_block=True) + "</div>\n")
+    div = translator.starttag(node, "div", CLASS="math")
+    translator.body.append(f"{div}{formula(node, as_block=True)}</div>\n")
     raise nodes.SkipNode
 
 

@@ -2,10 +2,11 @@
 
 A page's examples run one after the other in a folder of the page's own:
 
-    ```console     lines with `$ ` are commands, the lines below are what they print: numbers may differ, ... is anything
+    ```console     lines with `$ ` are commands, those below what they print: numbers may differ, ... is anything
     ```python      is executed, all of a page in one namespace; ```pycon is, and its output compared
     :caption: X    a code block of that caption is written to the file X
-    <!-- run: X --> a command that readers do not see; <!-- not run: why --> leaves out the block below
+    <!-- run: X -->  a command that readers do not see; <!-- not run: why --> leaves out the block below
+    <!-- with: X --> the index that was made beforehand
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ class Page:
             file = self.folder / block.caption
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, "utf-8")
+            if block.caption.startswith("plugins/instsearch_plugins/"):
+                self.build_in(file)
             self.executed += 1
         elif block.kind == "with":
             self.prepare(block.text)
@@ -171,7 +174,9 @@ class Page:
             assert done.status == status, (where, command, done)
             if said.strip():
                 found = agrees(said, done.out) or agrees(said, done.err) or agrees(said, done.out + done.err)
-                assert found, f"{where}: {command}\n-- the page:\n{said}\n-- the program:\n{done.out}{done.err}"
+                assert found, (
+                    f"{where}: {command}\n-- the page:\n{said}\n-- the program:\n{done.out}{done.err}"
+                )
             self.executed += 1
 
     def command(self, line: str) -> Done:
@@ -215,6 +220,12 @@ class Page:
         importlib.invalidate_caches()
         load_registry.cache_clear()
         return Done(0, "")
+
+    def build_in(self, file: Path) -> None:
+        """A file of the built-in methods, found where it would be if it were in the repository."""
+        package = importlib.import_module(f"instsearch_plugins.{file.parent.name}")
+        self.patch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
+        self.modules.append(f"{package.__name__}.{file.stem}")
 
     def contract(self, file: Path) -> Done:
         """What `pytest FILE` does for tests without fixtures."""
