@@ -86,13 +86,10 @@ def based(cls: Any, base: Any) -> Any:
 
 
 class Progress(Protocol):
-    """Says how far a long piece of work is."""
+    """Says how far a long piece of work is: ``start`` begins one, ``advance`` says that n more units of it are done."""
 
-    def start(self, label: str, total: int | None = None, unit: str = "images") -> None:
-        """A piece of work begins, of ``total`` units where that is known."""
-
-    def advance(self, n: int = 1) -> None:
-        """So many more units are done. Raises KeyboardInterrupt where the run was interrupted."""
+    def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
+    def advance(self, n: int = 1) -> None: ...
 
 
 class Data(Protocol):
@@ -365,7 +362,6 @@ class Dataset:
 
     @property
     def source(self) -> str:
-        """Where the images come from."""
         return ""
 
     def __init__(self, config: Any, root: Path | None) -> None:
