@@ -1,14 +1,15 @@
 # make demo    find objects in photographs that the program draws, and show them
 # make test    everything the tests check, style and types included
 # make docs    the documentation, into build/docs
-# They make the virtual environment .venv first; only Python 3.11 or later and make are needed.
+# make dist    what is published, built into dist/ and checked
+# All make the virtual environment .venv first; only Python 3.11 or later and make are needed.
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
-READY := $(VENV)/ready-$(shell cksum < pyproject.toml | tr -d ' ')
+READY := $(VENV)/ready-$(shell cat pyproject.toml instsearch_cli/__init__.py | cksum | tr -d ' ')
 
-.PHONY: demo test docs lint types wheel clean
+.PHONY: demo test docs lint types dist clean
 
 demo: $(READY)
 	$(BIN)/instsearch demo demo
@@ -24,11 +25,17 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: export PYRIGHT_PYTHON_GLOBAL_NODE = 0
+types: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+types: $(READY)  # nothing is downloaded: pyright and its Node.js are packages of the environment
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
-wheel: $(READY)
-	$(BIN)/python -m build --wheel
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	INSTSEARCH_DIST=dist $(BIN)/python -m pytest tests/test_packaging.py
 
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12, say")'

@@ -1,6 +1,6 @@
 """What class activation maps cost: of each picture's classes when indexing, of the query's when searching.
 
-python benchmarks/class_maps.py offline [--network NAME] [--weights FILE] [--data DIR] [--images N] [--size PIXELS]
+python benchmarks/class_maps.py offline --data DIR --weights FILE [--network NAME] [--images N] [--size PIXELS]
                                         [--classes N...]
 python benchmarks/class_maps.py online --index DIR [--classes N...] [--queries N]
 
@@ -16,7 +16,6 @@ is what these searches added to the process's peak of memory.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import statistics
 import tempfile
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from arguments import Parser, photographs
 from instsearch_cli.data import Inputs
 from instsearch_cli.engine import records
 from instsearch_cli.engine.assembly import Assembly, pick_device
@@ -39,9 +39,10 @@ from instsearch_cli.options import make_config
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
+    import argparse
+
     from instsearch_cli.data import Query
 
-SHARED = Path(__file__).parents[1] / "../shared"
 MIB = 1 << 20
 
 
@@ -62,8 +63,7 @@ def seconds_of(device: torch.device, work: Any) -> float:
 
 def offline(given: argparse.Namespace, device: torch.device) -> None:
     """Print the cost of each number of class maps."""
-    every = sorted(given.data.rglob("*.jpg"))
-    paths = every[:: max(1, len(every) // given.images)][: given.images]
+    paths = photographs(given.data, given.images)
     network = component(
         "extractor",
         given.network,
@@ -159,16 +159,14 @@ def online(given: argparse.Namespace, device: torch.device) -> None:
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("what", choices=["offline", "online"])
     parser.add_argument(
         "--classes", type=int, nargs="+", help="numbers of class maps; offline 8 32 64, online 8"
     )
     parser.add_argument("--network", default="squeezenet1_0")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
+    parser.add_weights("the network", required=False)
+    parser.add_data(required=False)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=448, help="longer side of a picture")
     parser.add_argument("--index", type=Path)
@@ -182,6 +180,8 @@ def main() -> None:
     given.classes = given.classes or ([8, 32, 64] if given.what == "offline" else [8])
     if given.what == "online" and given.index is None:
         parser.error("online needs --index")
+    if given.what == "offline" and None in (given.data, given.weights):
+        parser.error("offline needs --data and --weights")
     {"offline": offline, "online": online}[given.what](given, pick_device(given.device))
 
 

@@ -1,6 +1,6 @@
 """What each HDF5 filter makes of each kind of data in an index: bytes an image, speed of writing and reading.
 
-python benchmarks/compression.py [--data DIR] [--weights FILE] [--images N] [--repeat N]
+python benchmarks/compression.py --data DIR --weights FILE [--images N] [--repeat N]
 
 Real data: SqueezeNet maps, SIFT descriptors, word maps over 10,000 words, weights and sparse
 histograms of the first N photographs. Speeds are of uncompressed bytes through h5py, by processor
@@ -10,10 +10,10 @@ small arrays are mostly HDF5's cost per dataset.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import faiss
@@ -23,10 +23,10 @@ import numpy as np
 import torch
 import torchvision
 
+from arguments import Parser, photographs
 from instsearch_formats import Index
 from instsearch_formats.part import Part, part_name
 
-SHARED = Path(__file__).parents[1] / "../shared"
 CHUNK = 2**19
 
 FILTERS = {
@@ -59,10 +59,10 @@ def payloads(data: Path, weights: Path, n: int) -> dict[str, list[np.ndarray]]:
     net.load_state_dict(torch.load(weights, weights_only=True))
     trunk = net.features[:13].eval()
     maps, sift, geometry = [], [], []
-    for path in sorted((data / "images").rglob("*.jpg"))[:n]:
-        pixels = cv2.imread(str(path))
+    for path in photographs(data)[:n]:
+        pixels: Any = cv2.imread(str(path))
         grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-        points, found = cv2.SIFT_create(2000).detectAndCompute(grey, None)
+        points, found = cv2.SIFT_create(2000).detectAndCompute(grey, None)  # pyright: ignore[reportAttributeAccessIssue]
         sift.append(found.astype(np.uint8))
         geometry.append(np.array([(*p.pt, p.size, p.angle) for p in points], np.float32))
         x = torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1)[None] / 255.0
@@ -70,7 +70,7 @@ def payloads(data: Path, weights: Path, n: int) -> dict[str, list[np.ndarray]]:
             maps.append(trunk(x)[0].permute(1, 2, 0).numpy())
     cells = np.concatenate([m.reshape(-1, m.shape[2]) for m in maps])
     unit = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-12)
-    index = faiss.IndexFlatIP(unit.shape[1])
+    index: Any = faiss.IndexFlatIP(unit.shape[1])
     index.add(np.random.default_rng(0).choice(unit, min(10_000, len(unit)), replace=False))
     ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])
     words = np.split(index.search(unit, 1)[1][:, 0].astype(np.uint16), ends[:-1])
@@ -111,8 +111,9 @@ def measure(items: list[np.ndarray], how: dict, folder: Path, repeat: int) -> tu
         wrote.append(time.process_time() - start)
         start = time.process_time()
         with h5py.File(path, "r") as file:
-            back = [file[str(i)][()] for i in range(reps)]
-            size = sum(file[str(i)].id.get_storage_size() for i in range(reps))
+            stored: list[Any] = [file[str(i)] for i in range(reps)]
+            back = [data[()] for data in stored]
+            size = sum(data.id.get_storage_size() for data in stored)
         read.append(time.process_time() - start)
         if not np.array_equal(back[-1], whole):
             raise SystemExit("what was read is not what was written")
@@ -149,9 +150,9 @@ def whole_parts(items: list[np.ndarray], folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
+    parser = Parser(__doc__)
+    parser.add_data()
+    parser.add_weights()
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--repeat", type=int, default=2)
     args = parser.parse_args()

@@ -4,16 +4,15 @@ python benchmarks/egm.py [--data DIR] [--weights FILE] [--maps N] [--size PIXELS
 
 `loop` computes every responsibility with the standard library alone; `dense` makes the whole table of samples
 by components, one numpy operation for each step. Both follow the paper's text and share no code with what is
-measured; that all boxes are equal is checked. Maps are the norms of SqueezeNet's features, and random blobs.
+measured; that all boxes are equal is checked. Maps are random blobs and, with --data and --weights, the norms of
+SqueezeNet's features.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +23,8 @@ from instsearch_plugins.numeric.egm_batch import fit_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-SHARED = Path(__file__).parents[1] / "../shared"
 PRESETS = {"fs": Recipe(), "os": Recipe(rho=2, tau=0, sigma=2)}
 
 
@@ -148,13 +147,13 @@ def random_maps(n: int, h: int, w: int) -> list[np.ndarray]:
 
 def real_maps(n: int, data: Path, weights: Path, size: int) -> list[np.ndarray]:
     """Norms of SqueezeNet's last features, unstretched."""
+    from arguments import photographs
     from instsearch_cli.images import read_image
     from instsearch_plugins.extractors.networks import SqueezeNet10
     from instsearch_plugins.weighters.l2norm import feature_norm
 
     network = SqueezeNet10(SqueezeNet10.Config(weights=str(weights), max_size=size), torch.device("cpu"))
-    every = sorted(data.rglob("*.jpg"))
-    images = [read_image(p, network.fit_size) for p in every[:: max(1, len(every) // max(n, 1))][:n]]
+    images = [read_image(path, network.fit_size) for path in photographs(data, n)]
     return [feature_norm(network.extract([image])[0].values).numpy() for image in images]
 
 
@@ -204,11 +203,11 @@ def measure(maps: list[np.ndarray], recipe: Recipe, rounds: int = 5) -> dict[str
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
+    from arguments import Parser
+
+    parser = Parser(__doc__)
+    parser.add_data(required=False)
+    parser.add_weights(required=False)
     parser.add_argument("--maps", type=int, default=4)
     parser.add_argument("--size", type=int, default=448, help="longer side of the pictures")
     parser.add_argument(
@@ -217,7 +216,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     kinds = {"random": random_maps(args.maps, 32, 44)}
-    if args.data.is_dir() and args.weights.is_file():
+    if args.data and args.weights:
         kinds["l2norm"] = real_maps(args.maps, args.data, args.weights, args.size)
     print(f"{args.maps} maps of each kind, one thread")
     for i, (kind, maps) in enumerate(kinds.items()):

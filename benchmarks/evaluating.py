@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -13,14 +12,10 @@ from typing import Any
 UNLABELLED = Path(__file__).with_name("unlabelled.json")
 
 
-def evaluate(*flags: object, weights: Path | None = None) -> dict[str, Any]:
-    """What `instsearch eval --json` says; it leaves its pipeline in the index as the last.
-
-    weights: where networks find theirs, offline.
-    """
+def evaluate(*flags: object) -> dict[str, Any]:
+    """What `instsearch eval --json` says; it leaves its pipeline in the index as the last."""
     command = [sys.executable, "-m", "instsearch_cli.main", "eval", *map(str, flags), "--json"]
-    found = {} if weights is None else {"INSTSEARCH_WEIGHTS": str(weights), "INSTSEARCH_OFFLINE": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **found}, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     report: dict[str, Any] = json.loads(done.stdout)
     return report
 

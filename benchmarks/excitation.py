@@ -1,6 +1,6 @@
 """All peaks of a picture through excitation backprop at once, against one full backward pass for each.
 
-python benchmarks/excitation.py [NETWORK...] [--data DIR] [--weights FILE] [--size PIXELS] [--peaks N]
+python benchmarks/excitation.py [NETWORK...] --data DIR [--weights FILE] [--size PIXELS] [--peaks N]
                                 [--timed N] [--pictures N] [--threads N]
 
 `one by one` records the picture anew for each peak and takes whole maps down to the picture, with activations
@@ -9,20 +9,19 @@ these among all peaks, which go down together; `windows` (what is used) also kee
 stops where cells are N pixels apart. Peaks are 3 x 3 maxima of the mean activation, the strongest first. Times
 are milliseconds for one picture, recording included, the median over the pictures; `x` is how many times as fast
 as `one by one` windows are, `differ` the largest difference of their maps from those of one by one, over the
-largest value. squeezenet1_0 has real weights, others random ones.
+largest value. squeezenet1_0 has the weights of --weights, others random ones.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+from arguments import Parser, photographs
 from instsearch_cli.images import read_image
 from instsearch_plugins.extractors.networks import VGG16, Network, ResNet50, SqueezeNet10, normalise
 from instsearch_plugins.numeric.excitation import maps, seeds
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from instsearch_plugins.numeric.layers import Circuit
 
-SHARED = Path(__file__).parents[1] / "../shared"
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (SqueezeNet10, ResNet50, VGG16)}
 
 
@@ -97,12 +95,10 @@ def measure(circuit: Circuit, x: Tensor, n: int, alone: int) -> dict[str, float]
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
+    parser.add_data()
+    parser.add_weights(required=False)
     parser.add_argument("--size", type=int, default=448, help="longer side of the pictures")
     parser.add_argument("--peaks", type=int, default=20, help="at most so many in a picture")
     parser.add_argument("--timed", type=int, default=5, help="peaks taken one by one")
@@ -113,11 +109,10 @@ def main() -> None:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join(NETWORKS)}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    every = sorted(args.data.rglob("*.jpg"))
-    paths = every[:: max(1, len(every) // args.pictures)][: args.pictures]
+    paths = photographs(args.data, args.pictures)
     print(f"{len(paths)} pictures of at most {args.size} pixels, {args.threads} threads")
     for i, name in enumerate(args.networks or ["squeezenet1_0", "resnet50"]):
-        real = name == "squeezenet1_0"
+        real = name == "squeezenet1_0" and args.weights is not None
         config = Network.Config(max_size=args.size, weights=str(args.weights) if real else "")
         network = NETWORKS[name](config, torch.device("cpu"))
         circuit = trace(network.network if real else random_network(NETWORKS[name]), network.layer)

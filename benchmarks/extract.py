@@ -1,15 +1,14 @@
 """Images per second of `extract`, files to index, against the bare network on tensors already in memory.
 
-python benchmarks/extract.py [NETWORK...] [--data DIR] [--weights FILE] [--images N] [--rounds N]
+python benchmarks/extract.py [NETWORK...] --data DIR [--weights FILE] [--images N] [--rounds N]
 
 Bare and full runs over the same pictures take turns in one process, so that what else the machine does
-falls on both; the ratio is the median over the rounds. squeezenet1_0 has real weights, other networks
-random ones, which take as long. `cpu` is the processor time of the whole process for one picture.
+falls on both; the ratio is the median over the rounds. squeezenet1_0 has the weights of --weights,
+other networks random ones, which take as long. `cpu` is the processor time of the whole process for one picture.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from arguments import Parser, photographs
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.intake import take_in
 from instsearch_cli.engine.pipeline import Pipeline, Stage
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from instsearch_cli.data import Image
-
-SHARED = Path(__file__).parents[1] / "../shared"
 
 
 def random_weights(name: str, folder: Path) -> Path:
@@ -100,7 +98,7 @@ def measure(assembly: Assembly, paths: list[Path], rounds: int, folder: Path) ->
             yield Runner(index, assembly, Quiet()).extract()
 
     reading = timed(read_image(path, extractor.fit_size) for path in paths)
-    timed(bare()), timed(full())
+    _ = timed(bare()), timed(full())
     rows = [(*timed(bare()), *timed(full())) for _ in range(rounds)]
     return {
         "bare /s": len(paths) / statistics.median(r[0] for r in rows),
@@ -117,25 +115,22 @@ def measure(assembly: Assembly, paths: list[Path], rounds: int, folder: Path) ->
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("networks", nargs="*", default=["squeezenet1_0", "vgg16"], metavar="NETWORK")
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
+    parser.add_data()
+    parser.add_weights(required=False)
     parser.add_argument("--images", type=int, default=64, help="pictures in a round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--max-size", type=int, default=448)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    every = sorted(args.data.rglob("*.jpg"))
-    paths = every[:: max(1, len(every) // args.images)][: args.images]
+    paths = photographs(args.data, args.images)
     print(f"{len(paths)} pictures, {args.rounds} rounds, {torch.get_num_threads()} threads, {args.device}")
     with tempfile.TemporaryDirectory() as folder:
         for i, name in enumerate(args.networks):
-            real = name == "squeezenet1_0" and args.weights.is_file()
-            file = args.weights if real else random_weights(name, Path(folder))
+            real = args.weights if name == "squeezenet1_0" else None
+            file = real or random_weights(name, Path(folder))
             options = {"weights": str(file), "max_size": args.max_size, "batch": args.batch}
             pipeline = Pipeline("extract", Stage(name, options), keep_features=True)
             assembly = Assembly(pipeline, load_registry(), torch.device(args.device))

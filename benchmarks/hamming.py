@@ -1,31 +1,33 @@
 """Hamming embedding over SIFT: what each option is worth, how long a query takes, and what an image takes on disk.
 
-    python benchmarks/hamming.py                                    # 1,000 images: several minutes on two cores
-    python benchmarks/hamming.py --manifest manifest.json           # 5,000 images
-    python benchmarks/hamming.py --set extractor.keypoints=800
+    python benchmarks/hamming.py --data DIR
+    python benchmarks/hamming.py --data DIR --manifest manifest-mini.json    # another list of its photographs
+    python benchmarks/hamming.py --data DIR --set extractor.keypoints=800
 
-The index is made by `instsearch eval` and kept in --work. Times are of the search alone, the query's words being
-ready: medians over the queries, each asked --repeat times and its best time taken, verification included where there
-is any.
+It takes several minutes for 1,000 images on two cores. The index is made by `instsearch eval` and kept in --work.
+Times are of the search alone, the query's words being ready: medians over the queries, each asked --repeat times and
+its best time taken, verification included where there is any.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evaluating import evaluate
 from rich.console import Console
 from rich.table import Table
 
 import instsearch
+from arguments import Parser
+from evaluating import evaluate
 from instsearch_cli.images import Photograph
 
-SHARED = Path(__file__).parents[2] / "shared"
+if TYPE_CHECKING:
+    import argparse
+
 BARE = {"assign": 1, "wgc": False, "burstiness": "none", "verify": 0}
 ROWS: dict[str, dict[str, Any]] = {
     "HE": BARE,
@@ -71,11 +73,9 @@ def bytes_of(path: Path, kind: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
-    parser.add_argument("--manifest", default="manifest-mini.json")
+    parser = Parser(__doc__)
+    parser.add_data("manifest.json")
+    parser.add_argument("--manifest", default="manifest.json", help="of --data")
     parser.add_argument("--work", type=Path, default=Path("out/hamming"), help="where the indexes are kept")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="OPTION=VALUE")
     parser.add_argument("--only", help="rows with this in their name")

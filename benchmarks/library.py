@@ -1,7 +1,7 @@
 """What an open index saves: many questions to one engine against as many commands, and a second question's time.
 
-    python benchmarks/library.py                              # 1,000 photographs, 100 questions, 3 commands timed
-    python benchmarks/library.py --manifest manifest.json     # 5,000 photographs
+    python benchmarks/library.py --data DIR                                   # 100 questions, 3 commands timed
+    python benchmarks/library.py --data DIR --manifest manifest-mini.json     # fewer photographs
 
 The ratio is between the mean time of a command (a process: imports, opening, one question) and the time of a question
 among many to an index that is opened in the same run, opening included. Of a second question the share that the
@@ -10,20 +10,22 @@ extractor's keypoints take is measured beside it, on the same picture.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import instsearch
+from arguments import Parser
 from instsearch_cli.images import Photograph
 
-SHARED = Path(__file__).parents[2] / "shared"
+if TYPE_CHECKING:
+    import argparse
 
 
 def questions(args: argparse.Namespace) -> list[tuple[Path, list[float] | None]]:
@@ -70,11 +72,9 @@ def second(index: instsearch.Index, asked: list[tuple[Path, list[float] | None]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
-    parser.add_argument("--manifest", default="manifest-mini.json")
+    parser = Parser(__doc__)
+    parser.add_data("manifest.json")
+    parser.add_argument("--manifest", default="manifest.json", help="of --data")
     parser.add_argument("--index", type=Path, help="an index of its images (default: made in out/)")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--commands", type=int, default=3)

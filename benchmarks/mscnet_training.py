@@ -1,6 +1,6 @@
 """Images per second of MSCNet's training against the bare forward and backward pass of its network.
 
-python benchmarks/mscnet_training.py [--mode un|sta1|sta2] [--network NAME] [--weights FILE] [--data DIR]
+python benchmarks/mscnet_training.py --data DIR --weights FILE [--mode un|sta1|sta2] [--network NAME]
     [--images N] [--batch N] [--rounds N] [--device cpu] [--threads N] [--precision P]
 
 A training step reads, crops, computes the losses, descends and writes the log; a bare pass is the network and a
@@ -10,7 +10,6 @@ here, the bare pass is one over the whole batch, which the training's passes of 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from arguments import Parser
 from instsearch_cli.images import discover
 from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
@@ -33,18 +33,14 @@ from instsearch_plugins.training.mscnet_batches import Crops, Identities, Shuffl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED = Path(__file__).parents[1] / "../shared"
-
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--mode", choices=["un", "sta1", "sta2"], default="un")
     parser.add_argument("--network", default="squeezenet1_0")
-    parser.add_argument("--weights", default=str(SHARED / "weights/squeezenet1_0-deepcompression.pth"))
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
+    parser.add_weights("the network")
+    parser.add_data()
     parser.add_argument("--images", type=int, default=64, help="in a round")
     parser.add_argument("--batch", type=int, default=16, help="of un and sta1; sta2 has 4 x 4 images in one")
     parser.add_argument("--rounds", type=int, default=3)
@@ -58,9 +54,10 @@ def main() -> None:
     device = torch.device(args.device)
     names = ("mode", "network", "weights", "batch", "workers", "precision")
     options = {name: getattr(args, name) for name in names} | {"start": "none", "epochs": args.rounds + 1}
+    options["weights"] = str(args.weights)
     trainer = MSCNetTrainer(make_config(MSCNetTrainer, options, "mscnet"), device)
 
-    paths = [found.path for found in discover([args.data]).found][: args.images]
+    paths = [found.path for found in discover([args.data / "images"]).found][: args.images]
     crops = Crops()
     batches: Shuffled | Identities
     if args.mode == "sta2":

@@ -1,22 +1,21 @@
 """What the options of object discovery do to mAP, one at a time from the defaults, where the paper leaves them open.
 
-    python benchmarks/object_discovery.py --keep-features                  # every sweep below
-    python benchmarks/object_discovery.py --keep-features --only weighting.a
-    python benchmarks/object_discovery.py --only detector.sigma --values 1,2,3 --preset fs-egm
+    python benchmarks/object_discovery.py --data DIR --weights FILE --keep-features   # every sweep below
+    python benchmarks/object_discovery.py --data DIR --weights FILE --only weighting.a
+    python benchmarks/object_discovery.py --data DIR --weights FILE --only detector.sigma --values 1,2,3
 
 Pipelines are the preset, os-egm, asked by diffusion instead of query expansion. A star marks the
 default. All share one index, kept in --index: what lies left of an option is made once, features too with
---keep-features (about 0.1 MB an image). Datasets are manifests.
+--keep-features (about 0.1 MB an image).
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arguments import Parser
 from instsearch_cli.engine.pipeline import Pipeline, load_preset
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError
@@ -28,7 +27,6 @@ from instsearch_cli.progress import make_progress
 if TYPE_CHECKING:
     from instsearch_cli.engine.registry import Registry
 
-SHARED = Path(__file__).parents[2] / "shared"
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "weighting.a": (3, 5, 7, 9),  # cells of a patch
     "weighting.patch-k": (10, 50, 200),  # k of eq. 14
@@ -65,13 +63,12 @@ def typed(known: Registry, pipeline: Pipeline, option: str, *value: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--only", action="append", metavar="OPTION", help="sweep this option; repeatable")
     parser.add_argument("--values", help="values of the one option, as 1,2,5")
-    parser.add_argument("--dataset", type=Path, default=SHARED / "data" / "instre5k" / "manifest.json")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="folder of network weights")
+    parser.add_data("manifest.json")
+    parser.add_argument("--manifest", default="manifest.json", help="of --data")
+    parser.add_weights()
     parser.add_argument("--index", type=Path, default=Path("out/object-discovery"))
     parser.add_argument("--preset", default="os-egm")
     parser.add_argument("--searcher", default="diffusion", help="faiss: without diffusion")
@@ -82,11 +79,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.values and len(args.only or ()) != 1:
         parser.error("--values are of one option: name it with --only")
-    os.environ |= {"INSTSEARCH_WEIGHTS": str(args.weights), "INSTSEARCH_OFFLINE": "1"}
     known, progress = load_registry(), make_progress(args.quiet)
     base = load_preset(args.preset, known).with_rerank(()).with_stage("searcher", args.searcher)
-    base = replace(base.with_options(args.settings), keep_features=args.keep_features)
-    dataset = load_dataset(known, str(args.dataset), None)
+    base = replace(
+        base.with_options([f"extractor.weights={args.weights.resolve()}", *args.settings]),
+        keep_features=args.keep_features,
+    )
+    dataset = load_dataset(known, str(args.data / args.manifest), None)
     measured: dict[str, tuple[float, float, float]] = {}
 
     def result(pipeline: Pipeline) -> tuple[float, float, float]:

@@ -1,6 +1,6 @@
-"""What the options of object saliency do to its precision (papers/2, 4.3), one at a time, and to the time it takes.
+"""What the options of object saliency do to its precision (simeoni2018, 4.3), one at a time, and to the time it takes.
 
-    python benchmarks/object_saliency.py [--only OPTION] [--images N] [--index DIR]
+    python benchmarks/object_saliency.py --data DIR --weights FILE [--only OPTION] [--images N] [--index DIR]
 
 Regions and their graph are those of the whole collection; N of its annotated images are weighed. A star marks the
 default. Features are kept in --index.
@@ -8,8 +8,6 @@ default. Features are kept in --index.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from arguments import Parser
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.making import writing
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Box
 
-SHARED = Path(__file__).parents[2] / "shared"
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "a": (3, 5, 7, 9),  # cells of a patch
     "patch_k": (10, 50, 200),  # k of eq. 14
@@ -50,19 +48,21 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--only", action="append", choices=SWEEPS, help="this option; repeatable")
     parser.add_argument("--images", type=int, default=300, help="annotated images to weigh")
-    parser.add_argument("--dataset", type=Path, default=SHARED / "data" / "instre5k" / "manifest.json")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="folder of network weights")
+    parser.add_data("manifest.json")
+    parser.add_argument("--manifest", default="manifest.json", help="of --data")
+    parser.add_weights()
     parser.add_argument("--index", type=Path, default=Path("out/object-discovery"))
     args = parser.parse_args()
-    os.environ |= {"INSTSEARCH_WEIGHTS": str(args.weights), "INSTSEARCH_OFFLINE": "1"}
     known, progress = load_registry(), make_progress(True)
-    dataset = load_dataset(known, str(args.dataset), None)
-    pipeline = Pipeline("object-saliency", Stage("squeezenet1_0"), keep_features=True)
+    dataset = load_dataset(known, str(args.data / args.manifest), None)
+    pipeline = Pipeline(
+        "object-saliency",
+        Stage("squeezenet1_0", {"weights": str(args.weights.resolve())}),
+        keep_features=True,
+    )
     with writing(args.index, create=True) as index:
         assembly = Assembly(pipeline, known, pick_device("auto"))
         rows = take_dataset(index, dataset, present(dataset, False), False, progress)

@@ -1,14 +1,13 @@
 """What a run costs: memory as the collection grows, bytes an image, what a second weighting writes, start-up.
 
-python benchmarks/resources.py memory     # peak memory of `index` at 1,000 and at 5,000 images
-python benchmarks/resources.py bytes      # bytes an image of every layer, beside the raw features
-python benchmarks/resources.py rerun      # a second weighting after `extract`: time, and what it writes
-python benchmarks/resources.py start      # `instsearch --help` against `python -c pass`
+python benchmarks/resources.py memory --data DIR                  # peak memory of `index`, few images and many
+python benchmarks/resources.py bytes --data DIR --weights FILE    # bytes an image of every layer, and raw features
+python benchmarks/resources.py rerun --data DIR --weights FILE    # a second weighting: time, and what it writes
+python benchmarks/resources.py start                              # `instsearch --help` against `python -c pass`
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -17,17 +16,15 @@ import sys
 import time
 from pathlib import Path
 
-SHARED = Path(__file__).parents[2] / "shared"
+from arguments import Parser
+
 PROGRAM = [sys.executable, "-m", "instsearch_cli.main"]
 
 
-def instsearch(*arguments: object, weights: Path) -> tuple[float, int, str]:
+def instsearch(*arguments: object) -> tuple[float, int, str]:
     """Run a command; returns (seconds, peak resident bytes, standard output)."""
-    environment = {**os.environ, "INSTSEARCH_WEIGHTS": str(weights), "INSTSEARCH_OFFLINE": "1"}
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen([*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -50,38 +47,36 @@ def tree(index: Path) -> dict[Path, tuple[int, int]]:
     return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in index.rglob("*") if p.is_file()}
 
 
-def memory(data: Path, weights: Path, work: Path, flags: list[str]) -> None:
+def memory(data: Path, work: Path, flags: list[str]) -> None:
     peaks = {}
     for manifest in ("manifest-mini.json", "manifest.json"):
         photos = subset(data, manifest, work / Path(manifest).stem)
         n = len(list(photos.iterdir()))
         shutil.rmtree(work / "memory", ignore_errors=True)
-        seconds, peaks[n], _ = instsearch(
-            "index", photos, "--index", work / "memory", *flags, weights=weights
-        )
+        seconds, peaks[n], _ = instsearch("index", photos, "--index", work / "memory", *flags)
         print(f"{n:>6,} images  {peaks[n] / 1e6:>8,.0f} MB peak  {n / seconds:>6.1f} images/s", flush=True)
     low, high = (peaks[n] for n in sorted(peaks))
     print(f"difference {(high - low) / 1e6:,.0f} MB (under 200 wanted)")
 
 
-def bytes_an_image(data: Path, weights: Path, work: Path, flags: list[str]) -> None:
+def bytes_an_image(data: Path, work: Path, flags: list[str]) -> None:
     photos = subset(data, "manifest-mini.json", work / "manifest-mini")
-    instsearch("index", photos, "--index", work / "bytes", "--keep-features", *flags, weights=weights)
-    info = json.loads(instsearch("info", "--index", work / "bytes", "--json", weights=weights)[2])
+    instsearch("index", photos, "--index", work / "bytes", "--keep-features", *flags)
+    info = json.loads(instsearch("info", "--index", work / "bytes", "--json")[2])
     for layer in info["layers"]:
         print(
             f"{layer['kind']:<10} {layer['encoding']:<11} {layer['bytes'] / layer['rows']:>12,.0f} bytes an image"
         )
 
 
-def rerun(data: Path, weights: Path, work: Path, flags: list[str]) -> None:
+def rerun(data: Path, work: Path, flags: list[str]) -> None:
     photos = subset(data, "manifest-mini.json", work / "manifest-mini")
     index = work / "rerun"
     shutil.rmtree(index, ignore_errors=True)
-    instsearch("extract", photos, "--index", index, *flags[:2], weights=weights)
-    first, _, _ = instsearch("index", "--index", index, *flags, "--weighting", "none", weights=weights)
+    instsearch("extract", photos, "--index", index, *flags[:4])
+    first, _, _ = instsearch("index", "--index", index, *flags, "--weighting", "none")
     before = tree(index)
-    second, _, _ = instsearch("index", "--index", index, *flags, "--weighting", "l2norm", weights=weights)
+    second, _, _ = instsearch("index", "--index", index, *flags, "--weighting", "l2norm")
     written = {p.relative_to(index).parts[0] for p, facts in tree(index).items() if before.get(p) != facts}
     print(
         f"first index run {first:.1f} s, another weighting {second:.1f} s: {first / second:.1f} times faster"
@@ -106,25 +101,26 @@ def start(**_: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     tasks = {"memory": memory, "bytes": bytes_an_image, "rerun": rerun, "start": start}
     parser.add_argument("task", choices=tasks)
-    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights")
+    parser.add_data("manifest-mini.json", "manifest.json", required=False)
+    parser.add_weights(required=False)
     parser.add_argument("--work", type=Path, default=Path("out/resources"))
     options, flags = parser.parse_known_args()  # what is not known here goes to `index`
-    default = {
-        "memory": ["--preset", "sift"],
-        "bytes": ["--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000"],
-        "rerun": ["--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000"],
-    }
+    blcf = ["--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000"]
+    flags = flags or (["--preset", "sift"] if options.task == "memory" else blcf)
     if options.task == "start":
         start()
         return
+    if options.data is None:
+        parser.error(f"{options.task} needs --data")
+    if options.task != "memory":
+        if options.weights is None:
+            parser.error(f"{options.task} needs --weights")
+        flags = [*flags[:2], "--weights", str(options.weights), *flags[2:]]
     options.work.mkdir(parents=True, exist_ok=True)
-    tasks[options.task](options.data, options.weights, options.work, flags or default[options.task])
+    tasks[options.task](options.data, options.work, flags)
 
 
 if __name__ == "__main__":

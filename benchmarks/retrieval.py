@@ -1,20 +1,19 @@
 """Retrieval and localisation on real photographs, one row a pipeline, through the command line.
 
-    python benchmarks/retrieval.py                        # every row: about an hour on two cores
-    python benchmarks/retrieval.py --only sift            # the default pipeline on 1,000 images
-    python benchmarks/retrieval.py --only squeezenet1_0   # BLCF with three weightings, sum, mac: 5,000 images
+    python benchmarks/retrieval.py --data DIR --weights FILE     # every row: about an hour on two cores
+    python benchmarks/retrieval.py --data DIR --only sift        # the default pipeline on manifest-mini's images
+    python benchmarks/retrieval.py --data DIR --weights FILE --only squeezenet1_0
 
 Indexes are kept in --work, so that a second run only asks.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from arguments import Parser
 from evaluating import evaluate
 
-SHARED = Path(__file__).parents[2] / "shared"
 BLCF = ("--extractor", "squeezenet1_0", "--encoder", "blcf", "--set", "encoder.words=10000")
 ROWS: list[tuple[str, str, str, tuple[str, ...], float | None]] = [
     # group, manifest, label, flags, floor
@@ -61,14 +60,14 @@ ROWS: list[tuple[str, str, str, tuple[str, ...], float | None]] = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights")
+    parser = Parser(__doc__)
+    parser.add_data("manifest-mini.json", "manifest.json")
+    parser.add_weights(required=False)
     parser.add_argument("--work", type=Path, default=Path("out/retrieval"), help="where the indexes are kept")
     parser.add_argument("--only", help="one group of rows")
     options = parser.parse_args()
+    if options.weights is None and options.only in (None, "squeezenet1_0"):
+        parser.error("rows of squeezenet1_0 need --weights")
     print(
         f"{'pipeline':<22} {'manifest':<20} {'mAP':>6} {'floor':>6} {'loc@10':>7} {'IoU':>6} {'hits':>5} {'ms/q':>6}"
     )
@@ -76,7 +75,8 @@ def main() -> None:
         if options.only and options.only != group:
             continue
         where = ("--dataset", options.data / manifest, "--index", options.work / group, "--keep-features")
-        report = evaluate(*where, *flags, weights=options.weights)
+        weights = ("--weights", options.weights) if group == "squeezenet1_0" else ()
+        report = evaluate(*where, *flags, *weights)
         m = report["metrics"]
         print(
             f"{label:<22} {manifest:<20} {m['mAP']:>6.3f} {floor or '':>6} {m.get('localised@10', float('nan')):>7.3f} "

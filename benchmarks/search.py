@@ -159,9 +159,16 @@ def opening(folder: Path, n: int) -> None:
     )
 
 
+def sparse_of(query: Query) -> tuple[np.ndarray, np.ndarray]:
+    """The words of a query i64[m] and their values f32[m]."""
+    assert isinstance(query.codes, SparseVectors)
+    return query.codes.indices.numpy(), query.codes.data.numpy()
+
+
 def exact(codes: sparse.csr_array, query: Query) -> np.ndarray:
     q = np.zeros(codes.shape[1], np.float32)
-    q[query.codes.indices.numpy()] = query.codes.data.numpy()
+    words, values = sparse_of(query)
+    q[words] = values
     return codes @ q
 
 
@@ -170,7 +177,7 @@ def plain(
 ) -> np.ndarray:
     """An inverted file in a few lines of numpy."""
     scores = np.zeros(n, np.float32)
-    for word, weight in zip(query.codes.indices.tolist(), query.codes.data.tolist(), strict=True):
+    for word, weight in zip(*(part.tolist() for part in sparse_of(query)), strict=True):
         at = slice(pointers[word], pointers[word + 1])
         scores[rows[at]] += weight * values[at]
     best = np.argpartition(-scores, k)[:k]
@@ -181,7 +188,7 @@ def compare(
     searcher: Inverted, collection: Collection, codes: sparse.csr_array, query: Query, k: int
 ) -> float:
     """The largest relative error of the k best scores; raises where the ranking is not the exact one."""
-    words, values = query.codes.indices.numpy(), query.codes.data.numpy().astype(np.float64)
+    words, values = sparse_of(query)
     q = np.zeros(codes.shape[1])
     q[words] = values
     scores = np.empty(codes.shape[0])
@@ -243,7 +250,7 @@ def inverted(args: argparse.Namespace, distribution: str, folder: Path) -> dict[
     touched = []
     for i in range(args.queries):
         query = draw.query()
-        chosen = query.codes.indices.numpy()
+        chosen, _ = sparse_of(query)
         touched.append((searcher.pointers[:, chosen + 1] - searcher.pointers[:, chosen]).sum())
         if i % args.every == 0:
             with clocks["product and sort"]:

@@ -1,8 +1,8 @@
 """What each default of preset `sift` is worth: every other value of one option at a time.
 
-    python benchmarks/sift_defaults.py                     # manifest-ext's queries over manifest-mini's 1,000 images
-    python benchmarks/sift_defaults.py --only assign       # rows with this in their name
-    python benchmarks/sift_defaults.py --images manifest-ext.json            # over 5,000 images, hours
+    python benchmarks/sift_defaults.py --data DIR                  # manifest-ext's queries over manifest-mini's images
+    python benchmarks/sift_defaults.py --data DIR --only assign    # rows with this in their name
+    python benchmarks/sift_defaults.py --data DIR --images manifest-ext.json    # over 5,000 images, hours
 
 Each row is an `instsearch eval --preset sift --absent`; rows of options that an index holds (keypoints, words) make
 layers of their own in --work. found is the share of queries whose object is found at the score at which 5 % of those
@@ -11,15 +11,15 @@ without find one; the images of unlabelled.json count for neither. ms is the med
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-from evaluating import evaluate, unlabelled
 from rich.console import Console
 from rich.table import Table
 
-SHARED = Path(__file__).parents[2] / "shared"
+from arguments import Parser
+from evaluating import evaluate, unlabelled
+
 VALUES: dict[str, tuple[object, ...]] = {
     "extractor.keypoints": (500, 1500),
     "extractor.contrast-threshold": (0.02,),
@@ -64,10 +64,8 @@ def manifest(data: Path, queries: str, images: str, out: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=SHARED / "data" / "instre5k")
+    parser = Parser(__doc__)
+    parser.add_data("manifest-ext.json", "manifest-mini.json", "boxes.csv")
     parser.add_argument("--queries", default="manifest-ext.json")
     parser.add_argument("--images", default="manifest-mini.json")
     parser.add_argument("--work", type=Path, default=Path("out/sift-defaults"))

@@ -1,6 +1,6 @@
 """The verdict: what it takes to tell an object that is there from one that is not, learnt and measured.
 
-    python benchmarks/verdict.py [--preset sift] [--dataset ../shared/data/instre5k/manifest-ext.json]
+    python benchmarks/verdict.py --data DIR [--manifest manifest-ext.json] [--preset sift]
 
 Every query is asked twice: as it is, and with all that shows its object taken out of the collection. The weights of
 reranker ``verdict`` are fitted to the verified hits and the first hit of both. Reported is what they are worth on
@@ -17,27 +17,29 @@ Raw hits are kept with --hits FILE, so that other caps are tried in a second.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evaluating import UNLABELLED, unlabelled
 from scipy.special import expit
 
+from arguments import Parser
+from evaluating import UNLABELLED, unlabelled
 from instsearch_cli.engine.choosing import Choice
 from instsearch_cli.engine.choosing import choose as choose_pipeline
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.measure.datasets import load_dataset, prepare
-from instsearch_cli.measure.evaluation import asked
+from instsearch_cli.measure.evaluation import encode_query
 from instsearch_cli.measure.verdict import SHARES, calibration_error, found_rate, threshold_at
 from instsearch_cli.progress import make_progress
 from instsearch_plugins.numeric.logistic import logistic_regression
 from instsearch_plugins.rerankers.verdict import Verdict, evidence
 
-SHARED = Path(__file__).parents[2] / "shared"
+if TYPE_CHECKING:
+    import argparse
+
 USUAL = Verdict.Config()
 Raw = dict[str, np.ndarray]
 """present, absent f32[Q, k]: the scores of each query's hits, -inf after them; truth bool[Q, k], of present;
@@ -47,7 +49,7 @@ group i64[Q]: the object."""
 def collect(options: argparse.Namespace) -> Raw:
     """Ask all queries twice."""
     known = load_registry()
-    dataset = load_dataset(known, str(options.dataset), options.root)
+    dataset = load_dataset(known, str(options.data / options.manifest), None)
 
     def choose(last: Any) -> Any:
         chosen = Choice(preset=options.preset, options=options.assignments, rerank=options.rerank or None)
@@ -65,7 +67,7 @@ def collect(options: argparse.Namespace) -> Raw:
         rows = {made.rows[name] for name in shown if name in made.rows}
         junk = judged.junk | unlabelled(ref.id, options.unlabelled)
         junk = frozenset(made.rows[name] for name in junk if name in made.rows)
-        query = asked(engine, ref, judged, made.rows)
+        query = encode_query(engine, ref, judged, made.rows)
         query = replace(query, exclude=query.exclude | junk)
         present = engine.search([query], options.depth)
         absent = engine.search([replace(query, exclude=query.exclude | rows)], options.depth)
@@ -82,8 +84,8 @@ def cases(raw: Raw, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     truth = np.concatenate([raw["truth"], np.zeros_like(raw["truth"])])
     there = np.isfinite(scores)
     x = np.zeros((*scores.shape, 4))
-    for mine, s, n in zip(x, scores, there.sum(axis=1), strict=True):
-        mine[:n] = evidence(s[:n], options.start, options.depth, options.rest_cap, options.best_cap)
+    for i, (s, n) in enumerate(zip(scores, there.sum(axis=1), strict=True)):
+        x[i, :n] = evidence(s[:n], options.start, options.depth, options.rest_cap, options.best_cap)
     counts = there & (scores >= options.floor)
     counts[:, 0] = there[:, 0]
     return x, truth, counts
@@ -107,11 +109,9 @@ def row(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", type=Path, default=SHARED / "data" / "instre5k" / "manifest-ext.json")
-    parser.add_argument("--root", type=Path)
+    parser = Parser(__doc__)
+    parser.add_data("manifest.json")
+    parser.add_argument("--manifest", default="manifest.json", help="of --data")
     parser.add_argument("--index", type=Path, default=Path("out/verdict"), help="where the index is kept")
     parser.add_argument("--preset", default="sift")
     parser.add_argument("--rerank", action="append", default=[], help="instead of the preset's; repeatable")

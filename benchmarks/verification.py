@@ -95,7 +95,7 @@ def main() -> None:
             inliers: list[int] = []
 
             def one_by_one(parts=parts, inliers=inliers) -> None:
-                inliers[:] = [int(found(*part, 1).inliers[0]) for part in parts]
+                inliers[:] = [int(found(*part, 1).inliers[0]) for part in parts]  # pyright: ignore[reportCallIssue]
 
             apart = milliseconds(one_by_one, max(1, args.repeats // 10))
             same = np.mean(np.array(inliers) == whole().inliers)

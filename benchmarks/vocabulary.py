@@ -1,21 +1,21 @@
 """Minutes to learn a vocabulary from real local features, and how far approximate clustering is from exact.
 
-python benchmarks/vocabulary.py [--words N] [--features N] [--iterations N] [--data DIR] [--weights FILE]
+python benchmarks/vocabulary.py --data DIR --weights FILE [--words N] [--features N] [--iterations N]
 
-squeezenet1_0's cells of instre5k, L2, PCA-whitened, L2, as `blcf` learns from them. `agreement` is the share of
+squeezenet1_0's cells of the photographs, L2, PCA-whitened, L2, as `blcf` learns from them. `agreement` is the share of
 features whose word by the approximate assignment is their nearest word by the exact one, on the final centroids;
 `distance` is the mean squared distance to the centroid, approximate over exact.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from arguments import Parser, photographs
 from instsearch_cli.images import read_image
 from instsearch_plugins.encoders.blcf import COMPARISONS
 from instsearch_plugins.extractors.networks import SqueezeNet10
@@ -23,7 +23,8 @@ from instsearch_plugins.numeric.kmeans import kmeans, nearest, nearest_nearby
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.whitening import pca_whitening, whiten
 
-SHARED = Path(__file__).parents[1] / "../shared"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Said:
@@ -59,21 +60,19 @@ def local_features(paths: list[Path], weights: Path, n: int, device: torch.devic
 
 def main() -> None:
     """Print what was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--words", type=int, default=25_000)
     parser.add_argument("--features", type=int, default=1_000_000)
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--checked", type=int, default=50_000, help="features whose exact word is looked up")
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights/squeezenet1_0-deepcompression.pth")
+    parser.add_data()
+    parser.add_weights()
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
     with torch.inference_mode():
         began = time.perf_counter()
-        x = local_features(sorted(args.data.glob("*.jpg")), args.weights, args.features, device).to(device)
+        x = local_features(photographs(args.data), args.weights, args.features, device).to(device)
         print(f"{len(x):,} features of {x.shape[1]}-D in {time.perf_counter() - began:.0f} s")
         began = time.perf_counter()
         neighbours = COMPARISONS if device.type == "cpu" else None

@@ -1,6 +1,6 @@
 """Images per second of weightings that look at the picture, alone and side by side on all cores.
 
-python benchmarks/weighting.py [NAME...] [--data DIR] [--images N] [--size PIXELS] [--rounds N]
+python benchmarks/weighting.py [NAME...] --data DIR [--images N] [--size PIXELS] [--rounds N]
 
 Pictures are decoded beforehand. `bound` is the rate at which all cores would work if one core's rate were
 kept: side by side over it is what threads cost.
@@ -8,17 +8,16 @@ kept: side by side over it is what threads cost.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import torch
 
+from arguments import Parser, photographs
 from instsearch_cli.data import Grid, Inputs
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.images import read_image
@@ -26,8 +25,6 @@ from instsearch_cli.options import make_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-SHARED = Path(__file__).parents[1] / "../shared"
 
 
 def rate(work: Callable[[], object], n: int, rounds: int) -> float:
@@ -42,19 +39,16 @@ def rate(work: Callable[[], object], n: int, rounds: int) -> float:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "names", nargs="*", default=["itti-koch", "bms", "bms:variant=journal"], metavar="NAME"
     )
-    parser.add_argument("--data", type=Path, default=SHARED / "data/instre5k/images")
+    parser.add_data()
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--size", type=int, default=340, help="longer side")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    every = sorted(args.data.rglob("*.jpg"))
-    paths = every[:: max(1, len(every) // args.images)][: args.images]
+    paths = photographs(args.data, args.images)
 
     def fit(width: int, height: int) -> tuple[int, int]:
         r = min(1.0, args.size / max(width, height))

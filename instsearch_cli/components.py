@@ -105,6 +105,7 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
+        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -112,9 +113,11 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
+        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -354,15 +357,12 @@ class Dataset:
     average_precision: str = "plain"
     settings: tuple[str, ...] = ()
     tops: tuple[int, ...] = ()
+    source: str = ""
     size: int = 0
 
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Its options."""
-
-    @property
-    def source(self) -> str:
-        return ""
 
     def __init__(self, config: Any, root: Path | None) -> None:
         self.config, self.root = config, root

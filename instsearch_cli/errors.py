@@ -1,8 +1,10 @@
-"""Errors that a person can act on: one or two lines, no traceback."""
+"""Errors and warnings that a person can act on: one or two lines, no traceback."""
 
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +30,19 @@ class IndexInUse(InstsearchError):  # noqa: N818
     """Another process is writing to the index (exit status 3)."""
 
     exit_status = 3
+
+
+def deprecated(old: str, new: str, *, removed_in: str) -> None:
+    """Warn that a name is on its way out, with the line that called instsearch; ``new`` says what to write instead.
+
+    A name warns for one minor version and is gone in the next, ``removed_in``: a test reads that from each call and
+    fails when it has come.
+    """
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("instsearch"):
+        frame, level = frame.f_back, level + 1
+    text = f"{old} is deprecated and will be gone in instsearch {removed_in}: write {new}"
+    warnings.warn(text, FutureWarning, stacklevel=level)
 
 
 def nearest(name: str, offered: Iterable[str]) -> str:

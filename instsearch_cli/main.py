@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instsearch_cli import __version__
 from instsearch_cli.interrupt import remembered
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _add_plugin_commands(group: click.Group) -> None:
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="instsearch")
+@click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """Visual instance search: find the very object in a box, and where it is.

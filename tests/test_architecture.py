@@ -180,11 +180,11 @@ def test_abilities_are_declared_not_asked_for_by_name() -> None:
     found = []
     for path in modules(CORE):
         for node in ast.walk(parsed(path)):
-            asks = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-            if asks and node.func.id in ("getattr", "hasattr"):  # type: ignore[union-attr, attr-defined]
-                of = ast.unparse(node.args[0])  # type: ignore[attr-defined]
-                if of not in about and "import_module" not in of:
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")  # type: ignore[attr-defined]
+            match node:
+                case ast.Call(func=ast.Name(id="getattr" | "hasattr"), args=[first, *_]):
+                    of = ast.unparse(first)
+                    if of not in about and "import_module" not in of:
+                        found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
     assert not found
 
 

@@ -54,7 +54,9 @@ def write_text(path: Path, text: str) -> None:
 
 def vacant(folder: Path) -> bool:
     """Whether there is no such folder, or nothing in it but what a kill left of a file being written."""
-    return not folder.exists() or all(file.name.endswith(PARTIAL) for file in folder.iterdir())
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(file.name.endswith(PARTIAL) for file in folder.iterdir())
 
 
 def read_text(path: Path) -> str | None:

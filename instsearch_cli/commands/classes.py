@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from instsearch_cli.commands import common
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from instsearch_cli.measure.classes import Ranked
-
-
-@click.command("classes")
+@common.command("classes")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--box", help="x,y,w,h in pixels of the upright picture: what is in it, of one picture.")
 @click.option("--dataset", help="What is in the boxes of its queries: a dataset by name, or a MANIFEST.json.")
@@ -34,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--list", "as_list", is_flag=True, help="Print numbers as --set weighting.classes=... takes them."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 @common.quiet_option
 def command(images: tuple[Path, ...], **options: Any) -> None:
     """Print the most probable classes of IMAGES, or of a dataset's queries: first those that most pictures have.
@@ -51,11 +46,13 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
     from instsearch_cli.measure.datasets import load_dataset
     from instsearch_cli.measure.tables import of_dataset
     from instsearch_cli.progress import make_progress
+    from instsearch_cli.report.classes import class_lines
 
     dataset, box = options["dataset"], options["box"]
     common.usage(bool(images) != bool(dataset), "name pictures, or a --dataset: one of the two")
     common.usage(box is None or len(images) == 1, "--box is of one picture")
     common.usage(not (options["as_list"] and options["as_json"]), "--list and --json exclude each other")
+    common.usage(bool(dataset) or options["root"] is None, "--root goes with --dataset")
     registry = common.registry()
     own = [a for a in options["assignments"] if of_dataset(a)]
     common.usage(bool(dataset) or not own, "--set dataset.OPTION goes with --dataset")
@@ -78,16 +75,4 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
         found = [each._asdict() for each in ranked]
         click.echo(json.dumps({"pictures": len(of), "top": options["top"], "classes": found}))
     else:
-        for line in table(ranked, len(of), options["top"]):
-            click.echo(line)
-
-
-def table(ranked: Sequence[Ranked], n: int, top: int) -> list[str]:
-    """The classes in columns, names last; of several pictures with the share that has each."""
-    lines = [f"{'class':>5}  " + ("" if n == 1 else f"{'share':>5}  ") + "probability  name"]
-    for found in ranked:
-        share = "" if n == 1 else f"{found.share:>5.0%}  "
-        lines.append(f"{found.number:>5}  {share}{found.probability:>11.4f}  {found.name}".rstrip())
-    if n > 1:
-        lines.append(f"{n:,} pictures; share: of them, with the class among their {top:,} most probable")
-    return lines
+        click.echo("\n".join(class_lines(ranked, len(of), options["top"])))

@@ -81,6 +81,8 @@ wait_option = click.option(
     help="Wait so long where another run is writing to the index (else: exit status 3).",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+terse_option = click.option("--quiet", is_flag=True, help="No progress, and no list of single files.")
+json_option = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 device_option = click.option("--device", default="auto", help="auto, cpu or cuda[:n].", show_default=True)
 weights_option = click.option(
     "--weights", type=click.Path(path_type=Path), help="File of network weights (else INSTSEARCH_WEIGHTS)."
@@ -223,13 +225,18 @@ def next_query(index: Index) -> str:
     return f"instsearch query {shlex.quote(str(path))} --box {box} --index {shlex.quote(str(index.path))}"
 
 
-def writable(flag: str, path: Path | None) -> None:
-    """Raise UsageError for a file to write, other than standard output, that could not be written."""
-    if path is not None and str(path) != "-":
-        usage(path.parent.is_dir(), f"{flag}: there is no folder {path.parent}")
-        usage(not path.is_dir(), f"{flag}: {path} is a folder; name a file")
-        there = path if path.exists() else path.parent
-        usage(os.access(there, os.W_OK), f"{flag}: {path} cannot be written")
+def writable(flag: str, path: Path | None, *endings: str) -> None:
+    """Raise UsageError for a file to write that could not be written, or has none of the endings.
+
+    Standard output, "-", is none where there are endings.
+    """
+    if path is None or (str(path) == "-" and not endings):
+        return
+    usage(path.parent.is_dir(), f"{flag}: there is no folder {path.parent}")
+    usage(not path.is_dir(), f"{flag}: {path} is a folder; name a file")
+    usage(not endings or path.suffix.lower() in endings, f"{flag} {path}: name a {' or '.join(endings)} file")
+    there = path if path.exists() else path.parent
+    usage(os.access(there, os.W_OK), f"{flag}: {path} cannot be written")
 
 
 def write_text(path: Path, text: str) -> None:

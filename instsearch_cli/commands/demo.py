@@ -14,17 +14,19 @@ from instsearch_cli.commands import common
 WORDS = 4000
 """Enough for 150 scenes; clustering more would take most of the time."""
 SURE = 0.9  #: score of a hit that is shown
+WRITTEN = {"manifest": "manifest.json", "index": "index", "html": "hits.html", "sheet": "hits.png"}
 
 
-@click.command("demo")
+@common.command("demo")
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
 @click.option(
     "-n", "--scenes", default=150, show_default=True, type=click.IntRange(min=40), help="How many scenes."
 )
 @click.option("--seed", default=7, show_default=True)
 @common.device_option
+@common.json_option
 @common.quiet_option
-def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> None:
+def command(folder: Path, scenes: int, seed: int, device: str, as_json: bool, quiet: bool) -> None:
     """Draw scenes with known objects, index them, look for each object by a box, and show the hits.
 
     Writes FOLDER/images, FOLDER/queries, FOLDER/manifest.json, FOLDER/index, FOLDER/hits.html and
@@ -32,11 +34,13 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
     """
     from instsearch_cli.commands.eval import say
     from instsearch_cli.demo import make_scenes
+    from instsearch_cli.engine.assembly import pick_device
     from instsearch_cli.engine.pipeline import default_preset
     from instsearch_cli.measure.verbs import evaluate
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report import print_table, write_page, write_sheet
 
+    pick_device(device)
     began = time.perf_counter()
     progress = make_progress(quiet)
     manifest = make_scenes(folder, n=scenes, seed=seed, progress=progress)
@@ -52,14 +56,21 @@ def command(folder: Path, scenes: int, seed: int, device: str, quiet: bool) -> N
         device=device,
         progress=progress,
     )
-    say(measured, folder / "index")
     index = common.open_index(folder / "index", {"device": device})
     result = index.query(folder / first["image"], first["box"], 12, min_score=SURE)
-    click.echo(f"\nlooking for '{first['id']}':")
-    print_table(result)
     write_page(result, folder / "hits.html")
     write_sheet(result, folder / "hits.png")
+    took = time.perf_counter() - began
+    if as_json:
+        plain = {"folder": str(folder), "images": measured.indexed, "metrics": measured.evaluation.metrics}
+        plain |= {"query": {key: first[key] for key in ("id", "image", "box")}, "hits": len(result)}
+        plain |= {"seconds": round(took, 3)}
+        click.echo(json.dumps(plain | {each: str(folder / path) for each, path in WRITTEN.items()}))
+        return
+    say(measured, folder / "index")
+    click.echo(f"\nlooking for '{first['id']}':")
+    print_table(result)
     click.echo(f"\nwrote {folder / 'hits.html'} and {folder / 'hits.png'}: open one to see the hits")
     box = ",".join(f"{v:g}" for v in first["box"])
     click.echo(f"try: instsearch query {folder / first['image']} --box {box} --index {folder / 'index'}")
-    click.echo(f"all of it took {time.perf_counter() - began:.0f} s")
+    click.echo(f"all of it took {took:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,14 +10,22 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("gc")
+@common.command("gc")
 @common.index_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--forget", multiple=True, metavar="PIPELINE", help="Forget a recorded pipeline first.")
 @click.option("--cache", is_flag=True, help="Also what searches keep to be faster the next time.")
-def command(index_path: Path, dry_run: bool, forget: tuple[str, ...], cache: bool) -> None:
+@common.wait_option
+@common.json_option
+@common.terse_option
+def command(
+    index_path: Path, dry_run: bool, forget: tuple[str, ...], cache: bool, as_json: bool, quiet: bool
+) -> None:
     """Remove layers, models and caches that no recorded pipeline uses, and what killed runs left behind."""
     removed = common.open_index(index_path).gc(dry_run=dry_run, forget=forget, cache=cache)
-    for path in removed:
+    if as_json:
+        click.echo(json.dumps({"removed": [str(path) for path in removed], "dry_run": dry_run}))
+        return
+    for path in removed if not quiet else ():
         click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
     click.echo(f"{len(removed)} removed" if not dry_run else f"{len(removed)} to remove")

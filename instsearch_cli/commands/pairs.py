@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from instsearch_cli.commands import common
 
-if TYPE_CHECKING:
-    from instsearch_cli.measure.pairs import Mined, Miner
 
-
-@click.command("pairs")
+@common.command("pairs")
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @click.option(
@@ -54,7 +51,7 @@ if TYPE_CHECKING:
 )
 @common.set_option
 @common.device_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 @common.quiet_option
 def command(index_path: Path, pipeline_name: str | None, out: Path, **options: Any) -> None:
     """Find pairs of indexed images that show the same thing, without labels, and write them to a CSV file.
@@ -67,17 +64,15 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     from instsearch_cli.errors import InstsearchError
     from instsearch_cli.measure.pairs import Miner, write_csv
     from instsearch_cli.progress import make_progress
-    from instsearch_cli.report.pairs import write_pairs_sheet
+    from instsearch_cli.report.pairs import pairs_lines, pairs_plain, write_pairs_sheet
 
-    for path, option in ((out, "--out"), (options["sheet"], "--sheet")):
-        common.usage(
-            path is None or path.parent.is_dir(), f"{option}: there is no folder {path and path.parent}"
-        )
+    common.writable("--out", out)
+    common.writable("--sheet", options["sheet"], ".png")
     if out.exists() and not options["force"]:
         raise InstsearchError(f"{out} is there already: --force replaces it")
     index = common.open_index(index_path, options)
     miner = Miner.of(index, pipeline_name, options["assignments"])
-    if not miner.pipeline.keep_features and not options["as_json"]:
+    if not (miner.pipeline.keep_features or options["as_json"] or options["quiet"]):
         click.echo("reading the images of all candidates: `index --keep-features` spares it", err=True)
     rows = miner.sample(options["images"], options["seed"])
     progress = make_progress(options["quiet"])
@@ -94,52 +89,9 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
             write_pairs_sheet(mined.pairs, miner, options["sheet"])
     written = [str(path) for path in (out, options["sheet"]) if path is not None and mined.pairs]
     if options["as_json"]:
-        click.echo(json.dumps(_plain(mined, miner, len(rows), written)))
+        click.echo(json.dumps(pairs_plain(mined, miner, len(rows), written)))
     else:
-        _say(mined, len(rows), written)
+        click.echo("\n".join([*pairs_lines(mined), *(f"wrote {path}" for path in written)]))
     if mined.stopped:
+        click.echo(f"stopped: {len(rows) - mined.queried:,} of {len(rows):,} images were not asked", err=True)
         click.get_current_context().exit(130)
-
-
-def _say(mined: Mined, wanted: int, written: list[str]) -> None:
-    """The totals, which add up."""
-    from instsearch_cli.images import printable
-
-    click.echo(
-        f"{mined.queried:,} images, {mined.candidates:,} candidates checked, "
-        f"{len(mined.pairs):,} pairs of {mined.images:,} images"
-    )
-    click.echo(
-        f"{mined.candidates:,} candidates = {len(mined.pairs):,} pairs + {mined.rejected:,} with too few inliers"
-        + (f" + {mined.capped:,} over --per-image" if mined.capped else "")
-    )
-    if mined.skipped:
-        queried = mined.queried - len(mined.skipped)
-        click.echo(f"{mined.queried:,} images = asked {queried:,} + skipped {len(mined.skipped):,}")
-    for name, reason in mined.skipped[:10]:
-        click.echo(f"  skipped {printable(name)}: {reason}")
-    if len(mined.skipped) > 10:
-        click.echo(f"  … and {len(mined.skipped) - 10:,} more")
-    if mined.stopped:
-        click.echo(f"stopped: {wanted - mined.queried:,} of {wanted:,} images were not asked", err=True)
-    for path in written:
-        click.echo(f"wrote {path}")
-
-
-def _plain(mined: Mined, miner: Miner, wanted: int, written: list[str]) -> dict[str, Any]:
-    """The report for programs."""
-    return {
-        "pipeline": miner.pipeline.name,
-        "images": {
-            "wanted": wanted,
-            "asked": mined.queried - len(mined.skipped),
-            "skipped": [{"image": name, "reason": reason} for name, reason in mined.skipped],
-        },
-        "candidates": mined.candidates,
-        "rejected": mined.rejected,
-        "over per-image": mined.capped,
-        "images in pairs": mined.images,
-        "pairs": [{"a": miner.name(p.a), "b": miner.name(p.b), "inliers": p.inliers} for p in mined.pairs],
-        "stopped": mined.stopped,
-        "wrote": written,
-    }

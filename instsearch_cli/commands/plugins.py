@@ -9,21 +9,21 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("plugins")
+@common.command("plugins")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 def command(name: str | None, as_json: bool) -> None:
     """List the components that plugins offer; with NAME, its options and their defaults."""
-    from instsearch_cli.engine.listing import offered, plain
+    from instsearch_cli.engine.listing import offered, plugins
 
     registry = common.registry()
     offers = offered(registry, name)
+    if as_json:
+        click.echo(json.dumps(plugins(name), indent=1))
+        return
     if name is not None:
         for offer in offers:
             _describe(offer)
-        return
-    if as_json:
-        click.echo(json.dumps([plain(offer) for offer in offers], indent=1))
         return
     width = max(len(o.spec.name) for o in offers) if offers else 0
     for kind, by_name in registry.offers.items():

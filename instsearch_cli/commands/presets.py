@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 
 import click
@@ -9,17 +10,27 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("presets")
+@common.command("presets")
 @click.argument("name", required=False)
-def command(name: str | None) -> None:
+@common.json_option
+def command(name: str | None, as_json: bool) -> None:
     """List the named pipelines; with NAME, print one as TOML, ready to be edited and given to --preset."""
     from instsearch_cli.engine.listing import preset
-    from instsearch_cli.engine.pipeline import presets
+    from instsearch_cli.engine.pipeline import load_preset, presets
 
     registry = common.registry()
+    listed = {
+        each: {"name": each, "summary": tomllib.loads(text).get("summary", ""), "distribution": distribution}
+        for each, (text, distribution) in presets(registry).items()
+    }
     if name is not None:
-        click.echo(preset(name), nl=False)
+        text = preset(name)
+        plain = {**listed[name], "toml": text, "pipeline": load_preset(name, registry).plain()}
+        click.echo(json.dumps(plain) if as_json else text, nl=as_json)
         return
-    for each, (text, distribution) in presets(registry).items():
-        origin = "" if distribution == "instsearch" else f"  [{distribution}]"
-        click.echo(f"{each:<22} {tomllib.loads(text).get('summary', '')}{origin}")
+    if as_json:
+        click.echo(json.dumps(list(listed.values())))
+        return
+    for row in listed.values():
+        origin = "" if row["distribution"] == "instsearch" else f"  [{row['distribution']}]"
+        click.echo(f"{row['name']:<22} {row['summary']}{origin}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,11 +10,14 @@ import click
 from instsearch_cli.commands import common
 
 
-@click.command("relocate")
+@common.command("relocate")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @common.index_option
-def command(old: Path, new: Path, index_path: Path) -> None:
+@common.wait_option
+@common.json_option
+@common.terse_option
+def command(old: Path, new: Path, index_path: Path, as_json: bool, quiet: bool) -> None:
     """Tell the index that the photographs under OLD now lie under NEW."""
     before, now = common.open_index(index_path).relocate(old, new)
-    click.echo(f"{before} -> {now}")
+    click.echo(json.dumps({"old": before, "new": now}) if as_json else f"{before} -> {now}")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from instsearch_cli.commands import common
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
-    from instsearch_cli.engine.registry import Registry
-
-
-@click.command("reproduce")
+@common.command("reproduce")
 @click.argument("paper", required=False)
 @click.option("--table", "tables", multiple=True, metavar="N", help="Only this table; repeatable.")
 @click.option("--figure", "figures", multiple=True, metavar="N", help="Only this figure; repeatable.")
@@ -42,33 +38,37 @@ if TYPE_CHECKING:
 @click.option("--keep-features", is_flag=True, help="Keep raw features on disk, for the next rows (large).")
 @common.weights_option
 @common.device_option
+@common.wait_option
 @click.option(
     "--present-only", is_flag=True, help="Go on with the images that are there, if some are missing."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a table or figure.")
+@click.option(
+    "-j", "--json", "as_json", is_flag=True, help="Print one JSON object a table or figure, a line each."
+)
 @common.quiet_option
 def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any) -> None:
     """Measure the tables and figures of PAPER again: its number, the measured one, the difference, the time.
 
-    Without PAPER the papers that have any are listed. A figure is a sweep: a line a value of one option, a
-    column a curve. A row that cannot run says why; the others go on. Stages that rows share are computed
-    once.
+    PAPER is the first author and the year, mohedano2018 say; without it the papers that have any are listed. A
+    figure is a sweep: a line a value of one option, a column a curve. A row that cannot run says why; the others
+    go on. Stages that rows share are computed once.
     """
-    from instsearch_cli.measure.tables import Figure, is_sweep, select
+    from instsearch_cli.measure.tables import Figure, by_paper, is_sweep, select
     from instsearch_cli.progress import make_progress
+    from instsearch_cli.report.papers import listing, listing_lines
 
     registry = common.registry()
     if paper is None:
-        for line in listing(registry):
-            click.echo(line)
+        check_listing()
+        papers = by_paper(registry)
+        click.echo(json.dumps(listing(papers)) if as_json else "\n".join(listing_lines(papers)))
         return
     values = options["values"]
     swept = None if values is None else [text.strip() for text in values.split(",") if text.strip()]
     chosen = select(registry, paper, options["tables"], options["figures"], swept)
     if plot is not None:
         common.usage(is_sweep(chosen), "--plot draws one figure that is measured: name it with --figure")
-        common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")
-        common.usage(plot.parent.is_dir(), f"--plot: there is no folder {plot.parent}")
+        common.writable("--plot", plot, ".png", ".svg")
     from instsearch_cli.measure.reproduce import Runs, Wanted
     from instsearch_cli.report.reproduced import figure_lines, table_lines, write_plot
 
@@ -83,16 +83,11 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
                 click.echo(f"wrote {plot}")
 
 
-def listing(registry: Registry) -> Iterable[str]:
-    """A line a paper: what of it can be measured; and one for each figure that another command makes."""
-    from instsearch_cli.measure.tables import Figure, by_paper
-
-    for name, its in by_paper(registry).items():
-        figures = [t for t in its if isinstance(t, Figure)]
-        there = {
-            "table": [t.number for t in its if not isinstance(t, Figure)],
-            "figure": [f.number for f in figures if not f.command],
-        }
-        listed = [f"{k}{'s' * (len(v) > 1)} {', '.join(v)}" for k, v in there.items() if v]
-        yield f"{name:<10} {its[0].paper_title}: {'; '.join(listed)}"
-        yield from (f"{'':<10} {f.label}: {f.command}" for f in figures if f.command)
+def check_listing() -> None:
+    """Raise UsageError for a flag that is of measuring, where no paper is named."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        stray = given and name not in ("as_json", "quiet")
+        common.usage(not stray, f"{parameter.opts[0]}: of which paper? `instsearch reproduce` lists them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,29 @@ from instsearch_cli.commands import common
 )
 @common.weights_option
 @common.device_option
+@common.json_option
 def command(
-    image: Path, index_path: Path, pipeline_name: str | None, out: Path | None, **options: Any
+    image: Path,
+    index_path: Path,
+    pipeline_name: str | None,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Draw the regions, weights and words of IMAGE, a file, or the name of an image as hits and tables have it.
 
     A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
     iteration.
     """
+    out = out or Path(f"{image.stem}-show.png")
+    common.writable("--out", out, ".png")
     from instsearch_cli.report import show
 
     index = common.open_index(index_path, options)
     if not image.exists():
         image = index.path_of(image)
-    out = out or Path(f"{image.stem}-show.png")
     drawn = show(index, image, out, pipeline_name, **common.choice(options))
-    click.echo(f"wrote {out}: {', '.join(drawn)}")
+    if as_json:
+        click.echo(json.dumps({"image": str(image), "out": str(out), "layers": drawn}))
+    else:
+        click.echo(f"wrote {out}: {', '.join(drawn)}")

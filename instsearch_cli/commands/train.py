@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@click.command("train", context_settings={"ignore_unknown_options": True})
+@common.command("train", context_settings={"ignore_unknown_options": True})
 @click.argument("words", metavar="NAME [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED, required=True)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder to train on.")
 @click.option(
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
     "--set", "assignments", multiple=True, metavar="OPTION=VALUE", help="An option of the training."
 )
 @common.device_option
+@common.json_option
 @common.quiet_option
 def command(
-    words: tuple[str, ...], data: Path, out: Path | None, assignments: tuple[str, ...], **options: Any
+    words: tuple[str, ...],
+    data: Path,
+    out: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train the network of component NAME on your own data, into a weights file that the component takes.
 
@@ -43,6 +50,14 @@ def command(
     request = merge(parse(name, assignments), check_names(offer.load_trainer(), flags))
     done = train(name, data, out, request, device=options["device"], progress=make_progress(options["quiet"]))
     out, card = done.out, done.card
+    needed = {"weights": out, **card.get("component options", {})}
+    used = card.get("used with", {}) | {offer.spec.kind: name}
+    used |= {f"{offer.spec.kind}.{option}": value for option, value in needed.items()}
+    use = flags_of(used, out)
+    if as_json:
+        plain = {"network": name, "out": str(out), "already": done.already, "use": use, "card": card}
+        click.echo(json.dumps(plain))
+        return
     if done.already:
         click.echo(f"{out} is there already, trained as asked on {card.get('date')}: nothing to do")
         return
@@ -52,10 +67,7 @@ def command(
     )
     for key, value in card.get("held out", {}).items():
         click.echo(f"held out: {key} {value}")
-    needed = {"weights": out, **card.get("component options", {})}
-    used = card.get("used with", {}) | {offer.spec.kind: name}
-    used |= {f"{offer.spec.kind}.{option}": value for option, value in needed.items()}
-    click.echo(f"use it with {flags_of(used, out)}")
+    click.echo(f"use it with {use}")
 
 
 def split(words: tuple[str, ...]) -> tuple[str, dict[str, str]]:

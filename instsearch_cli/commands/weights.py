@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from instsearch_cli.commands import common
 
 
 @click.group("weights", invoke_without_command=True)
+@common.json_option
 @click.pass_context
-def command(context: click.Context) -> None:
+def command(context: click.Context, as_json: bool) -> None:
     """List the networks whose weights can be given, where each was found, and what is missing."""
     if context.invoked_subcommand is not None:
         return
@@ -20,18 +22,27 @@ def command(context: click.Context) -> None:
     from instsearch_cli.networks.weights import list_weights
 
     published = published_of(common.registry(), lambda error: click.echo(f"warning: {error}", err=True))
-    width = max(16, *map(len, published))
-    for row in list_weights(published):
+    rows = list_weights(published)
+    if as_json:
+        plain = [row._asdict() | {"found": row.found and str(row.found)} for row in rows]
+        click.echo(json.dumps(plain))
+        return
+    width = max([16, *map(len, published)])
+    for row in rows:
         where = f"{row.found}  ({row.source}, sha256 {row.sha256}…)" if row.found else row.source
         click.echo(f"{row.network:<{width}} {where}")
 
 
-@command.command("import")
+@command.command("import", cls=common.Verb)
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to write NAME.pth into.")
 @click.option("--force", is_flag=True, help="Replace other weights of that name.")
-def import_command(name: str, file: Path, folder: Path | None, force: bool) -> None:
+@common.json_option
+@click.pass_context
+def import_command(
+    context: click.Context, name: str, file: Path, folder: Path | None, force: bool, as_json: bool
+) -> None:
     """Convert the published checkpoint FILE of the network NAME, check it, and keep it as NAME.pth.
 
     It is written into --to, else the first folder of INSTSEARCH_WEIGHTS, else your own folder of data, where it is
@@ -46,7 +57,11 @@ def import_command(name: str, file: Path, folder: Path | None, force: bool) -> N
         done = import_weights(name, file, folder, force)
     for warning in caught:
         click.echo(f"warning: {warning.message}", err=True)
-    click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
     written = done.path.parent
-    if written.resolve() not in [folder.resolve() for folder in (*named_folders(), user_folder())]:
+    found = written.resolve() in [each.resolve() for each in (*named_folders(), user_folder())]
+    if as_json or (context.parent and context.parent.params["as_json"]):
+        click.echo(json.dumps({"network": name, **done._asdict(), "path": str(done.path), "found": found}))
+        return
+    click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
+    if not found:
         click.echo(f"To have it found, add {written} to INSTSEARCH_WEIGHTS.")

@@ -53,7 +53,7 @@ def make_scenes(folder: Path, n: int = 150, seed: int = 7, progress: Progress | 
     seen in an image) and last of all manifest.json, as `eval` reads it. The same n and seed give the same
     files. A folder that holds this very demo is left as it is, another demo in it is replaced.
 
-    Raises UsageError for n < 8 and InstsearchError where ``folder`` holds something else.
+    Raises UsageError for n < 8 and InstsearchError where ``folder`` holds something else or cannot be written.
     """
     if n < 8:
         raise UsageError(f"a demo of {n} images is too small to search: ask for 8 or more")
@@ -62,12 +62,17 @@ def make_scenes(folder: Path, n: int = 150, seed: int = 7, progress: Progress | 
     here = _found(folder)
     if here is not None and here["name"] == name and all((folder / i).is_file() for i in _files(here)):
         return manifest
+    if folder.is_file():
+        raise InstsearchError(f"{folder} is a file: name a folder")
     if here is None and folder.exists() and any(path != draft for path in folder.iterdir()):
         raise InstsearchError(f"{folder} is not empty and no demo: name another folder")
     for old in (draft, folder / "images", folder / "queries"):
         shutil.rmtree(old, ignore_errors=True)
-    (draft / "images").mkdir(parents=True)
-    (draft / "queries").mkdir()
+    try:
+        (draft / "images").mkdir(parents=True)
+        (draft / "queries").mkdir()
+    except OSError as error:
+        raise InstsearchError(f"cannot write to {folder}: {error.strerror or error}") from error
 
     scenes = plan(n, seed)
     objects = max((max(scene) for scene in scenes if scene), default=0)

@@ -103,8 +103,10 @@ class Warm:
         engine, lock = self.engine(name, choice)
         waiting: list[Question] = []
         for question in questions:
-            pair = isinstance(question, (tuple, list)) and len(question) == 2
-            waiting.append(Question(*question) if pair else Question(question, None))
+            pair: Any = (
+                question if isinstance(question, (tuple, list)) and len(question) == 2 else (question, None)
+            )
+            waiting.append(Question(*pair))
             if len(waiting) == TOGETHER:
                 yield from self._together(engine, lock, waiting, wish)
                 waiting = []

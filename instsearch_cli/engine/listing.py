@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 
 def plugins(name: str | None = None) -> list[dict[str, Any]]:
-    """Every component on offer, or those of a name, with their options: {"name", "default", "text"}."""
+    """Every component on offer, or those of a name, with their options, {"name", "default", "text"}.
+
+    "training" are the options of its training, None where it has none.
+    """
     offers = offered(load_registry(), name)
     rows = [plain(offer) for offer in offers]
     if name is not None:
         for row, offer in zip(rows, offers, strict=True):
             row["options"] = [asdict(option) for option in documented(offer.load())]
+            trainer = offer.load_trainer() if offer.spec.trainer else None
+            row["training"] = trainer and [asdict(option) for option in documented(trainer)]
     return rows
 
 
@@ -54,8 +59,11 @@ def preset(name: str) -> str:
     from instsearch_cli.engine.pipeline import presets as named
 
     registry = load_registry()
+    found = named(registry)
+    if name not in found:
+        raise UsageError(f"no preset is called '{name}'.{nearest(name, found)}")
     load_preset(name, registry)
-    return named(registry)[name][0]
+    return found[name][0]
 
 
 def import_weights(
@@ -83,8 +91,8 @@ def offered(registry: Registry, name: str | None = None) -> list[Offer]:
 
 def plain(offer: Offer) -> dict[str, Any]:
     """An offer, JSON-ready."""
-    origin = {"kind": offer.spec.kind, "distribution": offer.distribution, "version": offer.version}
-    return origin | asdict(offer.spec)
+    origin = {"distribution": offer.distribution, "distribution_version": offer.version}
+    return {"kind": offer.spec.kind, **origin, **asdict(offer.spec)}
 
 
 def networks(

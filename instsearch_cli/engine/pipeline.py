@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
 
-from instsearch_cli.errors import UsageError, nearest
+from instsearch_cli.errors import UsageError, deprecated, nearest
 from instsearch_cli.options import coerce, parse_assignment
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ LOOSE = {
     "fit-on": ("fit", "on"),
     "fit-on-digest": ("fit", "digest"),
 }
-"""Settings that once stood beside the tables: older files have them so."""
+"""Settings that once stood beside the tables. Pipelines in older indexes have them so and are always read; in files
+that people give they are deprecated."""
 
 
 @dataclass(frozen=True)
@@ -272,9 +273,14 @@ def load_preset(name: str, registry: Registry) -> Pipeline:
         from pathlib import Path
 
         try:
-            return Pipeline.from_toml(Path(name).read_text("utf-8"), name)
+            text = Path(name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {name}: {error}") from error
+        pipeline = Pipeline.from_toml(text, name)
+        for old in [old for old in LOOSE if old in tomllib.loads(text)]:
+            table, key = LOOSE[old]
+            deprecated(f"{name}: '{old}'", f"'{key}' in [{table}]", removed_in="0.3")
+        return pipeline
     names = presets(registry)
     if name not in names:
         raise UsageError(f"no preset is called '{name}'.{nearest(name, names)}")

@@ -346,7 +346,9 @@ def chosen(choice: dict[str, Any]) -> Choice:
             raise UsageError(f"there is no option '{name}'.{nearest(name, names)}")
         if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
             raise UsageError(f"{name} is a list, [{value!r}] say")
-    lists = {name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None}
+    lists: dict[str, Any] = {
+        name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None
+    }
     return Choice(**choice | lists)
 
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.ImageOps
 
 from instsearch_cli.errors import InstsearchError, UsageError

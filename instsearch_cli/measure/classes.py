@@ -98,7 +98,8 @@ def classes(
     chances, progress = [], progress or Quiet()
     progress.start("classifying", len(several), "pictures")
     for each in several:
-        chances.append(classifier.probabilities(*(each if isinstance(each, tuple) else (each, box))))
+        pair: tuple[Any, ...] = each if isinstance(each, tuple) else (each, box)
+        chances.append(classifier.probabilities(*pair))
         progress.advance()
     progress.close()
     return classifier.ranked(chances, top)

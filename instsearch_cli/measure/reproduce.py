@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.assembly import pick_device
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.records import contents
@@ -60,8 +61,26 @@ class Runs:
     def __init__(self, registry: Registry, wanted: Wanted, progress: Quiet) -> None:
         self.registry, self.wanted, self.progress = registry, wanted, progress
 
+    def check_wanted(self) -> None:
+        """Raise UsageError for a component or a device that there is not, InstsearchError for a file or a folder."""
+        wanted, files = self.wanted, {"--root": self.wanted.root, "--weights": self.wanted.weights}
+        pick_device(wanted.device)
+        if wanted.extractor is not None:
+            self.registry.get("extractor", wanted.extractor)
+        for name in wanted.rerank:
+            if name != "none":
+                self.registry.get("rerank", name)
+        if wanted.dataset is not None:
+            kind = kind_of(self.registry, wanted.dataset)
+            self.registry.get("dataset", kind)
+            files |= {"--dataset": Path(wanted.dataset)} if kind != wanted.dataset else {}
+        for option, path in files.items():
+            if path is not None and not path.exists():
+                raise InstsearchError(f"{option}: {path} does not exist")
+
     def check(self, chosen: Sequence[Table]) -> None:
         """Raise UsageError for a setting that no row has, or that a figure sweeps."""
+        self.check_wanted()
         measured = [table for table in chosen if table.rows]
         for setting in self.wanted.assignments:
             if not any(self._takes(table, row, setting) for table in measured for row in table.rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -171,12 +172,29 @@ class Row:
         """Pictures a second, by the median picture, reading and scoring not counted; None for a scale row."""
         return 1 / max(float(np.median(self.seconds)), 1e-9) if self.seconds else None
 
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready; None where a metric is not defined."""
+        rate = self.rate()
+        return {
+            "name": self.name,
+            "config": self.config,
+            **{metric: defined(value) for metric, value in self.means().items()},
+            "images": len(self.scores),
+            "undefined": self.undefined(),
+            "images/s": rate and round(rate, 3),
+        }
+
+
+def defined(value: float) -> float | None:
+    """The number, None for NaN."""
+    return None if math.isnan(value) else value
+
 
 @dataclass
 class Report:
     """The rows, how many pictures they are over, why the others are not, and points dropped as outside.
 
-    found = scored + skipped + those not asked for
+    found = scored + skipped + unscored; ``protocol``: what was asked for, by name
     """
 
     rows: list[Row]
@@ -184,6 +202,28 @@ class Report:
     scored: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     outside: int = 0
+    data: str = ""
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unscored(self) -> int:
+        """How many pictures were not wanted."""
+        return self.found - self.scored - len(self.skipped)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "data": self.data,
+            "images": {
+                "found": self.found,
+                "scored": self.scored,
+                "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
+                "not asked for": self.unscored,
+            },
+            "outside": self.outside,
+            "protocol": self.protocol,
+            "rows": [row.plain() for row in self.rows],
+        }
 
 
 def measure(

@@ -18,7 +18,7 @@ from instsearch_cli.engine.runner import Runner
 from instsearch_cli.engine.stages import IMAGE, WEIGHTS
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.measure.datasets import present, take_dataset
-from instsearch_cli.measure.saliency import CENTRE, centre_gaussian
+from instsearch_cli.measure.saliency import CENTRE, centre_gaussian, defined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,23 +97,62 @@ class Row:
         """Images a second; None where no map had to be made."""
         return self.computed / max(self.seconds, 1e-9) if self.computed else None
 
+    def plain(self, images: Sequence[str]) -> dict[str, Any]:
+        """JSON-ready, with the precision of each of the images; None where it is not defined."""
+        rate, n = self.rate(), len(self.defined())
+        return {
+            "name": self.name,
+            "config": self.config,
+            **{name: defined(value) for name, value in self.summary().items()},
+            "images": n,
+            "undefined": len(self.values) - n,
+            "images/s": rate and round(rate, 3),
+            "fitted": self.fitted,
+            "precision": {image: defined(value) for image, value in zip(images, self.values, strict=True)},
+        }
+
 
 STATISTICS = ("mean", "lower quartile", "median", "upper quartile")
 
 
 @dataclass
 class Report:
-    """annotated = scored + skipped + those not asked for; each row has a value for each of ``images``."""
+    """annotated = scored + skipped + unscored; each row has a value for each of ``images``.
+
+    ``index`` is where the maps are kept; ``protocol``: what was asked for, by name.
+    """
 
     rows: list[Row]
     annotated: int
     dataset: str
+    index: Path
     images: list[str] = field(default_factory=list)  #: those scored
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     @property
     def scored(self) -> int:
         return len(self.images)
+
+    @property
+    def unscored(self) -> int:
+        """How many annotated images were not wanted."""
+        return self.annotated - self.scored - len(self.skipped)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "dataset": self.dataset,
+            "index": str(self.index),
+            "images": {
+                "annotated": self.annotated,
+                "scored": self.scored,
+                "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
+                "not asked for": self.unscored,
+            },
+            "protocol": self.protocol,
+            "rows": [row.plain(self.images) for row in self.rows],
+        }
 
 
 def measure(
@@ -144,7 +183,7 @@ def measure(
     with writing(index_path, create=True) as index:
         rows = take_dataset(index, dataset, refs, False, progress)
         measured = [_measured_row(index, assembly, progress) for assembly in assemblies]
-    report = Report([*measured, Row(UNIFORM), Row(CENTRE)], len(boxes), dataset.name)
+    report = Report([*measured, Row(UNIFORM), Row(CENTRE)], len(boxes), dataset.name, index_path)
     wanted = choose(list(boxes))
     there, removed = {ref.name for ref in refs}, index.images.removed()
     scored = []

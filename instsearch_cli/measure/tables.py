@@ -2,7 +2,8 @@
 
 A file of them is ``tables/NAME.toml`` beside a plugin's module:
 
-    paper = "papers/1"
+    paper = "mohedano2018"          first author and year in lower case, as `instsearch reproduce` takes it
+    also = ["papers/1"]             other names of it; may be left out
     title = "…"
     note = "…"                      what is to be known of every number here; may be left out
     [pipeline.extractor]            the rows' common pipeline, written like a preset
@@ -105,9 +106,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper."""
+    """A table of a paper, which goes by its name and by those that it has ``also``."""
 
     paper: str
+    also: tuple[str, ...]
     paper_title: str
     note: str
     number: str
@@ -168,11 +170,18 @@ def by_paper(registry: Registry) -> dict[str, list[Table]]:
 
 
 def tables(registry: Registry, paper: str) -> list[Table]:
-    """The tables and figures of a paper. Raises UsageError with the nearest name if no plugin has any."""
+    """The tables and figures of a paper, by any of its names.
+
+    Raises UsageError with the nearest name if no plugin has any.
+    """
     papers = by_paper(registry)
-    if paper not in papers:
-        raise UsageError(f"no plugin has tables of '{paper}'.{nearest(paper, papers)}")
-    return papers[paper]
+    names = {other: name for name, its in papers.items() for table in its for other in table.also}
+    names |= {name: name for name in papers}
+    if paper not in names:
+        hint = nearest(paper, names)
+        hint = hint if "Did you mean" in hint else nearest(paper, papers)
+        raise UsageError(f"no plugin has tables of '{paper}'.{hint}")
+    return papers[names[paper]]
 
 
 def parse_tables(text: str, where: str) -> list[Table]:
@@ -182,6 +191,8 @@ def parse_tables(text: str, where: str) -> list[Table]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML: {error}") from error
     try:
+        own = {"paper", "also", "title", "note", "pipeline", "table", "figure"}
+        _refuse_strays(content, own, "a file of tables")
         base = Pipeline.from_toml(tomli_w.dumps(content["pipeline"]), where)
         found = [_table(content, entry, base) for entry in content.get("table", ())]
         return [*found, *(_figure(content, entry, base) for entry in content.get("figure", ()))]
@@ -221,6 +232,7 @@ def _figure(content: Mapping[str, Any], entry: Mapping[str, Any], base: Pipeline
 def _common(content: Mapping[str, Any], entry: Mapping[str, Any], base: Pipeline) -> dict[str, Any]:
     return {
         "paper": content["paper"],
+        "also": _listed(content.get("also", [])),
         "paper_title": content["title"],
         "note": content.get("note", ""),
         "number": str(entry["number"]),
@@ -291,7 +303,7 @@ def select(
             if number not in kinds[kind]:
                 hint = f" There is {other} {number}: --{other} {number}." if number in kinds[other] else ""
                 raise UsageError(
-                    f"{paper} has no {kind} {number} here.{hint or nearest(number, kinds[kind])}"
+                    f"{every[0].paper} has no {kind} {number} here.{hint or nearest(number, kinds[kind])}"
                 )
     chosen = [
         table

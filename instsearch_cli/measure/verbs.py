@@ -216,7 +216,11 @@ def saliency(
         chosen(names)
     assemblies = [Assembly(pipeline, registry, pick_device(device)) for pipeline in pipelines]
     parted = 1e-7 if jitter else 0.0
-    return fixated.measure(fixations, names, assemblies, progress or Quiet(), blur, parted, watch)
+    report = fixated.measure(fixations, names, assemblies, progress or Quiet(), blur, parted, watch)
+    report.data = os.fspath(data)
+    report.protocol = {"split": split, "held_out": held_out, "limit": limit}
+    report.protocol |= {"sigma": sigma, "blur": blur, "jitter": jitter}
+    return report
 
 
 def precision(
@@ -253,7 +257,7 @@ def precision(
         return names
 
     with format_errors():
-        return annotated.measure(
+        report = annotated.measure(
             registry,
             of,
             place,
@@ -264,6 +268,8 @@ def precision(
             present_only,
             watch,
         )
+    report.protocol = {"limit": limit, "present_only": present_only}
+    return report
 
 
 def reproduce(
@@ -283,6 +289,8 @@ def reproduce(
     for name in wanted:
         if name not in fields:
             raise UsageError(f"there is no option '{name}'.{nearest(name, fields)}")
+    for name in {"root", "index_path", "weights"} & wanted.keys():
+        wanted[name] = None if wanted[name] is None else as_path(wanted[name], f"{name} of a reproduction")
     selection = select(registry, paper, tables, figures, values)
     return Runs(registry, Wanted(**wanted), progress or Quiet()).all(selection, values is not None)
 

@@ -297,7 +297,7 @@ class Run:
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             self._before, at = float(saved["seconds"]), int(saved["step"])
-            int(saved["log"]), list(saved["past"]), str(saved["stage"]), dict(saved["parts"])
+            _ = int(saved["log"]), list(saved["past"]), str(saved["stage"]), dict(saved["parts"])
         except Exception as error:  # as many as there are ways to be broken
             raise self._unfit(type(error).__name__) from error
         place = f"{saved['stage']}, epoch {saved['epoch'] + 1}, step {at:,}"

@@ -1,7 +1,8 @@
-"""Results for people: a table, a page, a contact sheet, JSON; and drawings of what the stages see."""
+"""Results for people: a table, a page, a contact sheet, JSON and its schemas; and drawings of what the stages see."""
 
 from instsearch_cli.report.page import write_page
 from instsearch_cli.report.results import copy_hits, to_csv, to_json
+from instsearch_cli.report.schemas import schema
 from instsearch_cli.report.sheet import write_sheet
 from instsearch_cli.report.stages import draw_stages, show
 from instsearch_cli.report.table import print_table
@@ -10,6 +11,7 @@ __all__ = [
     "copy_hits",
     "draw_stages",
     "print_table",
+    "schema",
     "show",
     "to_csv",
     "to_json",

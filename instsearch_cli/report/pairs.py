@@ -1,19 +1,20 @@
-"""Pairs of images side by side."""
+"""Matching pairs: side by side on a sheet, in lines, as JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable
 from instsearch_cli.report.draw import panels
+from instsearch_cli.report.lines import skipped_lines
 from instsearch_cli.report.pictures import mark, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from instsearch_cli.measure.pairs import Miner, Pair
+    from instsearch_cli.measure.pairs import Mined, Miner, Pair
 
 SIDE = 340  #: longer side of a picture
 MOST = 16  #: pairs on a sheet
@@ -40,3 +41,36 @@ def write_pairs_sheet(pairs: Sequence[Pair], miner: Miner, path: Path) -> None:
         panels(shown, 4).save(path, "PNG")
     except OSError as error:
         raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def pairs_lines(mined: Mined) -> list[str]:
+    """The totals, which add up, and the first images skipped."""
+    lines = [
+        f"{mined.queried:,} images, {mined.candidates:,} candidates checked, "
+        f"{len(mined.pairs):,} pairs of {mined.images:,} images",
+        f"{mined.candidates:,} candidates = {len(mined.pairs):,} pairs + {mined.rejected:,} with too few inliers"
+        + (f" + {mined.capped:,} over --per-image" if mined.capped else ""),
+    ]
+    if mined.skipped:
+        queried = mined.queried - len(mined.skipped)
+        lines.append(f"{mined.queried:,} images = asked {queried:,} + skipped {len(mined.skipped):,}")
+    return lines + skipped_lines(mined.skipped)
+
+
+def pairs_plain(mined: Mined, miner: Miner, wanted: int, written: Sequence[str]) -> dict[str, Any]:
+    """The pairs JSON-ready, of so many images wanted, with the files that were written."""
+    return {
+        "pipeline": miner.pipeline.name,
+        "images": {
+            "wanted": wanted,
+            "asked": mined.queried - len(mined.skipped),
+            "skipped": [{"image": name, "reason": reason} for name, reason in mined.skipped],
+        },
+        "candidates": mined.candidates,
+        "rejected": mined.rejected,
+        "over per-image": mined.capped,
+        "images in pairs": mined.images,
+        "pairs": [{"a": miner.name(p.a), "b": miner.name(p.b), "inliers": p.inliers} for p in mined.pairs],
+        "stopped": mined.stopped,
+        "wrote": list(written),
+    }

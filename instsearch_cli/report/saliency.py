@@ -1,4 +1,4 @@
-"""Saliency maps beside what people looked at or annotated: a row a picture, a column a map."""
+"""Saliency maps drawn beside what people looked at or annotated, and how well they agree, as a plot."""
 
 from __future__ import annotations
 
@@ -9,32 +9,40 @@ from PIL import Image
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable, read_image
+from instsearch_cli.measure.verbs import evenly
+from instsearch_cli.report import plot
 from instsearch_cli.report.draw import heat, panels
 from instsearch_cli.report.pictures import clipped, font, mark, shrink
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
     from instsearch_cli.data import Box, WeightMap
     from instsearch_cli.measure.fixations import Scene
+    from instsearch_cli.measure.saliency_precision import Report
 
 SIDE = 320  #: longer side of a panel, in pixels
+SHOWN = 8  #: pictures on a sheet
 
 
 class SaliencySheet:
-    """Collects some pictures, by name, as they are scored, and draws them on one sheet.
+    """Collects some of the pictures as they are scored, and draws them on one sheet: a row a picture, a column a map.
 
     Columns: the photograph, the density of people's fixations if it has any, then the maps in the order
     given, each over the photograph and under its name and AUC, or its precision in the annotated boxes.
     """
 
-    def __init__(self, names: Collection[str]) -> None:
-        self.names = frozenset(names)
+    def __init__(self) -> None:
+        self.names = frozenset[str]()
         self._shown: list[tuple[str, Image.Image]] = []
         self._columns = 1
+
+    def choose(self, names: Sequence[str]) -> None:
+        """Want some of the names, evenly spread."""
+        self.names = frozenset(evenly(names, SHOWN))
 
     def add(self, scene: Scene, maps: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]) -> None:
         """Take a picture if it is one of those wanted. ``maps`` are f32[H, W], the first score is the AUC."""
@@ -89,3 +97,10 @@ class SaliencySheet:
             panels(self._shown, self._columns).save(path, "PNG")
         except OSError as error:
             raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_histogram(report: Report, path: Path) -> None:
+    """Plot how the precisions of each weighting are spread over the images."""
+    samples = {row.name: row.defined() for row in report.rows[:-2]}
+    title = f"Saliency inside the annotated boxes, {report.dataset}"
+    plot.histogram(path, samples, "saliency precision", f"share of {report.scored:,} images", title)

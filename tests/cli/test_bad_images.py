@@ -16,7 +16,7 @@ from small_pictures import LOSSLESS, RED, noise, png, quadrants
 
 def reason(path: Path, **options: object) -> str:
     with pytest.raises(BadImage) as caught:
-        read_image(path, **options)  # type: ignore[arg-type]
+        read_image(path, **options)
     return caught.value.reason
 
 

@@ -16,12 +16,11 @@ from instsearch_cli.data import Image
 from instsearch_cli.engine.registry import Offer, load_registry
 from instsearch_cli.measure.classes import rank
 from instsearch_cli.specs import EncoderSpec, WeighterSpec
+from real_data import INSTRE, SQUEEZENET
 
 Cli = Callable[..., Any]
 Draw = Callable[..., None]
-SHARED = Path(__file__).parents[2] / "../shared"
-REAL = SHARED / "weights/squeezenet1_0-deepcompression.pth"
-PHOTO = SHARED / "data/instre5k/queries/a01.jpg"
+PHOTO = INSTRE / "queries" / "a01.jpg"
 NO_MAPS = ("--extractor", "squeezenet1_0", "--weighting", "none", "--encoder", "cam")
 PARTS = [
     WeighterSpec("cam", "instsearch_plugins.weighters.cam:CAM", "", "", ("features",)),
@@ -174,9 +173,8 @@ def test_every_picture_and_query_has_classes_of_its_own(
     with PIL.Image.open(tmp_path / "o.png") as shown:
         red = (np.abs(np.asarray(shown).astype(int) - (255, 52, 52)) < 30).all(-1)
     assert red.sum() > 100  # boxes over the mean of the best two maps
-    told = cli(
-        "index", scenes, "--index", index, *flags[:4], "--weighting", "none", "--encoder", "cam", status=2
-    )
+    none = ("--extractor", "squeezenet1_0", "--weighting", "none", "--encoder", "cam")
+    told = cli("index", scenes, "--index", index, *none, status=2)
     assert "--weighting cam" in told.err
 
 
@@ -218,9 +216,9 @@ def test_bad_input_says_what_to_do(cli: Cli, network: Path, scenes: Path, tmp_pa
 
 
 @pytest.mark.skipif(
-    not (REAL.exists() and PHOTO.exists()), reason="needs ../shared: real weights and photographs"
+    not (SQUEEZENET.exists() and PHOTO.exists()), reason="real weights and photographs are not here"
 )
 def test_a_photograph_of_a_tower(cli: Cli) -> None:
-    flags = ("--weights", REAL, "--top", 3, "--json", "--quiet")
+    flags = ("--weights", SQUEEZENET, "--top", 3, "--json", "--quiet")
     names = [c["name"] for c in cli("classes", PHOTO, *flags).json["classes"]]
     assert names == ["pole", "pedestal", "suspension bridge"]

@@ -10,6 +10,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from schema_check import valid
+
 
 @pytest.mark.slow
 def test_demo_finds_its_objects_and_shows_them(cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -27,8 +29,10 @@ def test_demo_finds_its_objects_and_shows_them(cli: Callable[..., Any], tmp_path
     assert not re.search(r'(?:src|href)="https?:', page)
     with PIL.Image.open(folder / "hits.png") as sheet:
         assert sheet.width > 500
-    again = cli("demo", folder, "--scenes", 40, "--quiet").out
-    assert re.search(r"mAP +([0-9.]+)", again)[1] == found[1]  # type: ignore[index]
+    again = valid("demo", cli("demo", folder, "--scenes", 40, "--quiet", "--json").out)
+    assert f"{again['metrics']['mAP']:.3f}" == found[1]
+    assert again["hits"] >= 1
+    assert all(Path(again[key]).exists() for key in ("manifest", "index", "html", "sheet"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not delete")
     cli("demo", tmp_path / "mine", status=1)

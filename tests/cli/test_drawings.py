@@ -31,7 +31,7 @@ def grey() -> PIL.Image.Image:
 
 def near(image: PIL.Image.Image, colour: tuple[int, int, int], by: int = 40) -> np.ndarray:
     """bool[H, W]: the pixels that have about this colour."""
-    return (np.abs(np.asarray(image).astype(int) - colour) <= by).all(-1)
+    return np.all(np.abs(np.asarray(image).astype(int) - colour) <= by, axis=-1)
 
 
 def weights(values: torch.Tensor) -> WeightMap:

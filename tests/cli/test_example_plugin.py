@@ -26,9 +26,9 @@ class TestEdges(WeighterContract):
 
     def test_edges_weigh_more_than_flat_cells(self) -> None:
         inputs = make_inputs()
-        pixels = np.zeros_like(inputs.image.pixels)  # type: ignore[union-attr]
+        pixels = np.zeros_like(inputs.image.pixels)
         pixels[:16, :16:2] = 255
-        image = type(inputs.image)(pixels, inputs.image.size)  # type: ignore[union-attr,misc]
+        image = type(inputs.image)(pixels, inputs.image.size)
         weights = self.make().weigh(type(inputs)(size=inputs.size, grid=inputs.grid, image=image)).values[0]
         assert torch.argmax(weights) == 0
         assert float(weights[-1, -1]) < 0.2

@@ -110,7 +110,7 @@ def test_readme_options_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     known = set()
     for name in COMMANDS:
-        command = program.get_command(None, name)  # type: ignore[arg-type]
+        command = program.get_command(None, name)
         assert command is not None
         known |= {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
     for offers in load_registry().offers.values():  # `train` takes a training's options as flags

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from instsearch_cli.measure import matfile
 from instsearch_cli.measure.matfile import read_mat
+from real_data import PROTOCOLS
 
-PROTOCOLS = Path(__file__).parents[3] / "shared" / "data" / "protocols"
 HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
 
 

@@ -16,7 +16,7 @@ FAKES = Path(__file__).parent / "fake_plugins"
 
 
 @pytest.fixture
-def _fresh_registry():  # type: ignore[no-untyped-def]
+def _fresh_registry():
     load_registry.cache_clear()
     yield
     load_registry.cache_clear()

@@ -141,7 +141,7 @@ def test_jpegs_are_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def spy(self: PIL.Image.Image, *args: object, **options: object) -> PIL.Image.Image:
         decoded.append(self.size)
-        return resize(self, *args, **options)  # type: ignore[arg-type]
+        return resize(self, *args, **options)
 
     picture = PIL.Image.fromarray(noise()).resize((1200, 800), PIL.Image.Resampling.BICUBIC)
     picture.save(tmp_path / "a.jpg", quality=95)
@@ -278,7 +278,7 @@ def test_animations_show_their_first_frame(tmp_path: Path, name: str) -> None:
     extra = {"lossless": True} if name == "a.webp" else {}
     first.save(tmp_path / name, save_all=True, append_images=[second], **extra)
     with PIL.Image.open(tmp_path / name) as saved:
-        assert saved.n_frames == 2
+        assert saved.n_frames == 2  # type: ignore[attr-defined]
     np.testing.assert_allclose(
         read_image(tmp_path / name).pixels.astype(int), np.full((16, 16, 3), RED), atol=3
     )

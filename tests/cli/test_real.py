@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-SHARED = Path(__file__).parents[3] / "shared"
-INSTRE = SHARED / "data" / "instre5k"
-WEIGHTS = SHARED / "weights" / "squeezenet1_0-deepcompression.pth"
+from real_data import INSTRE, SQUEEZENET
 
 Cli = Callable[..., Any]
 
@@ -49,7 +47,7 @@ def test_the_default_pipeline_finds_and_localises(cli: Cli, subset: Path, tmp_pa
     assert min(metrics["localised@10"] for metrics in (words, whole, refined)) > 0.8
 
 
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="the SqueezeNet weights are not here")
+@pytest.mark.skipif(not SQUEEZENET.exists(), reason="the SqueezeNet weights are not here")
 def test_a_real_network_with_weighting_and_expansion(cli: Cli, subset: Path, tmp_path: Path) -> None:
     flags = (
         "--extractor",
@@ -69,7 +67,7 @@ def test_a_real_network_with_weighting_and_expansion(cli: Cli, subset: Path, tmp
         tmp_path / "i",
         *flags,
         "--weights",
-        WEIGHTS,
+        SQUEEZENET,
         "--keep-features",
     )
     none = cli(*run, "--weighting", "none", "--rerank", "none").json["metrics"]["mAP"]

@@ -329,7 +329,7 @@ def test_clipped_text_fits(text: str, width: int, keep: str) -> None:
 
 
 @pytest.mark.parametrize("write", [write_page, write_sheet])
-def test_what_cannot_be_written_is_one_line(write, result: Answer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_written_is_one_line(write, result: Answer, tmp_path: Path) -> None:
     with pytest.raises(InstsearchError, match=r"cannot write .*No such file or directory"):
         write(result, tmp_path / "nowhere" / "out.png")
 

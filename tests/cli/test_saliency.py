@@ -20,9 +20,8 @@ from instsearch_cli.data import Grid, WeightMap
 from instsearch_cli.measure.fixations import Fixations, blurred, fixated
 from instsearch_cli.measure.saliency import METRICS, centre_gaussian, people_scores, spread
 from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
+from real_data import SCENES
 from saliency_scores import by_name, expected, numbers, red
-
-SCENES = Path(__file__).parents[3] / "shared" / "data" / "scene-fixations"
 
 pytestmark = pytest.mark.usefixtures("fakes")
 

@@ -171,4 +171,4 @@ def test_nothing_to_compare_with_has_no_value() -> None:
 @pytest.mark.parametrize("metric", [auc_judd, nss, cc, kl])
 def test_shapes_must_agree(metric: object) -> None:
     with pytest.raises(ValueError, match="one shape"):
-        metric(P, F[:2])  # type: ignore[operator]
+        metric(P, F[:2])

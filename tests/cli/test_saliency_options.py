@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import scipy.io
 
+import instsearch
 from instsearch_cli.measure.fixations import Fixations
 from instsearch_cli.measure.saliency import METRICS
 from instsearch_cli.measure.saliency_metrics import cc
@@ -90,6 +91,18 @@ def test_salicon_is_read_too(cli: Cli, tmp_path: Path, draw: Draw) -> None:
     assert wide["CC"] != val["rows"][0]["CC"]
 
 
+def test_the_library_says_what_the_command_line_says(cli: Cli, data: Path) -> None:
+    run = ("saliency", "--data", data, "--weighting", "red", "--limit", 4, "--blur", 0.02, "-j")
+    said, report = cli(*run).json, instsearch.saliency(["red"], data, limit=4, blur=0.02).plain()
+    for each in (said, report):
+        for row in each["rows"]:
+            row.pop("images/s")
+    assert json.loads(json.dumps(report)) == said
+    asked = {"split": None, "held_out": None, "limit": 4, "sigma": None, "blur": 0.02, "jitter": True}
+    assert said["protocol"] == asked
+    assert (said["data"], said["images"]["not asked for"]) == (str(data), 2)
+
+
 def test_options_of_one_weighting_and_of_one_among_several(cli: Cli, data: Path) -> None:
     run = ("saliency", "--no-jitter", "--data", data, "--json")
     single = cli(*run, "--weighting", "red", "--set", "weighting.power=2").json["rows"][0]
@@ -128,9 +141,13 @@ def test_options_of_one_weighting_and_of_one_among_several(cli: Cli, data: Path)
         (["--weighting", "hole"], 1, "not finite and not negative, for 0.png"),
         (["--weighting", "red", "--split", "val"], 2, "no splits"),
         (["--weighting", "red", "--sheet", "no/where.png"], 2, "there is no folder no"),
+        (["--weighting", "red", "--sheet", "."], 2, "--sheet: . is a folder"),
+        (["--weighting", "red", "--wait", "1"], 2, "--wait goes with --precision"),
+        (["--weighting", "red", "--present-only"], 2, "--present-only goes with --precision"),
+        (["--weighting", "red", "--no-keep-features"], 2, "--keep-features goes with --precision"),
         (["--weighting", "red", "--blur", "7"], 2, "--blur"),
         (["--weighting", "red", "--sigma", "0"], 2, "--sigma"),
-        (["--weighting", "red", "--data", "nowhere"], 1, "nowhere holds no fixations"),
+        (["--weighting", "red", "--data", "x"], 2, "--data is given twice"),
         (["--weighting", "red", "--max-pixels", "9"], 1, "too large: 64 x 48 pixels"),
         ([], 2, "Missing option '--weighting'"),
     ],
@@ -142,6 +159,11 @@ def test_wrong_usage_is_told_in_a_line_or_two(
     assert message in failed.err
     assert len(failed.err.strip().splitlines()) <= 3
     assert "bug" not in failed.err
+
+
+def test_a_folder_without_fixations(cli: Cli) -> None:
+    failed = cli("saliency", "--weighting", "red", "--data", "nowhere", "--quiet", status=1)
+    assert "nowhere holds no fixations" in failed.err
 
 
 def test_a_sheet_of_maps(cli: Cli, data: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from instsearch_cli.measure.saliency import centre_gaussian
 from instsearch_cli.measure.saliency_precision import coverage, precision
 
 FAKES = Path(__file__).parent / "fake_plugins"
-SHARED = Path(__file__).parents[3] / "shared"
 
 Cli = Callable[..., Any]
 Draw = Callable[..., None]
@@ -302,7 +301,7 @@ def test_histogram_and_sheet(cli: Cli, taught: Any, dataset: Path, tmp_path: Pat
         (["--precision", "--dataset", "y", "--held-out", "3"], 2, "--held-out goes with --data"),
         (["--precision", "--dataset", "instr"], 2, "Did you mean 'instre'"),
         (["--precision", "--dataset", "no.json"], 1, "cannot read no.json"),
-        (["--precision", "--dataset", "no.json", "--histogram", "a.jpg"], 1, ".png or .svg"),
+        (["--precision", "--dataset", "no.json", "--histogram", "a.jpg"], 2, "a .png or .svg"),
         (["--precision", "--dataset", "no.json", "--histogram", "no/a.png"], 2, "there is no folder no"),
         (["--precision", "--dataset", "no.json", "--sheet", "no/a.png"], 2, "there is no folder no"),
     ],

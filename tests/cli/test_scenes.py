@@ -148,7 +148,8 @@ def test_the_usual_demo_has_twelve_objects_and_thirty_scenes_without() -> None:
 
 
 @pytest.mark.parametrize(
-    "surface", sorted({*textures.WALLS, *textures.TABLES, *textures.FLOORS}, key=lambda f: f.__name__)
+    "surface",
+    sorted({*textures.WALLS, *textures.TABLES, *textures.FLOORS}, key=lambda f: f.__name__),  # type: ignore[attr-defined]
 )
 def test_surfaces_are_rich_and_repeatable(surface: textures.Surface) -> None:
     first = surface(np.random.default_rng(5), 90, 130)

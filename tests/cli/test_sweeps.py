@@ -41,7 +41,7 @@ def layers(tmp_path: Path, kind: str) -> list[str]:
 def test_a_figure_is_swept_and_what_lies_left_of_the_option_is_made_once(
     cli: Cli, flags: tuple[object, ...], tmp_path: Path, collection: Path
 ) -> None:
-    run = ("reproduce", "papers/2", "--figure", 5, *flags, "--keep-features")
+    run = ("reproduce", "simeoni2018", "--figure", 5, *flags, "--keep-features")
     said = cli(*run, "--values", "1, 2.5,5", "--json").json
     assert (said["figure"], said["x"], said["datasets"]) == ("5", "detector.rho", [str(collection)])
     curves = {row["name"]: row["results"][str(collection)] for row in said["rows"]}
@@ -54,8 +54,8 @@ def test_a_figure_is_swept_and_what_lies_left_of_the_option_is_made_once(
     assert [name for name in layers(tmp_path, "models") if name == "os"] == ["os"]
     assert layers(tmp_path, "regions") == ["egm"] * 6
     recorded = {p.stem for p in (tmp_path / "indexes/mine/pipelines").glob("*.toml")}
-    assert recorded == {f"papers-2-fig5-{c}-rho-{v}" for c in ("FS.EGM", "OS.EGM") for v in (1, 2.5, 5)}
-    one = (tmp_path / "indexes/mine/pipelines/papers-2-fig5-FS.EGM-rho-2.5.toml").read_text()
+    assert recorded == {f"simeoni2018-fig5-{c}-rho-{v}" for c in ("FS.EGM", "OS.EGM") for v in (1, 2.5, 5)}
+    one = (tmp_path / "indexes/mine/pipelines/simeoni2018-fig5-FS.EGM-rho-2.5.toml").read_text()
     assert "rho = 2.5" in one
     assert "tau = 0.4" in one
     written = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "indexes/mine").rglob("part-*.h5"))
@@ -69,7 +69,7 @@ def test_a_figure_is_swept_and_what_lies_left_of_the_option_is_made_once(
 def test_a_sweep_measures_what_eval_does(
     cli: Cli, flags: tuple[object, ...], tmp_path: Path, collection: Path
 ) -> None:
-    run = ("reproduce", "papers/2", "--figure", 7, *flags, "--values", "2", "--json")
+    run = ("reproduce", "simeoni2018", "--figure", 7, *flags, "--values", "2", "--json")
     rows = cli(*run, "--set", "searcher.k=4").json["rows"]
     assert [row["name"] for row in rows] == ["FS.EGM", "OS.EGM"]
     chosen = {
@@ -94,11 +94,11 @@ def test_a_sweep_measures_what_eval_does(
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_a_figure_is_drawn(cli: Cli, flags: tuple[object, ...], tmp_path: Path, suffix: str) -> None:
     plot = tmp_path / f"sweep{suffix}"
-    said = cli("reproduce", "papers/2", "--figure", 6, *flags, "--values", "0,0.5", "--plot", plot)
+    said = cli("reproduce", "simeoni2018", "--figure", 6, *flags, "--values", "0,0.5", "--plot", plot)
     assert "--keep-features keeps them on disk" in said.err
-    assert "papers-2-fig6-OS.EGM-tau-0.5 on mine" in said.err
+    assert "simeoni2018-fig6-OS.EGM-tau-0.5 on mine" in said.err
     out = said.out
-    assert out.startswith("papers/2, figure 6: ")
+    assert out.startswith("simeoni2018, figure 6: ")
     assert "mine, mAP\ntau " in out
     assert [line.split()[0] for line in out.splitlines()[4:6]] == ["0", "0.5"]
     assert out.endswith(f"wrote {plot}\n")
@@ -114,7 +114,7 @@ def test_curves_of_one_point_and_the_time_of_a_query(
     cli: Cli, flags: tuple[object, ...], tmp_path: Path, collection: Path
 ) -> None:
     plot = tmp_path / "10.svg"
-    run = ("reproduce", "papers/2", "--figure", 10, *flags, "--values", "2,5")
+    run = ("reproduce", "simeoni2018", "--figure", 10, *flags, "--values", "2,5")
     said = cli(*run, "--json", "--plot", plot).json
     assert said["seconds"] is True
     points = {row["name"]: row["results"][str(collection)] for row in said["rows"]}
@@ -136,7 +136,7 @@ def test_a_curve_that_cannot_be_measured_says_why(
 ) -> None:
     monkeypatch.delitem(load_registry().offers["weighting"], "os")
     plot = tmp_path / "5.png"
-    run = ("reproduce", "papers/2", "--figure", 5, *flags, "--plot", plot)
+    run = ("reproduce", "simeoni2018", "--figure", 5, *flags, "--plot", plot)
     out = cli(*run, "--values", "2,5").out
     assert [line.split()[-1] for line in out.splitlines()[4:6]] == ["[1]", "[1]"]
     assert "\n[1] no weighting is called 'os'." in out
@@ -150,17 +150,17 @@ def test_a_curve_that_cannot_be_measured_says_why(
 
 
 def test_a_figure_that_another_command_makes_names_it(cli: Cli) -> None:
-    assert "instsearch saliency --precision" in cli("reproduce", "papers/2", "--figure", 8).out
-    said = cli("reproduce", "papers/2", "--figure", 8, "--json").json
+    assert "instsearch saliency --precision" in cli("reproduce", "simeoni2018", "--figure", 8).out
+    said = cli("reproduce", "simeoni2018", "--figure", 8, "--json").json
     assert said["command"].startswith("instsearch saliency --precision")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--figure", 1), "papers/2 has no figure 1 here. There is table 1: --table 1."),
-        (("--figure", 11), "papers/2 has no figure 11 here. Did you mean '10'?"),
-        (("--table", 5), "papers/2 has no table 5 here. There is figure 5: --figure 5."),
+        (("--figure", 1), "simeoni2018 has no figure 1 here. There is table 1: --table 1."),
+        (("--figure", 11), "simeoni2018 has no figure 11 here. Did you mean '10'?"),
+        (("--table", 5), "simeoni2018 has no table 5 here. There is figure 5: --figure 5."),
         (("--table", 9, "--figure", 5), "There is figure 9"),
         (("--values", "1,2"), "--values are of one figure that is measured"),
         (("--figure", 5, "--figure", 6, "--values", "1"), "--values are of one figure"),
@@ -171,6 +171,7 @@ def test_a_figure_that_another_command_makes_names_it(cli: Cli) -> None:
         (("--table", 1, "--plot", "x.png"), "--plot draws one figure"),
         (("--figure", 5, "--plot", "x.gif"), "--plot x.gif: name a .png or .svg file"),
         (("--figure", 5, "--plot", "no/x.png"), "there is no folder no"),
+        (("--figure", 5, "--plot", "."), "--plot: . is a folder"),
         (("--figure", 5, "--set", "detector.rho=3"), "--set detector.rho=3: figure 5 sweeps it"),
         (("--figure", 8, "--set", "detector.rho=3"), "no row of figure 8 has such an option"),
         (("--figure", 5, "--set", "encoder.wrods=3"), "no row of figure 5 has such an option"),
@@ -181,6 +182,6 @@ def test_a_figure_that_another_command_makes_names_it(cli: Cli) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_at_once(cli: Cli, words: tuple[object, ...], said: str) -> None:
-    refused = cli("reproduce", "papers/2", *words, status=2)
+    refused = cli("reproduce", "simeoni2018", *words, status=2)
     assert said in refused.err
     assert refused.out == ""

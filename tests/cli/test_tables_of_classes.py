@@ -1,4 +1,4 @@
-"""Tables of class maps, and the time of an image beside what is found: papers/4."""
+"""Tables of class maps, and the time of an image beside what is found: jimenez2017."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def every() -> dict[str, Table]:
-    return {table.label: table for table in tables(load_registry(), "papers/4")}
+    return {table.label: table for table in tables(load_registry(), "jimenez2017")}
 
 
 def reported(table: Table, metric: str = "mAP") -> dict[str, list[float]]:
@@ -80,6 +80,7 @@ def test_what_the_rows_run(every: dict[str, Table]) -> None:
         figure = every[f"figure {number}"]
         assert isinstance(figure, Figure)
         assert figure.x == name
+    assert isinstance(figure, Figure)
     lists = [str(value).split(",") for value in figure.values]
     assert [len(names) for names in lists] == [1, 2, 4, 8, 16]
     assert all(names == lists[-1][: len(names)] for names in lists)

@@ -1,4 +1,4 @@
-"""papers/5: what it reports, and that every row is a pipeline that can be built."""
+"""xiang2019: what it reports, and that every row is a pipeline that can be built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCALES = (386, 550, 800, 1050)
 
 @pytest.fixture(scope="module")
 def every() -> dict[str, Table]:
-    return {table.label: table for table in tables(load_registry(), "papers/5")}
+    return {table.label: table for table in tables(load_registry(), "xiang2019")}
 
 
 def reported(table: Table) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""Several mAP@k of one measurement, and a sweep over an option of the dataset: papers/3 on a small Instance-160."""
+"""Several mAP@k of one measurement, and a sweep over an option of the dataset: xiao2020 on a small Instance-160."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def alone(cli: Cli, collections: Path, tmp_path: Path, *more: object) -> dict[st
 def test_one_measurement_gives_every_top(
     cli: Cli, flags: tuple[object, ...], collections: Path, tmp_path: Path, measured: list[str]
 ) -> None:
-    run = ("reproduce", "papers/3", "--table", 1, *flags)
+    run = ("reproduce", "xiao2020", "--table", 1, *flags)
     said = cli(*run, "--json").json
     assert (said["metrics"], said["datasets"]) == (TOPS, ["instance160", "instance335"])
-    assert measured.count("papers-3-1-R-MAC") == 1
+    assert measured.count("xiao2020-1-R-MAC") == 1
     rows = {(row["name"], row["metric"]): row["results"] for row in said["rows"]}
     assert len(rows) == len(said["rows"]) == 11 * 5
     expected = alone(cli, collections, tmp_path)
@@ -106,8 +106,8 @@ def test_one_measurement_gives_every_top(
 
 
 def test_tops_side_by_side(cli: Cli, flags: tuple[object, ...]) -> None:
-    lines = cli("reproduce", "papers/3", "--table", 1, *flags, "--dataset", "instance160").out.splitlines()
-    assert lines[0].startswith("papers/3, table 1: ")
+    lines = cli("reproduce", "xiao2020", "--table", 1, *flags, "--dataset", "instance160").out.splitlines()
+    assert lines[0].startswith("xiao2020, table 1: ")
     assert lines[2].split() == ["instance160", *TOPS]
     assert lines[3].split() == ["paper", "here", "diff"] * 5 + ["time"]
     row = next(line.split() for line in lines if line.startswith("R-MAC"))
@@ -130,7 +130,7 @@ def test_tops_of_a_dataset_that_asks_for_none(
     queries = [{"id": names[0], "image": names[0], "positives": names[:9]}]
     manifest = photos / "mine.json"
     manifest.write_text(json.dumps({"name": "mine", "images": names, "queries": queries}))
-    run = ("reproduce", "papers/3", "--table", 1, "--dataset", manifest, "--extractor", "cells")
+    run = ("reproduce", "xiao2020", "--table", 1, "--dataset", manifest, "--extractor", "cells")
     said = cli(*run, "--index", tmp_path / "i", "--set", "encoder.dims=8", "--json").json
     found = {row["metric"]: row["results"][str(manifest)] for row in said["rows"] if row["name"] == "R-MAC"}
     assert list(found) == TOPS
@@ -142,7 +142,7 @@ def test_a_sweep_over_an_option_of_the_dataset(
     cli: Cli, flags: tuple[object, ...], collections: Path, tmp_path: Path, measured: list[str]
 ) -> None:
     plot = tmp_path / "8.svg"
-    run = ("reproduce", "papers/3", "--figure", 8, *flags)
+    run = ("reproduce", "xiao2020", "--figure", 8, *flags)
     told = cli(*run, "--values", "5,10,25", "--json", "--plot", plot)
     said = told.json
     assert (said["x"], said["metric"], said["datasets"]) == (
@@ -151,7 +151,7 @@ def test_a_sweep_over_an_option_of_the_dataset(
         ["instance160"],
     )
     assert "--keep-features" not in told.err
-    assert "papers-3-fig8-R-MAC on instance160, most-distractors 10" in told.err
+    assert "xiao2020-fig8-R-MAC on instance160, most-distractors 10" in told.err
     curves = {row["name"]: row["results"]["instance160"] for row in said["rows"]}
     assert "hamming needs words at keypoints" in curves["BoVW+HE"][0]["why_not"]
     for name in ("R-MAC", "CroW"):
@@ -175,7 +175,7 @@ def test_distractors_from_elsewhere(
     cli: Cli, flags: tuple[object, ...], collections: Path, tmp_path: Path, draw: Callable[..., None]
 ) -> None:
     (collections / "instance160/distractors").rename(collections / "instance160/Images/other")
-    run = ("reproduce", "papers/3", "--figure", 8, *flags, "--values", 3, "--json")
+    run = ("reproduce", "xiao2020", "--figure", 8, *flags, "--values", 3, "--json")
     (point,) = next(r for r in cli(*run).json["rows"] if r["name"] == "CroW")["results"]["instance160"]
     assert "there is no distractors" in point["why_not"]
     for i in range(3):
@@ -186,7 +186,7 @@ def test_distractors_from_elsewhere(
 
 
 def test_options_of_a_dataset_in_a_table(cli: Cli, flags: tuple[object, ...], collections: Path) -> None:
-    run = ("reproduce", "papers/3", "--table", 1, "--dataset", "instance160", *flags)
+    run = ("reproduce", "xiao2020", "--table", 1, "--dataset", "instance160", *flags)
     plain, among = (
         {
             r["metric"]: r["results"]["instance160"]["measured"]
@@ -210,13 +210,13 @@ def test_options_of_a_dataset_in_a_table(cli: Cli, flags: tuple[object, ...], co
     ],
 )
 def test_what_cannot_be_is_refused_at_once(cli: Cli, words: tuple[object, ...], said: str) -> None:
-    refused = cli("reproduce", "papers/3", "--figure", 8, *words, status=2)
+    refused = cli("reproduce", "xiao2020", "--figure", 8, *words, status=2)
     assert said in refused.err
     assert refused.out == ""
 
 
 def test_curves_with_values_of_their_own(cli: Cli, flags: tuple[object, ...]) -> None:
-    run = ("reproduce", "papers/3", "--figure", 4, *flags[:-2], "--dataset", "instance160")
+    run = ("reproduce", "xiao2020", "--figure", 4, *flags[:-2], "--dataset", "instance160")
     said = cli(*run, "--json").json
     points = {row["name"]: row["results"]["instance160"] for row in said["rows"]}
     xs = {name: [point["x"] for point in its] for name, its in points.items()}

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from real_data import INSTRE, SQUEEZENET
+
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT / "../shared"
-WEIGHTS = SHARED / "weights/squeezenet1_0-deepcompression.pth"
-PICTURES = SHARED / "data/instre5k/images"
+PICTURES = INSTRE / "images"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (WEIGHTS.exists() and PICTURES.is_dir()), reason="SqueezeNet or INSTRE is not here")
+@pytest.mark.skipif(
+    not (SQUEEZENET.exists() and PICTURES.is_dir()), reason="SqueezeNet or INSTRE is not here"
+)
 def test_training_on_photographs_finds_more_of_their_details(tmp_path: Path) -> None:
     photographs, out = tmp_path / "photographs", tmp_path / "out"
     photographs.mkdir()
@@ -27,7 +29,7 @@ def test_training_on_photographs_finds_more_of_their_details(tmp_path: Path) -> 
     (photographs / "broken.jpg").write_bytes(b"no picture")
     small = (
         "--weights",
-        WEIGHTS,
+        SQUEEZENET,
         "--crop",
         "128",
         "--short-side",

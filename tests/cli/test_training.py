@@ -314,7 +314,8 @@ def test_what_is_wrong_is_said(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    failed = cli("train", "--data", numbers, *arguments, status=status)
+    data = () if "--data" in arguments else ("--data", numbers)
+    failed = cli("train", *data, *arguments, status=status)
     assert message in failed.err
     assert len(failed.err.strip().splitlines()) <= 2
 

@@ -22,8 +22,7 @@ from instsearch_cli.networks.weights import (
     sha256,
     user_folder,
 )
-
-SHARED = Path(__file__).parents[2] / "../shared/weights"
+from real_data import SQUEEZENET
 
 
 @pytest.fixture(autouse=True)
@@ -271,9 +270,9 @@ class TestReading:
         with pytest.raises(InstsearchError, match="over 4 GB"):
             load_state_dict(path)
 
-    @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/weights")
+    @pytest.mark.skipif(not SQUEEZENET.is_file(), reason="SqueezeNet's weights are not here")
     def test_a_real_network(self):
-        state = load_state_dict(SHARED / "squeezenet1_0-deepcompression.pth")
+        state = load_state_dict(SQUEEZENET)
         assert state["features.0.weight"].shape == (96, 3, 7, 7)
         assert len(state) == 52
 

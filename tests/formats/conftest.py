@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def make_item(encoding: str, i: int, n: int = 6) -> dict:
     n = 0 if i % 5 == 0 else n
     place = {"grid": np.array([2, n // 2]), "transform": np.array([8.0, 8.0, 0.0, i])}
     boxes = rng.uniform(0, 100, (n, 4)).astype(np.float32)
-    items = {
+    items: dict[str, Any] = {
         "dense-map": {"values": rng.standard_normal((n, 8)).astype(np.float16), **place},
         "dense-map with all": {
             "values": rng.standard_normal((n, 8)).astype(np.float16),

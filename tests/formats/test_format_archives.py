@@ -7,6 +7,7 @@ import re
 import shutil
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_images(v1):
 BOXES_0 = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
 BOXES_2 = [[2, 3, 4, 5], [6, 7, 8, 9]]
 
-VALUES = {  # encoding: field: dtype, row 0, row 2
+VALUES: dict[str, Any] = {  # encoding: field: dtype, row 0, row 2
     "dense-map": {
         "values": (
             "f2",

@@ -67,7 +67,7 @@ def test_sigkill_at_random_moments(tmp_path):
             np.testing.assert_array_equal(arrays["a"], driver.values(model.identity["upto"]))
     assert len(index.images) > 0
     (layer.path / "part-0000000000-0000000005.h5.0123.partial").touch()
-    index.gc([info.path for info in (*index.layers(), *index.models())])
+    index.gc([*(info.path for info in index.layers()), *(info.path for info in index.models())])
     assert not list(index.path.rglob(f"*{files.PARTIAL}"))
     assert index.verify() == []
     assert index.images.ranges() == given
@@ -128,7 +128,7 @@ def test_a_folder_without_write_permission(index):
 
 def test_a_failure_while_renaming_leaves_nothing(index, item_of, monkeypatch):
     layer = index.layer("regions", "x", "regions", {})
-    monkeypatch.setattr(sink.os, "replace", refuse)
+    monkeypatch.setattr(sink.os, "replace", refuse)  # type: ignore[attr-defined]
     with pytest.raises(FormatError, match="read-only"), layer.writer(range(1)) as writer:
         writer.append(item_of("regions", 0))
     assert not list(layer.path.iterdir())

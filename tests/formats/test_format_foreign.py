@@ -257,7 +257,7 @@ def test_a_later_encoding_names_the_version_needed(index, fill):
     for attrs in ({"encoding-version": 2}, {"encoding-type": np.bytes_(b"hologram")}):
         path.write_bytes(whole)
         rewrite(path, lambda file: None, attrs)
-        with pytest.raises(NewerFormatError, match=f"written by instsearch {seal.version()}"):
+        with pytest.raises(NewerFormatError, match=f"written by instsearch {seal.version()}"):  # type: ignore[attr-defined]
             layer.read(12)
 
 

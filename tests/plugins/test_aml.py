@@ -111,7 +111,7 @@ def query(features: Any, box) -> Query:
         codes = Vectors(
             torch.nn.functional.normalize(max_pool(features.values, masks), dim=1), torch.tensor([box])
         )
-    return Query("q", SimpleNamespace(size=SIZE), box, features, features, codes)  # type: ignore[arg-type]
+    return Query("q", SimpleNamespace(size=SIZE), box, features, features, codes)
 
 
 def test_hits_with_the_object_lead_and_get_its_box():

@@ -216,6 +216,7 @@ def test_embedding_against_a_slow_loop(options):
     features = [feature_map(i) for i in range(40)]
     encoder = fitted(features, words=30, iterations=4, **options)
     assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, BLCF)
     assert encoder.centroids.shape == (30, options.get("dims") or 8)
     assert (encoder.whitening is None) == (options.get("whiten") is False)
     for f in features[:4]:

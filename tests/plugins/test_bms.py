@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ def plain_saliency(pixels, p):
     else:
         size = int(p.width * W / max(H, W)), int(p.width * H / max(H, W))
         small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
-    S = 0
+    S: Any = 0
     for F in cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2Lab)):
         if p.variant == "journal":
             low, high = float(F.min()), float(F.max())

@@ -77,12 +77,12 @@ def test_the_most_probable_classes_come_first_and_of_equals_the_lower_number():
 
 
 def features_of(values):
-    return FeatureMap(values, Grid.over(*values.shape[1:], SIZE))
+    return FeatureMap(values, Grid.over(*values.shape[1:], size=SIZE))
 
 
 def maps_of(values, classes=None):
     classes = torch.arange(len(values)) if classes is None else classes
-    return WeightMap(values, Grid.over(*values.shape[1:], SIZE), classes)
+    return WeightMap(values, Grid.over(*values.shape[1:], size=SIZE), classes)
 
 
 def photo(seed, C=6, Z=3, h=6, w=10):

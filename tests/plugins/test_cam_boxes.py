@@ -178,7 +178,7 @@ def query(box: Any = BOX, seed: int = 0) -> Query:
     features = picture(seed)
     weights = WeightMap(torch.from_numpy(maps_of(features, CLASSES)), features.grid, torch.tensor(CLASSES))
     codes = encoder().aggregate(features, weights if box is None else BoxWeight(box, weights), None)
-    return Query("q", SimpleNamespace(size=SIZE), box, features, features, codes, weights=weights)  # type: ignore[arg-type]
+    return Query("q", SimpleNamespace(size=SIZE), box, features, features, codes, weights=weights)
 
 
 def reranker(**options: Any) -> CAMBoxes:
@@ -193,10 +193,10 @@ def looked_at(made: CAM, q: Query, features: FeatureMap, shares=SHARES, min_side
     """The score, the box in cells and the code of one hit, by plain loops."""
     classes, n = CLASSES[:6], features.grid.h * features.grid.w
     assert n
-    sx, sy, _, _ = q.features.grid.transform  # type: ignore[union-attr]
+    sx, sy, _, _ = q.features.grid.transform
     x0, y0, x1, y1 = q.box or (0.0, 0.0, *SIZE)
     part = np.s_[..., int(y0 // sy) : int(-(-y1 // sy)), int(x0 // sx) : int(-(-x1 // sx))]
-    asked = code_of(made, q.features.values.numpy()[part], maps_of(q.features, classes)[part])  # type: ignore[arg-type]
+    asked = code_of(made, q.features.values.numpy()[part], maps_of(q.features, classes)[part])
     maps = maps_of(features, classes)
     heat = maps[:2].mean(0)
     best: tuple[Any, ...] = (-1.0, None, None)
@@ -257,7 +257,7 @@ def test_without_boxes_hits_are_taken_whole():
     data, q = Collection(items), query()
     got = reranker(boxes=False, classes=8).rerank([q], first(4), data, NOTHING)
     whole = {
-        row: code_of(data.encoder, f.values.numpy(), maps_of(f, CLASSES)) @ q.codes.vectors[0].numpy()  # type: ignore[union-attr]
+        row: code_of(data.encoder, f.values.numpy(), maps_of(f, CLASSES)) @ q.codes.vectors[0].numpy()
         for row, f in items.items()
     }
     order = sorted(whole, key=lambda row: -whole[row])
@@ -336,10 +336,10 @@ def test_average_query_expansion_may_follow():
     )
     search = searched(matrix)
     data.read = lambda kind, row: Vectors(torch.from_numpy(matrix[row : row + 1]).float(), torch.zeros(1, 4))  # type: ignore[attr-defined]
-    hits = reranker(depth=4).rerank([q], search([q.codes], 6), data, NOTHING)  # type: ignore[arg-type]
+    hits = reranker(depth=4).rerank([q], search([q.codes], 6), data, NOTHING)
     aqe = AverageQueryExpansion(AverageQueryExpansion.Config(depth=2), CPU)
-    got = aqe.rerank([q], hits, data, search)  # type: ignore[arg-type]
-    total = q.codes.vectors[0].numpy() + matrix[hits.images[0, :2]].sum(0)  # type: ignore[union-attr]
+    got = aqe.rerank([q], hits, data, search)
+    total = q.codes.vectors[0].numpy() + matrix[hits.images[0, :2]].sum(0)
     scores = matrix @ (total / np.linalg.norm(total))
     assert got.images[0].tolist() == np.argsort(-scores).tolist()
 
@@ -354,7 +354,7 @@ def test_another_encoder_and_another_weighting_are_errors():
         other = Query("q", q.image, BOX, q.features, q.local, q.codes, weights=weights)
         with pytest.raises(UsageError, match="--weighting cam and --encoder cam"):
             reranker().rerank([other], first(1), data, NOTHING)
-    data.weighter = NoWeighting(NoWeighting.Config(), CPU)  # type: ignore[assignment]
+    data.weighter = NoWeighting(NoWeighting.Config(), CPU)
     with pytest.raises(UsageError, match="--weighting cam and --encoder cam"):
         reranker().rerank([q], first(1), data, NOTHING)
     data = Collection({1: picture(1)})

@@ -244,7 +244,7 @@ def test_files_come_as_the_search_goes_and_a_full_disk_does_not_end_it(tmp_path,
         saved.append(len(array))
         save(file, array, **options)
 
-    monkeypatch.setattr(class_vectors.np, "save", full)
+    monkeypatch.setattr(class_vectors.np, "save", full)  # type: ignore[attr-defined]
     online = searcher()
     agrees(data, [query], online.search([query], data, 5), 5)
     assert sorted(p.name for p in tmp_path.iterdir()) == [

@@ -1,4 +1,4 @@
-"""examples/channel_correlation.py: figure 2 of papers/5."""
+"""examples/channel_correlation.py: figure 2 of xiang2019."""
 
 import importlib.util
 from pathlib import Path
@@ -9,11 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from instsearch_cli.components import Relevance
+from real_data import INSTRE, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT / "../shared"
-WEIGHTS = SHARED / "weights"
-MANIFEST = SHARED / "data/instre5k/manifest.json"
+MANIFEST = INSTRE / "manifest.json"
 
 
 @pytest.fixture(scope="module")

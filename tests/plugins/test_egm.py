@@ -260,7 +260,7 @@ class TestEGMTriangle(DetectorContract):
 def detect(values, size=(320, 192), **options):
     values = torch.as_tensor(values)
     values = values if values.ndim == 3 else values[None]
-    grid = Grid.over(*values.shape[1:], size)
+    grid = Grid.over(*values.shape[1:], size=size)
     component = EGM(make_config(EGM, options, "detector"), CPU)
     return component.detect(Inputs(size=size, grid=grid, weights=WeightMap(values, grid)))
 
@@ -308,7 +308,7 @@ def test_several_images_at_once_get_the_regions_that_each_gets_alone(levels):
     ]
     many = []
     for S in maps:
-        grid = Grid.over(*S.shape, (320, 192))
+        grid = Grid.over(*S.shape, size=(320, 192))
         values = torch.from_numpy(np.stack([S / 4, S * 3 / 4]))
         many.append(Inputs(size=(320, 192), grid=grid, weights=WeightMap(values, grid)))
     component = EGM(make_config(EGM, {"inner_levels": levels}, "detector"), CPU)

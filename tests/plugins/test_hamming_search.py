@@ -42,7 +42,9 @@ def score_at_0_bits(searcher, query, data, row, inliers):
     matches = np.count_nonzero(found.image == i)
     if searcher.config.wgc:
         evidence = hamming.weights(EVIDENCE, searcher.config.ht)[found.distance] * asked.worth[found.asked]
-        found = found.some(hamming.peaked(evidence, found.image, *searcher._changes(asked, found), n))
+        found = found.some(
+            hamming.peaked(evidence, found.image, *searcher._changes(asked, found), n_images=n)
+        )
     score = searcher._scores(asked, found, found.image, n)[found.image == i].sum()
     v = score / (searcher.postings.norms[i] * asked.norm)
     return 1 + math.log1p(v / (1 + v) * math.sqrt(inliers / matches) * inliers / CHANCE)
@@ -74,10 +76,10 @@ def slow_votes(asked, items, idf, ht, sigma, burstiness, start=0, hidden=()):
             sums[i, j] = sums.get((i, j), 0) + s
         matches = [(i, j, s / math.sqrt(sums[i, j])) for i, j, s in matches]
     if burstiness in ("inter", "both"):
-        sums = {}
+        of_point = {}
         for i, _, s in matches:
-            sums[i] = sums.get(i, 0) + s
-        matches = [(i, j, s / math.sqrt(sums[i])) for i, j, s in matches]
+            of_point[i] = of_point.get(i, 0) + s
+        matches = [(i, j, s / math.sqrt(of_point[i])) for i, j, s in matches]
     votes = {}
     for _, j, s in matches:
         votes[j] = votes.get(j, 0) + s

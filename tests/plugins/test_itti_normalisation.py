@@ -21,7 +21,7 @@ def test_kernels_of_a_15_by_21_map():
 
 @pytest.mark.parametrize(("shape", "half"), [((2, 21), 0), ((3, 3), 0), ((8, 8), 3), ((90, 130), 44)])
 def test_kernels_fit_the_map(shape, half):
-    assert len(competitor(*shape, 1.5, 0.25)) == 2 * half + 1
+    assert len(competitor(*shape, strength=1.5, width=0.25)) == 2 * half + 1
 
 
 def test_kernel_ends_at_one_percent():
@@ -51,7 +51,10 @@ def plain_blur(x, taps):
 @pytest.mark.parametrize("shape", [(15, 21), (9, 6), (2, 12)])
 def test_iteration_is_the_plain_loop(shape):
     x = 10 * noise(*shape) ** 8
-    excitation, inhibition = competitor(*shape, 0.5, 0.02), competitor(*shape, 1.5, 0.25)
+    excitation, inhibition = (
+        competitor(*shape, strength=0.5, width=0.02),
+        competitor(*shape, strength=1.5, width=0.25),
+    )
     expected = x.astype(float)
     for _ in range(3):
         floor = 0.02 * expected.max()

@@ -35,7 +35,7 @@ BOXES = torch.tensor([BOX, (0.0, 0.0, 40.0, 30.0)])
 
 def one_size(seed, shape, C=6):
     values = torch.rand(C, *shape, generator=torch.Generator().manual_seed(seed)).sub(0.3).clamp(min=0)
-    return FeatureMap(values, Grid.over(*shape, SIZE))
+    return FeatureMap(values, Grid.over(*shape, size=SIZE))
 
 
 def sizes(seed):

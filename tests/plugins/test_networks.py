@@ -47,7 +47,7 @@ def test_squeezenet_is_the_features_run_by_hand(squeezenet):
         expected = squeezenet.features[:13](by_hand(image))[0]
     torch.testing.assert_close(features.values, expected, rtol=1e-4, atol=1e-4)
     assert features.values.dtype == torch.float32
-    assert features.grid == Grid.over(*expected.shape[1:], image.size)
+    assert features.grid == Grid.over(*expected.shape[1:], size=image.size)
     assert features.logits is None
 
 
@@ -163,7 +163,7 @@ def test_tiny_pictures_have_a_cell(squeezenet, shape):
     pixels = np.full(shape, 200, np.uint8)
     features = make(SqueezeNet10).extract([Image(pixels, (shape[1], shape[0]), "tiny")])[0]
     assert min(features.values.shape[1:]) >= 1
-    assert features.grid == Grid.over(*features.values.shape[1:], (shape[1], shape[0]))
+    assert features.grid == Grid.over(*features.values.shape[1:], size=(shape[1], shape[0]))
 
 
 def test_fit_size():

@@ -61,9 +61,8 @@ def test_the_cam_layer_is_the_networks_on_the_grid_of_the_layer(resnet, layer):
         c, d = min(a + 1, cam.shape[1] - 1), min(b + 1, cam.shape[2] - 1)
         top = (1 - (x - b)) * cam[:, a, b] + (x - b) * cam[:, a, d]
         bottom = (1 - (x - b)) * cam[:, c, b] + (x - b) * cam[:, c, d]
-        torch.testing.assert_close(
-            features.cam[:, i, j], ((1 - (y - a)) * top + (y - a) * bottom).float(), rtol=1e-3, atol=1e-3
-        )
+        expected = torch.as_tensor((1 - (y - a)) * top + (y - a) * bottom).float()
+        torch.testing.assert_close(features.cam[:, i, j], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_cam_layer_that_is_the_layer_is_kept_once_and_has_the_logits(squeezenet):

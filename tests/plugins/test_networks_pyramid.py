@@ -49,7 +49,7 @@ def test_each_level_is_the_picture_at_that_size(squeezenet):
         with torch.no_grad():
             expected = squeezenet.features[:13](x_hat)[0]
         torch.testing.assert_close(level.values, expected, rtol=1e-3, atol=1e-3)
-        assert level.grid == Grid.over(*expected.shape[1:], image.size)
+        assert level.grid == Grid.over(*expected.shape[1:], size=image.size)
         assert level.logits is level.cam is None
     back = from_item("pyramid", to_item("pyramid", features))
     for level, kept in zip(levels, [back, *back.levels], strict=True):
@@ -88,8 +88,8 @@ def test_a_crop_is_brought_to_the_sizes_too(squeezenet):
     ],
 )
 def test_scaled(size, side, wanted):
-    assert scaled(*size, side) == wanted
-    assert scaled(*wanted, side) == wanted  # a picture read at the largest size stays as it is
+    assert scaled(*size, side=side) == wanted
+    assert scaled(*wanted, side=side) == wanted  # a picture read at the largest size stays as it is
 
 
 @pytest.mark.parametrize(

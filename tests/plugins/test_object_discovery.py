@@ -133,14 +133,14 @@ def test_regions_whitening_graph_and_centrality_against_plain_algebra(tmp_path):
     progress = Recorder()
     component = ObjectSaliency(ObjectSaliency.Config(k=6), CPU)
     state = component.fit(Collection(SCENES, tmp_path), progress)
-    z, f, images = [], [], []
+    cells, f, images = [], [], []
     for row, A in enumerate(SCENES):
         F = feature_saliency(A)
         for x0, y0, x1, y1 in egm.cells(egm.fit(F.numpy(), egm.Recipe()), *F.shape).tolist():
-            z.append(unit(A[:, y0:y1, x0:x1].amax((1, 2)).double().numpy()))
+            cells.append(unit(A[:, y0:y1, x0:x1].amax((1, 2)).double().numpy()))
             f.append(float(F[y0:y1, x0:x1].mean()))
             images.append(row + 10)
-    z, n = np.stack(z), len(f)
+    z, n = np.stack(cells), len(f)
     np.testing.assert_array_equal(state["images"], images)
     np.testing.assert_allclose(state["saliency"], f, rtol=1e-5)
     values, axes = np.linalg.eigh(np.cov(z.T))
@@ -255,7 +255,7 @@ def test_what_does_not_converge_is_said(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learnt(SCENES, tmp_path)
-    short = functools.partial(object_saliency.centrality, max_iter=2)
+    short = functools.partial(object_saliency.centrality, max_iter=2)  # type: ignore[attr-defined]
     monkeypatch.setattr(object_saliency, "centrality", short)
     with pytest.warns(RuntimeWarning, match=r"after 2 iterations the residual is \d"):
         learnt(SCENES, tmp_path)

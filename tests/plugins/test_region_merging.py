@@ -45,7 +45,7 @@ def test_merging_against_a_plain_loop(n, a, seed):
     low = rng.uniform(0, 80, (n, 2))
     boxes = np.c_[low, low + rng.uniform(1, 20, (n, 2))].astype(np.float32)
     scores, X = rng.uniform(0, 5, n).astype(np.float32), rng.uniform(0, 1, (n, 4)).astype(np.float32)
-    around, means = merged(*map(torch.from_numpy, (boxes, scores, X)), (100, 90), a)
+    around, means = merged(*map(torch.from_numpy, (boxes, scores, X)), size=(100, 90), appearance=a)
     groups = plain_merged(boxes.astype(float), X.astype(float), (100, 90), a)
     assert len(around) == len(means) == len(groups) == n - 1
     for box, mean, group in zip(around, means, groups, strict=True):

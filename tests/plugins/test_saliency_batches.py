@@ -21,12 +21,10 @@ from instsearch_cli.networks.training import Run
 from instsearch_cli.progress import Quiet
 from instsearch_plugins.training.salgan import SalGANTrainer
 from instsearch_plugins.training.saliency_batches import SaliencyBatches, SaliencyOptions
+from real_data import SCENES
 from saliency_training import SALGAN, SIZE, _few_channels, data, train
 
 __all__ = ["_few_channels", "data"]  # fixtures
-
-SHARED = Path(__file__).parents[3] / "shared"
-SCENES = SHARED / "data" / "scene-fixations"
 
 
 def batches(data: Path, **options: Any) -> SaliencyBatches:

@@ -27,10 +27,10 @@ from instsearch_plugins.training.cam_head import (
     SqueezeNet10Trainer,
     VGG16CAMTrainer,
 )
+from real_data import SQUEEZENET
 
 __all__ = ["_narrow", "data"]  # fixtures
 
-SQUEEZENET = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_0-deepcompression.pth"
 TRAINERS = [VGG16CAMTrainer, DecomposeMeTrainer]
 
 

@@ -218,4 +218,4 @@ def test_validation_is_the_trained_networks(
     assert float(next(r["value"] for r in log(tmp_path / "x.pth") if r["name"] == "mAP")) == pytest.approx(
         np.mean(precisions)
     )
-    assert card["validation"]["how"] == mscnet.HOW
+    assert card["validation"]["how"] == mscnet.HOW  # type: ignore[attr-defined]

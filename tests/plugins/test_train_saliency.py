@@ -96,7 +96,7 @@ def test_steps_are_the_discriminators_and_the_generators_in_turn(
 ) -> None:
     seen_in_steps: list[tuple[set[str], set[str]]] = []
     networks: dict[str, nn.Module] = {}
-    plain = salgan.descend
+    plain = salgan.descend  # type: ignore[attr-defined]
 
     def watched(of: str) -> Callable[..., Any]:
         method = getattr(SalGANTrainer, of)
@@ -144,7 +144,7 @@ def test_salnet_makes_its_steps_at_a_rate_that_is_halved(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    plain = salnet.descend
+    plain = salnet.descend  # type: ignore[attr-defined]
 
     def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         rates.append(optimizer.param_groups[0]["lr"])

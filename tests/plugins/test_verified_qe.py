@@ -67,10 +67,10 @@ def test_matches_equal_the_plain_loop(a, b, signed, seed):
             h = bin(int(s[i] ^ t[j])).count("1") if signed else 0
             if word == other and h <= 6:
                 expected[i, j] = np.exp(-(h**2) / 24**2) / Counter(b)[word]
-    i, j, w = matches(points(a, signatures=s), points(b, signatures=t), 6)
-    assert len(i) == len(expected)
+    rows, columns, w = matches(points(a, signatures=s), points(b, signatures=t), 6)
+    assert len(rows) == len(expected)
     assert {pair: pytest.approx(v, rel=1e-5) for pair, v in expected.items()} == dict(
-        zip(zip(i.tolist(), j.tolist(), strict=True), w.tolist(), strict=True)
+        zip(zip(rows.tolist(), columns.tolist(), strict=True), w.tolist(), strict=True)
     )
     assert (np.diff(w) <= 0).all()
 

@@ -55,6 +55,7 @@ class Frames(Dataset):
         most_distractors: int = -1  #: only so many of them, the first by name; -1: all
 
     def __init__(self, config: Config, root: Path | None) -> None:
+        self.source = f"its authors, see https://github.com/wlzhao22/DASR (Images, bbox, {self._file})"
         root = layout.need_root(root, self.name)
         truth = layout.find_truth(root, config.ground_truth, [self._file, f"mAP/{self._file}"], self.source)
         folder = _box_folder(root, config.bbox, self.source)
@@ -72,10 +73,6 @@ class Frames(Dataset):
             others = layout.distractors(root, config.distractors, config.most_distractors, paths.values())
             self._images += others
             self.size += len(others)
-
-    @property
-    def source(self) -> str:
-        return f"its authors, see https://github.com/wlzhao22/DASR (Images, bbox, {self._file})"
 
     def images(self) -> Sequence[ImageRef]:
         return self._images

@@ -193,7 +193,7 @@ class Truth:
             whole = False
         if not whole:
             raise InstsearchError(f"{self.path}: wanted numbers of images, found {str(value)[:40]}")
-        places = places - self.first
+        places = np.subtract(places, self.first)
         if len(places) and not 0 <= places.min() <= places.max() < n:
             beyond = places.max() if places.max() >= n else places.min()
             raise InstsearchError(f"{self.path} names image number {beyond + self.first} of {n}")

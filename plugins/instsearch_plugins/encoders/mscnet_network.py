@@ -94,13 +94,13 @@ def trained(path: Path, device: torch.device) -> MSCNet:
     Raises InstsearchError for a file that is damaged or of something else.
     """
     state = load_state_dict(path)
-    shapes = [tuple(state[name].shape) if name in state else () for name in ("msb.weight", "fc.weight")]
-    if [len(shape) for shape in shapes] != [4, 2]:
+    kernels, projection = state.get("msb.weight"), state.get("fc.weight")
+    if kernels is None or kernels.ndim != 4 or projection is None or projection.ndim != 2:
         raise InstsearchError(
             f"{path}: not MSCNet's weights: no 'msb.weight' and 'fc.weight' of a convolution and a projection.\n"
             "Take a file that `instsearch train mscnet` wrote."
         )
-    (n, C, *_), (D, _) = shapes
+    (n, C), D = kernels.shape[:2], len(projection)
     with torch.device("meta"):
         network = MSCNet(C, n, D)
     put_weights(network, network.state_dict(), state, path, device, torch.float32)

@@ -60,7 +60,7 @@ def class_names(network_class: type[Network], path: Path | None = None) -> list[
         kind = get_model_weights(network_class.architecture)
     except ValueError:  # not one of torchvision's, and trained on the same classes
         kind = get_model_weights(NAMES_OF)
-    return list(kind.DEFAULT.meta["categories"])
+    return list(kind["DEFAULT"].meta["categories"])
 
 
 def with_class_weights() -> list[str]:

@@ -112,7 +112,7 @@ def turned(kernel: Tensor) -> Tensor:
 
 
 def _layers(file: h5py.File, path: Path) -> Layers:
-    root = file
+    root: Any = file
     if "layer_names" not in file.attrs and _linked(file, "model_weights", h5py.Group):
         root = file["model_weights"]
     if "layer_names" not in root.attrs:

@@ -63,7 +63,7 @@ def mutual_graph(
     np.maximum(rows, 0, out=rows)
     narrow = np.int32 if s.size < 2**31 else np.int64  # products wait for the memory
     indptr = np.arange(n + 1, dtype=narrow) * rows.shape[1]
-    nearest = sparse.csr_array((s.ravel(), rows.ravel().astype(narrow), indptr), shape=(n, n))
+    nearest: Any = sparse.csr_array((s.ravel(), rows.ravel().astype(narrow), indptr), shape=(n, n))
     nearest.eliminate_zeros()
     nearest.sort_indices()
     W = nearest.minimum(nearest.T.tocsr())  # 0 unless both are there; symmetric to the last bit
@@ -81,19 +81,20 @@ def inverse_root(D: np.ndarray) -> np.ndarray:
 
 def normalised(W: sparse.csr_array) -> sparse.csr_array:
     """D^(-1/2) W D^(-1/2) with D = diag(W 1); rows without neighbours stay zero."""
-    c = sparse.diags_array(inverse_root(W @ np.ones(W.shape[0], W.dtype)))
+    degrees = W @ np.ones(W.shape[0], W.dtype)  # pyright: ignore[reportOptionalSubscript]
+    c = sparse.diags_array(inverse_root(degrees))
     return (c @ W @ c).tocsr()
 
 
 class Laplacian:
     """I - alpha D^(-1/2) W D^(-1/2) as an operator, for Q right-hand sides, each over its own nodes.
 
-    W: f[n, n]; shown: bool[n, Q]. A node that is not shown to a column is not in that column's graph: D sums
-    the weights to shown nodes only, and the hidden node's row is that of I. W itself is neither copied nor
-    changed.
+    W: f[n, n], sparse or :class:`~instsearch_plugins.numeric.symmetric.Symmetric`; shown: bool[n, Q]. A node that
+    is not shown to a column is not in that column's graph: D sums the weights to shown nodes only, and the hidden
+    node's row is that of I. W itself is neither copied nor changed.
     """
 
-    def __init__(self, W: sparse.csr_array, alpha: float, shown: np.ndarray | None = None) -> None:
+    def __init__(self, W: Any, alpha: float, shown: np.ndarray | None = None) -> None:
         self.W, self.alpha = W, alpha
         shown = np.ones((W.shape[0], 1), W.dtype) if shown is None else shown.astype(W.dtype)
         self.c = shown * inverse_root(self._times(shown))
@@ -164,7 +165,7 @@ def centrality(W: sparse.csr_array, alpha: float, tol: float = 1e-6, max_iter: i
     W: f[n, n] as :func:`mutual_graph` makes it, 0 <= alpha < 1. Returns g f64[n]; a node without neighbours
     has 1 - alpha. Warns, with the residual, where conjugate gradients do not get to ``tol``.
     """
-    b = np.full((W.shape[0], 1), 1.0 - alpha)
+    b = np.full((W.shape[0], 1), 1.0 - alpha)  # pyright: ignore[reportOptionalSubscript]
     g, residuals = conjugate_gradient(Laplacian(W.astype(np.float64), alpha), b, tol=tol, max_iter=max_iter)
     if residuals[0] > tol:
         warnings.warn(

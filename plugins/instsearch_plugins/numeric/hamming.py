@@ -217,7 +217,8 @@ def nearest_words(
     around = near[words]
     squared = torch.empty(around.shape)
     arrays = [v.contiguous().numpy() for v in (squared, x, centroids, around)]  # faiss takes addresses
-    faiss.fvec_L2sqr_by_idx(*map(faiss.swig_ptr, arrays), x.shape[1], *around.shape)
+    pointers = map(faiss.swig_ptr, arrays)
+    faiss.fvec_L2sqr_by_idx(*pointers, x.shape[1], *around.shape)  # pyright: ignore[reportAttributeAccessIssue]
     squared, order = squared.topk(min(k, squared.shape[1]), dim=1, largest=False)
     taken = squared <= ratio**2 * squared[:, :1]
     taken[:, 0] = True

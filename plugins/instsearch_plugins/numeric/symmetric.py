@@ -22,7 +22,7 @@ def reordered(W: sparse.csr_array) -> tuple[sparse.csr_array, np.ndarray]:
     """
     from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-    if not W.shape[0]:
+    if not W.shape[0]:  # pyright: ignore[reportOptionalSubscript]
         return W, np.empty(0, np.int64)
     order: np.ndarray = reverse_cuthill_mckee(sparse.csr_matrix(W), symmetric_mode=True).astype(np.int64)
     moved = W[order][:, order]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 
 from instsearch_cli.errors import UsageError, nearest
 from instsearch_plugins.numeric.layers import (
@@ -74,7 +75,7 @@ def trace(network: nn.Module, layer: str, fold: bool = True) -> Circuit:
     try:
         with _TRACING:
             graph = tracer.trace(network)
-    except fx.proxy.TraceError as error:
+    except TraceError as error:
         raise UsageError(
             f"{type(network).__name__} depends on its numbers, or cannot be traced: {error}"
         ) from error
@@ -215,7 +216,8 @@ def _of_module(name: str, inputs: tuple[str, ...], module: nn.Module) -> Layer |
             sliding = Sliding(
                 *(_pair(v) for v in (module.kernel_size, module.stride, module.padding, module.dilation))
             )
-            return Pool(name, inputs, module.forward, sliding, maximum=True, ceil=module.ceil_mode)
+            pool: Any = module.forward  # of maxima alone, without their places
+            return Pool(name, inputs, pool, sliding, maximum=True, ceil=module.ceil_mode)
         case nn.AvgPool2d():
             sliding = Sliding(*(_pair(v) for v in (module.kernel_size, module.stride, module.padding)))
             return Pool(name, inputs, module.forward, sliding, ceil=module.ceil_mode)

@@ -197,7 +197,8 @@ def _inside(points: Points, box: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _joined(parts: Sequence[Points]) -> Points:
-    words, geometry = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+    words = np.concatenate([part.words for part in parts])
+    geometry = np.concatenate([part.geometry for part in parts])
     signatures = [part.signatures for part in parts if part.signatures is not None]
     return Points(words, geometry, np.concatenate(signatures) if len(signatures) == len(parts) else None)
 

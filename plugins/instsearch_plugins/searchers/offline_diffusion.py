@@ -30,7 +30,7 @@ class Apart:
     """I - alpha D_q^(-1/2) W_q D_q^(-1/2) for Q graphs of m nodes each: column q of x is multiplied by the q-th."""
 
     def __init__(self, graphs: list[sparse.csr_array], alpha: float) -> None:
-        m = graphs[0].shape[0]
+        m = graphs[0].shape[0]  # pyright: ignore[reportOptionalSubscript]
         ends = np.concatenate([W.indices + q * m for q, W in enumerate(graphs)])
         counts = np.concatenate([np.diff(W.indptr) for W in graphs])
         pointers = np.concatenate([[0], counts.cumsum()]).astype(ends.dtype)

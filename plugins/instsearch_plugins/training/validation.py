@@ -49,7 +49,7 @@ class Validation:
         describe: pixels u8[1, 3, H, W] in RGB -> unit vectors f32[1, D], on the CPU
         """
         refs, queries = self.dataset.images(), self.dataset.queries()
-        jobs: list[Job] = [(ref.path, None) for ref in refs] + [(q.image, q) for q in queries]
+        jobs: list[Job] = [*((ref.path, None) for ref in refs), *((query.image, query) for query in queries)]
         run.progress.start("validating", len(jobs))
         vectors: list[np.ndarray | None] = []
         with Reader(jobs, self._read, self.workers, self.workers + 1) as reader, torch.inference_mode():

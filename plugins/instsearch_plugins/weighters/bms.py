@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -69,8 +69,7 @@ def saliency(pixels: np.ndarray, p: Parameters = ICCV) -> np.ndarray:
         for G in _closed(F, p):
             for t in range(low, high, p.delta):
                 add_attention(S, cv2.threshold(G, t, 255, cv2.THRESH_BINARY)[1], p)
-    s = cv2.normalize(S, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-    s = cv2.dilate(s, _square(p.omega_d2))
+    s = cv2.dilate(_stretched(S), _square(p.omega_d2))
     if p.sigma > 0:
         side = min(4 * math.floor(p.sigma) + 1, LARGEST_KERNEL)
         s = cv2.GaussianBlur(s, (side, side), p.sigma)
@@ -88,7 +87,7 @@ def add_attention(S: np.ndarray, B: np.ndarray, p: Parameters) -> None:
     S f32[H, W], B u8[H, W] of 0 and 255
     """
     A = surrounded(B)
-    for part in (A & B, A & ~B) if p.variant == "journal" else (A,):
+    for part in (cv2.bitwise_and(A, B), cv2.bitwise_and(A, ~B)) if p.variant == "journal" else (A,):
         dilated = cv2.dilate(part, _square(p.omega_d1))
         n = cv2.countNonZero(dilated)
         if n:
@@ -106,7 +105,8 @@ def surrounded(B: np.ndarray) -> np.ndarray:
     cv2.floodFill(reached, None, (0, 0), 1, flags=8)
     cv2.rectangle(reached, (0, 0), (w + 1, h + 1), 255)
     cv2.floodFill(reached, None, (0, 0), 1, flags=8)
-    inside: np.ndarray = cv2.compare(reached, 1, cv2.CMP_NE)
+    one: Any = 1
+    inside: np.ndarray = cv2.compare(reached, one, cv2.CMP_NE)
     return inside[1:-1, 1:-1]
 
 
@@ -137,10 +137,17 @@ def channels(pixels: np.ndarray, p: Parameters) -> list[np.ndarray]:
         picture = cv2.cvtColor(pixels, spaces[name]) if name in spaces else pixels
         planes: Sequence[np.ndarray] = cv2.split(whitened(picture) if p.whitening else picture)
         if p.whitening or p.variant == "journal":
-            planes = [cv2.normalize(x, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U) for x in planes]
+            planes = [_stretched(x) for x in planes]
             planes = [cv2.medianBlur(x, 3) for x in planes]
         found += planes
     return found
+
+
+def _stretched(x: np.ndarray) -> np.ndarray:
+    """From the smallest to the largest value over 0..255: f32 or u8[H, W] -> u8[H, W]."""
+    new: Any = None  # where to put it
+    y: np.ndarray = cv2.normalize(x, new, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    return y
 
 
 def whitened(picture: np.ndarray) -> np.ndarray:
@@ -152,7 +159,8 @@ def whitened(picture: np.ndarray) -> np.ndarray:
     """
     x = picture.astype(np.float32)
     flags = cv2.COVAR_NORMAL | cv2.COVAR_ROWS | cv2.COVAR_SCALE
-    C, _ = cv2.calcCovarMatrix(x.reshape(-1, 3), None, flags, ctype=cv2.CV_32F)
+    none: Any = None  # the mean is not given
+    C, _ = cv2.calcCovarMatrix(x.reshape(-1, 3), none, flags, ctype=cv2.CV_32F)
     w, U, _ = cv2.SVDecomp(C + REGULARISER * np.eye(3, dtype=np.float32))
     y: np.ndarray = cv2.transform(x, (U / np.sqrt(w.T)).T)
     return y

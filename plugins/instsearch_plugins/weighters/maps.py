@@ -166,8 +166,8 @@ def _load_mat(path: Path, variable: str) -> np.ndarray:
         name = _choose(shapes, variable)
         return np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])
     with h5py.File(path, "r") as file:  # MATLAB 7.3
-        arrays = {
-            name: file[name] for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)
+        arrays: dict[str, Any] = {
+            str(name): file[name] for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)
         }
         shapes = {name: x.shape[::-1] for name, x in arrays.items() if _numeric(x)}
         return np.asarray(arrays[_choose(shapes, variable)][()]).T  # columns first in MATLAB
