@@ -4,6 +4,7 @@ MathML; docstrings whose columns become lists."""
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
@@ -17,9 +18,11 @@ from instsearch_cli.engine.listing import presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import ROWS, Row
 from instsearch_cli.options import documented
+from instsearch_cli.report import schemas
+from instsearch_cli.report.schemas import SCHEMAS, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sphinx.application import Sphinx
 
@@ -146,6 +149,63 @@ class PresetList(SphinxDirective):
         return [table(("preset", "what for"), [[code([n]), said(text)] for n, text in presets().items()])]
 
 
+class JsonSchemas(SphinxDirective):
+    """``{json-schemas}``: what every verb prints with --json, a section a schema, a line a key."""
+
+    def run(self) -> list[nodes.Node]:
+        names = dict.fromkeys(name for names in SCHEMAS.values() for name in names)
+        there = {file.stem for file in Path(schemas.__file__).parent.glob("schemas/*.json")}
+        return [self.section(schema(name)) for name in [*names, "error"] if name in there]
+
+    def section(self, whole: dict[str, Any]) -> nodes.section:
+        title = whole["title"]
+        found = nodes.section(ids=[nodes.make_id(title)], names=[nodes.fully_normalize_name(title)])
+        found += [nodes.title(text=title), nodes.paragraph("", "", *said(whole["description"]))]
+        rows = [[code([key]), said(kind), said(text)] for key, kind, text in keys(whole, whole, "")]
+        found += table(("key", "type", "is"), rows)
+        self.state.document.note_implicit_target(found)
+        return found
+
+
+def keys(form: dict[str, Any], whole: dict[str, Any], above: str) -> Iterator[tuple[str, str, str]]:
+    """(key, type, description) of everything in a schema that has a description."""
+    form = resolved(form, whole)
+    for one in form.get("oneOf", []):
+        yield from keys(one, whole, above)
+    for name, below in form.get("properties", {}).items():
+        key = f"{above}.{name}" if above else name
+        yield key, kind(below, whole), below.get("description", "")
+        yield from keys(below, whole, key)
+    for one in form.get("anyOf", []):
+        yield from keys(one, whole, above)
+    if isinstance(form.get("items"), dict):
+        yield from keys(form["items"], whole, f"{above}[]")
+    if isinstance(form.get("additionalProperties"), dict):
+        yield from keys(form["additionalProperties"], whole, f"{above}.*" if above else "*")
+
+
+def resolved(form: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """A form, or the one of the schema's own that it refers to."""
+    name: str = form.get("$ref", "").rpartition("/")[2]
+    return form | whole["$defs"][name] if name else form
+
+
+def kind(form: dict[str, Any], whole: dict[str, Any]) -> str:
+    """The type of a value, in words."""
+    form = resolved(form, whole)
+    if "const" in form:
+        return str(form["const"])
+    if "enum" in form:
+        return ", ".join(map(str, form["enum"]))
+    if "anyOf" in form:
+        return " or ".join(dict.fromkeys(kind(one, whole) for one in form["anyOf"]))
+    types = form.get("type", "any")
+    text = " or ".join(types) if isinstance(types, list) else str(types)
+    if isinstance(form.get("items"), dict):
+        text = text.replace("array", f"array of {kind(form['items'], whole)}")
+    return text
+
+
 # -- formulas ---------------------------------------------------------------------------------------------
 
 
@@ -221,6 +281,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("stage-table", StageTable)
     app.add_directive("component", ComponentFacts)
     app.add_directive("preset-list", PresetList)
+    app.add_directive("json-schemas", JsonSchemas)
     app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
     app.connect("autodoc-process-docstring", docstring)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -199,10 +199,9 @@ class Page:
                 return Done(done.status, "", done.err)
             return done
         env = {**os.environ, "PATH": f"{self.prepared / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False, env=env
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        shell = ["bash", "-o", "pipefail", "-c", line]
+        ran = subprocess.run(shell, capture_output=True, text=True, check=False, env=env)
+        return Done(ran.returncode, ran.stdout, ran.stderr)
 
     def install(self, place: Path) -> Done:
         """What `pip install -e` does for a plugin: its folder on the path, its entry points beside it."""
@@ -265,4 +264,4 @@ def program(arguments: list[str]) -> Done:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main.run(arguments)
     out.flush()
-    return Done(status, out.buffer.getvalue().decode("utf-8"), err.getvalue())  # type: ignore[attr-defined]
+    return Done(status, out.buffer.getvalue().decode("utf-8"), err.getvalue())
