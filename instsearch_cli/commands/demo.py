@@ -47,16 +47,10 @@ def command(folder: Path, scenes: int, seed: int, device: str, as_json: bool, qu
     progress.close()
     shutil.rmtree(folder / "index", ignore_errors=True)
     first = json.loads(manifest.read_text("utf-8"))["queries"][0]
-    measured = evaluate(
-        folder / "index",
-        manifest,
-        preset=default_preset(common.registry()),
-        options=[f"encoder.words={WORDS}"],
-        keep_features=True,
-        device=device,
-        progress=progress,
-    )
-    index = common.open_index(folder / "index", {"device": device})
+    preset = default_preset(common.registry())
+    index = common.open_index(folder / "index", {"device": device, "quiet": quiet}, create=True)
+    index.index(folder / "images", preset=preset, options=[f"encoder.words={WORDS}"], keep_features=True)
+    measured = evaluate(index, manifest, pipeline=index.last, device=device, progress=progress)
     result = index.query(folder / first["image"], first["box"], 12, min_score=SURE)
     write_page(result, folder / "hits.html")
     write_sheet(result, folder / "hits.png")

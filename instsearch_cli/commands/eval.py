@@ -121,7 +121,7 @@ def say(measured: Measured, index_path: Path, each: bool = False, present_only: 
     )
     click.echo(f"protocol: {dataset.protocol}")
     for name, value in evaluation.metrics.items():
-        shown = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+        shown = "n/a" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
         click.echo(f"  {name:<24} {shown}")
     timing = evaluation.timing
     click.echo(

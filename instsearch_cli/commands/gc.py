@@ -13,7 +13,12 @@ from instsearch_cli.commands import common
 @common.command("gc")
 @common.index_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--forget", multiple=True, metavar="PIPELINE", help="Forget a recorded pipeline first.")
+@click.option(
+    "--forget",
+    multiple=True,
+    metavar="PIPELINE",
+    help="Forget recorded pipelines first, by name or pattern: 'eval-*'.",
+)
 @click.option("--cache", is_flag=True, help="Also what searches keep to be faster the next time.")
 @common.wait_option
 @common.json_option

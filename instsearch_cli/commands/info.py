@@ -52,6 +52,7 @@ def words(facts: dict[str, Any]) -> Iterator[str]:
     yield f"created {age(facts['created'])}{added}"
     for name, n in facts["searchable"].items():
         mark = ", the last: asked where no --pipeline is named" if name == facts["last"] else ""
+        mark = ", only measured" if name in facts["measured"] else mark
         left = facts["images"] - n
         which = "all images" if not left else f"{n:,} images; run `instsearch index` for the other {left:,}"
         yield f"can be asked: pipeline {name} ({which}{mark})"

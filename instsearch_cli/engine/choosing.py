@@ -135,14 +135,17 @@ def adapted(pipeline: Pipeline, choice: Choice) -> Pipeline:
 def recorded_pipeline(index: Index, name: str | None) -> Pipeline:
     """The pipeline to query with. Raises InstsearchError if the index was never indexed."""
     record = records.last(index, name)
-    if record is None or not record.searchable:
-        searchable = [r.pipeline.name for r in records.recorded(index) if r.searchable]
-        if name is None and searchable:
-            return recorded_pipeline(index, searchable[-1])
-        raise InstsearchError(
-            f"{index.path} has no searchable pipeline yet.\nRun `instsearch index --index {index.path}`."
-        )
-    return record.pipeline
+    if record is not None and record.searchable:
+        return record.pipeline
+    searchable = [r for r in records.recorded(index) if r.searchable]
+    own = [r for r in searchable if r.by == records.INDEX]
+    if name is None and own:
+        return own[-1].pipeline
+    measured = ", ".join(f"--pipeline {r.pipeline.name}" for r in searchable[:5])
+    asks = f", or ask one that was only measured: {measured}" if measured else ""
+    raise InstsearchError(
+        f"{index.path} has no searchable pipeline yet.\nRun `instsearch index --index {index.path}`{asks}."
+    )
 
 
 def absolute(path: Path) -> Path:

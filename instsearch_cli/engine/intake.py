@@ -10,6 +10,8 @@ from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, Reader
 from instsearch_formats import ImageRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 
@@ -70,7 +72,7 @@ def take_in(
         if row is None:
             fresh.append(found)
             continue
-        if not _unchanged(found, records[row]):
+        if not unchanged(found.path, records[row]):
             table.remove([row], "changed")
             intake.changed += 1
             fresh.append(found)
@@ -114,12 +116,12 @@ def take_in(
     return intake
 
 
-def _unchanged(found: Found, record: ImageRecord) -> bool:
+def unchanged(path: Path, record: ImageRecord) -> bool:
     """Whether a file is what was indexed: equal size and time, or equal content."""
     try:
-        stat = found.path.stat()
+        stat = path.stat()
         same = record.nbytes == stat.st_size and record.mtime_ns == stat.st_mtime_ns
-        return same or content_digest(found.path) == record.digest
+        return same or content_digest(path) == record.digest
     except OSError:
         return False  # looked at as new, which says what is wrong
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.pipeline import Pipeline
 from instsearch_cli.engine.stages import CACHE, FEATURES, SEARCH
-from instsearch_cli.errors import InstsearchError, nearest
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import fingerprint
 
 if TYPE_CHECKING:
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import Index
+
+
+INDEX = "index"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Record:
     pipeline: Pipeline
     layers: tuple[str, ...]
     facts: dict[str, Any]  #: what the extractor depended on beside its options: sha256 of weights
+    by: str = INDEX  #: the verb that ran it; one that measures leaves what is asked as it was
 
     @property
     def searchable(self) -> bool:
@@ -33,8 +37,34 @@ class Record:
 
 def record(index: Index, assembly: Assembly) -> None:
     """Remember a pipeline under its name and as the last one."""
-    pipeline = assembly.pipeline
-    layers = []
+    _write(index, assembly.pipeline, _used(assembly))
+    index.write_text("pipelines/LAST", assembly.pipeline.name + "\n")
+
+
+def record_measured(index: Index, assembly: Assembly, by: str) -> None:
+    """Remember a pipeline that the verb ``by`` measured; the last one stays the last, one that is there as it is."""
+    there = {record.pipeline.name: record for record in recorded(index)}
+    if assembly.pipeline.name not in there:
+        _write(index, assembly.pipeline, _used(assembly) | {"by": by})
+
+
+def name_of_measured(index: Index, assembly: Assembly, by: str) -> str:
+    """What a pipeline is called that the verb ``by`` measures: as an equal one that is recorded, else by its own name.
+
+    That is ``by``-NAME, or NAME alone if ``by`` is "", with a digest behind it where another pipeline has that.
+    """
+    pipeline, layers = assembly.pipeline, set(_used(assembly)["layers"])
+    there = {record.pipeline.name: record for record in recorded(index)}
+    for name, record in there.items():
+        if replace(record.pipeline, name=pipeline.name) == pipeline and layers <= set(record.layers):
+            return name
+    name = f"{by}-{pipeline.name}" if by else pipeline.name
+    digest = hashlib.sha256(pipeline.to_toml().encode()).hexdigest()[:6]
+    return f"{name}-{digest}" if name in there else name
+
+
+def _used(assembly: Assembly) -> dict[str, Any]:
+    pipeline, layers = assembly.pipeline, []
     for kind in ([FEATURES] if pipeline.keep_features else []) + assembly.kinds:
         part = assembly.part(kind)
         layers.append(_folder(kind, part.name, assembly.fingerprint(kind)))
@@ -43,10 +73,12 @@ def record(index: Index, assembly: Assembly) -> None:
     if assembly.searcher is not None:
         name = assembly.searcher.name
         layers += [_folder(kind, name, assembly.fingerprint(kind)) for kind in (SEARCH, CACHE)]
-    used = {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
+    return {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
+
+
+def _write(index: Index, pipeline: Pipeline, used: dict[str, Any]) -> None:
     index.write_text(f"pipelines/{pipeline.name}.json", json.dumps(used, indent=1) + "\n")
     index.write_text(f"pipelines/{pipeline.name}.toml", pipeline.to_toml())
-    index.write_text("pipelines/LAST", pipeline.name + "\n")
 
 
 def contents(index: Index) -> str:
@@ -68,18 +100,18 @@ def recorded(index: Index) -> list[Record]:
 
 
 def last(index: Index, name: str | None = None) -> Record | None:
-    """The pipeline of that name, or the last one that was run; None if none was.
+    """The pipeline of that name, or the last one that was run to be asked; None if none was.
 
-    Raises InstsearchError for a name that is not there.
+    Raises UsageError for a name that is not there.
     """
-    names = [r.pipeline.name for r in recorded(index)]
-    if name is None:
-        if not names:
-            return None
-        name = (index.read_text("pipelines/LAST") or names[-1]).strip()
-    if name not in names:
-        raise InstsearchError(f"{index.path} has no pipeline '{name}'.{nearest(name, names)}")
-    return _read(index, name)
+    records = {record.pipeline.name: record for record in recorded(index)}
+    if name is not None:
+        if name not in records:
+            raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, records)}")
+        return records[name]
+    own = [name for name, record in records.items() if record.by == INDEX]
+    named = (index.read_text("pipelines/LAST") or "").strip()
+    return records[named if named in own else own[-1]] if own else None
 
 
 def _read(index: Index, name: str) -> Record:
@@ -87,7 +119,8 @@ def _read(index: Index, name: str) -> Record:
     pipeline = Pipeline.from_toml(index.read_text(where) or "", str(index.path / where))
     try:
         used = json.loads(index.read_text(f"pipelines/{name}.json") or "{}")
-        return Record(pipeline, tuple(str(layer) for layer in used["layers"]), dict(used["facts"]))
+        layers = tuple(str(layer) for layer in used["layers"])
+        return Record(pipeline, layers, dict(used["facts"]), str(used.get("by", INDEX)))
     except (json.JSONDecodeError, LookupError, TypeError, ValueError) as error:
         raise InstsearchError(
             f"{index.path / 'pipelines' / name}.json is damaged: run `instsearch index` with this pipeline again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 from collections import Counter
@@ -64,10 +65,12 @@ def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[s
 
 
 def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
-    """Remove what no recorded pipeline uses, after forgetting some; returns what was, or would be, removed."""
+    """Remove what no recorded pipeline uses, after forgetting some; returns what was, or would be, removed.
+
+    forget: names of pipelines, or patterns of them, ``eval-*`` say
+    """
     kept = records.recorded(index)
-    for name in forget:
-        records.last(index, name)
+    for name in _matching(index, forget):
         kept = [r for r in kept if r.pipeline.name != name]
         if not dry_run:
             records.forget(index, name)
@@ -75,6 +78,18 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
     if cache:
         used = {layer for layer in used if not layer.startswith(f"{CACHE}/")}
     return index.gc(used, dry_run=dry_run)
+
+
+def _matching(index: Index, patterns: Sequence[str]) -> list[str]:
+    """The recorded pipelines of these names or patterns. Raises UsageError for a name that is not there."""
+    names = [r.pipeline.name for r in records.recorded(index)]
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matches = fnmatch.filter(names, pattern)
+        if not matches and not set(pattern) & set("*?["):
+            records.last(index, pattern)
+        found |= dict.fromkeys(matches)
+    return list(found)
 
 
 def remove_empty(index: Index, folder: bool) -> None:
@@ -95,6 +110,7 @@ def facts(index: Index) -> dict[str, Any]:
     table = index.images
     n_alive = int(table.alive().sum())
     last, layers = records.last(index), {layer.path: layer for layer in index.layers()}
+    kept = records.recorded(index)
     return {
         "index": str(index.path),
         "created": _time(index.path / "format.json"),
@@ -104,12 +120,11 @@ def facts(index: Index) -> dict[str, Any]:
         "roots": table.roots,
         "pipelines": {
             r.pipeline.name: {**r.pipeline.plain(), "refine": [asdict(stage) for stage in r.pipeline.refine]}
-            for r in records.recorded(index)
+            for r in kept
         },
         "last": last.pipeline.name if last else None,
-        "searchable": {
-            r.pipeline.name: _searchable(index, layers, r) for r in records.recorded(index) if r.searchable
-        },
+        "measured": [r.pipeline.name for r in kept if r.by != records.INDEX],
+        "searchable": {r.pipeline.name: _searchable(index, layers, r) for r in kept if r.searchable},
         "layers": [
             {
                 "kind": layer.kind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ import torch
 
 from instsearch_cli.engine import records
 from instsearch_cli.engine.assembly import Assembly, pick_device
-from instsearch_cli.engine.choosing import absolute
+from instsearch_cli.engine.choosing import Choice, absolute, inherited
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.estimate import check_space
-from instsearch_cli.engine.intake import take_in
+from instsearch_cli.engine.intake import SKIPPED, take_in, unchanged
 from instsearch_cli.engine.making import writing
+from instsearch_cli.engine.overview import pipeline_lines
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.runner import Runner
 from instsearch_cli.engine.stages import CODES, REGIONS
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from instsearch_cli.measure.evaluation import Absent, Evaluation, Tops
     from instsearch_cli.measure.localisation import Coverage
     from instsearch_cli.progress import Quiet
-    from instsearch_formats import Index
+    from instsearch_formats import ImageRecord, Index
 
+EVAL = "eval"
 TIMED = 32  #: images that the time of an image is measured on
 
 
@@ -56,7 +58,7 @@ class Measured:
     values: float  #: mean number of values that an image's codes have, zeros left out
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | None]:
         """mAP and the others, by name."""
         return self.evaluation.metrics
 
@@ -132,11 +134,13 @@ def prepare(
     device: str = "auto",
     strict: bool = False,
     present_only: bool = False,
-    remember: bool = True,
+    by: str = EVAL,
+    choice: Choice | None = None,
 ) -> Prepared:
-    """Index what is missing. ``choose`` gives the pipeline, told the index's last one.
+    """Index what is missing. ``choose`` gives the pipeline, from the index's last one; ``choice`` is what it goes by.
 
-    The pipeline is then the index's last one; not so without ``remember``, for one that it knows already.
+    The pipeline is recorded as one that the verb ``by`` measured, the last one stays the last, and an index that can be
+    asked gets no images: what it answers is as it was.
 
     Raises InstsearchError if images are missing, unless ``present_only``.
     """
@@ -144,12 +148,17 @@ def prepare(
     refs = present(dataset, present_only)
     with writing(index_path, create=True) as index:
         last = records.last(index)
-        assembly = Assembly(choose(last.pipeline if last else None), registry, pick_device(device))
+        base = last.pipeline if last else None
+        assembly = Assembly(choose(base), registry, pick_device(device))
+        name = records.name_of_measured(index, assembly, EVAL if by == EVAL else "")
+        assembly.pipeline = replace(assembly.pipeline, name=name)
+        if choice is not None:
+            for line in pipeline_lines(assembly, inherited(base, choice, assembly.pipeline)):
+                progress.say(line)
         rows = take_dataset(index, dataset, refs, strict, progress)
         check_space(index, assembly, assembly.pipeline.keep_features, progress)
         Runner(index, assembly, progress, strict).index_all()
-        if remember:
-            records.record(index, assembly)
+        records.record_measured(index, assembly, by)
     seconds = time.perf_counter() - began
     alive = index.images.alive()
     rows = {image: row for image, row in rows.items() if alive[row]}
@@ -174,12 +183,12 @@ def measure(
     tops: Tops | None = None,
     timed: bool = False,
     absent: Absent | None = None,
-    remember: bool = True,
+    by: str = EVAL,
+    choice: Choice | None = None,
 ) -> Measured:
     """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
-    prepared = prepare(
-        registry, dataset, index_path, choose, progress, device, strict, present_only, remember
-    )
+    how = (progress, device, strict, present_only, by, choice)
+    prepared = prepare(registry, dataset, index_path, choose, *how)
     index, rows = prepared.index, prepared.rows
     engine = Engine(index, prepared.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
     evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent)
@@ -290,27 +299,53 @@ def _first(names: Sequence[str]) -> str:
 
 
 def take_dataset(
-    index: Index, dataset: Dataset, refs: Sequence[ImageRef], strict: bool, progress: Any
+    index: Index, dataset: Dataset, refs: Sequence[ImageRef], strict: bool, progress: Quiet
 ) -> dict[str, int]:
-    """Give these images of a dataset rows; returns name -> row of those that can be read."""
+    """The rows of these images of a dataset, by name, of those that can be read; those that have none are given one.
 
-    folders = {
-        ref.path.parent for ref in dataset.images()
-    }  # of those not there, too: the root stays the same
-    root = Path(os.path.commonpath([absolute(folder) for folder in folders]))
-    names = {ref.name: os.fsencode(os.path.relpath(absolute(ref.path), root)) for ref in refs}
-    found = [Found(root, names[ref.name], ref.path) for ref in refs]
-    found.sort(key=lambda f: f.name)
-    intake = take_in(index, Discovery(found, []), progress, strict)
-    for name, reason in intake.skipped[:10]:
-        progress.say(f"warning: skipped {name}: {reason}")
-    table = index.images
-    number = table.roots.index(str(root))
+    An image is known by its file, whatever folder it was indexed under. Raises InstsearchError where some have no row,
+    or another content, and the index is one that can be asked: it would find them, too.
+    """
+    table, files = index.images, {ref.name: os.fsencode(absolute(ref.path)) for ref in refs}
+    indexed = _indexed(index)
+    fresh = [
+        ref for ref in refs if files[ref.name] not in indexed or _changed(ref, *indexed[files[ref.name]])
+    ]
+    if fresh and any(record.searchable and record.by == records.INDEX for record in records.recorded(index)):
+        which = _first([ref.name for ref in fresh])
+        raise InstsearchError(
+            f"{len(fresh):,} of the {len(refs):,} images of '{dataset.name}' are not in {index.path}, or have "
+            f"changed: {which}\n"
+            "Measuring adds none where `query` would find them: `instsearch add` them, or measure without --index."
+        )
+    if fresh:
+        table.remove([indexed[files[r.name]][0] for r in fresh if files[r.name] in indexed], "changed")
+        folders = {
+            ref.path.parent for ref in dataset.images()
+        }  # of those not there, too: the root stays the same
+        root = Path(os.path.commonpath([absolute(folder) for folder in folders]))
+        found = [Found(root, os.fsencode(os.path.relpath(absolute(r.path), root)), r.path) for r in fresh]
+        found.sort(key=lambda f: f.name)
+        take_in(index, Discovery(found, []), progress, strict)
+        indexed = _indexed(index)
     removed = table.removed()
-    by_name = {r.name: row for row, r in table.records() if r.root == number and row not in removed}
-    rows = {}
-    for ref in refs:
-        row = by_name.get(names[ref.name])
-        if row is not None:
-            rows[ref.name] = row
-    return rows
+    rows = {ref.name: indexed[files[ref.name]][0] for ref in refs if files[ref.name] in indexed}
+    skipped = [(name, removed[row].removeprefix(SKIPPED)) for name, row in rows.items() if row in removed]
+    for name, reason in skipped[:10]:
+        progress.say(f"warning: skipped {name}: {reason}")
+    return {name: row for name, row in rows.items() if row not in removed}
+
+
+def _indexed(index: Index) -> dict[bytes, tuple[int, ImageRecord]]:
+    """The row and the record of every file that is in an index, or was and cannot be read."""
+    table, removed = index.images, index.images.removed()
+    roots = [os.fsencode(root) for root in table.roots]
+    return {
+        os.path.join(roots[record.root], record.name): (row, record)  # noqa: PTH118 - bytes
+        for row, record in table.records()
+        if row not in removed or removed[row].startswith(SKIPPED)
+    }
+
+
+def _changed(ref: ImageRef, row: int, record: ImageRecord) -> bool:
+    return not unchanged(ref.path, record)

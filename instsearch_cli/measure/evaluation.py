@@ -43,10 +43,11 @@ class Evaluation:
     """The numbers of one run. ``queries`` has one row per query, ``metrics`` their means.
 
     A number of a row is None where the query has no positives in that setting. ``dropped`` are the queries
-    that have none at all, or no image; ``lost`` counts the positives that are not in the collection.
+    that have none at all, or no image; ``lost`` counts the positives that are not in the collection. What is said of
+    boxes is None where no hit has one.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     queries: list[dict[str, Any]]
     timing: dict[str, float]
     dropped: list[str] = field(default_factory=list)
@@ -97,6 +98,7 @@ def evaluate(
     done = Evaluation({}, [], {})
     seconds: list[float] = []
     found: list[tuple[np.ndarray, Sequence[Any]]] = []
+    located = False  # whether hits have boxes
     refs = dataset.queries()
     progress.start("queries", len(refs), "queries")
     for ref in refs:
@@ -117,13 +119,14 @@ def evaluate(
         seconds.append(time.perf_counter() - began)
         places = _places(ranked, boxes, judged[MAIN], partial(boxes_of, ref))
         found += places
+        located = located or bool(np.isfinite(boxes).all(1).any())
         iou = _localised(places)
         done.queries.append(
             {
                 "id": ref.id,
                 **_score(ranked, judged, dataset.average_precision, tops),
                 "seconds": round(seconds[-1], 4),
-                "localised": iou["n_localised"],
+                "localised": iou["n_localised"] if np.isfinite(boxes).all(1).any() else None,
                 "annotated": iou["n_annotated"],
             }
         )
@@ -141,8 +144,8 @@ def evaluate(
     overall = _localised(found)
     if overall["n_annotated"]:
         done.metrics |= {
-            f"localised@{LOCALISED_DEPTH}": overall["share"],
-            f"mean IoU@{LOCALISED_DEPTH}": overall["mean_iou"],
+            f"localised@{LOCALISED_DEPTH}": overall["share"] if located else None,
+            f"mean IoU@{LOCALISED_DEPTH}": overall["mean_iou"] if located else None,
             f"annotated true hits@{LOCALISED_DEPTH}": overall["n_annotated"],
         }
     n = len(done.queries)
@@ -260,14 +263,16 @@ def _score(
     return scored
 
 
-def _means(queries: Sequence[Mapping[str, Any]], settings: Iterable[str], tops: Tops) -> dict[str, float]:
+def _means(
+    queries: Sequence[Mapping[str, Any]], settings: Iterable[str], tops: Tops
+) -> dict[str, float | None]:
     """Means over the queries that have positives. A setting that no query has is left out."""
     columns = {f"mAP{at}": f"ap{at}" for at in ("", *tops.at().values())}
     columns |= {name: name for name in [f"{m}@{k}" for m in ("precision", "recall") for k in DEPTHS]}
     for setting in settings:
         columns[f"mAP {setting}"] = f"ap {setting}"
         columns |= {name: name for name in [f"mP@{k} {setting}" for k in REVISITED_DEPTHS]}
-    means: dict[str, float] = {}
+    means: dict[str, float | None] = {}
     for name, column in columns.items():
         values = [q[column] for q in queries if q[column] is not None]
         if values:

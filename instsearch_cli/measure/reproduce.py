@@ -229,6 +229,7 @@ class Runs:
             present_only=self.wanted.present_only,
             tops=Tops(row.depths),
             timed=IMAGE_SECONDS in row.metrics,
+            by="reproduce",
         )
 
     def _pipeline(self, table: Table, row: Row, value: Value | None) -> Pipeline:
@@ -316,7 +317,7 @@ def _heading(table: Table, kind: str) -> dict[str, Any]:
     return {**heading, "note": table.note} if table.note else heading
 
 
-def _number(found: Measured, metric: str) -> float:
+def _number(found: Measured, metric: str) -> float | None:
     if metric == "words":
         return found.values
     if metric == IMAGE_SECONDS:

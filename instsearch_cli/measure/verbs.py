@@ -68,7 +68,7 @@ def evaluate(
     place, on = _place(index, dataset, root), _device(index, device)
     if pipeline is not None and selection.stages:
         raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
-    named, remember = (None, True) if pipeline is None else _named(registry, place, pipeline)
+    named = None if pipeline is None else _named(registry, place, pipeline)
 
     def which(last: Pipeline | None) -> Pipeline:
         found = named or choose(registry, last, selection)
@@ -86,7 +86,7 @@ def evaluate(
             present_only,
             Tops(tuple(tops), top_of),
             absent=Absent(min_score) if absent else None,
-            remember=remember,
+            choice=selection if named is None else Choice(preset=pipeline),
         )
 
 
@@ -124,11 +124,11 @@ def coverage(
     with format_errors():
         there = [] if selection.stages or vacant(place) else Index.open(place).pipelines.values()
         kept = [pipeline for pipeline in there if pipeline.encoder and pipeline.detector]
-        which: list[tuple[Callable[[Pipeline | None], Pipeline], bool]]
-        which = [(partial(_itself, pipeline), False) for pipeline in kept] or [(chosen_one, True)]
+        which: list[Callable[[Pipeline | None], Pipeline]]
+        which = [partial(_itself, pipeline) for pipeline in kept] or [chosen_one]
         covered = Covered(of)
-        for choosing, remember in which:
-            how = (progress or Quiet(), on, strict, present_only, remember)
+        for choosing in which:
+            how = (progress or Quiet(), on, strict, present_only)
             covered.add(prepare(registry, of, place, choosing, *how), annotated_boxes)
         return covered
 
@@ -157,13 +157,13 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
     return device or (index.device if isinstance(index, Index) else "auto")
 
 
-def _named(registry: Registry, place: Path, name: str) -> tuple[Pipeline, bool]:
-    """The pipeline that an index knows by a name, else the preset of that name; and whether it is new to the index."""
+def _named(registry: Registry, place: Path, name: str) -> Pipeline:
+    """The pipeline that an index knows by a name, else the preset of that name."""
     there = {} if vacant(place) else Index.open(place).pipelines
     if name in there:
-        return there[name], False
+        return there[name]
     if name in presets(registry):
-        return load_preset(name, registry), True
+        return load_preset(name, registry)
     raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
 
 

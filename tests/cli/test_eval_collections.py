@@ -59,7 +59,9 @@ def write_text(folder: Path, id: str, query: str, good: list[str], ok: list[str]
 
 def ranking(cli: Cli, image: Path, index: Path, k: int) -> list[str]:
     """Stems of the hits for the box of the queries above."""
-    found = cli("query", image, "--index", index, "--box", "0,0,40,48", "--json", "-k", k).json["hits"]
+    (name,) = cli("info", "--index", index, "--json").json["measured"]
+    asked = ("--index", index, "--pipeline", name, "--box", "0,0,40,48", "--json", "-k", k)
+    found = cli("query", image, *asked).json["hits"]
     return [Path(hit["image"]).stem for hit in found]
 
 

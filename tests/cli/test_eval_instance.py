@@ -14,7 +14,8 @@ Cli = Callable[..., Any]
 
 
 def ranking(cli: Cli, image: Path, index: Path, *box: str) -> list[str]:
-    found = cli("query", image, "--index", index, *box, "--json", "-k", 99).json["hits"]
+    (name,) = cli("info", "--index", index, "--json").json["measured"]
+    found = cli("query", image, "--index", index, "--pipeline", name, *box, "--json", "-k", 99).json["hits"]
     return [Path(hit["image"]).stem for hit in found]
 
 

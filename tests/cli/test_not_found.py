@@ -210,6 +210,6 @@ def test_a_box_without_a_keypoint_says_that_there_are_elsewhere(cli: Cli, place:
 def test_too_few_keypoints_to_verify_are_said(cli: Cli, place: Path, index: Path) -> None:
     ask = ("query", place / "q" / "there.png", "--index", index)
     assert "warning" not in cli(*ask).err
-    err = cli(*ask, "--box", BOX, "--set", "rerank.geometric.min-inliers=5000").err
+    err = cli(*ask, *JUDGED, "--box", BOX, "--set", "rerank.geometric.min-inliers=5000").err
     assert " keypoints in the box, and reranker 'geometric' verifies no hit by fewer than 5000: take a" in err
     assert "warning" not in cli(*ask, "--rerank", "none").err
