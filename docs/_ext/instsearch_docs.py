@@ -277,6 +277,11 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     lines[:] = shown
 
 
+def help_text(app: Sphinx, context: Any, lines: list[str]) -> None:
+    """Help texts are no reStructuredText: `words` are code, and a star is a star."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line).replace("*", r"\*") for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("stage-table", StageTable)
     app.add_directive("component", ComponentFacts)
@@ -284,4 +289,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("json-schemas", JsonSchemas)
     app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
     app.connect("autodoc-process-docstring", docstring)
+    for part in ("description", "options", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", help_text)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -173,7 +173,7 @@ class Page:
             done = self.command(command)
             assert done.status == status, (where, command, done)
             if said.strip():
-                found = agrees(said, done.out) or agrees(said, done.err) or agrees(said, done.out + done.err)
+                found = any(agrees(said, all_of) for all_of in (done.out, done.err, done.err + done.out))
                 assert found, (
                     f"{where}: {command}\n-- the page:\n{said}\n-- the program:\n{done.out}{done.err}"
                 )
