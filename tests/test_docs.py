@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,13 +84,22 @@ def test_output_is_compared_loosely(expected: str, actual: str, same: bool) -> N
 # -- what is there ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built pages: a warning, a broken reference among them, is a failure."""
+@pytest.fixture(scope="session", autouse=True)
+def building(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
+    """Sphinx at work, while examples run."""
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-E", "-b", "html"]
-    done = subprocess.run([*command, str(DOCS), str(out)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    with subprocess.Popen([*command, str(DOCS), str(out)], stderr=subprocess.PIPE, text=True) as sphinx:
+        yield out, sphinx
+        sphinx.kill()
+
+
+@pytest.fixture(scope="session")
+def site(building: tuple[Path, Any]) -> Path:
+    """The built pages: a warning, a broken reference among them, is a failure."""
+    out, sphinx = building
+    said = sphinx.stderr.read()
+    assert sphinx.wait() == 0, said[-4000:]
     return out
 
 
