@@ -18,11 +18,13 @@ import instsearch
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.main import COMMANDS
 from instsearch_cli.options import documented
+from instsearch_cli.report.schemas import SCHEMAS, schema
 from random_networks import meta, randomised
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+SHIPPED = {file.stem for file in (ROOT / "instsearch_cli/report/schemas").glob("*.json")}
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
 
 
@@ -115,6 +117,13 @@ def test_every_verb_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "cli.html").read_text("utf-8")
     missing = [name for name in COMMANDS if f'id="instsearch-{name}"' not in text]
     assert not missing
+
+
+def test_every_schema_is_in_the_reference(site: Path) -> None:
+    text = (site / "reference" / "json.html").read_text("utf-8")
+    titles = [schema(name)["title"] for names in SCHEMAS.values() for name in names if name in SHIPPED]
+    assert len(titles) >= len(COMMANDS) - 1
+    assert [title for title in titles if title not in text] == []
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
