@@ -54,6 +54,7 @@ def evaluate(
     top_of: str = "positives",
     absent: bool = False,
     min_score: float | None = None,
+    keep: int = 0,
     device: str | None = None,
     progress: Quiet | None = None,
     **choice: Any,
@@ -61,6 +62,7 @@ def evaluate(
     """How good a pipeline is on a dataset, by name or a MANIFEST.json, whose images are indexed as far as they are not.
 
     index     None: the dataset's own, in the user's cache
+    keep      how many of the first hits of each query the evaluation's ``rankings`` have
     pipeline  one that the index knows by name, or a preset; else what ``choice`` chooses, as ``Index.index`` takes it
     """
     registry, selection = load_registry(), _rest(choice)
@@ -86,6 +88,7 @@ def evaluate(
             present_only,
             Tops(tuple(tops), top_of),
             absent=Absent(min_score) if absent else None,
+            keep=keep,
             choice=selection if named is None else Choice(preset=pipeline),
         )
 
