@@ -23,6 +23,7 @@ from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
 from instsearch_cli.measure.fixations import split as divided
 from instsearch_cli.measure.pairs import Miner, write_csv
 from instsearch_cli.measure.reproduce import Runs, Wanted
+from instsearch_cli.measure.runs import score_run
 from instsearch_cli.measure.tables import of_dataset, select
 from instsearch_cli.options import parse_assignment
 from instsearch_cli.progress import Quiet
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.measure.datasets import Measured
     from instsearch_cli.measure.pairs import Mined
+    from instsearch_cli.measure.runs import ScoredRun
     from instsearch_cli.measure.tables import Value
 
     Anywhere = str | os.PathLike[str]
@@ -91,6 +93,22 @@ def evaluate(
             keep=keep,
             choice=selection if named is None else Choice(preset=pipeline),
         )
+
+
+def evaluate_run(
+    run: Anywhere,
+    dataset: str | os.PathLike[str] | Dataset,
+    *,
+    root: Anywhere | None = None,
+    boxes: Anywhere | None = None,
+    options: Sequence[str] = (),
+    tops: Sequence[int] = (),
+    top_of: str = "positives",
+    keep: int = 0,
+) -> ScoredRun:
+    """How good the ranked lists of another program are, a TREC run file: on a dataset as ``evaluate`` takes it."""
+    of = _dataset(load_registry(), dataset, root, boxes, {"options": options})
+    return score_run(of, as_path(run, "a run"), Tops(tuple(tops) or of.tops, top_of), keep)
 
 
 def coverage(
