@@ -25,9 +25,19 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
     from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.teaching import train
+    from instsearch_cli.errors import IndexInUse
     from instsearch_cli.measure.classes import classes
-    from instsearch_cli.measure.verbs import coverage, evaluate, pairs, precision, reproduce, saliency
-    from instsearch_cli.report import show, to_json, write_page, write_sheet
+    from instsearch_cli.measure.comparison import compare
+    from instsearch_cli.measure.verbs import (
+        coverage,
+        evaluate,
+        evaluate_run,
+        pairs,
+        precision,
+        reproduce,
+        saliency,
+    )
+    from instsearch_cli.report import copy_hits, schema, show, to_csv, to_json, write_page, write_sheet
 
     create, open = Index.create, Index.open
 
@@ -36,13 +46,17 @@ _PLACES = {
     "Arrays": "engine.arrays:Arrays",
     "Hit": "engine.answer:Hit",
     "Index": "engine.session:Index",
+    "IndexInUse": "errors:IndexInUse",
     "InstsearchError": "errors:InstsearchError",
     "UsageError": "errors:UsageError",
     "classes": "measure.classes:classes",
+    "compare": "measure.comparison:compare",
+    "copy_hits": "report:copy_hits",
     "coverage": "measure.verbs:coverage",
     "create": "engine.session:Index.create",
     "demo": "demo:make_scenes",
     "evaluate": "measure.verbs:evaluate",
+    "evaluate_run": "measure.verbs:evaluate_run",
     "import_weights": "engine.listing:import_weights",
     "open": "engine.session:Index.open",
     "pairs": "measure.verbs:pairs",
@@ -52,7 +66,9 @@ _PLACES = {
     "presets": "engine.listing:presets",
     "reproduce": "measure.verbs:reproduce",
     "saliency": "measure.verbs:saliency",
+    "schema": "report:schema",
     "show": "report:show",
+    "to_csv": "report:to_csv",
     "to_json": "report:to_json",
     "train": "engine.teaching:train",
     "weights": "engine.listing:weights",
@@ -65,14 +81,18 @@ __all__ = [
     "Arrays",
     "Hit",
     "Index",
+    "IndexInUse",
     "InstsearchError",
     "UsageError",
     "__version__",
     "classes",
+    "compare",
+    "copy_hits",
     "coverage",
     "create",
     "demo",
     "evaluate",
+    "evaluate_run",
     "import_weights",
     "open",
     "pairs",
@@ -82,7 +102,9 @@ __all__ = [
     "presets",
     "reproduce",
     "saliency",
+    "schema",
     "show",
+    "to_csv",
     "to_json",
     "train",
     "weights",

@@ -90,6 +90,8 @@ def cli(debug: bool) -> None:
     \b
     instsearch index PHOTOS --index my-index
     instsearch query picture.jpg --box 120,80,200,150 --index my-index --html hits.html
+
+    Exit status: 0 done, 1 an error, 2 wrong usage, 3 an index that another run is writing to, 130 interrupted.
     """
 
 

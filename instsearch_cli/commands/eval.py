@@ -11,10 +11,15 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from instsearch_cli.measure.datasets import Covered, Measured
+    from instsearch_cli.measure.runs import ScoredRun
+
+STREAM = Path("-")
 
 
-@click.command("eval")
+@common.command("eval")
 @click.option("--dataset", "name", required=True, help="A dataset by name, or a MANIFEST.json.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the dataset's images are.")
 @click.option(
@@ -24,6 +29,26 @@ if TYPE_CHECKING:
     "--present-only", is_flag=True, help="Evaluate on the images that are there, if some are missing."
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="CSV of annotated boxes: image,x,y,w,h.")
+@click.option(
+    "--pipeline",
+    "pipelines",
+    multiple=True,
+    metavar="NAME",
+    help="One that the index knows, or a preset; repeatable: compared with the first.",
+)
+@click.option(
+    "--from-run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Score the ranked lists of another program, a TREC run file; repeatable.",
+)
+@click.option("--run", type=click.Path(path_type=Path), help="Write the ranked lists as a TREC run file.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Write a page of the queries that differ most, with the first hits; - for standard output.",
+)
 @common.pipeline_options
 @common.rerank_option
 @common.refine_option
@@ -63,8 +88,9 @@ if TYPE_CHECKING:
     metavar="P",
     help="With --absent: what is found, rightly and wrongly, at this score (default: the pipeline's).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common.json_option
 @click.option("--queries", "each", is_flag=True, help="Print every query's average precision.")
+@common.wait_option
 @common.quiet_option
 def command(name: str, root: Path | None, index_path: Path | None, **options: Any) -> None:
     """Index a dataset's images as far as they are not, run its queries, and print mAP and the rest.
@@ -80,10 +106,14 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     whose object was taken out of the collection find something, too; with --min-score the shares at that score;
     and where scores are probabilities, the expected calibration error of first hits.
 
-    A dataset's own options are set like those of a stage: --set dataset.ground_truth=FILE.
+    Several pipelines, or runs of other programs, are compared with the first: the difference of mAP, its p-value by a
+    paired randomisation test, and the queries that differ most.
+
+    A dataset's own options are set like those of a stage: --set dataset.ground_truth=FILE. What is measured is recorded
+    in the index under a name of its own; what `query` answers stays as it was.
     """
     from instsearch_cli.measure.datasets import default_index
-    from instsearch_cli.measure.verbs import coverage, evaluate
+    from instsearch_cli.measure.verbs import coverage
     from instsearch_cli.progress import make_progress
 
     _check(options)
@@ -97,11 +127,81 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
         _say_regions(covered, options["plot"], options["as_json"])
         return
     arguments |= {option: options[option] for option in ("tops", "top_of", "absent", "min_score")}
-    measured = evaluate(index_path, name, root=root, progress=progress, **arguments)
+    measured = _measured(index_path, name, {"root": root, "progress": progress, **arguments}, options)
+    written = _write(measured, options)
+    if options["html"] == STREAM:
+        return
+    _print(measured, index_path, options)
+    for path in written if not options["as_json"] else ():
+        click.echo(f"wrote {path}")
+
+
+def _measured(
+    index_path: Path, name: str, arguments: dict[str, Any], options: dict[str, Any]
+) -> list[Measured | ScoredRun]:
+    """The pipelines and the runs that are named, else the one pipeline that the flags choose."""
+    from instsearch_cli.measure.runs import DEPTH
+    from instsearch_cli.measure.verbs import evaluate, evaluate_run
+    from instsearch_cli.report.differences import HITS
+
+    keep = DEPTH if options["run"] else HITS if options["html"] else 0
+    pipelines = options["pipelines"] or (() if options["runs"] else (None,))
+    measured: list[Measured | ScoredRun] = [
+        evaluate(index_path, name, pipeline=pipeline, keep=keep, **arguments) for pipeline in pipelines
+    ]
+    dataset = {key: arguments[key] for key in ("root", "boxes", "options", "tops", "top_of")}
+    for path in options["runs"]:
+        scored = evaluate_run(path, name, keep=keep, **dataset)
+        if scored.strangers or scored.silent:
+            click.echo(
+                f"warning: {path}: {scored.strangers:,} lines of queries or images that the dataset has not; "
+                f"{scored.silent:,} queries without a line",
+                err=True,
+            )
+        measured.append(scored)
+    return measured
+
+
+def _write(measured: Sequence[Measured | ScoredRun], options: dict[str, Any]) -> list[Path]:
+    """Write the run files and the page that are asked for; returns their paths."""
+    from instsearch_cli.measure.comparison import compare
+    from instsearch_cli.measure.runs import write_run
+    from instsearch_cli.report.differences import differences_page, write_differences
+
+    written: list[Path] = []
+    run: Path | None = options["run"]
+    if run is not None:
+        for one in measured:
+            path = run if len(measured) == 1 else run.with_name(f"{run.stem}-{one.name}{run.suffix}")
+            write_run(path, one.evaluation.rankings, one.name)
+            written.append(path)
+    page: Path | None = options["html"]
+    if page == STREAM:
+        common.emit(differences_page(measured, compare(measured)))
+    elif page is not None:
+        write_differences(measured, compare(measured), page)
+        written.append(page)
+    return written
+
+
+def _print(measured: Sequence[Measured | ScoredRun], index_path: Path, options: dict[str, Any]) -> None:
+    """One pipeline by itself; several, and runs, side by side."""
+    from instsearch_cli.measure.comparison import compare
+    from instsearch_cli.measure.datasets import Measured
+    from instsearch_cli.report.comparison import comparison_json, comparison_lines
+
+    first, present_only = measured[0], options["present_only"]
+    if len(measured) == 1 and isinstance(first, Measured):
+        if options["as_json"]:
+            click.echo(json.dumps(first.plain(present_only)))
+        else:
+            say(first, index_path, options["each"], present_only)
+        return
+    comparisons = compare(measured)
     if options["as_json"]:
-        click.echo(json.dumps(measured.plain(options["present_only"])))
+        click.echo(json.dumps(comparison_json(measured, comparisons, present_only)))
     else:
-        say(measured, index_path, options["each"], options["present_only"])
+        click.echo("\n".join(comparison_lines(measured, comparisons, options["each"])))
 
 
 def say(measured: Measured, index_path: Path, each: bool = False, present_only: bool = False) -> None:
@@ -135,18 +235,22 @@ def _check(options: dict[str, Any]) -> None:
     """Raises UsageError for options that contradict each other, and a plot that could not be written."""
     plot: Path | None = options["plot"]
     if options["regions"]:
-        common.usage(
-            not (options["tops"] or options["each"] or options["absent"]),
-            "--regions runs no queries: no --top, no --queries, no --absent",
-        )
+        flags = {"tops": "--top", "each": "--queries", "absent": "--absent", "pipelines": "--pipeline"}
+        flags |= {"runs": "--from-run", "run": "--run", "html": "--html"}
+        stray = [flag for name, flag in flags.items() if options[name]]
+        common.usage(not stray, f"--regions runs no queries: no {', no '.join(stray)}")
+    common.usage(
+        not (options["as_json"] and options["html"] == STREAM),
+        "--json and --html - exclude each other: both go to standard output",
+    )
+    common.writable("--html", options["html"])
+    common.writable("--run", options["run"])
     common.usage(
         options["absent"] or options["min_score"] is None,
         "--min-score is for what --absent counts: give both",
     )
-    if plot is not None:
-        common.usage(options["regions"], "--plot draws what --regions measures: give both")
-        common.usage(plot.suffix.lower() in (".png", ".svg"), f"--plot {plot}: name a .png or .svg file")
-        common.usage(plot.parent.is_dir(), f"--plot: there is no folder {plot.parent}")
+    common.usage(plot is None or options["regions"], "--plot draws what --regions measures: give both")
+    common.writable("--plot", plot, ".png", ".svg")
 
 
 def _say_regions(covered: Covered, plot: Path | None, as_json: bool) -> None:

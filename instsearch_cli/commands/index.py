@@ -23,8 +23,12 @@ def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
     """Index IMAGES (files or folders), or index anew what the index already holds.
 
     Only what is missing is computed: new images, or the stages that the options change. A killed run goes
-    on where it was. Without a choice of extractor, encoder and so on the index's last pipeline is used, or
-    the default preset, which needs no network weights.
+    on where it was. What runs is printed first.
+
+    Without options it is the index's last pipeline, or the default preset, which needs no network weights. A
+    weighting, detector, searcher, reranker or --set is changed in the last pipeline; an encoder starts a new
+    one over the last one's extractor, without the rest of it; another extractor, or a preset, starts from
+    nothing.
     """
     with common.index_to_write(index_path, options, bool(images)) as index:
         done = index.index(

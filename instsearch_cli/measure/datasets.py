@@ -63,6 +63,11 @@ class Measured:
         return self.evaluation.metrics
 
     @property
+    def name(self) -> str:
+        """What the pipeline is called."""
+        return self.pipeline.name
+
+    @property
     def queries(self) -> list[dict[str, Any]]:
         """The numbers of each query."""
         return self.evaluation.queries
@@ -77,6 +82,7 @@ class Measured:
         evaluation = self.evaluation
         report: dict[str, Any] = {
             "dataset": self.dataset.name,
+            "name": self.name,
             "config": self.pipeline.plain(),
             "metrics": evaluation.metrics,
             "queries": evaluation.queries,
@@ -185,13 +191,14 @@ def measure(
     absent: Absent | None = None,
     by: str = EVAL,
     choice: Choice | None = None,
+    keep: int = 0,
 ) -> Measured:
-    """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
+    """:func:`prepare`, then run every query, of which ``keep`` hits are kept; if ``timed``, measure an image's time."""
     how = (progress, device, strict, present_only, by, choice)
     prepared = prepare(registry, dataset, index_path, choose, *how)
     index, rows = prepared.index, prepared.rows
     engine = Engine(index, prepared.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
-    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent)
+    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent, keep)
     evaluation.timing["indexing"] = prepared.seconds
     if timed:
         evaluation.timing["image"] = seconds_an_image(engine)

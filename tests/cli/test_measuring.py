@@ -30,6 +30,8 @@ MIXES = (
     "eval --searcher scan --set extractor.side=8",
     "eval --extractor sift",
     "eval --preset sift --rerank none",
+    "eval --pipeline cells-centred-flat",
+    "eval --pipeline other --pipeline sift --html -",
     "eval --keep-features",
     "eval --weigh-query --weighting bright",
     "eval --crop-query",
