@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,13 @@ STREAM = Path("-")
     "runs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Score the ranked lists of another program, a TREC run file; repeatable.",
+    help="Score the ranked lists of another program, a TREC run file; repeatable; alone it needs no index.",
 )
-@click.option("--run", type=click.Path(path_type=Path), help="Write the ranked lists as a TREC run file.")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    help="Write the first 1,000 hits of each query as a TREC run file; of several pipelines one each: FILE-NAME.",
+)
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
@@ -116,7 +121,7 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     from instsearch_cli.measure.verbs import coverage
     from instsearch_cli.progress import make_progress
 
-    _check(options)
+    _check(options, index_path)
     common.registry()
     index_path = index_path or default_index(name, root)
     same = ("boxes", "present_only", "strict", "keep_features", "device")
@@ -127,61 +132,94 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
         _say_regions(covered, options["plot"], options["as_json"])
         return
     arguments |= {option: options[option] for option in ("tops", "top_of", "absent", "min_score")}
-    measured = _measured(index_path, name, {"root": root, "progress": progress, **arguments}, options)
-    written = _write(measured, options)
+    arguments |= {"root": root, "progress": progress}
+    scored = _scored_runs(name, arguments, options)
+    pipelines, files = _measured(index_path, name, arguments, options)
+    taken = [one.name for one in pipelines]
+    for path, one in scored.items():
+        pipelines.append(replace(one, name=str(path)) if one.name in taken else one)
+        taken.append(one.name)
+    page = _write_page(pipelines, options["html"])
     if options["html"] == STREAM:
         return
-    _print(measured, index_path, options)
-    for path in written if not options["as_json"] else ():
+    _print(pipelines, index_path, options)
+    for path in [*files, *page] if not options["as_json"] else ():
         click.echo(f"wrote {path}")
 
 
-def _measured(
-    index_path: Path, name: str, arguments: dict[str, Any], options: dict[str, Any]
-) -> list[Measured | ScoredRun]:
-    """The pipelines and the runs that are named, else the one pipeline that the flags choose."""
-    from instsearch_cli.measure.runs import DEPTH
-    from instsearch_cli.measure.verbs import evaluate, evaluate_run
+def _scored_runs(name: str, arguments: dict[str, Any], options: dict[str, Any]) -> dict[Path, ScoredRun]:
+    """The runs of other programs by their files, which are read before anything is measured."""
+    from instsearch_cli.measure.verbs import evaluate_run
     from instsearch_cli.report.differences import HITS
 
-    keep = DEPTH if options["run"] else HITS if options["html"] else 0
-    pipelines = options["pipelines"] or (() if options["runs"] else (None,))
-    measured: list[Measured | ScoredRun] = [
-        evaluate(index_path, name, pipeline=pipeline, keep=keep, **arguments) for pipeline in pipelines
-    ]
-    dataset = {key: arguments[key] for key in ("root", "boxes", "options", "tops", "top_of")}
+    dataset = {key: arguments[key] for key in ("root", "boxes", "options", "present_only", "tops", "top_of")}
+    runs = {}
     for path in options["runs"]:
-        scored = evaluate_run(path, name, keep=keep, **dataset)
+        runs[path] = scored = evaluate_run(path, name, keep=HITS if options["html"] else 0, **dataset)
         if scored.strangers or scored.silent:
             click.echo(
                 f"warning: {path}: {scored.strangers:,} lines of queries or images that the dataset has not; "
                 f"{scored.silent:,} queries without a line",
                 err=True,
             )
-        measured.append(scored)
-    return measured
+    return runs
 
 
-def _write(measured: Sequence[Measured | ScoredRun], options: dict[str, Any]) -> list[Path]:
-    """Write the run files and the page that are asked for; returns their paths."""
+def _measured(
+    index_path: Path, name: str, arguments: dict[str, Any], options: dict[str, Any]
+) -> tuple[list[Measured | ScoredRun], list[Path]]:
+    """The pipelines that are named, else the one that the flags choose; and the run files that are written of them.
+
+    Each one's file is written when it is measured, so that of long rankings only one pipeline's are in memory.
+    """
+    from instsearch_cli.measure.runs import DEPTH, write_run
+    from instsearch_cli.measure.verbs import check_names, evaluate
+    from instsearch_cli.report.differences import HITS
+
+    names, run, written = options["pipelines"], options["run"], []
+    check_names(index_path, name, names)
+    files = [
+        run if run is None or len(names) < 2 else _run_of(run, pipeline) for pipeline in names or (None,)
+    ]
+    for file in files:
+        common.writable("--run", file)
+    keep = DEPTH if run else HITS if options["html"] else 0
+    measured: list[Measured | ScoredRun] = []
+    for pipeline, file in zip(names or (None,), files, strict=True) if _measures(options) else ():
+        one = evaluate(index_path, name, pipeline=pipeline, keep=keep, **arguments)
+        if file is not None:
+            write_run(file, one.evaluation.rankings, one.name)
+            written.append(file)
+            for hits in one.evaluation.rankings.values():
+                del hits[HITS:]
+        measured.append(one)
+    return measured, written
+
+
+def _run_of(run: Path, pipeline: str) -> Path:
+    """The run file of one of several pipelines: out.trec is out-NAME.trec."""
+    return run.with_name(f"{run.stem}-{pipeline}{run.suffix}")
+
+
+def _measures(options: dict[str, Any]) -> bool:
+    """Whether a pipeline is measured: one that is named or that flags choose; without runs the last one."""
+    choice = common.choice(options) | {"refine": options["refine"] or None}
+    own = [assignment for assignment in choice.pop("options") if not assignment.startswith("dataset.")]
+    chosen = any(value is not None for value in choice.values())
+    return bool(options["pipelines"] or own or chosen or not options["runs"])
+
+
+def _write_page(measured: Sequence[Measured | ScoredRun], page: Path | None) -> list[Path]:
+    """Write the page of what differs, if one is asked for, and say where it is."""
     from instsearch_cli.measure.comparison import compare
-    from instsearch_cli.measure.runs import write_run
     from instsearch_cli.report.differences import differences_page, write_differences
 
-    written: list[Path] = []
-    run: Path | None = options["run"]
-    if run is not None:
-        for one in measured:
-            path = run if len(measured) == 1 else run.with_name(f"{run.stem}-{one.name}{run.suffix}")
-            write_run(path, one.evaluation.rankings, one.name)
-            written.append(path)
-    page: Path | None = options["html"]
-    if page == STREAM:
-        common.emit(differences_page(measured, compare(measured)))
-    elif page is not None:
-        write_differences(measured, compare(measured), page)
-        written.append(page)
-    return written
+    if page is None or page == STREAM:
+        if page == STREAM:
+            common.emit(differences_page(measured, compare(measured)))
+        return []
+    write_differences(measured, compare(measured), page)
+    return [page]
 
 
 def _print(measured: Sequence[Measured | ScoredRun], index_path: Path, options: dict[str, Any]) -> None:
@@ -231,8 +269,8 @@ def say(measured: Measured, index_path: Path, each: bool = False, present_only: 
     click.echo(f"index: {index_path}")
 
 
-def _check(options: dict[str, Any]) -> None:
-    """Raises UsageError for options that contradict each other, and a plot that could not be written."""
+def _check(options: dict[str, Any], index_path: Path | None) -> None:
+    """Raises UsageError for options that contradict each other, and files that could not be written."""
     plot: Path | None = options["plot"]
     if options["regions"]:
         flags = {"tops": "--top", "each": "--queries", "absent": "--absent", "pipelines": "--pipeline"}
@@ -243,6 +281,16 @@ def _check(options: dict[str, Any]) -> None:
         not (options["as_json"] and options["html"] == STREAM),
         "--json and --html - exclude each other: both go to standard output",
     )
+    for flag, given in (("--pipeline", options["pipelines"]), ("--from-run", options["runs"])):
+        twice = [one for one in given if given.count(one) > 1]
+        common.usage(not twice, f"{flag} {twice[0] if twice else ''} is there twice: once is all it takes")
+    flags = {"--index": index_path, "--run": options["run"], "--absent": options["absent"]}
+    stray = [flag for flag, value in flags.items() if value]
+    common.usage(
+        _measures(options) or not stray,
+        f"{' and '.join(stray)}: for pipelines, and only runs are scored; name some with --pipeline, or leave it out",
+    )
+    common.usage(options["run"] != STREAM, "--run writes a file: name one")
     common.writable("--html", options["html"])
     common.writable("--run", options["run"])
     common.usage(

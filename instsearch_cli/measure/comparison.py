@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 EXACT = 15  #: up to so many queries that differ all exchanges are counted
 DRAWN = 100_000  #: exchanges that are drawn where there are more
-CHUNK = 4096  #: of these at once
+CHUNK = 1 << 20  #: signs of these at once
+EQUAL = 1e-12  #: differences that small are those of rounding
 SEED = 7
 
 
@@ -66,7 +67,7 @@ class Comparison:
     @property
     def counts(self) -> tuple[int, int, int]:
         """For how many queries ``b`` is better, worse, and equal."""
-        signs = [(pair.difference > 0) - (pair.difference < 0) for pair in self.pairs]
+        signs = [(pair.difference > EQUAL) - (pair.difference < -EQUAL) for pair in self.pairs]
         return signs.count(1), signs.count(-1), signs.count(0)
 
     def largest(self, n: int) -> list[Pair]:
@@ -86,7 +87,7 @@ class Comparison:
 def compare(scored: Sequence[Scored]) -> list[Comparison]:
     """Each of some measurements of one dataset's queries with the first.
 
-    Raises InstsearchError where two have no query in common.
+    Raises InstsearchError where two have no query in common, ValueError where there is nothing to compare.
     """
     first, *others = scored
     mine = {str(query["id"]): query["ap"] for query in first.queries}
@@ -110,17 +111,21 @@ def randomisation_test(a: ArrayLike, b: ArrayLike, drawn: int = DRAWN, seed: int
 
     the share of all 2^n signs where at most EXACT differences are not 0, else (m + 1) / (N + 1), m of N = ``drawn``
     random ones (the signs that were observed count as drawn). a, b: f64[n] in the same order. 1 where nothing differs.
+    At most CHUNK signs are in memory at once. Raises ValueError unless a and b are as long as each other.
     """
-    d = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    d = d[d != 0]
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"pairs of numbers are wanted, not {a.shape} and {b.shape}")
+    d = (b - a)[np.abs(b - a) > EQUAL]
     if not len(d):
         return 1.0
-    observed = abs(d.sum()) - 1e-12  # sums in another order are not the same to the last bit
+    observed = abs(d.sum()) - EQUAL * np.abs(d).sum()  # sums in another order differ in their last bits
     if len(d) <= EXACT:
         signs = ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1) * 2.0 - 1
         return float(np.mean(np.abs(signs @ d) >= observed))
     rng, extreme = np.random.default_rng(seed), 0
-    for start in range(0, drawn, CHUNK):
-        signs = rng.integers(0, 2, (min(CHUNK, drawn - start), len(d)), np.int8) * 2.0 - 1
+    rows = max(1, CHUNK // len(d))
+    for start in range(0, drawn, rows):
+        signs = rng.integers(0, 2, (min(rows, drawn - start), len(d)), np.int8) * 2.0 - 1
         extreme += int((np.abs(signs @ d) >= observed).sum())
     return (extreme + 1) / (drawn + 1)

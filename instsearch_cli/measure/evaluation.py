@@ -41,7 +41,7 @@ MAIN = ""
 RIGHT, WRONG, JUNK = "right", "wrong", "junk"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """A hit of a query of a dataset; box: (x0, y0, x1, y1), None: unknown; mark: RIGHT, WRONG or JUNK."""
 
@@ -124,7 +124,7 @@ def evaluate(
         if present_only:
             wanted = positives_of(*judged.values())
             done.lost += len(wanted.difference(rows))
-            judged = {setting: _among(j, rows) for setting, j in judged.items()}
+            judged = {setting: among(j, rows) for setting, j in judged.items()}
         if not positives_of(*judged.values()) or (present_only and not ref.image.exists()):
             if not (present_only or settings):
                 raise InstsearchError(f"query '{ref.id}' has no positives: nothing can be measured")
@@ -188,9 +188,9 @@ def positives_of(*judged: Relevance) -> frozenset[str]:
     return frozenset().union(*((j.good | j.ok) - j.junk - j.exclude for j in judged))
 
 
-def _among(judged: Relevance, rows: Mapping[str, int]) -> Relevance:
-    """The same, of positives that have a row."""
-    return replace(judged, good=judged.good.intersection(rows), ok=judged.ok.intersection(rows))
+def among(judged: Relevance, there: Iterable[str]) -> Relevance:
+    """The same, of positives that are there."""
+    return replace(judged, good=judged.good.intersection(there), ok=judged.ok.intersection(there))
 
 
 def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:

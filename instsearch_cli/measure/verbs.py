@@ -102,13 +102,14 @@ def evaluate_run(
     root: Anywhere | None = None,
     boxes: Anywhere | None = None,
     options: Sequence[str] = (),
+    present_only: bool = False,
     tops: Sequence[int] = (),
     top_of: str = "positives",
     keep: int = 0,
 ) -> ScoredRun:
     """How good the ranked lists of another program are, a TREC run file: on a dataset as ``evaluate`` takes it."""
     of = _dataset(load_registry(), dataset, root, boxes, {"options": options})
-    return score_run(of, as_path(run, "a run"), Tops(tuple(tops) or of.tops, top_of), keep)
+    return score_run(of, as_path(run, "a run"), Tops(tuple(tops) or of.tops, top_of), keep, present_only)
 
 
 def coverage(
@@ -178,6 +179,12 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
     return device or (index.device if isinstance(index, Index) else "auto")
 
 
+def check_names(index: Index | Anywhere | None, dataset: Any, names: Sequence[str]) -> None:
+    """Raise UsageError for a name that ``evaluate`` takes for no pipeline, before any is measured."""
+    for name in names:
+        _named(load_registry(), _place(index, dataset, None), name)
+
+
 def _named(registry: Registry, place: Path, name: str) -> Pipeline:
     """The pipeline that an index knows by a name, else the preset of that name."""
     there = {} if vacant(place) else Index.open(place).pipelines
@@ -185,7 +192,7 @@ def _named(registry: Registry, place: Path, name: str) -> Pipeline:
         return there[name]
     if name in presets(registry):
         return load_preset(name, registry)
-    raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
+    raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, {*there, *presets(registry)})}")
 
 
 def _dataset(

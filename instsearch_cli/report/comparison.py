@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from instsearch_cli.measure.datasets import Measured
     from instsearch_cli.measure.runs import ScoredRun
 
-COLUMNS = ("mAP", "precision@1", "precision@10", "localised@10")
+COLUMNS = ("precision@1", "precision@10", "localised@10")
+ABSENT = ("found", "false found", "calibration error")
 SHOWN = 5  #: queries that differ most
 
 
 def comparison_lines(
     measured: Sequence[Measured | ScoredRun], comparisons: Sequence[Comparison], each: bool = False
 ) -> Iterator[str]:
-    """A row a pipeline, then how each differs from the first, and by which queries; ``each``: all queries."""
-    rows = [["", *COLUMNS, "ms a query"]]
+    """A row a pipeline, then how each differs from the first, and by which queries; ``each``: all queries, too."""
+    names = _columns(measured)
+    rows = [["", *names, "ms a query"]]
     for one in measured:
-        numbers = [_number(one.metrics.get(name)) for name in COLUMNS]
+        numbers = [_number(one.metrics.get(name)) for name in names]
         seconds = one.evaluation.timing.get("median seconds")
         rows.append([printable(one.name), *numbers, "–" if seconds is None else f"{1000 * seconds:.0f}"])
     dataset = measured[0].dataset
@@ -38,10 +40,29 @@ def comparison_lines(
             f"{printable(c.b)} against {printable(c.a)}: {b - a:+.3f} mAP, p = {c.p:.2g} (paired randomisation test); "
             f"better for {better:,} queries, worse for {worse:,}, equal for {equal:,}{left}"
         )
-        shown = c.pairs if each else [pair for pair in c.largest(SHOWN) if pair.difference]
+        shown = [pair for pair in c.largest(SHOWN) if pair.difference]
         cells = [["query", printable(c.a), printable(c.b), "difference"]]
         cells += [[printable(q.id), f"{q.a:.3f}", f"{q.b:.3f}", f"{q.difference:+.3f}"] for q in shown]
         yield from (f"  {line}" for line in columns(cells) if len(cells) > 1)
+    if each:
+        yield ""
+        yield from columns(_side_by_side(measured))
+
+
+def _columns(measured: Sequence[Measured | ScoredRun]) -> list[str]:
+    """The metrics of the table: every mAP that any has, and what is said of queries whose object is not there."""
+    there = list(dict.fromkeys(name for one in measured for name in one.metrics))
+    means = [name for name in there if name.startswith("mAP")]
+    absent = [name for name in there if name in ABSENT or name.startswith("found at ")]
+    return [*means, *COLUMNS, *absent]
+
+
+def _side_by_side(measured: Sequence[Measured | ScoredRun]) -> list[list[str]]:
+    """A line a query: its average precision under each; n/a where it has none."""
+    precisions = [{str(query["id"]): query["ap"] for query in one.queries} for one in measured]
+    ids = dict.fromkeys(id for its in precisions for id in its)
+    head = ["query", *(printable(one.name) for one in measured)]
+    return [head, *([printable(id), *(_number(its.get(id)) for its in precisions)] for id in ids)]
 
 
 def comparison_json(

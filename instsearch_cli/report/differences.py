@@ -52,7 +52,9 @@ def differences_page(
     refs = {ref.id: ref for ref in dataset.queries()}
     paths = {ref.name: ref.path for ref in dataset.images()}
     precisions = [{str(q["id"]): q["ap"] for q in one.queries} for one in measured]
-    shown = sorted(precisions[0], key=lambda id: (-_spread(precisions, id), id))[:QUERIES]
+    spreads = {id: _spread(precisions, id) for id in precisions[0]}
+    shown = sorted((id for id, spread in spreads.items() if spread > 0), key=lambda id: (-spreads[id], id))
+    shown = shown[:QUERIES]
     sections = "\n".join(_section(refs[id], measured, precisions, paths, folder) for id in shown)
     names = ", ".join(escaped(one.name) for one in measured)
     if len(measured) > 1:
@@ -66,7 +68,13 @@ def differences_page(
         title, ap = f"The worst queries of {names}", measured[0].metrics["mAP"]
         said = [f"mAP {ap:.3f} over {len(measured[0].queries):,} queries."]
     intro = "".join(f"<p>{line}</p>" for line in said)
-    intro += f"<p>The first {HITS} hits of {len(shown):,} queries of {escaped(dataset.name)}, as that judges them.</p>"
+    if shown:
+        queries = "one query" if len(shown) == 1 else f"{len(shown):,} queries"
+        intro += f"<p>The first {HITS} hits of {queries} of {escaped(dataset.name)}, as that judges them.</p>"
+    else:
+        intro += (
+            f'<p class="none">{"No query differs." if len(measured) > 1 else "Every query is perfect."}</p>'
+        )
     head = f'<p class="brand">{BRAND}instsearch</p><header><h1>{title}</h1></header>'
     return document(
         f"{title} - instsearch",

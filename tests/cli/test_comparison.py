@@ -208,6 +208,36 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
     assert "both go to standard output" in cli(*run, "--json", "--html", "-", status=2).err
 
 
+def test_pipelines_and_runs_that_contradict_each_other(
+    cli: Cli, index: Path, manifest: Path, tmp_path: Path
+) -> None:
+    run = ("eval", "--dataset", manifest)
+    cli(*run, "--index", index, "--pipeline", "four", "--run", tmp_path / "four.trec")
+    ours = ("--from-run", tmp_path / "four.trec")
+    assert "is there twice" in cli(*run, *ours, *ours, status=2).err
+    assert (
+        "is there twice"
+        in cli(*run, "--index", index, "--pipeline", "four", "--pipeline", "four", status=2).err
+    )
+    assert (
+        "--index: for pipelines, and only runs are scored" in cli(*run, *ours, "--index", index, status=2).err
+    )
+    assert "--run writes a file: name one" in cli(*run, "--index", index, "--run", "-", status=2).err
+    both = cli(*run, *ours, "--index", index, "--pipeline", "four", "--json").json
+    assert [one["name"] for one in both["pipelines"]] == ["four", str(tmp_path / "four.trec")]
+    assert both["comparisons"][0]["p"] == 1
+    before = cli("info", "--index", index, "--json").json["measured"]
+    told = cli(*run, "--index", index, "--pipeline", "sift", "--pipeline", "fuor", status=2).err
+    assert "no pipeline 'fuor'" in told
+    assert cli("info", "--index", index, "--json").json["measured"] == before  # nothing was measured
+
+
+def test_scores_that_rise_are_written_as_ranks(tmp_path: Path) -> None:
+    hits = [Ranked("a", 0.9, None, "right"), Ranked("b", 5.0, None, "wrong"), Ranked("c", 0.1, None, "wrong")]
+    write_run(tmp_path / "x", {"q": hits}, "t")
+    assert [name for name, _ in read_run(tmp_path / "x")["q"]] == ["a", "b", "c"]
+
+
 def test_in_python(index: Path, manifest: Path) -> None:
     four, eight = (instsearch.evaluate(index, manifest, pipeline=name) for name in ("four", "eight"))
     (found,) = instsearch.compare([four, eight])
