@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import faiss
 import pytest
 import torch
 
@@ -33,7 +34,7 @@ NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn photographs, two of them new, a picture to ask with, an index, weights of a network, the program."""
+    """Drawn photographs, two of them new, a picture to ask with, two indexes, weights of a network, the program."""
     place = tmp_path_factory.mktemp("docs")
     scenes = instsearch.demo(place / "demo", 16).parent
     (place / "new").mkdir()
@@ -43,8 +44,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy2(scenes / "queries" / "03-book.jpg", place / "picture.jpg")
     with instsearch.create(place / "my-index", device="cpu") as index:
         index.index(place / "photos")
-    (place / "weights").mkdir()
-    torch.save(randomised(meta("squeezenet1_0")).state_dict(), place / "weights" / "squeezenet1_0.pth")
+    weights = place / "weights" / "squeezenet1_0.pth"
+    weights.parent.mkdir()
+    torch.save(randomised(meta("squeezenet1_0")).state_dict(), weights)
+    with instsearch.create(place / "idx", device="cpu") as index:
+        index.extract(place / "photos", extractor="squeezenet1_0", weights=weights)
     (place / "bin").mkdir()
     program = place / "bin" / "instsearch"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m instsearch_cli "$@"\n')
@@ -86,10 +90,26 @@ def test_output_is_compared_loosely(expected: str, actual: str, same: bool) -> N
 # -- what is there ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small arrays on busy processors: threads would wait for each other."""
+    torch_threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(torch_threads)
+    faiss.omp_set_num_threads(faiss_threads)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def building(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
-    """Sphinx at work, while examples run."""
+def building(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Any]]:
+    """Sphinx at work, while examples run; where a test asks for what it builds."""
     out = tmp_path_factory.mktemp("site")
+    if not any("site" in item.fixturenames for item in request.session.items):  # type: ignore[attr-defined]
+        yield out, None
+        return
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-E", "-b", "html"]
     with subprocess.Popen([*command, str(DOCS), str(out)], stderr=subprocess.PIPE, text=True) as sphinx:
         yield out, sphinx
