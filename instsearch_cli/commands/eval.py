@@ -178,9 +178,8 @@ def _measured(
 
     names, run, written = options["pipelines"], options["run"], []
     check_names(index_path, name, names)
-    files = [
-        run if run is None or len(names) < 2 else _run_of(run, pipeline) for pipeline in names or (None,)
-    ]
+    several = run is not None and len(names) > 1
+    files = [_run_of(run, each) for each in names] if several else [run] * max(1, len(names))
     for file in files:
         common.writable("--run", file)
     keep = DEPTH if run else HITS if options["html"] else 0
@@ -284,8 +283,12 @@ def _check(options: dict[str, Any], index_path: Path | None) -> None:
     for flag, given in (("--pipeline", options["pipelines"]), ("--from-run", options["runs"])):
         twice = [one for one in given if given.count(one) > 1]
         common.usage(not twice, f"{flag} {twice[0] if twice else ''} is there twice: once is all it takes")
-    flags = {"--index": index_path, "--run": options["run"], "--absent": options["absent"]}
-    stray = [flag for flag, value in flags.items() if value]
+    given_flags: dict[str, Any] = {
+        "--index": index_path,
+        "--run": options["run"],
+        "--absent": options["absent"],
+    }
+    stray = [flag for flag, value in given_flags.items() if value]
     common.usage(
         _measures(options) or not stray,
         f"{' and '.join(stray)}: for pipelines, and only runs are scored; name some with --pipeline, or leave it out",
