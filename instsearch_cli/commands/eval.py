@@ -176,14 +176,17 @@ def _measured(
     from instsearch_cli.measure.verbs import check_names, evaluate
     from instsearch_cli.report.differences import HITS
 
-    names, run, written = options["pipelines"], options["run"], []
+    names: tuple[str, ...] = options["pipelines"]
+    run: Path | None = options["run"]
     check_names(index_path, name, names)
-    several = run is not None and len(names) > 1
-    files = [_run_of(run, each) for each in names] if several else [run] * max(1, len(names))
+    files = [run] * max(1, len(names))
+    if run is not None and len(names) > 1:
+        files = [run.with_name(f"{run.stem}-{each}{run.suffix}") for each in names]
     for file in files:
         common.writable("--run", file)
     keep = DEPTH if run else HITS if options["html"] else 0
     measured: list[Measured | ScoredRun] = []
+    written: list[Path] = []
     for pipeline, file in zip(names or (None,), files, strict=True) if _measures(options) else ():
         one = evaluate(index_path, name, pipeline=pipeline, keep=keep, **arguments)
         if file is not None:
@@ -195,16 +198,11 @@ def _measured(
     return measured, written
 
 
-def _run_of(run: Path, pipeline: str) -> Path:
-    """The run file of one of several pipelines: out.trec is out-NAME.trec."""
-    return run.with_name(f"{run.stem}-{pipeline}{run.suffix}")
-
-
 def _measures(options: dict[str, Any]) -> bool:
     """Whether a pipeline is measured: one that is named or that flags choose; without runs the last one."""
     choice = common.choice(options) | {"refine": options["refine"] or None}
-    own = [assignment for assignment in choice.pop("options") if not assignment.startswith("dataset.")]
-    chosen = any(value is not None for value in choice.values())
+    own = [given for given in options["assignments"] if not given.startswith("dataset.")]
+    chosen = any(value is not None for name, value in choice.items() if name != "options")
     return bool(options["pipelines"] or own or chosen or not options["runs"])
 
 
