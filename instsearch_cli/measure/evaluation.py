@@ -143,7 +143,7 @@ def evaluate(
                 "id": ref.id,
                 **score_ranking(ranked, judged, dataset.average_precision, tops),
                 "seconds": round(seconds[-1], 4),
-                "localised": iou["n_localised"] if np.isfinite(boxes).all(1).any() else None,
+                "localised": iou["n_localised"],
                 "annotated": iou["n_annotated"],
             }
         )
@@ -156,6 +156,8 @@ def evaluate(
         raise InstsearchError(
             f"none of the {len(refs):,} queries of '{dataset.name}' has an image and positives"
         )
+    if not located:
+        done.queries = [query | {"localised": None} for query in done.queries]
     done.metrics = means_of(done.queries, settings, tops)
     if absent is not None:
         min_score = engine.min_score if absent.min_score is None else absent.min_score
