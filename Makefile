@@ -1,5 +1,6 @@
 # make demo    find objects in photographs that the program draws, and show them
 # make test    everything the tests check, style and types included
+# make docs    the documentation, into build/docs
 # make dist    what is published, built into dist/ and checked
 # All make the virtual environment .venv first; only Python 3.11 or later and make are needed.
 
@@ -8,13 +9,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 READY := $(VENV)/ready-$(shell cat pyproject.toml instsearch_cli/__init__.py | cksum | tr -d ' ')
 
-.PHONY: demo test lint types dist clean
+.PHONY: demo test docs lint types dist clean
 
 demo: $(READY)
 	$(BIN)/instsearch demo demo
 
 test: lint types $(READY)
 	$(BIN)/python -m pytest
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W -n --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -77,7 +77,7 @@ def main() -> None:
         where = ("--dataset", options.data / manifest, "--index", options.work / group, "--keep-features")
         weights = ("--weights", options.weights) if group == "squeezenet1_0" else ()
         report = evaluate(*where, *flags, *weights)
-        m = report["metrics"]
+        m = {name: float("nan") if value is None else value for name, value in report["metrics"].items()}
         print(
             f"{label:<22} {manifest:<20} {m['mAP']:>6.3f} {floor or '':>6} {m.get('localised@10', float('nan')):>7.3f} "
             f"{m.get('mean IoU@10', float('nan')):>6.3f} {m.get('annotated true hits@10', 0):>5} "

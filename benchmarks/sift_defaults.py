@@ -82,7 +82,8 @@ def main() -> None:
         if args.only and args.only not in name:
             continue
         report = evaluate(*where, *flags)
-        row = [f"{report['metrics'][column]:.3f}" for column in COLUMNS]
+        numbers = [report["metrics"][column] for column in COLUMNS]
+        row = ["n/a" if number is None else f"{number:.3f}" for number in numbers]
         row.append(f"{1e3 * report['timing']['median seconds']:.0f}")
         console.print(name, *row, style="dim")
         table.add_row(name, *row)

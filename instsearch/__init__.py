@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.teaching import train
     from instsearch_cli.errors import IndexInUse
     from instsearch_cli.measure.classes import classes
-    from instsearch_cli.measure.verbs import coverage, evaluate, pairs, precision, reproduce, saliency
+    from instsearch_cli.measure.comparison import compare
+    from instsearch_cli.measure.verbs import (
+        coverage,
+        evaluate,
+        evaluate_run,
+        pairs,
+        precision,
+        reproduce,
+        saliency,
+    )
     from instsearch_cli.report import copy_hits, schema, show, to_csv, to_json, write_page, write_sheet
 
     create, open = Index.create, Index.open
@@ -41,11 +50,13 @@ _PLACES = {
     "InstsearchError": "errors:InstsearchError",
     "UsageError": "errors:UsageError",
     "classes": "measure.classes:classes",
+    "compare": "measure.comparison:compare",
     "copy_hits": "report:copy_hits",
     "coverage": "measure.verbs:coverage",
     "create": "engine.session:Index.create",
     "demo": "demo:make_scenes",
     "evaluate": "measure.verbs:evaluate",
+    "evaluate_run": "measure.verbs:evaluate_run",
     "import_weights": "engine.listing:import_weights",
     "open": "engine.session:Index.open",
     "pairs": "measure.verbs:pairs",
@@ -75,11 +86,13 @@ __all__ = [
     "UsageError",
     "__version__",
     "classes",
+    "compare",
     "copy_hits",
     "coverage",
     "create",
     "demo",
     "evaluate",
+    "evaluate_run",
     "import_weights",
     "open",
     "pairs",

@@ -86,7 +86,7 @@ def based(cls: Any, base: Any) -> Any:
 
 
 class Progress(Protocol):
-    """Says how far a long piece of work is."""
+    """Says how far a long piece of work is: ``start`` begins one, ``advance`` says that n more units of it are done."""
 
     def start(self, label: str, total: int | None = None, unit: str = "images") -> None: ...
     def advance(self, n: int = 1) -> None: ...

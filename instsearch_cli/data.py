@@ -63,6 +63,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(h, w)."""
         return self.h, self.w
 
     @classmethod

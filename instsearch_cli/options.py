@@ -154,7 +154,9 @@ def documented(cls: type[Any]) -> list[Documented]:
         at = next((i for i, line in enumerate(lines) if line.strip().startswith(f"{f.name}:")), None)
         text = ""
         if at is not None:
-            text = lines[at].partition("#:")[2].strip()
+            within = next((i for i in range(at, len(lines)) if lines[i].strip().startswith(")")), at)
+            whole = lines[at : within + 1] if lines[at].rstrip().endswith("(") else [lines[at]]
+            text = next((line.partition("#:")[2].strip() for line in whole if "#:" in line), "")
             above = at - 1
             trailing = bool(text)
             while not trailing and above >= 0 and lines[above].strip().startswith("#:"):

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def make_scenes(folder: Path, n: int = 150, seed: int = 7, progress: Progress | None = None) -> Path:
-    """:func:`instsearch_cli.demo.scenes.make_scenes`, imported when it is called."""
+    """Draw n scenes of objects, a query for each object, and the ground truth; returns the path of its manifest.json.
+
+    The same n and seed draw the same. Raises UsageError for fewer than 8, InstsearchError for a folder of other things.
+    """
     from instsearch_cli.demo import scenes
 
     return scenes.make_scenes(folder, n, seed, progress)

@@ -91,20 +91,24 @@ def name_of_measured(index: Index, assembly: Assembly, by: str) -> str:
         if replace(record.pipeline, name=pipeline.name) == pipeline and layers <= set(record.layers):
             return name
     name = f"{by}-{pipeline.name}" if by else pipeline.name
-    digest = hashlib.sha256(pipeline.to_toml().encode()).hexdigest()[:6]
+    digest = hashlib.sha256("\0".join([pipeline.to_toml(), *sorted(layers)]).encode()).hexdigest()[:6]
     return f"{name}-{digest}" if name in there else name
 
 
+def folders(assembly: Assembly) -> dict[str, str]:
+    """Where the layers of a pipeline lie in an index, by kind, what is searched among them; kept features aside."""
+    kinds = [*assembly.kinds, *([SEARCH] if assembly.searcher is not None else [])]
+    return {kind: _folder(kind, assembly.part(kind).name, assembly.fingerprint(kind)) for kind in kinds}
+
+
 def _used(assembly: Assembly) -> dict[str, Any]:
-    pipeline, layers = assembly.pipeline, []
-    for kind in ([FEATURES] if pipeline.keep_features else []) + assembly.kinds:
+    layers = [*folders(assembly).values()]
+    for kind in [FEATURES] * assembly.pipeline.keep_features + [CACHE] * (assembly.searcher is not None):
+        layers.append(_folder(kind, assembly.part(kind).name, assembly.fingerprint(kind)))
+    for kind in assembly.kinds:
         part = assembly.part(kind)
-        layers.append(_folder(kind, part.name, assembly.fingerprint(kind)))
-        if part.fits and kind in assembly.kinds:
+        if part.fits:
             layers.append(_folder("models", part.name, fingerprint(assembly.model_identity(kind))) + ".h5")
-    if assembly.searcher is not None:
-        name = assembly.searcher.name
-        layers += [_folder(kind, name, assembly.fingerprint(kind)) for kind in (SEARCH, CACHE)]
     return {"layers": sorted(set(layers)), "facts": assembly.extractor.facts}
 
 

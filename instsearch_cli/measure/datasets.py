@@ -22,11 +22,11 @@ from instsearch_cli.engine.intake import SKIPPED, take_in, unchanged
 from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.overview import pipeline_lines
 from instsearch_cli.engine.query import Engine
-from instsearch_cli.engine.runner import Runner
 from instsearch_cli.engine.stages import CODES, REGIONS
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import Discovery, Found
+from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, read_header
 from instsearch_cli.measure.evaluation import evaluate
+from instsearch_cli.measure.guard import Careful, answering, check_whole
 from instsearch_cli.measure.localisation import coverage
 from instsearch_cli.options import make_config, parse_assignment
 
@@ -63,6 +63,11 @@ class Measured:
         return self.evaluation.metrics
 
     @property
+    def name(self) -> str:
+        """What the pipeline is called."""
+        return self.pipeline.name
+
+    @property
     def queries(self) -> list[dict[str, Any]]:
         """The numbers of each query."""
         return self.evaluation.queries
@@ -77,6 +82,7 @@ class Measured:
         evaluation = self.evaluation
         report: dict[str, Any] = {
             "dataset": self.dataset.name,
+            "name": self.name,
             "config": self.pipeline.plain(),
             "metrics": evaluation.metrics,
             "queries": evaluation.queries,
@@ -156,8 +162,9 @@ def prepare(
             for line in pipeline_lines(assembly, inherited(base, choice, assembly.pipeline)):
                 progress.say(line)
         rows = take_dataset(index, dataset, refs, strict, progress)
+        check_whole(index, assembly)
         check_space(index, assembly, assembly.pipeline.keep_features, progress)
-        Runner(index, assembly, progress, strict).index_all()
+        Careful(index, assembly, progress, strict).index_all()
         records.record_measured(index, assembly, by)
     seconds = time.perf_counter() - began
     alive = index.images.alive()
@@ -185,13 +192,14 @@ def measure(
     absent: Absent | None = None,
     by: str = EVAL,
     choice: Choice | None = None,
+    keep: int = 0,
 ) -> Measured:
-    """:func:`prepare`, then run every query; if ``timed``, measure :func:`seconds_an_image`, too."""
+    """:func:`prepare`, then run every query, of which ``keep`` hits are kept; if ``timed``, measure an image's time."""
     how = (progress, device, strict, present_only, by, choice)
     prepared = prepare(registry, dataset, index_path, choose, *how)
     index, rows = prepared.index, prepared.rows
     engine = Engine(index, prepared.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
-    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent)
+    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent, keep)
     evaluation.timing["indexing"] = prepared.seconds
     if timed:
         evaluation.timing["image"] = seconds_an_image(engine)
@@ -311,13 +319,16 @@ def take_dataset(
     fresh = [
         ref for ref in refs if files[ref.name] not in indexed or _changed(ref, *indexed[files[ref.name]])
     ]
-    if fresh and any(record.searchable and record.by == records.INDEX for record in records.recorded(index)):
-        which = _first([ref.name for ref in fresh])
-        raise InstsearchError(
-            f"{len(fresh):,} of the {len(refs):,} images of '{dataset.name}' are not in {index.path}, or have "
-            f"changed: {which}\n"
-            "Measuring adds none where `query` would find them: `instsearch add` them, or measure without --index."
-        )
+    unread: list[tuple[str, str]] = []
+    if fresh and answering(index):
+        added = [ref for ref in fresh if files[ref.name] in indexed or _readable(ref, unread, strict)]
+        if added:
+            raise InstsearchError(
+                f"{len(added):,} of the {len(refs):,} images of '{dataset.name}' are not in {index.path}, or have "
+                f"changed: {_first([ref.name for ref in added])}\n"
+                "Measuring adds none where `query` would find them: `instsearch add` them, or measure without --index."
+            )
+        fresh = []
     if fresh:
         table.remove([indexed[files[r.name]][0] for r in fresh if files[r.name] in indexed], "changed")
         folders = {
@@ -331,7 +342,7 @@ def take_dataset(
     removed = table.removed()
     rows = {ref.name: indexed[files[ref.name]][0] for ref in refs if files[ref.name] in indexed}
     skipped = [(name, removed[row].removeprefix(SKIPPED)) for name, row in rows.items() if row in removed]
-    for name, reason in skipped[:10]:
+    for name, reason in [*unread, *skipped][:10]:
         progress.say(f"warning: skipped {name}: {reason}")
     return {name: row for name, row in rows.items() if row not in removed}
 
@@ -345,6 +356,18 @@ def _indexed(index: Index) -> dict[bytes, tuple[int, ImageRecord]]:
         for row, record in table.records()
         if row not in removed or removed[row].startswith(SKIPPED)
     }
+
+
+def _readable(ref: ImageRef, unread: list[tuple[str, str]], strict: bool) -> bool:
+    """Whether a file could be taken in; if not, ``unread`` gets its name and why. Raises InstsearchError if strict."""
+    try:
+        read_header(ref.path, MAX_PIXELS)
+    except BadImage as error:
+        if strict:
+            raise InstsearchError(f"{ref.name}: {error.reason} (--strict)") from error
+        unread.append((ref.name, error.reason))
+        return False
+    return True
 
 
 def _changed(ref: ImageRef, row: int, record: ImageRecord) -> bool:

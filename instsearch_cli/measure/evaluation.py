@@ -38,6 +38,19 @@ LOCALISED_DEPTH = 10
 MAIN = ""
 
 
+RIGHT, WRONG, JUNK = "right", "wrong", "junk"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A hit of a query of a dataset; box: (x0, y0, x1, y1), None: unknown; mark: RIGHT, WRONG or JUNK."""
+
+    image: str
+    score: float
+    box: tuple[float, float, float, float] | None
+    mark: str
+
+
 @dataclass
 class Evaluation:
     """The numbers of one run. ``queries`` has one row per query, ``metrics`` their means.
@@ -52,6 +65,9 @@ class Evaluation:
     timing: dict[str, float]
     dropped: list[str] = field(default_factory=list)
     lost: int = 0
+    rankings: dict[str, list[Ranked]] = field(
+        default_factory=dict
+    )  #: of each query the first hits, where kept
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,9 @@ def evaluate(
     present_only: bool = False,
     tops: Tops | None = None,
     absent: Absent | None = None,
+    keep: int = 0,
 ) -> Evaluation:
-    """Run every query of a dataset. ``rows`` maps its image names to rows of the index.
+    """Run every query of a dataset, and keep its first ``keep`` hits. ``rows``: image names -> rows of the index.
 
     With ``absent`` the metrics have :func:`instsearch_cli.measure.verdict.verdicts`, too.
 
@@ -103,12 +120,12 @@ def evaluate(
     progress.start("queries", len(refs), "queries")
     for ref in refs:
         progress.advance()
-        judged = _judged(dataset, ref, settings)
+        judged = judged_settings(dataset, ref, settings)
         if present_only:
-            wanted = _positives(*judged.values())
+            wanted = positives_of(*judged.values())
             done.lost += len(wanted.difference(rows))
-            judged = {setting: _among(j, rows) for setting, j in judged.items()}
-        if not _positives(*judged.values()) or (present_only and not ref.image.exists()):
+            judged = {setting: among(j, rows) for setting, j in judged.items()}
+        if not positives_of(*judged.values()) or (present_only and not ref.image.exists()):
             if not (present_only or settings):
                 raise InstsearchError(f"query '{ref.id}' has no positives: nothing can be measured")
             done.dropped.append(ref.id)
@@ -124,12 +141,14 @@ def evaluate(
         done.queries.append(
             {
                 "id": ref.id,
-                **_score(ranked, judged, dataset.average_precision, tops),
+                **score_ranking(ranked, judged, dataset.average_precision, tops),
                 "seconds": round(seconds[-1], 4),
-                "localised": iou["n_localised"] if np.isfinite(boxes).all(1).any() else None,
+                "localised": iou["n_localised"],
                 "annotated": iou["n_annotated"],
             }
         )
+        if keep:
+            done.rankings[ref.id] = kept_hits(ranked[:keep], scores, boxes, judged[MAIN])
         if absent is not None:
             done.queries[-1] |= _outcome(ranked, scores, judged[MAIN]) | _without(engine, query, judged, rows)
     progress.close()
@@ -137,7 +156,9 @@ def evaluate(
         raise InstsearchError(
             f"none of the {len(refs):,} queries of '{dataset.name}' has an image and positives"
         )
-    done.metrics = _means(done.queries, settings, tops)
+    if not located:
+        done.queries = [query | {"localised": None} for query in done.queries]
+    done.metrics = means_of(done.queries, settings, tops)
     if absent is not None:
         min_score = engine.min_score if absent.min_score is None else absent.min_score
         done.metrics |= _verdicts(done.queries, min_score)
@@ -159,19 +180,19 @@ def evaluate(
     return done
 
 
-def _judged(dataset: Dataset, ref: QueryRef, settings: Iterable[str]) -> dict[str, Relevance]:
+def judged_settings(dataset: Dataset, ref: QueryRef, settings: Iterable[str]) -> dict[str, Relevance]:
     """What is relevant, by setting; MAIN is what the dataset gives if asked for none."""
     of: Callable[..., Relevance] = dataset.relevance
     return {MAIN: of(ref)} | {setting: of(ref, setting) for setting in settings}
 
 
-def _positives(*judged: Relevance) -> frozenset[str]:
+def positives_of(*judged: Relevance) -> frozenset[str]:
     return frozenset().union(*((j.good | j.ok) - j.junk - j.exclude for j in judged))
 
 
-def _among(judged: Relevance, rows: Mapping[str, int]) -> Relevance:
-    """The same, of positives that have a row."""
-    return replace(judged, good=judged.good.intersection(rows), ok=judged.ok.intersection(rows))
+def among(judged: Relevance, there: Iterable[str]) -> Relevance:
+    """The same, of positives that are there."""
+    return replace(judged, good=judged.good.intersection(there), ok=judged.ok.intersection(there))
 
 
 def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
@@ -195,6 +216,20 @@ def encode_query(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping
     return engine.query(ref.id, picture, box, exclude)
 
 
+def kept_hits(
+    ranked: Sequence[str], scores: Sequence[float] | np.ndarray, boxes: np.ndarray | None, judged: Relevance
+) -> list[Ranked]:
+    """Hits by name, scores, and boxes f32[n, 4] (NaN or None: unknown), with what the dataset says of each."""
+    positives, kept = positives_of(judged), []
+    for i, name in enumerate(ranked):
+        mark = JUNK if name in judged.junk else RIGHT if name in positives else WRONG
+        place = (
+            None if boxes is None or not np.isfinite(boxes[i]).all() else tuple(float(v) for v in boxes[i])
+        )
+        kept.append(Ranked(name, float(scores[i]), place, mark))  # type: ignore[arg-type]
+    return kept
+
+
 def _rank(engine: Engine, query: Query, names: Mapping[int, str]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names of the whole collection, best first, their boxes and their scores."""
     hits = engine.search([query], len(engine.data.images))
@@ -204,7 +239,7 @@ def _rank(engine: Engine, query: Query, names: Mapping[int, str]) -> tuple[list[
 
 def _outcome(ranked: Sequence[str], scores: np.ndarray, judged: Relevance) -> dict[str, Any]:
     """What verdicts are made from: the scores of the best true hit and of the first one, and if that is true."""
-    positives = _positives(judged)
+    positives = positives_of(judged)
     counted = [
         (float(s), n in positives) for n, s in zip(ranked, scores, strict=True) if n not in judged.junk
     ]
@@ -241,13 +276,13 @@ def _xywh(box: tuple[float, float, float, float]) -> tuple[float, float, float, 
     return box[0], box[1], box[2] - box[0], box[3] - box[1]
 
 
-def _score(
+def score_ranking(
     ranked: list[str], judged: Mapping[str, Relevance], protocol: str, tops: Tops
 ) -> dict[str, float | None]:
     """One query's numbers: the main ones, then "ap SETTING" and "mP@k SETTING" of each setting."""
     scored: dict[str, float | None] = {}
     for setting, j in judged.items():
-        positives = _positives(j)
+        positives = positives_of(j)
         n = len(positives)
         found = relevance(ranked, positives, j.junk)
         ap = average_precision(found, n, protocol) if n else None
@@ -266,7 +301,7 @@ def _score(
     return scored
 
 
-def _means(
+def means_of(
     queries: Sequence[Mapping[str, Any]], settings: Iterable[str], tops: Tops
 ) -> dict[str, float | None]:
     """Means over the queries that have positives. A setting that no query has is left out."""

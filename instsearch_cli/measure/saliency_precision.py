@@ -14,10 +14,10 @@ from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.making import writing
-from instsearch_cli.engine.runner import Runner
 from instsearch_cli.engine.stages import IMAGE, WEIGHTS
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.measure.datasets import present, take_dataset
+from instsearch_cli.measure.guard import Careful, check_whole
 from instsearch_cli.measure.saliency import CENTRE, centre_gaussian, defined
 
 if TYPE_CHECKING:
@@ -207,9 +207,10 @@ def _measured_row(index: Index, assembly: Assembly, progress: Quiet) -> Row:
     part = assembly.part(WEIGHTS)
     stages = ("extractor", "weighting") if set(part.needs) - {IMAGE} else ("weighting",)
     row = Row(part.name, {stage: assembly.pipeline.stages()[stage].table() for stage in stages})
+    check_whole(index, assembly)
     check_space(index, assembly, assembly.pipeline.keep_features, progress)
     began = time.perf_counter()
-    outcome = Runner(index, assembly, progress).index_all()
+    outcome = Careful(index, assembly, progress).index_all()
     row.seconds = time.perf_counter() - began
     row.computed, row.fitted = outcome.written.get(WEIGHTS, 0), outcome.fitted
     return row

@@ -23,6 +23,7 @@ from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
 from instsearch_cli.measure.fixations import split as divided
 from instsearch_cli.measure.pairs import Miner, write_csv
 from instsearch_cli.measure.reproduce import Runs, Wanted
+from instsearch_cli.measure.runs import score_run
 from instsearch_cli.measure.tables import of_dataset, select
 from instsearch_cli.options import parse_assignment
 from instsearch_cli.progress import Quiet
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.registry import Registry
     from instsearch_cli.measure.datasets import Measured
     from instsearch_cli.measure.pairs import Mined
+    from instsearch_cli.measure.runs import ScoredRun
     from instsearch_cli.measure.tables import Value
 
     Anywhere = str | os.PathLike[str]
@@ -54,6 +56,7 @@ def evaluate(
     top_of: str = "positives",
     absent: bool = False,
     min_score: float | None = None,
+    keep: int = 0,
     device: str | None = None,
     progress: Quiet | None = None,
     **choice: Any,
@@ -61,6 +64,7 @@ def evaluate(
     """How good a pipeline is on a dataset, by name or a MANIFEST.json, whose images are indexed as far as they are not.
 
     index     None: the dataset's own, in the user's cache
+    keep      how many of the first hits of each query the evaluation's ``rankings`` have
     pipeline  one that the index knows by name, or a preset; else what ``choice`` chooses, as ``Index.index`` takes it
     """
     registry, selection = load_registry(), _rest(choice)
@@ -86,8 +90,26 @@ def evaluate(
             present_only,
             Tops(tuple(tops), top_of),
             absent=Absent(min_score) if absent else None,
+            keep=keep,
             choice=selection if named is None else Choice(preset=pipeline),
         )
+
+
+def evaluate_run(
+    run: Anywhere,
+    dataset: str | os.PathLike[str] | Dataset,
+    *,
+    root: Anywhere | None = None,
+    boxes: Anywhere | None = None,
+    options: Sequence[str] = (),
+    present_only: bool = False,
+    tops: Sequence[int] = (),
+    top_of: str = "positives",
+    keep: int = 0,
+) -> ScoredRun:
+    """How good the ranked lists of another program are, a TREC run file: on a dataset as ``evaluate`` takes it."""
+    of = _dataset(load_registry(), dataset, root, boxes, {"options": options})
+    return score_run(of, as_path(run, "a run"), Tops(tuple(tops) or of.tops, top_of), keep, present_only)
 
 
 def coverage(
@@ -157,6 +179,12 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
     return device or (index.device if isinstance(index, Index) else "auto")
 
 
+def check_names(index: Index | Anywhere | None, dataset: Any, names: Sequence[str]) -> None:
+    """Raise UsageError for a name that ``evaluate`` takes for no pipeline, before any is measured."""
+    for name in names:
+        _named(load_registry(), _place(index, dataset, None), name)
+
+
 def _named(registry: Registry, place: Path, name: str) -> Pipeline:
     """The pipeline that an index knows by a name, else the preset of that name."""
     there = {} if vacant(place) else Index.open(place).pipelines
@@ -164,7 +192,7 @@ def _named(registry: Registry, place: Path, name: str) -> Pipeline:
         return there[name]
     if name in presets(registry):
         return load_preset(name, registry)
-    raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, there)}")
+    raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, {*there, *presets(registry)})}")
 
 
 def _dataset(

@@ -2,177 +2,42 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-import os
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from instsearch_cli.engine.answer import counted
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
 from instsearch_cli.report.results import box_text, score_texts
 
 if TYPE_CHECKING:
-    from instsearch_cli.data import Box
     from instsearch_cli.engine.answer import XYWH, Answer, Hit
 
-SIDE, QUALITY = 480, 80  #: longer side and JPEG quality of thumbnails
+SIDE = 480  #: longer side of thumbnails
 FULL = 60  #: so many hits have thumbnails of full size; more share the same weight
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #f7f6f3; --ink: #1b1a18; --soft: #67645e; --line: #e3e0da;
-  --mark: #ff2d7d; --deep: #b80d52; --track: #ebe8e2;
-  --shade: 0 1px 2px rgb(40 30 10 / .06), 0 6px 20px rgb(40 30 10 / .06); }
-@media (prefers-color-scheme: dark) { :root { --paper: #131316; --ink: #f1efeb; --soft: #a3a09a;
-  --line: #2d2d33; --deep: #ff7fb0; --track: #2b2b31;
-  --shade: 0 1px 2px rgb(0 0 0 / .4), 0 6px 20px rgb(0 0 0 / .25); } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.45 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums; -webkit-text-size-adjust: 100%; }
-a { color: inherit; text-decoration: none; }
-a:not([href]) { cursor: default; }
-a:focus-visible { outline: 3px solid var(--mark); outline-offset: 3px; border-radius: 8px; }
-.page { display: grid; grid-template-columns: minmax(240px, 320px) minmax(0, 1fr); gap: 0 36px; max-width: 1720px;
-  margin: 0 auto; padding: 28px 32px 56px; }
-.query { position: sticky; top: 28px; align-self: start; max-height: calc(100vh - 56px); overflow: auto;
-  padding: 2px 4px 12px; scrollbar-width: thin; }
-.brand { display: flex; align-items: center; gap: 9px; margin: 0 0 26px; font-size: 15px; font-weight: 650;
-  letter-spacing: -.01em; }
-.brand svg { width: 22px; height: 22px; color: var(--mark); }
-.label { margin: 0 0 8px; color: var(--soft); font-size: 12px; font-weight: 600; letter-spacing: .07em;
-  text-transform: uppercase; }
-.view { position: relative; display: block; overflow: hidden; border-radius: 10px; background: var(--track);
-  aspect-ratio: var(--shape); box-shadow: var(--shade); }
-.view img, .view svg { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
-.view rect { fill: none; vector-effect: non-scaling-stroke; }
-.view .edge { stroke: rgb(0 0 0 / .5); stroke-width: 5px; }
-.view .box { stroke: var(--mark); stroke-width: 2.5px; }
-.view .around { fill: rgb(8 8 10 / .55); fill-rule: evenodd; opacity: 0; transition: opacity .18s; }
-.query .around { opacity: .75; }
-a:hover .around, a:focus-visible .around { opacity: 1; }
-.name { overflow: hidden; overflow-wrap: anywhere; }
-.query .name { margin: 12px 0 0; font-weight: 600; }
-.where { color: var(--soft); font: 12px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  user-select: all; overflow-wrap: anywhere; }
-dl { margin: 26px 0 0; border-top: 1px solid var(--line); font-size: 13px; }
-dl div { display: grid; grid-template-columns: 92px 1fr; gap: 12px; padding: 8px 0;
-  border-bottom: 1px solid var(--line); }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-main header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 14px; margin: 0 0 18px;
-  min-height: 31px; }
-h1 { margin: 0; font-size: 22px; line-height: 31px; font-weight: 680; letter-spacing: -.02em; }
-header p { margin: 0; color: var(--soft); }
-.hits { display: flex; flex-wrap: wrap; gap: 22px 16px; margin: 0; padding: 0; list-style: none; }
-.hits::after { content: ""; flex: 1000 1 0; }
-.hits li { flex: var(--r) 1 calc(var(--r) * 205px); min-width: 0; max-width: calc(var(--r) * 320px); }
-.hits a { display: block; }
-.hits .view { border-radius: 9px; transition: box-shadow .18s; }
-.hits a[href]:hover .view { box-shadow: 0 0 0 2px var(--mark); }
-.line { display: flex; align-items: baseline; gap: 9px; margin-top: 9px; }
-.rank { flex: none; min-width: 24px; padding: 0 6px; border-radius: 6px; background: var(--ink); color: var(--paper);
-  font-size: 12px; font-weight: 680; line-height: 20px; text-align: center; }
-.score { flex: none; font-weight: 640; }
-.bar { flex: 1; align-self: center; height: 4px; border-radius: 2px; overflow: hidden; background: var(--track); }
-.bar i { display: block; height: 100%; border-radius: 2px; background: var(--mark); }
-.hits .name { display: flex; margin-top: 4px; font-size: 13px; white-space: nowrap; }
-.folder { flex: 0 1 auto; overflow: hidden; color: var(--soft); text-overflow: ellipsis; }
-.file { flex: 0 1 auto; min-width: 40%; overflow: hidden; text-overflow: ellipsis; }
-.hits .file:only-child { min-width: 0; }
-.hits a[href]:hover .file { color: var(--deep); text-decoration: underline; text-underline-offset: 3px; }
-.none { padding: 72px 24px; border: 1.5px dashed var(--line); border-radius: 14px; color: var(--soft);
-  text-align: center; }
-@media (max-width: 860px) { .page { display: block; padding: 20px 16px 40px; } .query { position: static;
-  max-height: none; margin: 0 0 32px; } .query .view { max-width: 420px; } .brand { margin-bottom: 18px; }
-  .hits { gap: 18px 10px; } .hits li { flex-basis: calc(var(--r) * 150px); max-width: calc(var(--r) * 300px); }
-  .bar { display: none; } }
-@media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
-@media print { .page { display: block; } .query { position: static; max-height: none; max-width: 320px;
-  margin-bottom: 24px; }
-  li { break-inside: avoid; } }
-"""
-
-BRAND = (
-    '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" '
-    'stroke-linejoin="round" aria-hidden="true"><path d="M3 8V5a2 2 0 0 1 2-2h3M16 3h3a2 2 0 0 1 2 2v3'
-    'M21 16v3a2 2 0 0 1-2 2h-3M8 21H5a2 2 0 0 1-2-2v-3"/>'
-    '<circle cx="12" cy="12" r="3.6" fill="currentColor" stroke="none"/></svg>'
-)
-
-
-def _text(value: str) -> str:
-    """Names are data: nothing in them is markup, and every byte of them can be shown."""
-    return escape(printable(value))
-
-
-def _link(path: Path, folder: Path | None) -> str:
-    """``href``, to go into a tag: of a file that is there, from the page's folder where it lies below; else nothing."""
-    if not path.exists():
-        return ""
-    place = path.absolute()
-    if folder is not None and place.is_relative_to(folder.absolute()):
-        address = quote(os.fsencode(place.relative_to(folder.absolute()).as_posix()))
-        return f' href="./{escape(address)}"'
-    return f' href="{escape(place.as_uri())}"'
-
-
-def _data(thumb: Thumbnail) -> str:
-    data = io.BytesIO()
-    thumb.image.save(data, "JPEG", quality=QUALITY, optimize=True, progressive=True)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def _shape(thumb: Thumbnail) -> float:
-    """Width over height of the frame of a picture; panoramas get a calmer one."""
-    return min(max(thumb.image.width / thumb.image.height, 0.56), 2.6)
-
-
-def _overlay(box: Box | None, size: tuple[int, int] | None) -> str:
-    """The box as crisp lines over the thumbnail, in pixels of the original, and a shade around it."""
-    if box is None or size is None:
-        return ""
-    w, h = size
-    x0, y0 = min(max(box[0], 0.0), w), min(max(box[1], 0.0), h)
-    x1, y1 = min(max(box[2], x0), w), min(max(box[3], y0), h)
-    rect = f'x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
-    hole = f"M0 0H{w}V{h}H0ZM{x0:.1f} {y0:.1f}V{y1:.1f}H{x1:.1f}V{y0:.1f}Z"
-    return (
-        f'<svg viewBox="0 0 {w} {h}" preserveAspectRatio="xMidYMid meet" aria-hidden="true"><path class="around" '
-        f'd="{hole}"/><rect class="edge" {rect}/><rect class="box" {rect}/></svg>'
-    )
-
-
-def _view(thumb: Thumbnail, box: Box | None, alt: str) -> str:
-    image = (
-        f'<img src="{_data(thumb)}" alt="{alt}" width="{thumb.image.width}" height="{thumb.image.height}">'
-    )
-    overlay = _overlay(box, thumb.size)
-    return f'<span class="view" style="--shape:{_shape(thumb):.4f}">{image}{overlay}</span>'
 
 
 def _alt(name: str, thumb: Thumbnail, box: XYWH | None) -> str:
     if thumb.size is None:
-        return f"{_text(name)}: cannot be read ({_text(thumb.reason)})"
+        return f"{escaped(name)}: cannot be read ({escaped(thumb.reason)})"
     where = "whole picture" if box is None else f"box at {box_text(box)} (x, y, width, height)"
-    return f"{_text(name)}, {where}"
+    return f"{escaped(name)}, {where}"
 
 
 def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None) -> str:
     thumb = thumbnail(hit.path, side)
     above, _, file = hit.image.rpartition("/")
-    place = f'<span class="folder">{_text(above)}/</span>' if above else ""
+    place = f'<span class="folder">{escaped(above)}/</span>' if above else ""
     where = f'<div class="where">{box_text(hit.box)}</div>' if hit.box is not None else ""
     return (
-        f'<li style="--r:{_shape(thumb):.4f}"><a{_link(hit.path, folder)} title="{_text(hit.image)}">'
-        f"{_view(thumb, hit.corners, _alt(hit.image, thumb, hit.box))}"
+        f'<li style="--r:{aspect(thumb):.4f}"><a{href(hit.path, folder)} title="{escaped(hit.image)}">'
+        f"{framed(thumb, hit.corners, _alt(hit.image, thumb, hit.box))}"
         f'<span class="line"><span class="rank" aria-label="rank {hit.rank}">{hit.rank}</span>'
         f'<span class="score" aria-label="score {score}">{score}</span>'
         f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span></span>'
-        f'<span class="name">{place}<span class="file">{_text(file)}</span></span></a>{where}</li>'
+        f'<span class="name">{place}<span class="file">{escaped(file)}</span></span></a>{where}</li>'
     )
 
 
@@ -191,30 +56,25 @@ def page(result: Answer, folder: Path | None = None) -> str:
         else ('<p class="none">No image of this collection shows it.</p>')
     )
     settings = "".join(
-        f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in result.settings.items()
+        f"<div><dt>{escaped(k)}</dt><dd>{escaped(v)}</dd></div>" for k, v in result.settings.items()
     )
     box = f"--box {box_text(result.box)}" if result.box is not None else "the whole picture"
     if result.size is not None:
         box += f" of {result.size[0]} x {result.size[1]}"
     searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
-    title = _text(Path(result.query).name)
-    view = _view(query, result.corners, _alt(result.query, query, result.box))
+    title = escaped(Path(result.query).name)
+    view = framed(query, result.corners, _alt(result.query, query, result.box))
     named = f'{view}<p class="name">{title}</p>'
     if isinstance(result.picture, Path):
-        named = f"<a{_link(result.picture, folder)}>{named}</a>"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f'<title>{title} - instsearch</title><style>{STYLE}</style></head>\n<body><div class="page">'
+        named = f"<a{href(result.picture, folder)}>{named}</a>"
+    aside = (
         f'<aside class="query" aria-label="Query"><p class="brand">{BRAND}instsearch</p>'
         f'<p class="label">Looking for</p>{named}<div class="where">{box}</div>'
-        f"{f'<dl>{settings}</dl>' if settings else ''}</aside>\n"
-        f"<main><header><h1>{result.counts.capitalize()}</h1><p>{searched}</p></header>\n"
-        f"{hits}</main></div></body></html>\n"
+        f"{f'<dl>{settings}</dl>' if settings else ''}</aside>"
     )
+    header = f"<header><h1>{result.counts.capitalize()}</h1><p>{searched}</p></header>"
+    body = f'<div class="page">{aside}\n<main>{header}\n{hits}</main></div>'
+    return document(f"{title} - instsearch", STYLE, body)
 
 
 def write_page(result: Answer, path: Path) -> None:

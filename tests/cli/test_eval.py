@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from instsearch_cli.engine.query import Engine
 
 Cli = Callable[..., Any]
 
@@ -77,6 +81,34 @@ def test_boxes_of_true_hits_are_held_against_annotated_ones(
     assert metrics["annotated true hits@10"] == 3
     assert metrics["localised@10"] == pytest.approx(2 / 3)
     assert metrics["mean IoU@10"] == pytest.approx((1 + 30 / 34 + 0) / 3, abs=1e-4)
+
+
+def test_a_query_without_boxes_counts_where_others_have_some(
+    cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("eval", "--dataset", manifest, "--index", tmp_path / "i", *tiny, "--detector", "halves", "--json")
+    whole, search = cli(*run).json, Engine.search
+    assert all(isinstance(query["localised"], int) for query in whole["queries"])
+
+    def unlocated(engine: Engine, queries: Any, k: int) -> Any:
+        hits = search(engine, queries, k)
+        some = queries[0].id == "q0"
+        return replace(hits, boxes=np.full_like(hits.boxes, np.nan)) if some or everywhere else hits
+
+    monkeypatch.setattr(Engine, "search", unlocated)
+    everywhere = False
+    found = cli(*run).json
+    assert [query["localised"] for query in found["queries"]] == [
+        0,
+        *(query["localised"] for query in whole["queries"][1:]),
+    ]
+    hits = found["metrics"]["annotated true hits@10"]
+    assert found["metrics"]["localised@10"] == sum(q["localised"] for q in found["queries"]) / hits
+    everywhere = True
+    found = cli(*run).json
+    assert {query["localised"] for query in found["queries"]} == {None}
+    assert found["metrics"]["localised@10"] is None
+    assert found["metrics"]["annotated true hits@10"] == hits
 
 
 def test_excluded_images_are_not_there_and_junk_is_not_counted(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from instsearch_formats import Index
+from schema_check import valid
 
 Cli = Callable[..., Any]
 
@@ -37,7 +38,7 @@ def test_recall_of_the_pipelines_of_an_index(
 ) -> None:
     index = ("--index", tmp_path / "i")
     run = ("eval", "--dataset", manifest, *index)
-    report = cli(*run, *tiny, "--detector", "halves", "--regions", "--json").json
+    report = valid("eval-regions", cli(*run, *tiny, "--detector", "halves", "--regions", "--json").out)
     assert report["dataset"] == "small"
     assert report["images"] == {"dataset": 10, "indexed": 10}
     assert len(report["iou"]) == 19

@@ -98,10 +98,11 @@ def test_plugins_can_be_asked_for_their_options(cli: Cli) -> None:
     assert {"sift", "vgg16", "blcf", "inverted", "geometric", "manifest"} <= listed
 
 
-def test_the_readme_names_every_component_and_every_command_it_shows_exists(cli: Cli) -> None:
+def test_the_readme_is_short_and_every_command_it_shows_exists() -> None:
     readme = (ROOT / "README.md").read_text()
-    for row in cli("plugins", "--json").json:
-        assert f"`{row['name']}`" in readme, f"{row['kind']} {row['name']} is not in the README"
+    assert len(readme.splitlines()) <= 150
+    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert (ROOT / link).exists(), link
     for verb in re.findall(r"^ +instsearch (\w+)", readme, flags=re.M):
         assert verb in COMMANDS
 

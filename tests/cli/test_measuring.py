@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.runner import Runner
 from instsearch_formats import Index
 
 Cli = Callable[..., Any]
@@ -30,6 +34,8 @@ MIXES = (
     "eval --searcher scan --set extractor.side=8",
     "eval --extractor sift",
     "eval --preset sift --rerank none",
+    "eval --pipeline cells-centred-flat",
+    "eval --pipeline other --pipeline sift --html -",
     "eval --keep-features",
     "eval --weigh-query --weighting bright",
     "eval --crop-query",
@@ -162,3 +168,101 @@ def test_what_is_measured_is_said_first_and_what_of_it_came_from_the_last_one(
     lines = dict(line.split(maxsplit=1) for line in told.splitlines() if line.startswith("  "))
     assert lines["weighting"] == "none"
     assert "rerank" not in lines
+
+
+def test_what_an_interrupted_run_left_is_not_finished(
+    cli: Cli, index: Path, photos: Path, manifest: Path, draw: Callable[..., None], monkeypatch: Any
+) -> None:
+    """Layers are shared: measuring the last pipeline would make the new images searchable."""
+    cli("index", "--index", index, "--set", "extractor.side=5", "--name", "five", "--quiet")
+    cli("index", "--index", index, "--set", "extractor.side=8", "--name", "eight", "--quiet")
+    for i in range(20, 23):
+        draw(photos / f"{i}.png", i)
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "index_all", stop)
+        cli("add", photos, "--index", index, status=130)
+    before = answer(cli, index, photos)
+    flags = ("--dataset", manifest, "--index", index)
+    for more in ((), ("--rerank", "none"), ("--keep-features",)):
+        told = cli("eval", *flags, *more, status=1).err
+        assert "3 images of" in told
+        assert f"Run `instsearch index --index {index}` first." in told
+        assert answer(cli, index, photos) == before
+    cli("eval", *flags, "--weighting", "bright")  # which shares nothing that is searched
+    assert answer(cli, index, photos) == before
+    told = cli("eval", *flags, "--pipeline", "five", status=1).err
+    assert f"Run `instsearch add IMAGES --index {index} --pipeline five` first." in told
+    cli("index", "--index", index, "--quiet")
+    cli("eval", *flags)
+
+
+def test_a_picture_that_went_bad_stays_where_a_query_finds_it(
+    cli: Cli, index: Path, photos: Path, manifest: Path
+) -> None:
+    before, path = answer(cli, index, photos), photos / "b" / "8.png"
+    good, times = path.read_bytes(), path.stat()
+    path.write_bytes(
+        good[:60] + bytes(len(good) - 60)
+    )  # of equal size and time: it is not seen to have changed
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for verb in (("eval", "--set", "extractor.side=6"), ("saliency", "--precision", "--weighting", "bms")):
+        told = cli(*verb, "--dataset", manifest, "--index", index, status=1).err
+        assert f"{path} no longer decodes" in told
+        assert "`instsearch remove` it" in told
+        assert answer(cli, index, photos) == before
+    path.write_bytes(good)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    cli("eval", "--dataset", manifest, "--index", index, "--set", "extractor.side=6")
+
+
+def test_an_image_that_cannot_be_read_is_skipped_as_add_skips_it(
+    cli: Cli, index: Path, photos: Path, manifest: Path
+) -> None:
+    table = json.loads(manifest.read_text())
+    (photos / "bad.png").write_bytes(b"no picture")
+    table["images"].append("photos/bad.png")
+    manifest.write_text(json.dumps(table))
+    before, flags = answer(cli, index, photos), ("--dataset", manifest, "--index", index)
+    told = cli("eval", *flags, "--json")
+    assert told.json["images"] == {"dataset": 11, "indexed": 10}
+    assert "warning: skipped photos/bad.png: " in told.err
+    assert "photos/bad.png" in cli("eval", *flags, "--strict", status=1).err
+    assert answer(cli, index, photos) == before
+
+
+@pytest.mark.parametrize("where", [(Runner, "_map"), (Runner, "_build_search"), (Engine, "search")])
+def test_stopped_by_ctrl_c(
+    cli: Cli, index: Path, photos: Path, manifest: Path, monkeypatch: Any, where: tuple[type, str]
+) -> None:
+    before = answer(cli, index, photos)
+    run = (
+        "eval",
+        "--dataset",
+        manifest,
+        "--index",
+        index,
+        "--set",
+        "extractor.side=6",
+        "--detector",
+        "halves",
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, stop)
+        told = cli(*run, "--run", index.parent / "x.run", status=130)
+    assert "stopped; what was finished is kept, the same command goes on from there" in told.err
+    assert "Traceback" not in told.err
+    assert not (index.parent / "x.run").exists()
+    assert answer(cli, index, photos) == before
+    cli("verify", "--index", index, "--quiet")
+    cli(*run)
+    assert answer(cli, index, photos) == before
+    fresh = index.parent / "fresh"
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, stop)
+        cli("eval", "--dataset", manifest, "--index", fresh, status=130)
+    cli("eval", "--dataset", manifest, "--index", fresh)
+
+
+def stop(*arguments: Any, **options: Any) -> None:
+    """Ctrl-C, pressed here."""
+    signal.raise_signal(signal.SIGINT)
