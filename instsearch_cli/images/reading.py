@@ -21,12 +21,13 @@ import PIL.ImageFile
 import PIL.ImageOps
 
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images.discovery import printable
 from instsearch_cli.images.opening import (
     MAX_PIXELS,
     BadImage,
     despite_pillows_limit,
+    open_file,
     open_picture,
+    printable,
     read_header,
     reasons,
 )
@@ -71,13 +72,13 @@ def read_image(
     from instsearch_cli.data import Image
 
     with reasons():
-        file = path.open("rb")
+        file = open_file(path)
     with file:
         with reasons():
-            image, header, orientation = open_picture(file, max_pixels)
+            image, header, orientation = open_picture(file, max_pixels, path.suffix)
         size = header.width, header.height
         width, height = size if fit is None else fit(*size)
-        with reasons():
+        with reasons(file, header.format):
             return Image(_pixels(image, (max(1, width), max(1, height)), orientation), size, name)
 
 
