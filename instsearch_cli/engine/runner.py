@@ -17,6 +17,7 @@ from instsearch_cli.engine.filling import Filling
 from instsearch_cli.engine.records import contents, recorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
 from instsearch_cli.storage import blank, to_state
 from instsearch_formats import Index
 
@@ -54,7 +55,7 @@ class Runner:
 
     def _bad(self, row: int, reason: str) -> None:
         """A picture that does not decode: removed from the index with its reason, or the end, if strict."""
-        name = self.collection.called(row)
+        name = printable(self.collection.path(row))
         if self.strict:
             raise InstsearchError(f"{name}: {reason} (--strict)")
         self.index.images.remove([row], f"skipped: {reason}")

@@ -171,13 +171,14 @@ class Index:
         refit: bool = False,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
         **choice: Any,
     ) -> Indexed:
         """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
 
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
         """
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
         with self._locked():
             last = records.last(self.store, pipeline)
             base = last.pipeline if last else None
@@ -193,9 +194,10 @@ class Index:
         pipeline: str | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
     ) -> Indexed:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
-        how = How(self.device, strict, max_pixels, self.progress)
+        how = How(self.device, strict, max_pixels, recheck, self.progress)
         with self._locked():
             record = records.last(self.store, pipeline)
             base = record.pipeline if record else None
@@ -208,10 +210,11 @@ class Index:
         *,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
         with self._locked():
             return extract_images(self.store, self._registry, listed(images), selection, how)
 

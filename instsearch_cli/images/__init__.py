@@ -6,6 +6,8 @@ from instsearch_cli.images.opening import (
     BadImage,
     Header,
     content_digest,
+    examine,
+    passing,
     printable,
     read_header,
 )
@@ -22,6 +24,8 @@ __all__ = [
     "Reader",
     "content_digest",
     "discover",
+    "examine",
+    "passing",
     "printable",
     "read_header",
     "read_image",

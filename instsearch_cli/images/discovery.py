@@ -16,7 +16,7 @@ import PIL.Image
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images.kinds import FOREIGN, PREFIX, Kind, kind_of, plug_in
-from instsearch_cli.images.opening import FORMATS, BadImage, not_a_file, open_file, printable
+from instsearch_cli.images.opening import FORMATS, BadImage, not_a_file, open_file, printable, there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def discover(paths: Sequence[Path]) -> Discovery:
     """
     candidates: list[_Candidate] = []
     skipped: list[tuple[str, str]] = []
-    for path in map(Path, paths):
+    for path in (there(Path(path)) for path in paths):
         status = _status(path)
         if stat.S_ISDIR(status.st_mode):
             inside, left_out = _walk(path)

@@ -15,9 +15,11 @@ import stat
 import struct
 import sys
 import threading
+import unicodedata
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import PIL.Image
@@ -28,7 +30,6 @@ from instsearch_cli.images.kinds import PREFIX, kind_of, plug_in, unsupported
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedReader
-    from pathlib import Path
 
     from PIL.ImageFile import ImageFile
 
@@ -69,6 +70,11 @@ class BadImage(InstsearchError):  # noqa: N818
         return str(self)
 
 
+def passing(reason: str) -> bool:
+    """Whether a reason is none of the file's own: that it could not be read then, or there was too little memory."""
+    return reason.startswith(("cannot be read", "changed", "not enough memory"))
+
+
 @dataclass(frozen=True)
 class Header:
     """Width and height of the upright picture in pixels, and Pillow's name for the file's format."""
@@ -96,6 +102,16 @@ def open_file(path: Path) -> BufferedReader:
         file.close()
         raise
     return file
+
+
+def there(path: Path) -> Path:
+    """A path as it is on disk: the same where it is there, else its name in the other Unicode form where that is."""
+    if not os.path.lexists(path):
+        for text in (unicodedata.normalize("NFC", str(path)), unicodedata.normalize("NFD", str(path))):
+            for other in (Path(text), path.with_name(Path(text).name)):
+                if os.path.lexists(other):
+                    return other
+    return path
 
 
 def not_a_file(mode: int) -> str:
@@ -131,6 +147,23 @@ def despite_pillows_limit(function: Callable[P, R]) -> Callable[P, R]:
                     PIL.Image.MAX_IMAGE_PIXELS = limit
 
     return wrapper
+
+
+@despite_pillows_limit
+def examine(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, os.stat_result]:
+    """Header, sha256 and status of a picture's file, all three of one content.
+
+    Raises :class:`BadImage` if the file is no picture, the picture is too large or the file changes meanwhile.
+    """
+    with reasons(), open_file(path) as file:
+        before = os.fstat(file.fileno())
+        header = open_picture(file, max_pixels, path.suffix)[1]
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise BadImage("changed while it was read")
+    return header, digest, after
 
 
 @despite_pillows_limit

@@ -30,6 +30,7 @@ from instsearch_cli.images.opening import (
     printable,
     read_header,
     reasons,
+    there,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Photograph:
         self.path: Path | None = None
         self._held: PIL.Image.Image | None = None
         if isinstance(picture, (str, os.PathLike)):
-            self.path = Path(picture)
+            self.path = there(Path(picture))
             self.name = str(picture)
             with self._named_errors():
                 header = read_header(self.path)
