@@ -129,6 +129,9 @@ refine_option = click.option(
 intake_options = _stack(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped."),
+    click.option(
+        "--memory", metavar="SIZE", help="For decoding, 2G or 500M say (default: a quarter of what is free)."
+    ),
     click.option("--recheck", is_flag=True, help="Read every file again, whatever its size and times say."),
     click.option("-j", "--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     wait_option,
@@ -186,8 +189,8 @@ def choice(options: dict[str, Any]) -> dict[str, Any]:
 
 def taking(options: dict[str, Any]) -> dict[str, Any]:
     """How pictures are taken in, as the methods of an index take it."""
-    limit = {"max_pixels": options["max_pixels"]} if options.get("max_pixels") else {}
-    return {"strict": options["strict"], "recheck": options["recheck"], **limit}
+    limits = {name: options[name] for name in ("max_pixels", "memory") if options.get(name)}
+    return {"strict": options["strict"], "recheck": options["recheck"], **limits}
 
 
 def summary(index: Index, done: Indexed, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError, nearest
 from instsearch_cli.images import MAX_PIXELS, Photograph
+from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
 from instsearch_formats import FormatError, LockedError
 from instsearch_formats import Index as Store
@@ -172,14 +173,16 @@ class Index:
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
+        memory: str = "",
         **choice: Any,
     ) -> Indexed:
         """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
 
+        ``memory`` is for decoding, "2G" say ("": a quarter of what is free); ``recheck`` reads every file again.
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
         """
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
-        with self._locked():
+        with self._locked(), decoding_within(memory):
             last = records.last(self.store, pipeline)
             base = last.pipeline if last else None
             return index_images(
@@ -195,10 +198,11 @@ class Index:
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
+        memory: str = "",
     ) -> Indexed:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
         how = How(self.device, strict, max_pixels, recheck, self.progress)
-        with self._locked():
+        with self._locked(), decoding_within(memory):
             record = records.last(self.store, pipeline)
             base = record.pipeline if record else None
             return index_images(self.store, self._registry, listed(images), base, Choice(), how)
@@ -211,11 +215,12 @@ class Index:
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
+        memory: str = "",
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
-        with self._locked():
+        with self._locked(), decoding_within(memory):
             return extract_images(self.store, self._registry, listed(images), selection, how)
 
     @_open

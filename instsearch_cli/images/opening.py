@@ -17,7 +17,7 @@ import sys
 import threading
 import unicodedata
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
@@ -25,7 +25,10 @@ from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 import PIL.Image
 
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images.bare import without_extras
+from instsearch_cli.images.budget import BUDGET, TooMuch
 from instsearch_cli.images.kinds import PREFIX, kind_of, plug_in, unsupported
+from instsearch_cli.images.sizes import declared_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +75,7 @@ class BadImage(InstsearchError):  # noqa: N818
 
 def passing(reason: str) -> bool:
     """Whether a reason is none of the file's own: that it could not be read then, or there was too little memory."""
-    return reason.startswith(("cannot be read", "changed", "not enough memory"))
+    return reason.startswith(("cannot be read", "changed", "not enough memory", "needs about"))
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,15 @@ def open_file(path: Path) -> BufferedReader:
         file.close()
         raise
     return file
+
+
+def file_size(file: IO[bytes]) -> int:
+    """How many bytes a file holds; where it is read from stays."""
+    before = file.tell()
+    try:
+        return file.seek(0, os.SEEK_END)
+    finally:
+        file.seek(before)
 
 
 def there(path: Path) -> Path:
@@ -157,7 +169,7 @@ def examine(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, os
     """
     with reasons(), open_file(path) as file:
         before = os.fstat(file.fileno())
-        header = open_picture(file, max_pixels, path.suffix)[1]
+        header = despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").digest()
         after = os.fstat(file.fileno())
@@ -173,13 +185,25 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     Raises :class:`BadImage` if the file is no picture or the picture is too large.
     """
     with reasons(), open_file(path) as file:
-        return open_picture(file, max_pixels, path.suffix)[1]
+        return despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
+
+
+def despite_extras(file: IO[bytes], work: Callable[[IO[bytes]], R]) -> R:
+    """Do something with a picture; where it is damaged, once more without what lies beside its pixels."""
+    try:
+        return work(file)
+    except BadImage as error:
+        if error.reason.startswith(("damaged", "truncated")):
+            for bare in without_extras(file):
+                with suppress(BadImage):
+                    return work(bare)
+        raise
 
 
 def open_picture(file: IO[bytes], max_pixels: int, suffix: str = "") -> tuple[ImageFile, Header, int]:
     """The picture, not decoded yet, its header, and its EXIF orientation (1 to 8)."""
     _hush_pillow()
-    image = _identify(file, suffix.lower())
+    image = _identify(file, suffix.lower(), max_pixels)
     orientation = _orientation(image)
     width, height = image.size
     if image.format == "TIFF":  # Pillow turns these itself, and its size may already be the upright one
@@ -199,9 +223,10 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _identify(file: IO[bytes], suffix: str) -> ImageFile:
+def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
     PIL.Image.init()
     plug_in()
+    file.seek(0)
     prefix = file.read(PREFIX)
     if not prefix:
         raise BadImage("empty file")
@@ -214,11 +239,14 @@ def _identify(file: IO[bytes], suffix: str) -> ImageFile:
     accepted = factory is not None and (accept is None or accept(prefix[:16]))
     if factory is None or isinstance(accepted, str):  # Pillow was built without this format
         raise BadImage(f"not supported: {kind.name}, which this Pillow was built without")
-    file.seek(0)
     try:
+        if size := declared_size(file, kind.name):
+            check_size(*size, max_pixels)
+            BUDGET.check(file_size(file))  # which these decoders hold
+        file.seek(0)
         # no file name: Pillow might map the file, and one that is cut short meanwhile is a SIGBUS
         return factory(file, "")
-    except PIL.Image.DecompressionBombError:
+    except (BadImage, PIL.Image.DecompressionBombError):
         raise
     except Exception as error:
         at_end = not file.read(1)
@@ -275,6 +303,8 @@ _NOT_SUPPORTED = re.compile(r"unsupported|not supported|cannot handle", re.IGNOR
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TooMuch):
+        return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
