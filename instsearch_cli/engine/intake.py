@@ -67,20 +67,20 @@ def take_in(
 ) -> Intake:
     """Give every new image a row, in ranges of 256, each range a part on disk.
 
-    A file known under its name with equal size and times is there already; with equal content too, which alone
-    counts on ``recheck``; with other content its old row is removed and it counts as new. So does one whose content
-    is indexed under a name that is gone, of which the old row is removed. Raises InstsearchError at the first image
-    that cannot be taken, if strict.
+    A file that is known, below whichever folder, with equal size and times is there already; with equal content too,
+    which alone counts on ``recheck``; with other content its old row is removed and it counts as new. So does one
+    whose content is indexed under a name that is gone, of which the old row is removed. Raises InstsearchError at the
+    first image that cannot be taken, if strict.
     """
     table, stamps = index.images, Stamps(index)
     intake = Intake(len(discovery.found) + len(discovery.skipped), skipped=list(discovery.skipped))
     intake.places = discovery.found
     if strict and intake.skipped:
         raise _strict(*intake.skipped[0])
-    roots = {root: table.add_root(str(root)) for root in sorted({f.root for f in discovery.found})}
     removed = table.removed()
     records = {row: record for row, record in table.records() if row not in removed or _lasting(removed[row])}
-    rows = {(record.root, record.name): row for row, record in records.items()}
+    folders = [os.fsencode(root) for root in table.roots]
+    rows = {os.path.join(folders[r.root], r.name): row for row, r in records.items()}  # noqa: PTH118
 
     def skip(found: Found, reason: str) -> None:
         if strict:
@@ -91,7 +91,7 @@ def take_in(
     if recheck:
         progress.start("checking files", len(discovery.found))
     for found in discovery.found:
-        row = rows.get((roots[found.root], found.name))
+        row = rows.get(os.path.join(os.fsencode(found.root), found.name))  # noqa: PTH118
         if recheck:
             progress.advance()
         if row is None:
@@ -110,6 +110,8 @@ def take_in(
             skip(found, removed[row].removeprefix(SKIPPED))
         else:
             intake.there += 1
+
+    roots = {root: table.add_root(str(root)) for root in sorted({f.root for f in fresh})}
 
     def look(found: Found) -> tuple[ImageRecord, Stamp]:
         header, digest, status = examine(found.path, max_pixels)

@@ -241,7 +241,7 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
         raise BadImage(f"not supported: {kind.name}, which this Pillow was built without")
     try:
         if size := declared_size(file, kind.name):
-            check_size(*size, max_pixels)
+            check_size(*size, max(max_pixels, MAX_PIXELS))  # before it is cropped, perhaps
             BUDGET.check(file_size(file))  # which these decoders hold
         file.seek(0)
         # no file name: Pillow might map the file, and one that is cut short meanwhile is a SIGBUS

@@ -275,6 +275,27 @@ def test_names_in_either_normal_form(
     assert "removed 1, 9 left" in cli("remove", apart, "--index", tmp_path / "i").out
 
 
+def test_a_file_below_another_folder_is_there_already(
+    cli: Cli, index: Callable[..., Any], photos: Path, tmp_path: Path
+) -> None:
+    index(photos / "a")
+    done = index(photos)
+    assert (done["found"], done["indexed"], done["there"]) == (10, 5, 5)
+    done = index(photos / "b", photos / "a")
+    assert (done["found"], done["indexed"], done["there"]) == (10, 0, 10)
+    assert cli("info", "--index", tmp_path / "i", "--json").json["images"] == 10
+
+
+def test_errors_show_names_without_control_characters(
+    cli: Cli, index: Callable[..., Any], photos: Path
+) -> None:
+    index(photos)
+    for verb in ("query",), ("remove",):
+        err = cli(*verb, "a\x1b[31m\udcff.jpg", "--index", photos.parent / "i", status=1).err
+        assert r"a\x1b[31m\xff.jpg" in err
+        assert "\x1b" not in err
+
+
 # -- skipped files -----------------------------------------------------------------------------------------
 
 
