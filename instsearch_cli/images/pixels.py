@@ -27,7 +27,7 @@ _UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-_DECODERS = {"WEBP": 12, "AVIF": 10, "HEIF": 10, "JXL": 28, "JPEG2000": 20, "GIF": 4}
+_DECODERS = {"WEBP": 15, "AVIF": 10, "HEIF": 10, "JXL": 28, "JPEG2000": 20, "GIF": 4}
 """Bytes a pixel that these formats' decoders hold beside what they give."""
 
 
@@ -50,8 +50,11 @@ def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbyte
         decoding = 2 * len(image.getbands()) * full[0] * full[1]  # all coefficients
     fx, fy = _factors(image.size, stored)
     reduced = -(-image.width // fx) * -(-image.height // fy)
-    band = 24 * max(BAND, image.width * fy)
-    after = band + 4 * (reduced + stored[0] * -(-image.height // fy)) + 14 * wanted
+    after = 10 * wanted  # turned, and as an array
+    if image.mode not in ("RGB", "L") or (fx, fy) != (1, 1):
+        after += 4 * reduced + 24 * max(BAND, image.width * fy)
+    if image.size != stored:
+        after += 4 * (wanted + stored[0] * -(-image.height // fy))
     return decoded + max(decoding, after)
 
 
