@@ -54,7 +54,7 @@ def _jpeg(file: IO[bytes], turned: bool) -> bytes:
     parts = [b"\xff\xd8"]
     for marker, place, length in list(jpeg_segments(file)):
         file.seek(place)
-        body = file.read(length) if marker != 0xDA else file.read()
+        body = file.read(max(length, 0)) if marker != 0xDA else file.read()
         exif = turned and marker == 0xE1 and body.startswith(b"Exif\0")
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker in (0xE0, 0xEE) or exif:
             parts += [struct.pack(">BBH", 0xFF, marker, max(length, 0) + 2), body]

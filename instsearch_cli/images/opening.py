@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -53,6 +54,10 @@ if sys.platform == "win32":
     _TO_READ = os.O_RDONLY | os.O_BINARY
 else:
     _TO_READ = os.O_RDONLY | os.O_NONBLOCK
+
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # else what it logs of odd files is on the terminal
 
 _PILLOWS_LIMIT = threading.Lock()
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)

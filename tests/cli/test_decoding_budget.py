@@ -310,6 +310,25 @@ def test_no_segment_beside_the_pixels_costs_a_jpeg(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(tmp_path / "b.jpg").pixels, expected)
 
 
+def test_a_segment_of_less_than_no_length(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe1\0\0" + bytes(100))
+    assert reason(tmp_path / "a.jpg").startswith(("damaged", "truncated"))
+
+
+def test_what_pillow_logs_is_not_on_the_terminal(tmp_path: Path) -> None:
+    PIL.Image.fromarray(quadrants()).save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    channels = struct.pack("<HHII", 277, 3, 1, 3)
+    assert channels in data
+    (tmp_path / "a.tif").write_bytes(data.replace(channels, struct.pack("<HHII", 277, 3, 1, 2048)))
+    code = "from instsearch_cli.images import *; from pathlib import Path; import sys; read_header(Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.tif")], capture_output=True, text=True, check=False
+    )
+    assert "BadImage" in done.stderr
+    assert "More samples per pixel" not in done.stderr
+
+
 # -- rare modes --------------------------------------------------------------------------------------------
 
 
