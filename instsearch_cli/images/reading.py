@@ -190,4 +190,6 @@ def _pixels(file: IO[bytes], image: ImageFile, wanted: tuple[int, int], orientat
     drafted = image.draft(None, stored)
     need = cost(image, full, stored, file_size(file))
     with BUDGET.spend(need):
-        return upright(image, stored, 1 if turned else orientation, drafted[1] if drafted else None)
+        pixels = upright(image, stored, 1 if turned else orientation, drafted[1] if drafted else None)
+        image.close()  # its pixels go before what they took is given to others
+        return pixels
