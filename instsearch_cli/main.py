@@ -167,11 +167,19 @@ def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def _print(text: str, status: int) -> None:
+    text = "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
     if status == 130:
         print(f"\n{text}", file=sys.stderr)
         return
     style = "\033[31merror:\033[0m" if sys.stderr.isatty() else "error:"
     print(f"{style} {text}", file=sys.stderr)
+
+
+def _escaped(line: str) -> str:
+    """A line that no control character of a name or of a library can change the terminal by."""
+    from instsearch_cli.images import printable
+
+    return printable(line)
 
 
 if __name__ == "__main__":

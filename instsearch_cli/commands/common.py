@@ -129,6 +129,10 @@ refine_option = click.option(
 intake_options = _stack(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped."),
+    click.option(
+        "--memory", metavar="SIZE", help="For decoding, 2G or 500M say (default: a quarter of what is free)."
+    ),
+    click.option("--recheck", is_flag=True, help="Read every file again, whatever its size and times say."),
     click.option("-j", "--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     wait_option,
     quiet_option,
@@ -185,14 +189,15 @@ def choice(options: dict[str, Any]) -> dict[str, Any]:
 
 def taking(options: dict[str, Any]) -> dict[str, Any]:
     """How pictures are taken in, as the methods of an index take it."""
-    limit = {"max_pixels": options["max_pixels"]} if options.get("max_pixels") else {}
-    return {"strict": options["strict"], **limit}
+    limits = {name: options[name] for name in ("max_pixels", "memory") if options.get(name)}
+    return {"strict": options["strict"], "recheck": options["recheck"], **limits}
 
 
 def summary(index: Index, done: Indexed, as_json: bool) -> None:
     """Say what was found, done and skipped; the totals add up."""
     import json
 
+    from instsearch_cli.images import printable
     from instsearch_cli.progress import duration
 
     intake, outcome = done.intake, done.outcome
@@ -200,16 +205,17 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
         click.echo(json.dumps(done.plain()))
         return
     if intake is not None:
+        more = [f"{n} {what}" for what, n in (("changed", intake.changed), ("renamed", intake.renamed)) if n]
         click.echo(
             f"found {intake.found:,} = indexed {intake.new:,} + already there {intake.there:,} "
-            f"+ skipped {len(intake.skipped):,}" + (f" ({intake.changed} changed)" if intake.changed else "")
+            f"+ skipped {len(intake.skipped):,}" + (f" ({', '.join(more)})" if more else "")
         )
         for name, reason in intake.skipped[:10]:
-            click.echo(f"  skipped {name}: {reason}")
+            click.echo(f"  skipped {printable(name)}: {printable(reason)}")
         if len(intake.skipped) > 10:
             click.echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
     if outcome.blank:
-        some = ", ".join(outcome.blank[:3]) + (", …" if len(outcome.blank) > 3 else "")
+        some = ", ".join(map(printable, outcome.blank[:3])) + (", …" if len(outcome.blank) > 3 else "")
         click.echo(f"{len(outcome.blank):,} without a local feature, which no query finds: {some}")
     for fitted in outcome.fitted:
         click.echo(f"fitted {fitted}")
@@ -219,10 +225,14 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
 
 def next_query(index: Index) -> str:
     """A command that asks an index: for what is in the middle of one of its photographs."""
-    row = int(index.store.images.alive().argmax())
-    record, path = index.store.images.record(row), index.store.images.path(row)
+    from instsearch_cli.images import printable
+
+    rows = [int(row) for row in index.store.images.alive().nonzero()[0][:1000]]
+    plain = (row for row in rows if str(path := index.store.images.path(row)) == printable(path))
+    row = next(plain, rows[0])
+    record, where = index.store.images.record(row), printable(index.store.images.path(row))
     box = f"{record.width // 4},{record.height // 4},{record.width // 2},{record.height // 2}"
-    return f"instsearch query {shlex.quote(str(path))} --box {box} --index {shlex.quote(str(index.path))}"
+    return f"instsearch query {shlex.quote(where)} --box {box} --index {shlex.quote(str(index.path))}"
 
 
 def writable(flag: str, path: Path | None, *endings: str) -> None:

@@ -18,9 +18,10 @@ from instsearch_cli.data import Inputs
 from instsearch_cli.engine.describe import Described
 from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.stages import CACHE, FEATURES, GRID, IMAGE, MAPPED
+from instsearch_cli.engine.stamps import Stamps
 from instsearch_cli.engine.streaming import Streaming
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import read_image
+from instsearch_cli.images import BadImage, printable, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +47,11 @@ class Collection:
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.hidden: frozenset[int] = frozenset()  #: rows that count as removed
         self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
+        self.new = range(
+            0
+        )  #: rows given out in this run: what becomes of their files is no error, they are skipped
         self.names = Names(index)
+        self._stamps: Stamps | None = None
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
         self._images: tuple[tuple[int, int, frozenset[int]], np.ndarray] | None = None
@@ -116,12 +121,13 @@ class Collection:
     def segment(self, span: range) -> Collection:
         """The same collection within a range of rows."""
         part = Collection(self.index, self.assembly, self.on_bad)
-        part.span, part._layers, part.hidden = span, self._layers, self.hidden
+        part.span, part._layers = span, self._layers
+        part.hidden, part.new = self.hidden, self.new
         return part
 
     def refresh(self) -> None:
         """Reach the rows that were given out since, and the folders as they are now called."""
-        self.span, self._ranges = range(len(self.index.images)), []
+        self.span, self._ranges, self._stamps = range(len(self.index.images)), [], None
         self.names.refresh()
 
     def close(self) -> None:
@@ -185,18 +191,26 @@ class Collection:
     def load(self, row: int) -> Image:
         """Read one picture at the size that the extractor wants.
 
-        Raises BadImage if it does not decode, InstsearchError if it is gone or is not what was indexed.
+        Raises BadImage if it does not decode, InstsearchError if it is gone or is not what was indexed; BadImage for
+        that too where the row was given out in this run.
         """
         record, path = self.record(row), self.path(row)
+        if self._stamps is None:
+            self._stamps = Stamps(self.index)
         try:
-            stat = path.stat()
-        except OSError as error:
+            same = self._stamps.unchanged(row, path, record)
+        except BadImage as error:
+            if row in self.new:
+                raise
             raise InstsearchError(
-                f"{path} cannot be read: {error.strerror}; if the collection moved, say where to with "
+                f"{printable(path)} {error.reason}; if the collection moved, say where to with "
                 f"`instsearch relocate`, if the image is gone for good, run `instsearch remove --missing`"
             ) from error
-        if stat.st_size != record.nbytes:
-            raise InstsearchError(f"{path} changed since it was indexed: run `instsearch add` on its folder")
+        if not same:
+            if row in self.new:
+                raise BadImage("changed while it was indexed")
+            where = printable(path)
+            raise InstsearchError(f"{where} changed since it was indexed: run `instsearch add` on its folder")
         fit = self.assembly.extractor.component.fit_size
         return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
 

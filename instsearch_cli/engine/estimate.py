@@ -34,6 +34,7 @@ COMPRESSED = 0.6
 def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[float, str]:
     """Bytes that the missing parts will take, and their make-up in words; (0, "") if nothing is missing."""
     collection = Collection(index, assembly, on_bad=lambda row, reason: None)
+    collection.new = collection.span  # a file that is gone is the run's business, if it needs it
     kinds = ([FEATURES] if keep_features else []) + (assembly.kinds if assembly.encoder else [])
     spans = index.images.ranges()
     missing = {kind: sum(len(s) for s in spans if not collection.layer(kind).has(s)) for kind in kinds}

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine import records
+from instsearch_cli.engine import records, skipped
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, choose, inherited, valid_name
 from instsearch_cli.engine.estimate import check_space
@@ -92,11 +92,13 @@ class How:
 
     strict      stop at the first image that cannot be read
     max_pixels  larger images are skipped
+    recheck     read every file again, whatever its size and times say
     """
 
     device: str = "auto"
     strict: bool = False
     max_pixels: int = MAX_PIXELS
+    recheck: bool = False
     progress: Quiet = field(default_factory=Quiet)
 
 
@@ -133,6 +135,7 @@ def index_images(
         raise InstsearchError(f"{index.path} holds no image that can be read: give folders or files to index")
     runner = Runner(index, assembly, how.progress, how.strict)
     runner.before = before
+    runner.collection.new = range(before, len(index.images))
     if runner.outdated:
         index.images.replace(runner.outdated)
     check_space(index, assembly, pipeline.keep_features, how.progress)
@@ -161,11 +164,13 @@ def extract_images(
     if base is None or base.encoder is None or base.extractor != pipeline.extractor:
         pipeline = Pipeline("extract", pipeline.extractor, query=pipeline.query, fit=pipeline.fit)
     assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
+    before = len(index.images)
     intake = _take(index, discover(list(images)), how)
     runner = Runner(index, assembly, how.progress, how.strict)
     if runner.outdated:
         index.images.replace(runner.outdated)
     check_space(index, assembly, True, how.progress)
+    runner.collection.new = range(before, len(index.images))
     outcome = runner.extract()
     if not any(record.searchable and record.by == records.INDEX for record in records.recorded(index)):
         index.images.replaced(runner.outdated)
@@ -174,7 +179,7 @@ def extract_images(
 
 
 def _take(index: Index, found: Discovery, how: How) -> Intake:
-    return take_in(index, found, how.progress, how.strict, how.max_pixels)
+    return take_in(index, found, how.progress, how.strict, how.max_pixels, how.recheck)
 
 
 def _indexed(
@@ -182,9 +187,7 @@ def _indexed(
 ) -> Indexed:
     if intake is not None:
         intake.skip_later(outcome.skipped)
-        lines = [f"{name}\t{reason}\n" for name, reason in intake.skipped]
-        if lines or (index.path / "skipped.txt").exists():
-            index.write_text("skipped.txt", "".join(lines))
+        skipped.note(index, intake.skipped, intake.places)
     return Indexed(assembly.pipeline, outcome, time.perf_counter() - began, intake)
 
 

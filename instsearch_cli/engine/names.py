@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instsearch_cli.errors import InstsearchError, nearest
+from instsearch_cli.images import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from instsearch_formats import ImageRecord, Index
 
@@ -35,24 +37,36 @@ class Names:
     def find(self, text: str | os.PathLike[str]) -> tuple[int, ImageRecord]:
         """The row of the live image of that name, or whose file it is, and what the table says of it.
 
-        Raises InstsearchError where there is none, with the nearest, or where there are several.
+        One in another normal form of Unicode counts where none is equal. Raises InstsearchError where there is none,
+        with the nearest, or where there are several.
         """
         self.refresh()
         wanted = os.fsencode(text)
         full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
-        rows = {row for root, name in self._below(self._roots, full) for row in self._of(name, root)}
-        if not rows:
-            rows = {row for row, _ in self._rows.get(wanted, ())}
-            rows |= {row for root, name in self._below(self._labels, wanted) for row in self._of(name, root)}
+        rows = self._matching(wanted, full, bytes) or self._matching(wanted, full, composed)
         records = [(row, self.table.record(row)) for row in sorted(rows)]
         if len(records) == 1:
             return records[0]
-        shown = os.fsdecode(wanted)
+        shown = printable(os.fsdecode(wanted))
         if records:
-            several = ", ".join(f"'{self.of(record)}'" for _, record in records[:5])
+            several = ", ".join(f"'{printable(self.of(record))}'" for _, record in records[:5])
             raise InstsearchError(f"'{shown}' is the name of {len(records)} images: {several}")
-        names = [self.of(record) for _, record in self.live()]
+        names = [printable(self.of(record)) for _, record in self.live()]
         raise InstsearchError(f"no image '{shown}' in {self.index.path}.{nearest(shown, names)[:200]}")
+
+    def _matching(self, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]) -> set[int]:
+        """The rows whose names, files or labelled names are equal in a form."""
+        names: dict[bytes, list[tuple[int, int]]] = {}
+        for name, places in self._rows.items():
+            names.setdefault(form(name), []).extend(places)
+
+        def below(folders: Sequence[str], path: bytes) -> set[int]:
+            starts = [form(os.fsencode(folder)).rstrip(b"/") + b"/" for folder in folders]
+            rest = {root: path[len(start) :] for root, start in enumerate(starts) if path.startswith(start)}
+            return {row for root, name in rest.items() for row, its in names.get(name, ()) if its == root}
+
+        rows = below(self._roots, form(full))
+        return rows or {row for row, _ in names.get(form(wanted), ())} | below(self._labels, form(wanted))
 
     def live(self) -> list[tuple[int, ImageRecord]]:
         """Rows and records of the images that were not removed; of a file that a run is replacing, the new one."""
@@ -61,17 +75,6 @@ class Names:
             (record.root, record.name): (row, record) for row, record in self.table.records() if alive[row]
         }
         return list(newest.values())
-
-    def _of(self, name: bytes, root: int) -> list[int]:
-        return [row for row, its in self._rows.get(name, ()) if its == root]
-
-    @staticmethod
-    def _below(folders: Sequence[str], path: bytes) -> Iterator[tuple[int, bytes]]:
-        """The number of each folder that a path is below, and the rest of the path."""
-        for number, folder in enumerate(folders):
-            start = os.fsencode(folder).rstrip(b"/") + b"/"
-            if path.startswith(start):
-                yield number, path[len(start) :]
 
     def refresh(self) -> None:
         """See which images there are now."""
@@ -90,6 +93,11 @@ class Names:
         for row, record in self.live():
             rows.setdefault(record.name, []).append((row, record.root))
         return rows
+
+
+def composed(name: bytes) -> bytes:
+    """A name with accents and letters in one, as keyboards give them and some disks do not."""
+    return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(name)))
 
 
 def labels(roots: Sequence[str]) -> list[str]:

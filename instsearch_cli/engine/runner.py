@@ -17,6 +17,7 @@ from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.records import contents, read_all, unrecorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
 from instsearch_cli.storage import blank, to_state
 from instsearch_formats import Index
 
@@ -56,7 +57,7 @@ class Runner:
 
     def _bad(self, row: int, reason: str) -> None:
         """A picture that does not decode: removed from the index with its reason, or the end, if strict."""
-        name = self.collection.called(row)
+        name = printable(self.collection.path(row))
         if self.strict:
             raise InstsearchError(f"{name}: {reason} (--strict)")
         self.index.images.remove([row], f"skipped: {reason}")

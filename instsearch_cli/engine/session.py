@@ -20,6 +20,7 @@ from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError, nearest
 from instsearch_cli.images import MAX_PIXELS, Photograph
+from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
 from instsearch_formats import FormatError, LockedError
 from instsearch_formats import Index as Store
@@ -175,14 +176,17 @@ class Index:
         refit: bool = False,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
+        memory: str = "",
         **choice: Any,
     ) -> Indexed:
         """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
 
+        ``memory`` is for decoding, "2G" say ("": a quarter of what is free); ``recheck`` reads every file again.
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
         """
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
-        with self._locked():
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
+        with self._locked(), decoding_within(memory):
             base = self._base(pipeline)
             return index_images(
                 self.store, self._registry, listed(images), base, selection, how, name, keep_features, refit
@@ -209,10 +213,12 @@ class Index:
         pipeline: str | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
+        memory: str = "",
     ) -> Indexed:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
-        how = How(self.device, strict, max_pixels, self.progress)
-        with self._locked():
+        how = How(self.device, strict, max_pixels, recheck, self.progress)
+        with self._locked(), decoding_within(memory):
             if pipeline is None:
                 records.last(self.store)  # a damaged one is not replaced by a default one
             base = self._base(pipeline)
@@ -225,11 +231,13 @@ class Index:
         *,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
+        memory: str = "",
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, self.progress)
-        with self._locked():
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
+        with self._locked(), decoding_within(memory):
             return extract_images(self.store, self._registry, listed(images), selection, how)
 
     @_open

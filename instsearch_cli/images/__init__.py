@@ -1,7 +1,16 @@
 """Finding and reading pictures: the only code that does."""
 
-from instsearch_cli.images.discovery import Discovery, Found, discover, printable, suffixes
-from instsearch_cli.images.opening import MAX_PIXELS, BadImage, Header, content_digest, read_header
+from instsearch_cli.images.discovery import Discovery, Found, discover, suffixes
+from instsearch_cli.images.opening import (
+    MAX_PIXELS,
+    BadImage,
+    Header,
+    content_digest,
+    examine,
+    passing,
+    printable,
+    read_header,
+)
 from instsearch_cli.images.prefetch import Reader
 from instsearch_cli.images.reading import Photograph, read_image, read_stream
 
@@ -15,6 +24,8 @@ __all__ = [
     "Reader",
     "content_digest",
     "discover",
+    "examine",
+    "passing",
     "printable",
     "read_header",
     "read_image",

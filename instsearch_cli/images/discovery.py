@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images.opening import FORMATS
+from instsearch_cli.images.kinds import FOREIGN, PREFIX, Kind, kind_of, plug_in
+from instsearch_cli.images.opening import FORMATS, BadImage, not_a_file, open_file, printable, there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FileId = tuple[int, int]  # device and inode
+FileId = tuple[int, int, int, int, int]  # device, inode, bytes, and the times of modification and of change
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Discovery:
 @dataclass(frozen=True)
 class _Candidate:
     found: Found
-    id: FileId
+    real: str  #: its path without links
+    status: os.stat_result
     linked: bool
 
 
@@ -61,18 +63,13 @@ class _Folder:
     path: str
     name: bytes
     linked: bool
-    above: frozenset[FileId]
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""A path for people: bytes that are not UTF-8 as ``\xff``, control characters as ``\n``."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    above: frozenset[str]
 
 
 @functools.cache
 def suffixes() -> frozenset[str]:
     """Suffixes, in lower case, of the files in a folder that count as pictures."""
+    plug_in()
     return frozenset(
         suffix
         for suffix, kind in PIL.Image.registered_extensions().items()
@@ -83,16 +80,16 @@ def suffixes() -> frozenset[str]:
 def discover(paths: Sequence[Path]) -> Discovery:
     """Find the pictures in folders, walked whole, and among files, taken whatever their suffix.
 
-    Hidden files and folders, and files without a picture's suffix, are passed over in silence. Links are
-    followed, each real folder is walked once per argument, and a real file counts once: the rest is skipped
-    with its reason, so that what was found is ``len(found) + len(skipped)``. Of several ways to a file the
-    one without a link wins, then the first.
+    Hidden files and folders are passed over in silence, and files that are a picture neither by their suffix nor by
+    their first bytes. Links are followed, each real folder is walked once per argument, and a real file counts
+    once: the rest is skipped with its reason, as are pictures of kinds that are not read, so that what was found
+    is ``len(found) + len(skipped)``. Of several ways to a file the one without a link wins, then the first.
 
     Raises :class:`InstsearchError` for a path that does not exist and a folder without a picture.
     """
     candidates: list[_Candidate] = []
     skipped: list[tuple[str, str]] = []
-    for path in map(Path, paths):
+    for path in (there(Path(path)) for path in paths):
         status = _status(path)
         if stat.S_ISDIR(status.st_mode):
             inside, left_out = _walk(path)
@@ -107,16 +104,51 @@ def discover(paths: Sequence[Path]) -> Discovery:
         elif stat.S_ISREG(status.st_mode):
             absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve would follow links)
             found = Found(absolute.parent, os.fsencode(absolute.name), path)
-            candidates.append(_Candidate(found, _id(status), path.is_symlink()))
+            candidates.append(_Candidate(found, os.path.realpath(path), status, path.is_symlink()))
         else:
-            raise InstsearchError(f"'{printable(path)}' is neither a file nor a folder")
-    first: dict[FileId, Found] = {}
+            raise InstsearchError(
+                f"'{printable(path)}' is neither a file nor a folder, {not_a_file(status.st_mode)}"
+            )
+    winners, again = _once(candidates)
+    ordered = sorted(winners, key=lambda found: (os.fsencode(found.root), found.name))
+    return Discovery(ordered, sorted(skipped + again))
+
+
+def _once(candidates: list[_Candidate]) -> tuple[list[Found], list[tuple[str, str]]]:
+    """Each real file once, and the rest with what they are the same file as.
+
+    Inode numbers alone tell nothing: some file systems have none, or give out one to several files.
+    """
+    winners: list[Found] = []
+    skipped: list[tuple[str, str]] = []
+    places: dict[str, Found] = {}
+    files: dict[FileId, list[_Candidate]] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.linked):
-        winner = first.setdefault(candidate.id, candidate.found)
-        if winner is not candidate.found:
+        winner = places.get(candidate.real)
+        alike = files.setdefault(_id(candidate.status), [])
+        if winner is None and candidate.status.st_ino:
+            winner = next((other.found for other in alike if _one_file(candidate, other)), None)
+        if winner is None:
+            winners.append(candidate.found)
+            alike.append(candidate)
+        else:
             skipped.append((candidate.found.display, f"same file as {winner.display}"))
-    ordered = sorted(first.values(), key=lambda found: (os.fsencode(found.root), found.name))
-    return Discovery(ordered, sorted(skipped))
+        places[candidate.real] = winner or candidate.found
+    return winners, skipped
+
+
+def _one_file(a: _Candidate, b: _Candidate) -> bool:
+    """Whether two paths with one inode number are one file: by hard links, or else by what they hold."""
+    if a.status.st_nlink > 1 and b.status.st_nlink > 1:
+        return True
+    try:
+        with open_file(a.found.path) as one, open_file(b.found.path) as other:
+            while (block := one.read(1 << 20)) == other.read(1 << 20):
+                if not block:
+                    return True
+    except (BadImage, OSError):
+        pass
+    return False
 
 
 def _status(path: Path) -> os.stat_result:
@@ -142,49 +174,98 @@ def _walk(top: Path) -> tuple[list[_Candidate], list[tuple[str, str]]]:
     root = Path(os.path.abspath(top))  # noqa: PTH100  (Path.resolve would follow links)
     candidates: list[_Candidate] = []
     skipped: list[tuple[str, str]] = []
-    walked: dict[FileId, str] = {}
+    walked: dict[str, str] = {}  # by paths without links: some file systems have no inode numbers
     folders = [_Folder(os.fspath(top), b"", False, frozenset())]
     links: deque[_Folder] = deque()  # after all real folders, so that a real place wins over a link to it
     while folders or links:
         folder = folders.pop() if folders else links.popleft()
+        real = os.path.realpath(folder.path)
+        if real in walked:
+            reason = (
+                "symbolic-link loop"
+                if real in folder.above
+                else f"same folder as {printable(Path(walked[real]))}"
+            )
+            skipped.append((printable(Path(folder.path)), reason))
+            continue
         try:
-            id = _id(os.stat(folder.path))  # noqa: PTH116
-            if id in walked:
-                loop = id in folder.above
-                reason = "symbolic-link loop" if loop else f"same folder as {printable(walked[id])}"
-                skipped.append((printable(folder.path), reason))
-                continue
             with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            skipped.append((printable(folder.path), _reason(error)))
+            skipped.append((printable(Path(folder.path)), _reason(error)))
             continue
-        walked[id] = folder.path
+        walked[real] = folder.path
         inner: list[_Folder] = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             name = folder.name + os.fsencode(entry.name)
-            linked = folder.linked or entry.is_symlink()
+            link = entry.is_symlink()
             try:
                 if entry.is_dir():
-                    below = _Folder(entry.path, name + b"/", linked, folder.above | {id})
-                    (links if entry.is_symlink() else inner).append(below)
-                elif Path(entry.name).suffix.lower() in suffixes():
-                    status = os.stat(entry.path)  # noqa: PTH116  (entry.stat() lacks the inode on Windows)
-                    if not stat.S_ISREG(status.st_mode):
-                        skipped.append((printable(entry.path), "not a regular file"))
-                        continue
-                    found = Found(root, name, Path(entry.path))
-                    candidates.append(_Candidate(found, _id(status), linked))
+                    below = _Folder(entry.path, name + b"/", folder.linked or link, folder.above | {real})
+                    (links if link else inner).append(below)
+                    continue
+                status = _status_of_picture(entry)
+            except BadImage as error:
+                skipped.append((printable(Path(entry.path)), error.reason))
+                continue
             except OSError as error:
-                skipped.append((printable(entry.path), _reason(error)))
+                skipped.append((printable(Path(entry.path)), _reason(error)))
+                continue
+            if status is not None:
+                where = os.path.realpath(entry.path) if link else os.path.join(real, entry.name)  # noqa: PTH118
+                found = Found(root, name, Path(entry.path))
+                candidates.append(_Candidate(found, where, status, folder.linked or link))
         folders += reversed(inner)
     return candidates, skipped
 
 
+def _status_of_picture(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """The status of a picture that may be read, by its suffix or, where that says nothing, by its first bytes.
+
+    None for what is no picture; BadImage says why one is not read.
+    """
+    suffix = Path(entry.name).suffix.lower()
+    picture = suffix in suffixes() or suffix in FOREIGN
+    try:
+        status = os.stat(entry.path)  # noqa: PTH116  (entry.stat() lacks the inode on Windows)
+    except OSError as error:
+        if picture or error.errno == errno.ELOOP:
+            raise
+        return None
+    if odd := not_a_file(status.st_mode):
+        if picture:
+            raise BadImage(odd)
+        return None
+    if suffix in suffixes():
+        return status
+    try:
+        kind = _first_bytes(Path(entry.path), suffix)
+    except (BadImage, OSError):
+        if picture:
+            raise
+        return None
+    if kind is not None and not kind.reader and (picture or kind.picture):
+        raise BadImage(kind.reason)
+    if suffix in FOREIGN:
+        if kind is None:
+            raise BadImage("not an image" if status.st_size else "empty file")
+        return status  # of a kind that is read, under the suffix of another
+    if kind is not None and kind.reader and kind.name not in ("BMP", "PPM"):  # which few letters stand for
+        raise BadImage(
+            f"{kind.name} by its first bytes, with the suffix of no picture: rename it, or name it alone"
+        )
+    return None
+
+
+def _first_bytes(path: Path, suffix: str) -> Kind | None:
+    with open_file(path) as file:
+        return kind_of(file.read(PREFIX), suffix)
+
+
 def _id(status: os.stat_result) -> FileId:
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 _BROKEN = "symbolic link to nothing"

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import re
+import stat
 import struct
+import sys
 import threading
+import unicodedata
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import PIL.Image
 
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images.bare import without_extras
+from instsearch_cli.images.budget import BUDGET, TooMuch
+from instsearch_cli.images.kinds import PREFIX, kind_of, plug_in, unsupported
+from instsearch_cli.images.sizes import declared_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from io import BufferedReader
 
     from PIL.ImageFile import ImageFile
 
@@ -33,15 +42,32 @@ R = TypeVar("R")
 
 MAX_PIXELS = 200_000_000
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
-"""The formats that are read, by Pillow's names: rasters only, nothing that runs another program."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "HEIF", "JXL")
+"""The formats that are read, by Pillow's names: rasters only, nothing that runs another program.
 
-_WEAK_MAGIC = {"BMP", "PPM"}  # two letters that a text file may begin with, too
-_READ_WHOLE = {"WEBP", "AVIF"}  # at the end of the file whatever is wrong with it
+The last two are read by plugins, where those are installed.
+"""
+
+_READ_WHOLE = {"WEBP", "AVIF", "HEIF", "JXL"}  # at the end of the file whatever is wrong with it
+
+if sys.platform == "win32":
+    _TO_READ = os.O_RDONLY | os.O_BINARY
+else:
+    _TO_READ = os.O_RDONLY | os.O_NONBLOCK
+
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # else what it logs of odd files is on the terminal
 
 _PILLOWS_LIMIT = threading.Lock()
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _FILTERS = threading.Lock()
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""A path for people: bytes that are not UTF-8 as ``\xff``, control characters as ``\n``."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class BadImage(InstsearchError):  # noqa: N818
@@ -50,6 +76,11 @@ class BadImage(InstsearchError):  # noqa: N818
     @property
     def reason(self) -> str:
         return str(self)
+
+
+def passing(reason: str) -> bool:
+    """Whether a reason is none of the file's own: that it could not be read then, or there was too little memory."""
+    return reason.startswith(("cannot be read", "changed", "not enough memory", "needs about"))
 
 
 @dataclass(frozen=True)
@@ -63,8 +94,55 @@ class Header:
 
 def content_digest(path: Path) -> bytes:
     """sha256 of the file's bytes: 32 bytes, in bounded memory; :class:`BadImage` if it cannot be read."""
-    with reasons(), path.open("rb") as file:
+    with reasons(), open_file(path) as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to read, never waiting: :class:`BadImage` for a FIFO, a socket, a device; OSError."""
+    if odd := not_a_file(os.stat(path).st_mode):  # noqa: PTH116  (before it is opened, which a device may notice)
+        raise BadImage(odd)
+    file = os.fdopen(os.open(path, _TO_READ), "rb")
+    try:
+        if odd := not_a_file(os.fstat(file.fileno()).st_mode):
+            raise BadImage(odd)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def file_size(file: IO[bytes]) -> int:
+    """How many bytes a file holds; where it is read from stays."""
+    before = file.tell()
+    try:
+        return file.seek(0, os.SEEK_END)
+    finally:
+        file.seek(before)
+
+
+def there(path: Path) -> Path:
+    """A path as it is on disk: the same where it is there, else its name in the other Unicode form where that is."""
+    if not os.path.lexists(path):
+        for text in (unicodedata.normalize("NFC", str(path)), unicodedata.normalize("NFD", str(path))):
+            for other in (Path(text), path.with_name(Path(text).name)):
+                if os.path.lexists(other):
+                    return other
+    return path
+
+
+def not_a_file(mode: int) -> str:
+    """What something is that is no regular file, in words; "" for a regular file and for a folder."""
+    kinds = {
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    kind = stat.S_IFMT(mode)
+    return (
+        "" if kind in (stat.S_IFREG, stat.S_IFDIR) else f"not a file but {kinds.get(kind, 'something else')}"
+    )
 
 
 def despite_pillows_limit(function: Callable[P, R]) -> Callable[P, R]:
@@ -89,55 +167,95 @@ def despite_pillows_limit(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @despite_pillows_limit
+def examine(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, os.stat_result]:
+    """Header, sha256 and status of a picture's file, all three of one content.
+
+    Raises :class:`BadImage` if the file is no picture, the picture is too large or the file changes meanwhile.
+    """
+    with reasons(), open_file(path) as file:
+        before = os.fstat(file.fileno())
+        header = despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise BadImage("changed while it was read")
+    return header, digest, after
+
+
+@despite_pillows_limit
 def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     """Size and format of a picture, without decoding it.
 
     Raises :class:`BadImage` if the file is no picture or the picture is too large.
     """
-    with reasons(), path.open("rb") as file:
-        return open_picture(file, max_pixels)[1]
+    with reasons(), open_file(path) as file:
+        return despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
 
 
-def open_picture(file: IO[bytes], max_pixels: int) -> tuple[ImageFile, Header, int]:
+def despite_extras(file: IO[bytes], work: Callable[[IO[bytes]], R]) -> R:
+    """Do something with a picture; where it is damaged, once more without what lies beside its pixels."""
+    try:
+        return work(file)
+    except BadImage as error:
+        if error.reason.startswith(("damaged", "truncated")):
+            for bare in without_extras(file):
+                with suppress(BadImage):
+                    return work(bare)
+        raise
+
+
+def open_picture(file: IO[bytes], max_pixels: int, suffix: str = "") -> tuple[ImageFile, Header, int]:
     """The picture, not decoded yet, its header, and its EXIF orientation (1 to 8)."""
     _hush_pillow()
-    image = _identify(file)
+    image = _identify(file, suffix.lower(), max_pixels)
     orientation = _orientation(image)
     width, height = image.size
     if image.format == "TIFF":  # Pillow turns these itself, and its size may already be the upright one
         width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
     if orientation >= 5:
         width, height = height, width
+    check_size(width, height, max_pixels)
+    return image, Header(width, height, image.format or ""), orientation
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """:class:`BadImage` for too many pixels."""
     if width * height > max_pixels:
         raise BadImage(
             f"too large: {width} x {height} pixels, limit {max_pixels / 1e6:g} million "
             "(raise with --max-pixels)"
         )
-    return image, Header(width, height, image.format or ""), orientation
 
 
-def _identify(file: IO[bytes]) -> ImageFile:
+def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
     PIL.Image.init()
-    prefix = file.read(16)
+    plug_in()
+    file.seek(0)
+    prefix = file.read(PREFIX)
     if not prefix:
         raise BadImage("empty file")
-    for name in FORMATS:
-        factory, accept = PIL.Image.OPEN.get(name, (None, None))
-        if factory is None or accept is None:
-            continue
-        accepted = accept(prefix)
-        if isinstance(accepted, str):  # Pillow was built without this format
-            raise BadImage(accepted)
-        if accepted:
-            file.seek(0)
-            try:
-                # no file name: Pillow might map the file, and one that is cut short meanwhile is a SIGBUS
-                return factory(file, "")
-            except PIL.Image.DecompressionBombError:
-                raise
-            except Exception as error:
-                raise BadImage(_header_reason(error, name, at_end=not file.read(1))) from error
-    raise BadImage("not an image")
+    kind = kind_of(prefix, suffix)
+    if kind is None:
+        raise BadImage("not an image")
+    if not kind.reader:
+        raise BadImage(kind.reason)
+    factory, accept = PIL.Image.OPEN.get(kind.name, (None, None))
+    accepted = factory is not None and (accept is None or accept(prefix[:16]))
+    if factory is None or isinstance(accepted, str):  # Pillow was built without this format
+        raise BadImage(f"not supported: {kind.name}, which this Pillow was built without")
+    try:
+        if size := declared_size(file, kind.name):
+            check_size(*size, max(max_pixels, MAX_PIXELS))  # before it is cropped, perhaps
+            BUDGET.check(file_size(file))  # which these decoders hold
+        file.seek(0)
+        # no file name: Pillow might map the file, and one that is cut short meanwhile is a SIGBUS
+        return factory(file, "")
+    except (BadImage, PIL.Image.DecompressionBombError):
+        raise
+    except Exception as error:
+        at_end = not file.read(1)
+        raise BadImage(unsupported(file, kind.name) or _header_reason(error, kind.name, at_end)) from error
 
 
 def _orientation(image: ImageFile) -> int:
@@ -170,33 +288,43 @@ def _png_exif(image: ImageFile) -> bytes:
 
 
 @contextmanager
-def reasons() -> Iterator[None]:
-    """Turn whatever Pillow and the file system raise into :class:`BadImage`."""
+def reasons(file: IO[bytes] | None = None, name: str = "") -> Iterator[None]:
+    """Turn whatever Pillow and the file system raise into :class:`BadImage`.
+
+    Where it is the picture in ``file``, of the format ``name``, its headers may say why.
+    """
     try:
         yield
     except (BadImage, PIL.Image.DecompressionBombError):
         raise
     except Exception as error:
-        raise BadImage(_reason(error)) from error
+        why = _reason(error)
+        if file is not None and why.startswith(("damaged", "truncated")):
+            why = unsupported(file, name) or why
+        raise BadImage(why) from error
+
+
+_NOT_SUPPORTED = re.compile(r"unsupported|not supported|cannot handle", re.IGNORECASE)
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TooMuch):
+        return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    text = " ".join(str(error).split())[:120] or type(error).__name__
+    text = printable(" ".join(str(error).split())[:120]) or type(error).__name__
     if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text.lower():
         return "truncated"
-    return f"damaged: {text}"
+    text, supported = text.removeprefix("Unsupported "), not _NOT_SUPPORTED.search(text)
+    return f"damaged: {text}" if supported else f"not supported: {text}"
 
 
 def _header_reason(error: Exception, name: str, at_end: bool) -> str:
     reason = _reason(error)
     if reason != "truncated" and not reason.startswith("damaged"):
         return reason
-    if name in _WEAK_MAGIC:
-        return "not an image"
     if at_end:
         return "truncated or damaged" if name in _READ_WHOLE else "truncated"
     return reason

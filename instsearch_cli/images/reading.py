@@ -21,15 +21,22 @@ import PIL.ImageFile
 import PIL.ImageOps
 
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images.discovery import printable
+from instsearch_cli.images.budget import BUDGET
+from instsearch_cli.images.effort import too_slow
 from instsearch_cli.images.opening import (
     MAX_PIXELS,
     BadImage,
+    despite_extras,
     despite_pillows_limit,
+    file_size,
+    open_file,
     open_picture,
+    printable,
     read_header,
     reasons,
+    there,
 )
+from instsearch_cli.images.pixels import cost, flattened, upright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,16 +46,6 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Image
 
 MAX_BYTES = 500_000_000  #: of a picture that comes from a stream
-
-_UPRIGHT = {
-    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-    3: PIL.Image.Transpose.ROTATE_180,
-    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-    5: PIL.Image.Transpose.TRANSPOSE,
-    6: PIL.Image.Transpose.ROTATE_270,
-    7: PIL.Image.Transpose.TRANSVERSE,
-    8: PIL.Image.Transpose.ROTATE_90,
-}
 
 
 @despite_pillows_limit
@@ -71,14 +68,18 @@ def read_image(
     from instsearch_cli.data import Image
 
     with reasons():
-        file = path.open("rb")
+        file = open_file(path)
     with file:
-        with reasons():
-            image, header, orientation = open_picture(file, max_pixels)
-        size = header.width, header.height
-        width, height = size if fit is None else fit(*size)
-        with reasons():
-            return Image(_pixels(image, (max(1, width), max(1, height)), orientation), size, name)
+
+        def work(file: IO[bytes]) -> Image:
+            with reasons():
+                image, header, orientation = open_picture(file, max_pixels, path.suffix)
+            size = header.width, header.height
+            width, height = size if fit is None else fit(*size)
+            with reasons(file, header.format):
+                return Image(_pixels(file, image, (max(1, width), max(1, height)), orientation), size, name)
+
+        return despite_extras(file, work)
 
 
 class Photograph:
@@ -97,7 +98,7 @@ class Photograph:
         self.path: Path | None = None
         self._held: PIL.Image.Image | None = None
         if isinstance(picture, (str, os.PathLike)):
-            self.path = Path(picture)
+            self.path = there(Path(picture))
             self.name = str(picture)
             with self._named_errors():
                 header = read_header(self.path)
@@ -152,61 +153,43 @@ def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> Photo
         if len(data) > max_bytes:
             raise BadImage(f"more than {max_bytes // 1_000_000:,} MB")
         with reasons():
-            image, header, orientation = open_picture(io.BytesIO(data), MAX_PIXELS)
-            picture = PIL.Image.fromarray(_pixels(image, (header.width, header.height), orientation))
+            picture = PIL.Image.fromarray(despite_extras(io.BytesIO(data), _whole))
     except BadImage as error:
         raise InstsearchError(f"{name}: {error.reason}") from error
     return Photograph(picture, name)
 
 
+def _whole(file: IO[bytes]) -> np.ndarray:
+    """The picture in a file at its own size."""
+    image, header, orientation = open_picture(file, MAX_PIXELS)
+    with reasons(file, header.format):
+        return _pixels(file, image, (header.width, header.height), orientation)
+
+
 def _in_memory(picture: object) -> PIL.Image.Image:
     """An upright picture in mode RGB or L. Raises UsageError for what is none."""
     if isinstance(picture, PIL.Image.Image):
-        return _flat(PIL.ImageOps.exif_transpose(picture))
+        return flattened(PIL.ImageOps.exif_transpose(picture))
     if isinstance(picture, np.ndarray):
         grey = picture.ndim == 2
         if picture.dtype != np.uint8 or 0 in picture.shape or not (grey or picture.shape[2:] in ((3,), (4,))):
             raise UsageError(
                 f"an array is a picture as u8[H, W, 3] or u8[H, W], not {picture.dtype}{list(picture.shape)}"
             )
-        return _flat(PIL.Image.fromarray(picture))
+        return flattened(PIL.Image.fromarray(picture))
     raise UsageError(f"a picture is a path, a picture of Pillow's or an array, not {type(picture).__name__}")
 
 
-def _pixels(image: ImageFile, wanted: tuple[int, int], orientation: int) -> np.ndarray:
-    """Decode to upright RGB u8[H, W, 3] of the wanted (upright) width and height."""
+def _pixels(file: IO[bytes], image: ImageFile, wanted: tuple[int, int], orientation: int) -> np.ndarray:
+    """Decode to upright RGB u8[H, W, 3] of the wanted (upright) width and height, within the memory there is for it."""
     turned = image.format == "TIFF"  # by Pillow, while decoding
     stored = wanted if orientation < 5 or turned else (wanted[1], wanted[0])
+    full = image.size
+    if slow := too_slow(file, image):
+        raise BadImage(slow)
     drafted = image.draft(None, stored)
-    image.load()
-    flat = _flat(image)
-    box = drafted[1] if drafted else (0, 0, *flat.size)
-    if flat.size != stored or box != (0, 0, *stored):
-        flat = flat.resize(stored, PIL.Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    if orientation in _UPRIGHT and not turned:
-        flat = flat.transpose(_UPRIGHT[orientation])
-    return np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
-
-
-def _flat(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture in mode RGB or L, without transparency."""
-    if image.mode == "F":
-        return _grey(np.asarray(image), (1.0, 255.0, 65535.0))
-    if image.mode.startswith("I"):
-        return _grey(np.asarray(image), (65535.0,))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = PIL.Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    if image.mode in ("RGB", "L"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _grey(values: np.ndarray, scales: tuple[float, ...]) -> PIL.Image.Image:
-    """Scale to 8 bits: round(255 v / s), s the first of ``scales`` that holds them all, else the largest."""
-    values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    peak = float(values.max())
-    scale = next((scale for scale in scales if peak <= scale), peak)
-    return PIL.Image.fromarray(np.rint(values.clip(0, scale) * (255 / scale)).astype(np.uint8))
+    need = cost(image, full, stored, file_size(file))
+    with BUDGET.spend(need):
+        pixels = upright(image, stored, 1 if turned else orientation, drafted[1] if drafted else None)
+        image.close()  # its pixels go before what they took is given to others
+        return pixels

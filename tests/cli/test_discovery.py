@@ -70,7 +70,6 @@ def test_hidden_and_other_files_do_not_count(inside: Path) -> None:
         "notes.txt",
         "jpg",
         "a.jpg.part",
-        "d.psd",
     )
     discovery = discover([Path("p")])
     assert names(discovery) == [b"a.jpg"]
@@ -146,6 +145,36 @@ def test_hard_links_are_one_file(inside: Path) -> None:
     discovery = discover([Path("p")])
     assert names(discovery) == [b"a.jpg"]
     assert discovery.skipped == [("p/b.jpg", "same file as p/a.jpg")]
+
+
+class Numberless:
+    """What os.stat says on a file system whose files all have one inode number."""
+
+    def __init__(self, status: os.stat_result, number: int) -> None:
+        self._status, self.st_ino = status, number
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._status, name)
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_file_systems_without_inode_numbers(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    plant(inside / "p", "a.jpg", "b.jpg", "s/a.jpg", "s/b.jpg", "t/a.jpg")
+    (inside / "p/t/link.jpg").symlink_to("a.jpg")
+    for path in (inside / "p").rglob("*.jpg"):
+        os.utime(path, ns=(10**18, 10**18))
+    (inside / "p/s/up").symlink_to(inside / "p")
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda *a, **k: Numberless(stat(*a, **k), number))
+    discovery = discover([Path("p"), Path("p/s/b.jpg")])
+    assert names(discovery) == [b"a.jpg", b"b.jpg", b"s/a.jpg", b"s/b.jpg", b"t/a.jpg"]
+    assert discovery.skipped == [
+        ("p/s/b.jpg", "same file as p/s/b.jpg"),
+        ("p/s/up", "symbolic-link loop"),
+        ("p/t/link.jpg", "same file as p/t/a.jpg"),
+    ]
 
 
 # links in circles -----------------------------------------------------------------------------------------
@@ -227,8 +256,8 @@ def test_what_is_not_a_file(inside: Path) -> None:
     os.mkfifo(inside / "p/pipe.jpg")
     discovery = discover([Path("p")])
     assert names(discovery) == [b"a.jpg"]
-    assert discovery.skipped == [("p/pipe.jpg", "not a regular file")]
-    with pytest.raises(InstsearchError, match=r"'p/pipe\.jpg' is neither a file nor a folder"):
+    assert discovery.skipped == [("p/pipe.jpg", "not a file but a FIFO")]
+    with pytest.raises(InstsearchError, match=r"'p/pipe\.jpg' is neither a file nor a folder, .* a FIFO"):
         discover([Path("p/pipe.jpg")])
 
 

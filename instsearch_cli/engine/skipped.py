@@ -1,0 +1,38 @@
+"""``skipped.txt`` in an index: every file that was skipped, with its folder and its reason, each once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instsearch_cli.images import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from instsearch_cli.images import Found
+    from instsearch_formats import Index
+
+FILE = "skipped.txt"
+
+
+def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found]) -> None:
+    """Note what a run skipped, and go on noting what earlier runs did, but for what was ``found`` and taken now.
+
+    What is gone meanwhile is noted no longer.
+    """
+    earlier = dict(line.split("\t", 1) for line in (index.read_text(FILE) or "").split("\n") if "\t" in line)
+    now = {os.path.abspath(name): printable(reason) for name, reason in skipped}  # noqa: PTH100  (links stay)
+    if earlier:
+        taken = {printable(os.path.abspath(f.path)) for f in found}  # noqa: PTH100
+        earlier = {
+            name: reason for name, reason in earlier.items() if name not in taken and _may_be_there(name)
+        }
+    notes = earlier | now
+    if notes or (index.path / FILE).exists():
+        index.write_text(FILE, "".join(f"{name}\t{notes[name]}\n" for name in sorted(notes)))
+
+
+def _may_be_there(name: str) -> bool:
+    return "\\" in name or os.path.lexists(Path(name))

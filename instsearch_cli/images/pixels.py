@@ -1,0 +1,157 @@
+"""From a decoded picture to upright RGB, 8 bits a channel, at the wanted size, in bands of rows.
+
+What a decoder gives is the largest thing in memory; whatever else it takes to make it flat is done a band at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL.Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from PIL.ImageFile import ImageFile
+
+BAND = 1 << 20  #: pixels that are made flat at a time
+BILINEAR = PIL.Image.Resampling.BILINEAR
+
+_UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+_DECODERS = {"WEBP": 15, "AVIF": 10, "HEIF": 10, "JXL": 28, "JPEG2000": 20, "GIF": 4}
+"""Bytes a pixel that these formats' decoders hold beside what they give."""
+
+
+def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbytes: int) -> int:
+    """About how many bytes it takes at most to read a picture that is not loaded yet, drafted or not.
+
+    full    its width and height, before it was drafted
+    stored  width and height of what is made of it
+    nbytes  of the file
+    """
+    pixels, wanted = image.width * image.height, stored[0] * stored[1]
+    each = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    decoded = pixels * each
+    decoding = pixels * _DECODERS.get(image.format or "", 0)
+    if image.format == "TIFF":
+        decoding = decoded + nbytes  # strips, which may be the whole picture
+    elif image.format in ("PPM", "BMP"):
+        decoding = 2 * decoded
+    elif image.info.get("progressive"):
+        decoding = 2 * len(image.getbands()) * full[0] * full[1]  # all coefficients
+    fx, fy = _factors(image.size, stored)
+    reduced = -(-image.width // fx) * -(-image.height // fy)
+    after = 10 * wanted  # turned, and as an array
+    if image.mode not in ("RGB", "L") or (fx, fy) != (1, 1):
+        after += 4 * reduced + 24 * max(BAND, image.width * fy)
+    if image.size != stored:
+        after += 4 * (wanted + stored[0] * -(-image.height // fy))
+    return decoded + max(decoding, after)
+
+
+def upright(
+    image: ImageFile, stored: tuple[int, int], orientation: int, box: tuple[float, float, float, float] | None
+) -> np.ndarray:
+    """Decode to RGB u8[H, W, 3]: ``stored`` width and height of ``box`` (None: all), then turned by an orientation."""
+    _scale_transparency(image)
+    image.load()
+    whole = (0, 0, *image.size)
+    if box is not None and box != whole:
+        flat = flattened(image).resize(stored, BILINEAR, box=box, reducing_gap=2.0)
+    elif image.size == stored:
+        flat = flattened(image)
+    else:  # what resize() does with a reducing gap of 2
+        factors = _factors(image.size, stored)
+        flat = flattened(image, factors)
+        flat = flat.resize(stored, BILINEAR, box=(0, 0, image.width / factors[0], image.height / factors[1]))
+    if orientation in _UPRIGHT:
+        flat = flat.transpose(_UPRIGHT[orientation])
+    return np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
+
+
+def flattened(image: PIL.Image.Image, factors: tuple[int, int] = (1, 1)) -> PIL.Image.Image:
+    """The picture in mode RGB or L, without transparency, each of its sides reduced by a whole factor."""
+    if image.mode in ("RGB", "L") and not image.has_transparency_data:
+        return image if factors == (1, 1) else image.reduce(factors)
+    flat, whole = _flattener(image), None
+    for y, band in _bands(image, factors[1]):
+        part = flat(band)
+        part = part if factors == (1, 1) else part.reduce(factors)
+        if whole is None:
+            size = -(-image.width // factors[0]), -(-image.height // factors[1])
+            whole = PIL.Image.new(part.mode, size)
+        whole.paste(part, (0, y // factors[1]))
+    assert whole is not None
+    return whole
+
+
+def _factors(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    return tuple(int(n / w / 2.0) or 1 for n, w in zip(size, wanted, strict=True))  # type: ignore[return-value]
+
+
+def _bands(image: PIL.Image.Image, multiple: int = 1) -> Iterator[tuple[int, PIL.Image.Image]]:
+    """(first row, band) of bands of so many rows or a multiple, but for the last."""
+    rows = max(1, BAND // image.width // multiple) * multiple
+    for y in range(0, image.height, rows):
+        yield y, image.crop((0, y, image.width, min(y + rows, image.height)))
+
+
+def _flattener(image: PIL.Image.Image) -> Callable[[PIL.Image.Image], PIL.Image.Image]:
+    """What makes a band of a picture flat."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        unsigned = image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(339, 1) == 1  # type: ignore[attr-defined]
+        clear = image.info.get("transparency")
+        clear = clear if isinstance(clear, int) else None
+
+        def values(band: PIL.Image.Image) -> np.ndarray:
+            given = np.asarray(band)
+            given = given.view(np.uint32) if unsigned and given.dtype == np.int32 else given
+            return np.nan_to_num(given.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+        scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+        peak = (
+            65535.0
+            if image.mode.startswith("I;16")
+            else max(float(values(band).max()) for _, band in _bands(image))
+        )
+        scale = next((scale for scale in scales if peak <= scale), peak)
+
+        def grey(band: PIL.Image.Image) -> PIL.Image.Image:
+            """round(255 v / scale)"""
+            shades = values(band)
+            white = shades == clear if clear is not None else None
+            shades = np.rint(shades.clip(0, scale) * (255 / scale)).astype(np.uint8)
+            if white is not None:
+                shades[white] = 255
+            return PIL.Image.fromarray(shades)
+
+        return grey
+    if image.has_transparency_data:
+        return _over_white
+    mode = "L" if image.mode == "1" else "RGB"
+    return lambda band: band.convert(mode)
+
+
+def _over_white(band: PIL.Image.Image) -> PIL.Image.Image:
+    band = band.convert("RGBA")
+    white = PIL.Image.new("RGB", band.size, "white")
+    white.paste(band, mask=band.getchannel("A"))
+    return white
+
+
+def _scale_transparency(image: ImageFile) -> None:
+    """The transparent shade of a grey PNG of 1, 2 or 4 bits, as large as its pixels will be."""
+    clear, tile = image.info.get("transparency"), image.tile
+    if image.format == "PNG" and isinstance(clear, int) and tile and image.mode in ("1", "L"):
+        most = {"1": 1, "L;2": 3, "L;4": 15}.get(str(tile[0].args))
+        if most and clear <= most:
+            image.info["transparency"] = clear * 255 // most
