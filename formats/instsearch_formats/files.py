@@ -60,11 +60,11 @@ def vacant(folder: Path) -> bool:
     return all(file.name.endswith(PARTIAL) for file in folder.iterdir())
 
 
-def read_text(path: Path, top: Path | None = None) -> str | None:
-    """The text of a plain file that no link below ``top`` leads to; None if it is not there."""
+def read_text(path: Path, top: Path | None = None, limit: int = places.TEXT) -> str | None:
+    """The text of a plain file of at most ``limit`` bytes that no link below ``top`` leads to; None if it is not there."""
     try:
-        with open(places.open_file(path, top, limit=places.TEXT), "rb") as file:  # noqa: PTH123
-            return file.read(places.TEXT).decode("utf-8")
+        with open(places.open_file(path, top, limit=limit), "rb") as file:  # noqa: PTH123
+            return file.read(limit).decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEXT = 2**24  #: bytes of a text file at most
+LINES = 2**30  #: of one that has a line for each image
 
 _HERE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FILE = _HERE | getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to must not wait

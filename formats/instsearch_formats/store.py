@@ -199,9 +199,9 @@ class Index:
         places.check(path.parent, self.path)
         files.write_text(path, text)
 
-    def read_text(self, relative: str) -> str | None:
-        """The text of a small file of the index; None if it is not there."""
-        return files.read_text(self._inside(relative), self.path)
+    def read_text(self, relative: str, limit: int = places.TEXT) -> str | None:
+        """The text of a small file of the index, of at most ``limit`` bytes; None if it is not there."""
+        return files.read_text(self._inside(relative), self.path, limit)
 
     def remove_text(self, relative: str) -> None:
         """Remove a small file of the index; nothing if it is not there."""

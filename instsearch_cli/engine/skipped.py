@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instsearch_cli.images import printable
+from instsearch_formats.places import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +23,9 @@ def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found
 
     What is gone meanwhile is noted no longer.
     """
-    earlier = dict(line.split("\t", 1) for line in (index.read_text(FILE) or "").split("\n") if "\t" in line)
+    earlier = dict(
+        line.split("\t", 1) for line in (index.read_text(FILE, LINES) or "").split("\n") if "\t" in line
+    )
     now = {os.path.abspath(name): printable(reason) for name, reason in skipped}  # noqa: PTH100  (links stay)
     if earlier:
         taken = {printable(os.path.abspath(f.path)) for f in found}  # noqa: PTH100

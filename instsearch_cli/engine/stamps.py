@@ -10,6 +10,8 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from instsearch_cli.images import BadImage, content_digest
+from instsearch_formats import FormatError
+from instsearch_formats.places import LINES
 
 if TYPE_CHECKING:
     import os
@@ -41,8 +43,8 @@ class Stamps:
         self.index = index
         self._stamps: dict[int, tuple[Stamp, str]] = {}
         self._stale = False
-        with contextlib.suppress(ValueError, OSError):
-            for line in (index.read_text(FILE) or "").splitlines():
+        with contextlib.suppress(ValueError, OSError, FormatError):
+            for line in (index.read_text(FILE, LINES) or "").splitlines():
                 row, nbytes, mtime, ctime, digest = line.split("\t")
                 self._stamps[int(row)] = Stamp(int(nbytes), int(mtime), int(ctime)), digest
 

@@ -136,7 +136,7 @@ def remove_empty(index: Index, folder: bool) -> None:
         return
     for part in ("images", "pipelines"):
         shutil.rmtree(index.path / part, ignore_errors=True)
-    for name in ("skipped.txt", "roots.json", "format.json", "lock"):
+    for name in ("skipped.txt", "stamps.txt", "replacing.json", "roots.json", "format.json", "lock"):
         (index.path / name).unlink(missing_ok=True)
     if folder:
         with contextlib.suppress(OSError):
