@@ -425,3 +425,23 @@ def test_remove_and_relocate_may_be_repeated(cli: Cli, index: Path, photos: Path
     done = cli("relocate", photos, tmp_path / "moved", "--index", index, "--json").json
     assert cli("relocate", photos, tmp_path / "moved", "--index", index, "--json").json == done
     assert "has no images under" in cli("relocate", photos, tmp_path, "--index", index, status=1).err
+
+
+def test_extracting_changed_files_leaves_the_answer_until_they_are_indexed(
+    cli: Cli, tiny: tuple[str, ...], draw: Draw, tmp_path: Path
+) -> None:
+    folder, index = tmp_path / "p", tmp_path / "i"
+    for i in range(5):
+        draw(folder / f"{i}.png", i)
+    cli("index", folder, "--index", index, *tiny, "--quiet")
+    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    before = hits(cli, index, tmp_path / "old.png", "--pipeline", NAME)
+    draw(folder / "0.png", 60, (72, 48))
+    cli("extract", folder, "--index", index, "--quiet")
+    assert hits(cli, index, tmp_path / "old.png", "--pipeline", NAME) == before
+    cli("add", folder, "--index", index, "--pipeline", NAME, "--quiet")
+    after = hits(cli, index, folder / "0.png", "--pipeline", NAME)
+    assert sorted(hit["image"] for hit in after) == [f"{i}.png" for i in range(5)]
+    assert Index.open(index).images.removed() == {0: "changed"}
+    assert not (index / "replacing.json").exists()
+    assert "sound" in cli("verify", "--index", index).out
