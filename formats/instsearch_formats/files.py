@@ -61,7 +61,7 @@ def vacant(folder: Path) -> bool:
 
 
 def read_text(path: Path, top: Path | None = None, limit: int = places.TEXT) -> str | None:
-    """The text of a plain file of at most ``limit`` bytes that no link below ``top`` leads to; None if it is not there."""
+    """The text of a plain file of ``limit`` bytes at most, below ``top`` by no link; None if it is not there."""
     try:
         with open(places.open_file(path, top, limit=limit), "rb") as file:  # noqa: PTH123
             return file.read(limit).decode("utf-8")
