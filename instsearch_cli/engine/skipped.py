@@ -27,6 +27,7 @@ def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found
         line.split("\t", 1) for line in (index.read_text(FILE, LINES) or "").split("\n") if "\t" in line
     )
     now = {os.path.abspath(name): printable(reason) for name, reason in skipped}  # noqa: PTH100  (links stay)
+    now = {name: reason for name, reason in now.items() if not _is_itself(name, reason)}
     if earlier:
         taken = {printable(os.path.abspath(f.path)) for f in found}  # noqa: PTH100
         earlier = {
@@ -35,6 +36,11 @@ def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found
     notes = earlier | now
     if notes or (index.path / FILE).exists():
         index.write_text(FILE, "".join(f"{name}\t{notes[name]}\n" for name in sorted(notes)))
+
+
+def _is_itself(name: str, reason: str) -> bool:
+    """Whether a file was skipped since it was reached by its own name before."""
+    return reason.startswith("same file as ") and os.path.abspath(reason[13:]) == name  # noqa: PTH100
 
 
 def _may_be_there(name: str) -> bool:

@@ -326,6 +326,17 @@ def test_skipped_files_are_named_with_their_folder_once_and_kept(
     assert notes() == ["d/text.jpg"]
 
 
+def test_what_is_given_twice_is_taken_and_not_noted(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "link.png").symlink_to(photos / "a" / "1.png")
+    done = cli("index", photos, "photos/a", "--index", "i", "--json", *tiny).json
+    assert (done["found"], done["indexed"], len(done["skipped"])) == (16, 10, 6)
+    notes = Path("i/skipped.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in notes] == [f"{photos}/link.png"]
+
+
 def test_a_reason_forges_no_line(tmp_path: Path, photos: Path, cli: Cli, tiny: tuple[str, ...]) -> None:
     (photos / "a\nb\tc.jpg").write_text("no")
     cli("index", photos, "--index", tmp_path / "i", *tiny)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -218,3 +220,51 @@ def test_fifos_sockets_and_devices_are_named_at_once(tmp_path: Path, monkeypatch
     ]
     listener.close()
     assert time.monotonic() - began < 5
+
+
+PLUGIN = """
+import PIL.Image, PIL.ImageFile
+class Heif(PIL.ImageFile.ImageFile):
+    format = "HEIF"
+    def _open(self):
+        self._mode, self._size, self.tile = "L", (8, 8), [("raw", (0, 0, 8, 8), 44, "L")]
+def register_heif_opener(thumbnails):
+    PIL.Image.register_open("HEIF", Heif, lambda prefix: prefix[4:12] == b"ftypheic")
+    PIL.Image.register_extensions("HEIF", [".heic"])
+"""
+READ = """
+import sys
+from pathlib import Path
+from instsearch_cli.images import discover, read_image, read_header
+from instsearch_cli.images.opening import BadImage
+print([found.name for found in discover([Path(sys.argv[1])]).found])
+print(read_header(Path(sys.argv[1]) / "a.heic"), read_image(Path(sys.argv[1]) / "a.heic").pixels[0, 0].tolist())
+try:
+    read_header(Path(sys.argv[1]) / "huge.heic")
+except BadImage as error:
+    print(error)
+"""
+
+
+def test_an_installed_plugin_reads_its_format(tmp_path: Path) -> None:
+    """A stand-in for one, in a process of its own: what it registers, and the size that is looked at before it."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "pillow_heif.py").write_text(PLUGIN)
+    (tmp_path / "p").mkdir()
+    head = ftyp(b"heic", b"mif1")[:24]
+    for name, size in (("a.heic", (8, 8)), ("huge.heic", (60000, 60000))):
+        box = struct.pack(">I4sIII", 20, b"ispe", 0, *size)
+        (tmp_path / "p" / name).write_bytes(head + box + bytes([77]) * 100)
+    paths = os.pathsep.join([str(tmp_path / "plugins"), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / "p")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.stdout.splitlines() == [
+        "[b'a.heic', b'huge.heic']",
+        "Header(width=8, height=8, format='HEIF') [77, 77, 77]",
+        "too large: 60000 x 60000 pixels, limit 200 million (raise with --max-pixels)",
+    ]
