@@ -128,7 +128,7 @@ def test_a_file_that_is_there_is_kept(cli: Cli, index: Path, tmp_path: Path) -> 
     assert "--out" in cli("pairs", "--index", index, status=2).err
     other = tmp_path / "other.csv"
     assert str(tmp_path / "gone") in cli("pairs", "--index", tmp_path / "gone", "-o", other, status=1).err
-    assert "no pipeline" in cli("pairs", "--index", index, "--pipeline", "x", "-o", other, status=1).err
+    assert "no pipeline" in cli("pairs", "--index", index, "--pipeline", "x", "-o", other, status=2).err
     assert not other.exists()
 
 
