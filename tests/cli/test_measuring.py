@@ -201,14 +201,11 @@ def test_a_picture_that_went_bad_stays_where_a_query_finds_it(
 ) -> None:
     before, path = answer(cli, index, photos), photos / "b" / "8.png"
     good, times = path.read_bytes(), path.stat()
-    path.write_bytes(
-        good[:60] + bytes(len(good) - 60)
-    )  # of equal size and time: it is not seen to have changed
+    path.write_bytes(good[:60] + bytes(len(good) - 60))  # of equal size and time
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     for verb in (("eval", "--set", "extractor.side=6"), ("saliency", "--precision", "--weighting", "bms")):
         told = cli(*verb, "--dataset", manifest, "--index", index, status=1).err
-        assert f"{path} no longer decodes" in told
-        assert "`instsearch remove` it" in told
+        assert f"{path} changed since it was indexed: run `instsearch add` on its folder" in told
         assert answer(cli, index, photos) == before
     path.write_bytes(good)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
