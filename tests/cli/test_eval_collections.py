@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from real_data import PROTOCOLS
+
 Cli = Callable[..., Any]
-PROTOCOLS = Path(__file__).parents[2] / "../shared/data/protocols"
 OXFORD = [f"{landmark}_{i:06}" for landmark in ("all_souls", "oxford") for i in range(4)]
 
 

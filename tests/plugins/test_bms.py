@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ from instsearch_cli.testing import WeighterContract
 from instsearch_plugins.numeric.blocks import block_max
 from instsearch_plugins.weighters import bms
 from instsearch_plugins.weighters.bms import BMS, ICCV, JOURNAL, add_attention, saliency, surrounded
+from real_data import INSTRE
 
 CPU = torch.device("cpu")
 SQUARE = np.zeros((7, 7), np.uint8)
@@ -141,7 +141,7 @@ def assert_same(actual, expected):
 
 def photograph():
     """A real picture, reduced to 24 x 18."""
-    folder = Path(__file__).parents[2] / "../shared/data/instre5k/images"
+    folder = INSTRE / "images"
     path = next(iter(sorted(folder.rglob("*.jpg"))), None) if folder.is_dir() else None
     if path is None:
         pytest.skip(f"no pictures in {folder}")
