@@ -232,6 +232,11 @@ class ImageTable:
                 yield row, _record({**item, "name": names[ends[i] : ends[i + 1]]})
 
 
+def location(roots: Sequence[str], record: ImageRecord) -> bytes:
+    """Where an image lies, as ``os.fsencode`` has it."""
+    return os.path.join(os.fsencode(roots[record.root]), record.name)  # noqa: PTH118
+
+
 def tombstone_name(number: int) -> str:
     """The file name of a tombstone."""
     return f"removed-{number:010d}.h5"

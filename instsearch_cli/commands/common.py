@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -247,14 +247,6 @@ def writable(flag: str, path: Path | None, *endings: str) -> None:
     usage(not endings or path.suffix.lower() in endings, f"{flag} {path}: name a {' or '.join(endings)} file")
     there = path if path.exists() else path.parent
     usage(os.access(there, os.W_OK), f"{flag}: {path} cannot be written")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file. Raises InstsearchError if it cannot be written."""
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def emit(text: str) -> None:

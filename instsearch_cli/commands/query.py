@@ -93,6 +93,7 @@ def command(
     from instsearch_cli import report
     from instsearch_cli.boxes import parse_box
     from instsearch_cli.report.page import page
+    from instsearch_cli.report.results import write_text
 
     parsed = parse_box(box) if box is not None else None
     answer = search(image, parsed, index_path, k, options)
@@ -104,7 +105,7 @@ def command(
         report.write_sheet(answer, sheet)
         written.append(sheet)
     if csv not in (None, STREAM):
-        common.write_text(csv, report.to_csv(answer))
+        write_text(csv, report.to_csv(answer))
         written.append(csv)
     if copy_to is not None:
         n, failed = report.copy_hits(answer, copy_to)

@@ -50,7 +50,6 @@ class Collection:
         self.new = range(
             0
         )  #: rows given out in this run: what becomes of their files is no error, they are skipped
-        self.names = Names(index)
         self._stamps: Stamps | None = None
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
@@ -128,7 +127,8 @@ class Collection:
     def refresh(self) -> None:
         """Reach the rows that were given out since, and the folders as they are now called."""
         self.span, self._ranges, self._stamps = range(len(self.index.images)), [], None
-        self.names.refresh()
+        if "names" in vars(self):
+            self.names.refresh()
 
     def close(self) -> None:
         """Remove scratch files."""
@@ -150,6 +150,11 @@ class Collection:
         if b".." in record.name.split(b"/"):  # an index from elsewhere is not trusted
             raise InstsearchError(f"row {row} of {self.index.path} names no file below its root")
         return Path(self._roots[record.root], os.fsdecode(record.name))
+
+    @functools.cached_property
+    def names(self) -> Names:
+        """What images are called."""
+        return Names(self.index)
 
     def called(self, row: int) -> str:
         """What the image of a row is called."""

@@ -19,6 +19,7 @@ from instsearch_cli.images import (
     passing,
 )
 from instsearch_formats import ImageRecord
+from instsearch_formats.images import location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,8 +80,8 @@ def take_in(
         raise _strict(*intake.skipped[0])
     removed = table.removed()
     records = {row: record for row, record in table.records() if row not in removed or _lasting(removed[row])}
-    folders = [os.fsencode(root) for root in table.roots]
-    rows = {os.path.join(folders[r.root], r.name): row for row, r in records.items()}  # noqa: PTH118
+    folders = table.roots
+    rows = {location(folders, record): row for row, record in records.items()}
 
     def skip(found: Found, reason: str) -> None:
         if strict:
@@ -149,12 +150,12 @@ def take_in(
 
 def outdated(index: Index) -> dict[int, int]:
     """The live rows of files that have a later row, which has their content as it is now, and that row."""
-    removed, folders = index.images.removed(), [os.fsencode(root) for root in index.images.roots]
+    removed, folders = index.images.removed(), index.images.roots
     newest: dict[bytes, int] = {}
     older: dict[int, bytes] = {}
     for row, record in index.images.records():
         if row not in removed or removed[row].startswith(SKIPPED):
-            key = os.path.join(folders[record.root], record.name)  # noqa: PTH118 - bytes
+            key = location(folders, record)
             if key in newest and newest[key] not in removed:
                 older[newest[key]] = key
             newest[key] = row
@@ -180,7 +181,7 @@ def _renamed(index: Index, records: Mapping[int, ImageRecord], digests: set[byte
         if alive[row]
         and record.digest in digests
         and os.path.isdir(roots[record.root])  # noqa: PTH112  (a disk that is not mounted is no rename)
-        and not os.path.lexists(os.path.join(os.fsencode(roots[record.root]), record.name))  # noqa: PTH118
+        and not os.path.lexists(location(roots, record))
     ]
 
 

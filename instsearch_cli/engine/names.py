@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from instsearch_formats import ImageRecord, Index
 
+    Rows = dict[bytes, list[tuple[int, int]]]
+
 
 class Names:
     """The names of an index's images as people see them, and the images that are meant by one.
@@ -43,7 +45,8 @@ class Names:
         self.refresh()
         wanted = os.fsencode(text)
         full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
-        rows = self._matching(wanted, full, bytes) or self._matching(wanted, full, composed)
+        rows = self._matching(self._rows, wanted, full, bytes)
+        rows = rows or self._matching(self._composed, wanted, full, composed)
         records = [(row, self.table.record(row)) for row in sorted(rows)]
         if len(records) == 1:
             return records[0]
@@ -54,11 +57,8 @@ class Names:
         names = [printable(self.of(record)) for _, record in self.live()]
         raise InstsearchError(f"no image '{shown}' in {self.index.path}.{nearest(shown, names)[:200]}")
 
-    def _matching(self, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]) -> set[int]:
-        """The rows whose names, files or labelled names are equal in a form."""
-        names: dict[bytes, list[tuple[int, int]]] = {}
-        for name, places in self._rows.items():
-            names.setdefault(form(name), []).extend(places)
+    def _matching(self, names: Rows, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]) -> set[int]:
+        """The rows whose names, files or labelled names are equal in a form, which ``names`` are in."""
 
         def below(folders: Sequence[str], path: bytes) -> set[int]:
             starts = [form(os.fsencode(folder)).rstrip(b"/") + b"/" for folder in folders]
@@ -78,20 +78,26 @@ class Names:
 
     def refresh(self) -> None:
         """See which images there are now."""
-        roots, state = (
-            self.table.roots,
-            (len(self.table), len(self.table.removed())),
-        )
+        roots, state = self.table.roots, (len(self.table), len(self.table.removed()))
         if vars(self).get("_state") != (roots, state):
             self._state, self._roots, self._labels = (roots, state), roots, labels(roots)
             vars(self).pop("_rows", None)
+            vars(self).pop("_composed", None)
 
     @functools.cached_property
-    def _rows(self) -> dict[bytes, list[tuple[int, int]]]:
+    def _rows(self) -> Rows:
         """(row, root) of the live images of each path."""
-        rows: dict[bytes, list[tuple[int, int]]] = {}
+        rows: Rows = {}
         for row, record in self.live():
             rows.setdefault(record.name, []).append((row, record.root))
+        return rows
+
+    @functools.cached_property
+    def _composed(self) -> Rows:
+        """The same, of paths in one normal form."""
+        rows: Rows = {}
+        for name, places in self._rows.items():
+            rows.setdefault(composed(name), []).extend(places)
         return rows
 
 

@@ -52,10 +52,8 @@ class RecordError(InstsearchError):
     """
 
     def __init__(self, index: Index, name: str, what: str, half: bool = False) -> None:
-        self.half, self.forgetting = (
-            half,
-            f"instsearch gc --forget {shlex.quote(name)} --index {quoted(index)}",
-        )
+        self.half = half
+        self.forgetting = f"instsearch gc --forget {shlex.quote(name)} --index {quoted(index)}"
         super().__init__(
             f"pipeline '{name}' in {index.path} is damaged: {what}.\n"
             f"Index with its options again, or drop it with `{self.forgetting}`."

@@ -18,6 +18,7 @@ from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_formats.images import location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +35,8 @@ def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missin
         raise UsageError("name images to remove, or --missing")
     table, names = index.images, Names(index)
     live = dict(names.live())
-    roots = [os.fsencode(root) for root in table.roots]
-    paths = {row: os.path.join(roots[record.root], record.name) for row, record in live.items()}  # noqa: PTH118
+    roots = table.roots
+    paths = {row: location(roots, record) for row, record in live.items()}
     rows: set[int] = set()
     for given in images:
         full = os.fsencode(absolute(Path(given)))
@@ -64,12 +65,11 @@ def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missin
 
 def _was_removed(table: ImageTable, full: bytes, name: bytes) -> bool:
     """Whether all images of a name or a path, or below it, have been removed, and there were some."""
-    roots, alive = [os.fsencode(root) for root in table.roots], table.alive()
+    roots, alive = table.roots, table.alive()
     rows = [
         row
         for row, record in table.records()
-        if record.name == name
-        or (os.path.join(roots[record.root], record.name) + b"/").startswith(full.rstrip(b"/") + b"/")  # noqa: PTH118
+        if record.name == name or (location(roots, record) + b"/").startswith(full.rstrip(b"/") + b"/")
     ]
     return bool(rows) and not alive[rows].any()
 

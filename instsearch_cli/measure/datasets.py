@@ -29,6 +29,7 @@ from instsearch_cli.measure.evaluation import evaluate
 from instsearch_cli.measure.guard import Careful, answering, check_whole
 from instsearch_cli.measure.localisation import coverage
 from instsearch_cli.options import make_config, parse_assignment
+from instsearch_formats.images import location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -350,9 +351,9 @@ def take_dataset(
 def _indexed(index: Index) -> dict[bytes, tuple[int, ImageRecord]]:
     """The row and the record of every file that is in an index, or was and cannot be read."""
     table, removed = index.images, index.images.removed()
-    roots = [os.fsencode(root) for root in table.roots]
+    roots = table.roots
     return {
-        os.path.join(roots[record.root], record.name): (row, record)  # noqa: PTH118 - bytes
+        location(roots, record): (row, record)
         for row, record in table.records()
         if row not in removed or removed[row].startswith(SKIPPED)
     }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instsearch_cli.errors import InstsearchError
 from instsearch_cli.measure.evaluation import JUNK, RIGHT, WRONG
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href
 from instsearch_cli.report.pictures import thumbnail
+from instsearch_cli.report.results import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,11 +87,7 @@ def write_differences(
     measured: Sequence[Measured | ScoredRun], comparisons: Sequence[Comparison], path: Path
 ) -> None:
     """Write the page to a file; InstsearchError if it cannot be written."""
-    text = differences_page(measured, comparisons, path.parent)
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, differences_page(measured, comparisons, path.parent))
 
 
 def _spread(precisions: Sequence[dict[str, float | None]], id: str) -> float:

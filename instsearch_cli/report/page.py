@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instsearch_cli.engine.answer import counted
-from instsearch_cli.errors import InstsearchError
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
-from instsearch_cli.report.results import box_text, score_texts
+from instsearch_cli.report.results import box_text, score_texts, write_text
 
 if TYPE_CHECKING:
     from instsearch_cli.engine.answer import XYWH, Answer, Hit
@@ -79,8 +78,4 @@ def page(result: Answer, folder: Path | None = None) -> str:
 
 def write_page(result: Answer, path: Path) -> None:
     """Write the page to a file; InstsearchError if it cannot be written."""
-    text = page(result, path.parent)
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, page(result, path.parent))

@@ -110,5 +110,13 @@ def copy_hits(answer: Answer, folder: Path) -> tuple[int, list[str]]:
     return len(hits) - len(missing), missing
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file. Raises InstsearchError if it cannot be written."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def _listed(box: XYWH | None) -> list[float] | None:
     return None if box is None else list(box)
