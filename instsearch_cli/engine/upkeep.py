@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import os
-import shutil
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_formats import places
 from instsearch_formats.images import location
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ def remove_empty(index: Index, folder: bool) -> None:
     """Remove an index that holds no image, as one that was just created; and its ``folder``, if that is empty then."""
     if index.images.alive().any():
         return
-    for part in ("images", "pipelines"):
-        shutil.rmtree(index.path / part, ignore_errors=True)
+    for folder_name in ("images", "pipelines"):
+        places.remove(index.path / folder_name, index.path, whole=True)
     for name in ("skipped.txt", "stamps.txt", "replacing.json", "roots.json", "format.json", "lock"):
-        (index.path / name).unlink(missing_ok=True)
+        places.remove(index.path / name, index.path)
     if folder:
         with contextlib.suppress(OSError):
             index.path.rmdir()
