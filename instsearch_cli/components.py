@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Regions,
         WeightMap,
     )
+    from instsearch_formats import Array
 
     Search = Callable[[Sequence[Codes | Query], int], Hits]
 
@@ -132,12 +133,15 @@ class Component:
 
     concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
                 what it builds lazily is behind a lock
+    learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file; others
+                are not looked at
     fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
     architecture, published  where it is a network or has one: its name (NAME.pth is its file), and which file of
                 which project to fetch ("" for what torchvision has)
     """
 
     concurrent: bool = False
+    learns: ClassVar[dict[str, Array]] = {}
     fit_needs: ClassVar[tuple[str, ...] | None] = None
     architecture: ClassVar[str] = ""
     published: ClassVar[str] = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instsearch_formats.declared import Array
 from instsearch_formats.errors import FormatError, LockedError, NewerFormatError
 from instsearch_formats.fingerprint import canonical, fingerprint
 from instsearch_formats.images import ImageRecord, ImageTable
@@ -11,6 +12,7 @@ from instsearch_formats.verify import Problem
 from instsearch_formats.writer import PartWriter
 
 __all__ = [
+    "Array",
     "FormatError",
     "ImageRecord",
     "ImageTable",

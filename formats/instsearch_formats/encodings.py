@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from instsearch_formats.datasets import finite
 from instsearch_formats.errors import FormatError
 
 Item = dict[str, Any]
 
 FLOATS = ("<f2", "<f4")
+ITEM = 2**30  #: bytes of an item at most
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,33 @@ class Encoding:
             out.update(indptr=item["indptr"], dim=item["dim"])
         return out
 
+    def check(self, block: Item) -> None:
+        """What shapes do not say of arrays that were read, of one image or of a run of them: ValueError if it is amiss.
+
+        Floats are finite; a grid has as many cells as its image has entries; indices of csr ascend in their rows and
+        are below dim.
+        """
+        for field in self.fields:
+            if field.name in block and not finite(block[field.name]):
+                raise ValueError(f"{field.name} is not finite")
+        for name in ("grid", "grids"):
+            if name not in block:
+                continue
+            if (block[name] < 0).any():
+                raise ValueError(f"{name} is negative")
+            if self.gridded and "geometry" not in block and "indptr" in block:
+                cells = block[name].astype(np.int64).prod(-1).reshape(len(block["indptr"]) - 1, -1).sum(1)
+                if (cells != np.diff(block["indptr"])).any():
+                    raise ValueError(f"{name} does not have as many cells as there are entries")
+        if self.sparse and "indices" in block:
+            indices, ends = block["indices"], block["indptr"]
+            if indices.size and indices.max() >= block["dim"]:
+                raise ValueError("indices are out of range")
+            falls = indices[1:] <= indices[:-1]
+            falls[ends[(ends > 0) & (ends < len(indices))] - 1] = False
+            if falls.any():
+                raise ValueError("indices do not ascend in each row")
+
     def _check_widths(self, item: Item) -> None:
         for field in self.fields:
             if field.like and field.name in item:
@@ -121,6 +150,8 @@ def _convert(field: Field, value: Any) -> np.ndarray:
     if array.ndim < bool(field.level) or not fits_tail(field, shape):
         wide = ("n",) * bool(field.level) + tuple("D" if d is None else str(d) for d in field.tail)
         raise FormatError(f"{field.name} has shape {array.shape} where [{', '.join(wide)}] is wanted")
+    if not finite(array):
+        raise FormatError(f"{field.name} has infinities, or what is no number")
     return array
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from instsearch_formats import files, places
-from instsearch_formats.errors import FormatError, damaged
+from instsearch_formats.declared import Array
+from instsearch_formats.errors import FormatError
 from instsearch_formats.fingerprint import canonical
 from instsearch_formats.layer import Layer
 from instsearch_formats.part import part_name, read_arrays
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 RANGE = 256  #: rows given out at once, at most
 IDENTITY = {"kind": "images"}
+TOMBSTONE = {"rows": Array("i8", ("m",), below=10**10)}
 REPLACING = "replacing.json"
 
 _REMOVED = re.compile(r"removed-(\d{10})\.h5")
@@ -266,8 +268,5 @@ def _record(item: Item) -> ImageRecord:
 
 
 def _read_tombstone(path: Path, top: Path) -> dict[int, str]:
-    arrays, attrs = read_arrays(path, canonical(IDENTITY), top)
-    rows = arrays.get("rows")
-    if rows is None or rows.dtype.kind != "i" or rows.ndim != 1:
-        raise damaged(path, "it has no rows")
-    return dict.fromkeys(rows.tolist(), str(attrs.get("reason", "")))
+    arrays, attrs = read_arrays(path, canonical(IDENTITY), top, TOMBSTONE)
+    return dict.fromkeys(arrays["rows"].tolist(), str(attrs.get("reason", "")))

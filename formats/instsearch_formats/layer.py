@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from instsearch_formats.cache import PartCache
+    from instsearch_formats.declared import Array
     from instsearch_formats.encodings import Item
 
 _RACY = 2_000_000_000  #: nanoseconds for which a folder's modification time proves nothing
@@ -147,10 +148,13 @@ class Layer:
             for a, b in part.cuts(first - r.start, last - r.start):
                 yield {**part.slice(a, b), "start": r.start + a, "stop": r.start + b}
 
-    def arrays(self, span: range) -> dict[str, np.ndarray]:
-        """The named arrays of a part, read-only and memory-mapped where they are not small."""
+    def arrays(self, span: range, wanted: Mapping[str, Array] | None = None) -> dict[str, np.ndarray]:
+        """The named arrays of a part, read-only and memory-mapped where they are not small.
+
+        Raises FormatError where they are not as ``wanted``.
+        """
         self._want_arrays()
-        return self._open(span).mapped()
+        return self._open(span).mapped(wanted)
 
     def attrs(self, span: range) -> dict[str, Any]:
         """What was stored with the named arrays of a part."""

@@ -11,17 +11,18 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the filters)
 import numpy as np
 
-from instsearch_formats import seal
-from instsearch_formats.encodings import ENCODINGS, Item, climbs, fits_tail, index_dtype
+from instsearch_formats import declared, seal
+from instsearch_formats.datasets import sound
+from instsearch_formats.encodings import ENCODINGS, ITEM, Item, climbs, fits_tail, index_dtype
 from instsearch_formats.errors import FormatError, NewerFormatError, damaged, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from io import FileIO
     from pathlib import Path
 
 BLOCK = 2**25  #: bytes of a block at most, unless one image has more
 _TEXT = 2**24  #: bytes of an attribute at most
-_CHUNK = 2**24  #: bytes of a chunk at most
 _MAPPED = 2**12  #: bytes from which an array is mapped rather than read: HDF5 aligns no smaller ones
 _NAME = re.compile(r"part-(\d{10})-(\d{10})\.h5")
 
@@ -46,25 +47,21 @@ class Part:
 
     def __init__(self, path: Path, top: Path | None = None) -> None:
         self.path, self._top = path, top
-        with seal.opened(path, top) as file:
+        with seal.opened(path, top) as file, reading(path):
             sealed = seal.read_from(path, file)
-            self._bytes = seal.SIZE + sealed.nbytes
-            with reading(path):
-                self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
-                same = os.name == "nt" or os.path.sameopenfile(file.fileno(), self._h5.id.get_vfd_handle())
-        with reading(path):
+            self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
             try:
-                if not same:
+                if os.name != "nt" and not os.path.sameopenfile(file.fileno(), self._h5.id.get_vfd_handle()):
                     raise damaged(path, "it was replaced while it was opened")
-                self._open(sealed.written_by)
+                self._open(sealed, file)
             except BaseException:
                 self._h5.close()
                 raise
 
-    def _open(self, written_by: str) -> None:
+    def _open(self, sealed: seal.Seal, file: FileIO) -> None:
         kind, version = self._text("encoding-type"), self._number("encoding-version")
         self.created_by = self._text("created-by")
-        if self.created_by != written_by:
+        if self.created_by != sealed.written_by:
             raise damaged(self.path, "its first 512 bytes are not as written")
         encoding = ENCODINGS.get(kind)
         if encoding is None or version > encoding.version:
@@ -81,11 +78,21 @@ class Part:
             raise damaged(
                 self.path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
             )
-        self._fields = {name: self._dataset(name) for name in map(str, self._h5)}
         self.pointers: list[np.ndarray] = []
         self.dim = 0
         if encoding.pointers:
+            filters = dict.fromkeys(encoding.pointers, "") | {f.name: f.filters for f in encoding.fields}
+            filters |= {"shape": ""} if encoding.sparse else {}
+            names = filters.keys() - {
+                f.name for f in encoding.fields if f.optional and f.name not in self._h5
+            }
+            self._fields = {name: sound(self._h5, name, file, filters[name]) for name in names}
             self._check_layout()
+            self._weigh()
+        else:
+            self._fields = {name: sound(self._h5, name, file, None) for name in map(str, self._h5)}
+            if sum(dataset.nbytes for dataset in self._fields.values()) > sealed.nbytes:
+                raise damaged(self.path, "its arrays lie in the same place")
 
     def _text(self, name: str) -> str:
         attribute = h5py.h5a.open(self._h5.id, name.encode("ascii"))
@@ -103,27 +110,6 @@ class Part:
             raise damaged(self.path, f"attribute {name} is no number")
         attribute.read(value)
         return int(value)
-
-    def _dataset(self, name: str) -> Any:
-        """A dataset whose bytes are all in this file."""
-        hard = isinstance(self._h5.get(name, getlink=True), h5py.HardLink)  # no other is followed
-        if not hard or not isinstance(dataset := self._h5[name], h5py.Dataset):
-            raise damaged(self.path, f"{name} is no dataset")
-        plan = dataset.id.get_create_plist()
-        layout = plan.get_layout()
-        whole = dataset.dtype.kind in "biuf" and plan.get_external_count() == 0
-        if layout == h5py.h5d.CHUNKED:
-            chunk = plan.get_chunk()
-            grid = [-(-have // step) for have, step in zip(dataset.shape, chunk, strict=True)]
-            whole &= np.prod(chunk, dtype=object) * dataset.dtype.itemsize <= _CHUNK
-            whole &= dataset.id.get_num_chunks() == np.prod(grid, dtype=object)
-        else:
-            whole &= layout == h5py.h5d.CONTIGUOUS
-            whole &= dataset.id.get_storage_size() == dataset.nbytes
-            whole &= not dataset.nbytes or dataset.id.get_offset() + dataset.nbytes <= self._bytes
-        if not whole:
-            raise damaged(self.path, f"dataset {name} is not all there")
-        return dataset
 
     def _check_layout(self) -> None:
         lengths = [len(self.span)]
@@ -166,7 +152,9 @@ class Part:
         """What the part's ``index``-th row always has one of, its grid say, without its values."""
         always = [f.name for f in self.encoding.fields if not f.level and not f.optional]
         with reading(self.path):
-            return {name: self._fields[name][index] for name in always}
+            found = {name: self._fields[name][index] for name in always}
+            self.encoding.check(found)
+            return found
 
     def slice(self, first: int, last: int) -> dict[str, Any]:
         """The arrays of the part's rows ``first`` to ``last``, exclusive; pointers begin at 0."""
@@ -180,50 +168,60 @@ class Part:
             for field in self.encoding.fields:
                 if field.name in self._fields:
                     out[field.name] = self._fields[field.name][slice(*bounds[field.level])]
-        if self.encoding.sparse:
-            if out["indices"].size and out["indices"].max() >= self.dim:
-                raise damaged(self.path, "indices are out of range")
-            out["dim"] = self.dim
-            out["shape"] = np.array([bounds[1][1] - bounds[1][0], self.dim])
+            if self.encoding.sparse:
+                out["dim"] = self.dim
+                out["shape"] = np.array([bounds[1][1] - bounds[1][0], self.dim])
+            self.encoding.check(out)
         return out
 
     def cuts(self, first: int, last: int, limit: int = BLOCK) -> Iterator[tuple[int, int]]:
         """Divide rows ``first`` to ``last`` into runs of at most ``limit`` bytes, or of one row."""
-        position: Any = np.arange(len(self.span) + 1)
-        weight = np.zeros(len(self.span) + 1, np.int64)
-        for level in range(len(self.pointers) + 1):
-            fields = [
-                self._fields[f.name]
-                for f in self.encoding.fields
-                if f.level == level and f.name in self._fields
-            ]
-            weight += position * sum(f.dtype.itemsize * int(np.prod(f.shape[1:])) for f in fields)
-            if level < len(self.pointers):
-                position = self.pointers[level][position]
+        weight = self._weight
         while first < last:
             fit = int(np.searchsorted(weight, weight[first] + limit, side="right")) - 1
             stop = min(last, max(first + 1, fit))
             yield first, stop
             first = stop
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Named arrays (encoding ``arrays``), read into memory."""
-        with reading(self.path):
-            return {name: np.asarray(dataset[()]) for name, dataset in self._fields.items()}
+    def _weigh(self) -> None:
+        """How many bytes the rows before each have, i64[rows + 1]. Raises FormatError where one has too many."""
+        position: Any = np.arange(len(self.span) + 1)
+        self._weight = np.zeros(len(self.span) + 1, np.int64)
+        for level in range(len(self.pointers) + 1):
+            fields = [
+                self._fields[f.name]
+                for f in self.encoding.fields
+                if f.level == level and f.name in self._fields
+            ]
+            self._weight += position * sum(f.dtype.itemsize * int(np.prod(f.shape[1:])) for f in fields)
+            if level < len(self.pointers):
+                position = self.pointers[level][position]
+        if len(self.span) and (most := int(np.diff(self._weight).max())) > ITEM:
+            raise damaged(
+                self.path, f"an image of it has {most:,} bytes where {ITEM:,} are the most there can be"
+            )
 
-    def mapped(self) -> dict[str, np.ndarray]:
-        """Named arrays (encoding ``arrays``), memory-mapped read-only; small ones are read."""
+    def arrays(self, wanted: Mapping[str, declared.Array] | None = None) -> dict[str, np.ndarray]:
+        """Named arrays (encoding ``arrays``), read into memory; those that are ``wanted`` are as declared."""
+        with reading(self.path):
+            out = {name: np.asarray(dataset[()]) for name, dataset in self._fields.items()}
+            declared.check(out, wanted or {})
+            return out
+
+    def mapped(self, wanted: Mapping[str, declared.Array] | None = None) -> dict[str, np.ndarray]:
+        """As :meth:`arrays`, memory-mapped read-only; small ones are read."""
         with reading(self.path), seal.opened(self.path, self._top) as file:
             base = np.memmap(file, mode="r")
             out: dict[str, np.ndarray] = {}
             for name, dataset in self._fields.items():
-                if dataset.nbytes < _MAPPED or dataset.chunks is not None:
+                if dataset.nbytes < _MAPPED:
                     out[name] = np.asarray(dataset[()])
                     out[name].flags.writeable = False
                 else:
                     offset = dataset.id.get_offset()
                     flat = base[offset : offset + dataset.nbytes].view(dataset.dtype)
                     out[name] = flat.reshape(dataset.shape)
+            declared.check(out, wanted or {}, start=self.span.start, n=len(self.span))
             return out
 
     def attributes(self) -> dict[str, Any]:
@@ -243,13 +241,13 @@ class Part:
 
 
 def read_arrays(
-    path: Path, identity: str, top: Path | None = None
+    path: Path, identity: str, top: Path | None, wanted: Mapping[str, declared.Array] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Named arrays and attributes of a file of encoding ``arrays``, after checking every byte of it."""
     seal.check(path, top)
     part = Part(path, top)
     check_identity(part, identity, "arrays")
-    return part.arrays(), part.attributes()
+    return part.arrays(wanted), part.attributes()
 
 
 def check_identity(part: Part, identity: str, encoding: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from instsearch_formats.declared import Array
     from instsearch_formats.verify import Problem, Progress
 
 VERSION = 1
@@ -164,11 +165,14 @@ class Index:
         write_arrays(self._model(name, identity), header, arrays, attrs)
 
     def read_model(
-        self, name: str, identity: Mapping[str, Any]
+        self, name: str, identity: Mapping[str, Any], wanted: Mapping[str, Array] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Arrays and attributes of a model, every byte checked; None if it is not there."""
+        """Arrays and attributes of a model, every byte checked; None if it is not there.
+
+        Raises FormatError where they are damaged, or not as ``wanted``.
+        """
         path = self._model(name, identity)
-        return read_arrays(path, canonical(identity), self.path) if path.exists() else None
+        return read_arrays(path, canonical(identity), self.path, wanted) if path.exists() else None
 
     def has_model(self, name: str, identity: Mapping[str, Any]) -> bool:
         """Whether there is such a model; nothing of it is read."""

@@ -55,7 +55,8 @@ class Engine:
     def _load_models(self) -> None:
         for kind in self.assembly.learnt:
             part = self.assembly.part(kind)
-            found = self.index.read_model(part.name, self.assembly.model_identity(kind))
+            identity = self.assembly.model_identity(kind)
+            found = self.index.read_model(part.name, identity, part.component.learns)
             if found is None:
                 raise InstsearchError(self._why_not(f"no fitted model of {part}"))
             part.component.load(found[0])
@@ -90,7 +91,7 @@ class Engine:
         for span in cover:
             if span not in there:
                 component = type(part.component)(part.config, self.assembly.device)
-                component.load(layer.arrays(span))
+                component.load(layer.arrays(span, component.learns))
                 there[span] = (self.data.segment(span), component)
             segments.append(there[span])
         self.segments = segments

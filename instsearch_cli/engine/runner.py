@@ -95,7 +95,7 @@ class Runner:
     def _model(self, kind: str) -> dict[str, np.ndarray]:
         part, identity = self.assembly.part(kind), self.assembly.model_identity(kind)
         name = part.name
-        found = self.index.read_model(name, identity)
+        found = self.index.read_model(name, identity, part.component.learns)
         if found is not None:
             return found[0]
         attrs: dict[str, Any] = {"images-then": int(self.index.images.alive().sum())}
@@ -135,7 +135,9 @@ class Runner:
                 f"{fit.on} holds other images than when this pipeline was made: give it again with "
                 f"--fit-on {fit.on}"
             )
-        found = other.read_model(part.name, {k: v for k, v in identity.items() if k != "fit-on"})
+        found = other.read_model(
+            part.name, {k: v for k, v in identity.items() if k != "fit-on"}, part.component.learns
+        )
         if found is None:
             return self._fitted(part, Collection(other, self.assembly))
         state = dict(found[0])

@@ -29,6 +29,10 @@ def rewrite(path, change, attrs=None):
 
 
 def replaced(name, data, **how):
+    data = np.asarray(data)
+    if data.size and data.shape and not how:
+        how = {"chunks": data.shape, "fletcher32": True}
+
     def change(file):
         del file[name]
         file.create_dataset(name, data=data, **how)

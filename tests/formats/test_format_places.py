@@ -244,7 +244,7 @@ def test_a_link_inside_a_file_is_not_followed(index, tmp_path, monkeypatch):
     monkeypatch.setattr(
         h5py.Group, "__getitem__", lambda self, name: (opened.append(name), real(self, name))[1]
     )
-    with pytest.raises(FormatError, match="b is no dataset"):
+    with pytest.raises(FormatError, match="b is a link"):
         Part(path)
     assert "b" not in opened
 

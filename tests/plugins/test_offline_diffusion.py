@@ -16,6 +16,7 @@ from instsearch_plugins.searchers import offline_diffusion
 from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.graph_search import seeds
 from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion
+from states import load
 from stored_codes import StoredCodes
 
 
@@ -129,11 +130,12 @@ def test_offline_options_and_damage(tmp_path):
         {"columns": state["columns"][1:]},
         {"reached": state["reached"][1:]},
     ):
+        with pytest.raises(ValueError, match=r"wanted|falling"):
+            load(searcher, state | change, codes.span)
+    for change in ({"reached": state["reached"] + 50}, {"columns": np.full_like(state["columns"], np.nan)}):
+        load(searcher, state | change, codes.span)
         with pytest.raises(InstsearchError, match="damaged"):
-            searcher.load(state | change)
-    searcher.load(state | {"reached": state["reached"] + 50})
-    with pytest.raises(InstsearchError, match="damaged"):
-        searcher.search([query(unit(1, 8))], codes, 3)
+            searcher.search([query(unit(1, 8))], codes, 3)
 
 
 def test_offline_columns_that_do_not_converge_are_said_when_they_are_made(tmp_path):

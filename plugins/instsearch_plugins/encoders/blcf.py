@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, SparseVectors, Words
 from instsearch_cli.errors import REPAIR, InstsearchError
+from instsearch_formats import Array
 from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.kmeans import kmeans, nearest
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
-from instsearch_plugins.numeric.whitening import pca_whitening, whiten
+from instsearch_plugins.numeric.whitening import LEARNT, pca_whitening, whiten
 
 if TYPE_CHECKING:
+
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
@@ -71,6 +73,13 @@ class BLCF(WordEncoder):
     local: ClassVar[str] = "word-map"
     codes: ClassVar[str] = "csr"
     fit_needs: ClassVar[tuple[str, ...]] = ("features",)
+    learns: ClassVar[dict[str, Array]] = LEARNT | {
+        "centroids": Array("f4", ("K", "D"), some=True),
+        "idf": Array("f4", ("K",)),
+        "rotation": Array("f4", (hamming.BITS, "D"), group="signatures"),
+        "thresholds": Array("f4", ("K", hamming.BITS), group="signatures"),
+        "neighbours": Array("i4", ("K", "m"), group="signatures", below="K", some=True),
+    }
     concurrent: bool = True
 
     @dataclass(frozen=True)
@@ -166,8 +175,6 @@ class BLCF(WordEncoder):
         self.compared = None
         if self.hamming is not None:
             near, centroids = (torch.from_numpy(np.asarray(state[k])) for k in ("neighbours", "centroids"))
-            if len(near) != len(centroids) or not 0 <= int(near.min()) <= int(near.max()) < len(centroids):
-                raise InstsearchError(DAMAGED)
             self.compared = (near.long(), centroids)
 
     # -- encoding -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from instsearch_plugins.numeric.channels import channel_weights
 from instsearch_plugins.numeric.mscnet import gram_channel_weights
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
-from instsearch_plugins.numeric.whitening import pca_whitening, pca_whitening_of_few, whiten
+from instsearch_plugins.numeric.whitening import LEARNT, pca_whitening, pca_whitening_of_few, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
+    from instsearch_formats import Array
 
 PER_DIMENSION = 8  #: images that a whitened dimension is learnt from; with fewer, whitening blows up noise
 FEW = 16  #: dimensions kept however few the images, as far as they go
@@ -39,6 +40,7 @@ class Pooled(Encoder, ABC):
     local: ClassVar[None] = None
     codes: ClassVar[str] = "vectors"
     fit_needs: ClassVar[tuple[str, ...]] = ("features", "weights")
+    learns: ClassVar[dict[str, Array]] = LEARNT
     concurrent: bool = True
     name: ClassVar[str] = ""
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
+from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import Pooled
 from instsearch_plugins.numeric.pooling import power_normalised, sum_pool
 
 if TYPE_CHECKING:
+
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
@@ -46,6 +48,7 @@ class PWA(Pooled):
     """
 
     name: ClassVar[str] = "pwa"
+    learns: ClassVar[dict[str, Array]] = Pooled.learns | {"channels": Array("i8", ("N",), below=2**31)}
 
     @dataclass(frozen=True)
     class Config(Pooled.Config):

@@ -10,6 +10,7 @@ import torch
 
 from instsearch_cli.data import Vectors
 from instsearch_cli.errors import InstsearchError
+from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION
 from instsearch_plugins.encoders.region_vectors import RegionVectors
 from instsearch_plugins.numeric.normalise import l2
@@ -18,6 +19,7 @@ from instsearch_plugins.numeric.pooling import extent
 from instsearch_plugins.numeric.whitening import supervised_whitening, whiten
 
 if TYPE_CHECKING:
+
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
@@ -32,6 +34,10 @@ class RegionsSum(RegionVectors):
     """
 
     name: ClassVar[str] = "regions-sum"
+    learns: ClassVar[dict[str, Array]] = RegionVectors.learns | {
+        "sum_mean": Array("f4", ("D",), group="sum"),
+        "sum_projection": Array("f4", ("D", "e"), group="sum"),
+    }
     localises: bool = False
 
     @dataclass(frozen=True)

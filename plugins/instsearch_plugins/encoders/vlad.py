@@ -12,14 +12,16 @@ import torch
 from instsearch_cli.components import option
 from instsearch_cli.data import BoxWeight, FeatureMap, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_formats import Array
 from instsearch_plugins.encoders.regions_mean import MeanVectors
 from instsearch_plugins.numeric.kmeans import kmeans
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import extent, region_masks, weights_over
 from instsearch_plugins.numeric.vlad import aggregated, local_axes, residuals, signed_power
-from instsearch_plugins.numeric.whitening import pca_whitening, pca_whitening_of_few, whiten
+from instsearch_plugins.numeric.whitening import LEARNT, pca_whitening, pca_whitening_of_few, whiten
 
 if TYPE_CHECKING:
+
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
@@ -39,6 +41,11 @@ class VLAD(MeanVectors):
     """
 
     name: ClassVar[str] = "vlad"
+    learns: ClassVar[dict[str, Array]] = LEARNT | {
+        "centroids": Array("f4", ("K", "D"), some=True),
+        "rotations": Array("f4", ("K", "D", "D"), group="rotations"),
+        "axes": Array("f4", ("KD", "e"), group="axes"),
+    }
 
     @dataclass(frozen=True)
     class Config(MeanVectors.Config):

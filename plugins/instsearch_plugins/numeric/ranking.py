@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.errors import REPAIR, InstsearchError
+from instsearch_cli.errors import InstsearchError
+from instsearch_formats import Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,14 @@ class Appended:
         return np.memmap(self.path, self.dtype, "r", shape=(self.count, *self.shape))
 
 
+OWNERS = {
+    "start": Array("i8", (1,), equals="start"),
+    "images": Array("i8", ("n+1",), climbs="R"),
+    "boxes": Array("f4", ("R", 4)),
+}
+"""What :meth:`Gathered.state` returns, as it must be."""
+
+
 class Owners:
     """Which image owns which rows of a segment, and where in the picture each row lies.
 
@@ -62,8 +71,6 @@ class Owners:
     def __init__(self, start: int, pointers: np.ndarray, boxes: np.ndarray) -> None:
         self.start, self.pointers, self.boxes = start, pointers, boxes
         self.images, self.rows = len(pointers) - 1, int(pointers[-1])
-        if np.any(pointers[1:] < pointers[:-1]) or pointers[0] != 0 or len(boxes) != self.rows:
-            raise InstsearchError(f"the search structure is damaged: {REPAIR}")
         self.single = self.images == self.rows and bool(np.all(np.diff(pointers) == 1))
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
 

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from instsearch_formats import Array
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
+
+LEARNT = {
+    "mean": Array("f4", ("C",), group="whitening"),
+    "projection": Array("f4", ("C", "d"), group="whitening"),
+}
+"""A whitening as a model keeps it, if it has one."""
 
 FLOOR = 1e-12  #: variances at or below this share of the largest are rounding errors
 

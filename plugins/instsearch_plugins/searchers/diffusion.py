@@ -13,6 +13,7 @@ from scipy import sparse
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError
+from instsearch_formats import Array
 from instsearch_plugins.numeric.graph import Laplacian, conjugate_gradient
 from instsearch_plugins.numeric.symmetric import Symmetric, reordered
 from instsearch_plugins.searchers.graph_search import DAMAGED, TOLERANCE, GraphSearch, largest
@@ -43,6 +44,13 @@ class Diffusion(GraphSearch):
     """
 
     name: ClassVar[str] = "diffusion"
+    learns: ClassVar[dict[str, Array]] = GraphSearch.learns | {
+        "edges": Array("f4", ("E",)),
+        "ends": Array("i4 i8", ("E",), below="R"),
+        "pointers": Array("i4 i8", ("R+1",), climbs="E"),
+        "components": Array("i4", ("R",), below="R"),
+        "order": Array("i4 i8", ("R",), group="order", below="R"),
+    }
 
     @dataclass(frozen=True)
     class Config(GraphSearch.Config):
@@ -85,16 +93,8 @@ class Diffusion(GraphSearch):
         self.components = np.asarray(state["components"])
         self.order = np.asarray(state.get("order", np.arange(R)))  # the first graphs were stored as they were
         graph = (np.asarray(state["edges"]), np.asarray(state["ends"]), np.asarray(state["pointers"]))
-        try:
-            self.W = sparse.csr_array(graph, shape=(R, R))
-            self.W.check_format(full_check=True)  # compiled code trusts it
-        except ValueError as error:
-            raise InstsearchError(DAMAGED) from error
-        if not len(self.components) == len(self.order) == R:
-            raise InstsearchError(DAMAGED)
-        if R and not 0 <= self.components.min() <= self.components.max() < R:
-            raise InstsearchError(DAMAGED)
-        if not np.array_equal(np.sort(self.order), np.arange(R)):
+        self.W = sparse.csr_array(graph, shape=(R, R))
+        if (np.bincount(self.order, minlength=R) != 1).any():
             raise InstsearchError(DAMAGED)
         self.product = Symmetric(self.W)
         self.node = np.empty(R, np.int64)

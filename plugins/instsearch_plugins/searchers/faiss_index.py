@@ -10,9 +10,10 @@ import numpy as np
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import Hits
 from instsearch_cli.errors import UsageError
+from instsearch_formats import Array
 from instsearch_plugins.numeric.approximate import built, loaded, stored, tuned
 from instsearch_plugins.numeric.expansion import augmented
-from instsearch_plugins.numeric.ranking import Appended, Best, Owners, leads
+from instsearch_plugins.numeric.ranking import OWNERS, Appended, Best, Owners, leads
 from instsearch_plugins.searchers.dense import gather, image_blocks, r_match, values_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Faiss(Searcher):
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
+    learns: ClassVar[dict[str, Array]] = OWNERS | {
+        "vectors": Array("f4", ("R", "D"), group="vectors"),
+        "index": Array("u1", ("bytes",), group="index"),
+    }
     lists_regions: bool = True
 
     @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from scipy import sparse
 
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import Hits
-from instsearch_cli.errors import REPAIR, InstsearchError
+from instsearch_cli.errors import REPAIR
+from instsearch_formats import Array
 from instsearch_plugins.numeric.graph import mutual_graph
-from instsearch_plugins.numeric.ranking import Best, Owners, leads
+from instsearch_plugins.numeric.ranking import OWNERS, Best, Owners, leads
 from instsearch_plugins.searchers.dense import gather, values_of
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ class GraphSearch(Searcher, ABC):
     """Ranks images by what a query's similarity to its nearest vectors becomes, diffused over the graph."""
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
+    learns: ClassVar[dict[str, Array]] = OWNERS | {
+        "vectors": Array("f4", ("R", "D")),
+        "weights": Array("f4", ("R",)),
+    }
     name: ClassVar[str] = ""
 
     @dataclass(frozen=True)
@@ -163,11 +168,9 @@ class GraphSearch(Searcher, ABC):
         """
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``fit`` returned. Raises InstsearchError where it cannot be so."""
+        """Take over what ``fit`` returned."""
         self.owners = Owners.of_state(state)
         self.vectors, self.weights = np.asarray(state["vectors"]), np.asarray(state["weights"])
-        if not len(self.vectors) == len(self.weights) == self.owners.rows:
-            raise InstsearchError(DAMAGED)
         self.image = self.owners.image_of(np.arange(self.owners.rows))
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:

@@ -23,13 +23,14 @@ from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.mirrored import mirrored
 from instsearch_plugins.numeric.ranking import Owners, leads, occurrences
 from instsearch_plugins.rerankers.hit_by_hit import box_of
-from instsearch_plugins.searchers.postings import Matches, Postings, inverted
+from instsearch_plugins.searchers.postings import POSTINGS, Matches, Postings, inverted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import Box, Query
+    from instsearch_formats import Array
 
 
 EVIDENCE = 16.0  #: sigma of inliers, in bits: the paper's
@@ -71,6 +72,7 @@ class HammingEmbedding(Searcher):
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
+    learns: ClassVar[dict[str, Array]] = POSTINGS
     locates: bool = True  #: its boxes hold without a detector
 
     @dataclass(frozen=True)

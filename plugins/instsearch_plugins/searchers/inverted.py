@@ -16,7 +16,8 @@ from scipy import sparse
 from instsearch_cli.components import Searcher
 from instsearch_cli.data import Hits, SparseVectors
 from instsearch_cli.errors import REPAIR, InstsearchError
-from instsearch_plugins.numeric.ranking import Appended, Best, Gathered, Owners
+from instsearch_formats import Array
+from instsearch_plugins.numeric.ranking import OWNERS, Appended, Best, Gathered, Owners
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,12 @@ class Inverted(Searcher):
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
+    learns: ClassVar[dict[str, Array]] = OWNERS | {
+        "rows": Array("i4", ("P",), unread=True),
+        "values": Array("f4", ("P",), unread=True),
+        "pointers": Array("i4", ("B", "K+1")),
+        "blocks": Array("i8", ("B+1", 2)),
+    }
     lists_regions: bool = True
 
     @dataclass(frozen=True)
@@ -123,7 +130,10 @@ class Inverted(Searcher):
         self.owners = Owners.of_state(state)
         self.rows, self.values = np.asarray(state["rows"]), np.asarray(state["values"])
         self.pointers, self.blocks = np.asarray(state["pointers"]), np.asarray(state["blocks"])
-        if int(self.blocks[-1, 0]) != self.owners.rows or int(self.blocks[-1, 1]) != len(self.rows):
+        ends, lengths = [self.owners.rows, len(self.rows)], np.diff(self.blocks, axis=0)
+        climbs = (self.blocks[0] == 0).all() and (self.blocks[-1] == ends).all() and (lengths >= 0).all()
+        starts, stops, steps = self.pointers[:, 0], self.pointers[:, -1], np.diff(self.pointers, axis=1)
+        if not (climbs and (starts == 0).all() and (stops == lengths[:, 1]).all() and (steps >= 0).all()):
             raise InstsearchError(DAMAGED)
         self.checked = np.zeros((len(self.pointers), self.pointers.shape[1] - 1), bool)
 
@@ -183,11 +193,9 @@ class Inverted(Searcher):
         """Postings are used by compiled code that trusts them: look at each list once, on its first use."""
         words = words[~self.checked[block, words]]
         base, end = self.blocks[block : block + 2, 1]
-        rows = self.rows[base:end].view(np.uint32)
+        rows, values = self.rows[base:end].view(np.uint32), self.values[base:end]
         starts, stops = self.pointers[block, words], self.pointers[block, words + 1]
-        if np.any(starts < 0) or np.any(stops < starts) or np.any(stops > len(rows)):
-            raise InstsearchError(DAMAGED)
         for a, b in zip(starts.tolist(), stops.tolist(), strict=True):
-            if a < b and rows[a:b].max() >= n:
+            if a < b and (rows[a:b].max() >= n or not np.isfinite(values[a:b]).all()):
                 raise InstsearchError(DAMAGED)
         self.checked[block, words] = True

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError
+from instsearch_formats import Array
 from instsearch_plugins.numeric.graph import Laplacian, conjugate_gradient
 from instsearch_plugins.numeric.ranking import Appended
 from instsearch_plugins.numeric.symmetric import Symmetric
@@ -88,6 +89,11 @@ class OfflineDiffusion(GraphSearch):
     """
 
     name: ClassVar[str] = "offline-diffusion"
+    learns: ClassVar[dict[str, Array]] = GraphSearch.learns | {
+        "columns": Array("f4", ("E",), unread=True),
+        "reached": Array("i4 i8", ("E",), unread=True),
+        "bounds": Array("i8", ("R+1",), climbs="E"),
+    }
 
     @dataclass(frozen=True)
     class Config(GraphSearch.Config):
@@ -133,14 +139,10 @@ class OfflineDiffusion(GraphSearch):
         return {"columns": values.array(), "reached": reached.array(), "bounds": bounds}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``fit`` returned, the columns unread. Raises InstsearchError where it cannot be so."""
+        """Take over what ``fit`` returned, the columns unread."""
         super().load(state)
         self.columns, self.reached = np.asarray(state["columns"]), np.asarray(state["reached"])
         self.bounds = np.asarray(state["bounds"])
-        if len(self.bounds) != self.owners.rows + 1 or self.bounds[0] or (np.diff(self.bounds) < 0).any():
-            raise InstsearchError(DAMAGED)
-        if not len(self.columns) == len(self.reached) == self.bounds[-1]:
-            raise InstsearchError(DAMAGED)
 
     def spread(
         self, y: np.ndarray, hidden: list[np.ndarray], initial: np.ndarray
@@ -152,9 +154,10 @@ class OfflineDiffusion(GraphSearch):
             for row in np.flatnonzero(y[:, j]).tolist():
                 part = slice(self.bounds[row], self.bounds[row + 1])
                 rows = self.reached[part]
-                if len(rows) and not 0 <= rows.min() <= rows.max() < len(y):
+                column = self.columns[part]
+                if len(rows) and not (0 <= rows.min() <= rows.max() < len(y) and np.isfinite(column).all()):
                     raise InstsearchError(DAMAGED)
-                total[rows] += y[row, j] * self.columns[part]
+                total[rows] += y[row, j] * column
             total[gone] = 0
             f[:, j] = total
         return f, 0.0

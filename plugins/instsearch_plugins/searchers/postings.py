@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from instsearch_cli.errors import REPAIR, InstsearchError
+from instsearch_formats import Array
 from instsearch_plugins.numeric import hamming
 
 if TYPE_CHECKING:
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 PAIRS = 1 << 23  # pairs of keypoints that a query compares at most: a brick's, among walls of it
 NARROW = 1 << 16  # images that u16 tells apart
+POSTINGS = {
+    "start": Array("i8", (1,), equals="start"),
+    "sizes": Array("f4", ("n", 2)),
+    "norms": Array("f4", ("n",)),
+    "pointers": Array("i8", ("K+1",), climbs="P"),
+    "signatures": Array("u8", ("P",), unread=True),
+    "images": Array("u2 i4", ("P",), unread=True),
+    "geometry": Array("u4", ("P",), unread=True),
+}
+"""What :func:`inverted` returns, as it must be."""
 DAMAGED = f"the postings are damaged: {REPAIR}"
 
 
@@ -121,18 +132,13 @@ def _points(data: Data, progress: Progress) -> Iterator[Points]:
 
 
 class Postings:
-    """What :func:`inverted` made, to be looked up. Raises InstsearchError where it does not hang together."""
+    """What :func:`inverted` made, to be looked up."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.start = int(np.asarray(state["start"])[0])
         self.sizes, self.norms = np.asarray(state["sizes"]), np.asarray(state["norms"])
         self.pointers, self.geometry = np.asarray(state["pointers"]), np.asarray(state["geometry"])
         self.signatures, self.images = np.asarray(state["signatures"]), np.asarray(state["images"])
-        total = len(self.signatures)
-        climbs = self.pointers[0] == 0 and self.pointers[-1] == total and (np.diff(self.pointers) >= 0).all()
-        alike = len(self.images) == len(self.geometry) == total and len(self.sizes) == len(self.norms)
-        if not (climbs and alike):
-            raise InstsearchError(DAMAGED)
 
     def matches(
         self, words: np.ndarray, signatures: np.ndarray, threshold: int, shown: np.ndarray | None = None

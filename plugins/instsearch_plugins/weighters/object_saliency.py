@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import Drawing, Regions, WeightMap
 from instsearch_cli.errors import InstsearchError
+from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION
 from instsearch_plugins.numeric import approximate, egm
 from instsearch_plugins.numeric.graph import centrality, mutual_graph
@@ -90,6 +91,17 @@ class ObjectSaliency(Weighter):
                 raise ValueError(f"tau and faint are from 0 to 1, not {self.tau} and {self.faint}")
             if not 0 <= self.alpha < 1:
                 raise ValueError(f"alpha is at least 0 and below 1, not {self.alpha}")
+
+    learns: ClassVar[dict[str, Array]] = {
+        "mean": Array("f4", ("C",)),
+        "projection": Array("f4", ("C", "d")),
+        "vectors": Array("f2", ("R", "d"), group="vectors"),
+        "index": Array("u1", ("bytes",), group="index"),
+        "saliency": Array("f4", ("R",), some=True),
+        "centrality": Array("f4", ("R",)),
+        "images": Array("i8", ("R",)),
+        "boxes": Array("f4", ("R", 4)),
+    }
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
