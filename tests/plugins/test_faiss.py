@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from instsearch_cli.data import Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.progress import Quiet
 from instsearch_plugins.numeric import ranking
+from instsearch_plugins.numeric.approximate import built, stored
 from instsearch_plugins.searchers import faiss_index
 from instsearch_plugins.searchers.dense import image_blocks, r_match
 from instsearch_plugins.searchers.faiss_index import Faiss
@@ -357,6 +359,24 @@ def test_a_damaged_index_is_an_error(tmp_path):
     state = searcher.fit(codes, Quiet())
     with pytest.raises(InstsearchError, match="damaged"):
         searcher.load(state | {"index": state["index"][:100]})
+    with pytest.raises(InstsearchError, match="damaged"):
+        searcher.load({k: v for k, v in state.items() if k != "index"})
+    fewer = built(clustered(699, 16), "IVF16,Flat")
+    with pytest.raises(InstsearchError, match="damaged"):
+        searcher.load(state | {"index": stored(fewer)})
+    nsg = faiss.index_factory(16, "NSG16")
+    nsg.train(clustered(700, 16))
+    nsg.add(clustered(700, 16))
+    with pytest.raises(InstsearchError, match="damaged"):
+        searcher.load(state | {"index": stored(nsg)})
+    searcher.load(state)
+    lists = faiss.downcast_index(searcher.index).invlists
+    for number in range(lists.nlist):  # rows that are none, which a search would come upon
+        if n := lists.list_size(number):
+            ids = np.full(n, 10**6)
+            lists.update_entries(number, 0, n, faiss.swig_ptr(ids), lists.get_codes(number))
+    with pytest.raises(InstsearchError, match="damaged"):
+        searcher.search([query(clustered(700, 16)[0])], codes, 3)
 
 
 def test_codes_of_another_kind_are_errors(tmp_path):

@@ -88,4 +88,4 @@ def test_indexes_that_faiss_does_not_know(tmp_path):
     with pytest.raises(UsageError, match="does not take 'nprobe=3'"):
         learnt(SCENES, tmp_path, index="HNSW16", search="nprobe=3")
     with pytest.raises(InstsearchError, match="damaged"):
-        approximate.loaded(np.zeros(64, np.uint8))
+        approximate.loaded(np.zeros(64, np.uint8), 64)

@@ -22,7 +22,6 @@ from instsearch_plugins.numeric.pooling import region_masks, weights_over
 from instsearch_plugins.numeric.whitening import LEARNT, pca_whitening, whiten
 
 if TYPE_CHECKING:
-
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State

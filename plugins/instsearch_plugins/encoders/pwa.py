@@ -13,7 +13,6 @@ from instsearch_plugins.encoders.pooled import Pooled
 from instsearch_plugins.numeric.pooling import power_normalised, sum_pool
 
 if TYPE_CHECKING:
-
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State

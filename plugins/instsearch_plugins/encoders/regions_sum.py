@@ -19,7 +19,6 @@ from instsearch_plugins.numeric.pooling import extent
 from instsearch_plugins.numeric.whitening import supervised_whitening, whiten
 
 if TYPE_CHECKING:
-
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State

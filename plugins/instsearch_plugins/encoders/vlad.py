@@ -21,7 +21,6 @@ from instsearch_plugins.numeric.vlad import aggregated, local_axes, residuals, s
 from instsearch_plugins.numeric.whitening import LEARNT, pca_whitening, pca_whitening_of_few, whiten
 
 if TYPE_CHECKING:
-
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State

@@ -9,10 +9,12 @@ import numpy as np
 from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROWS = 1 << 16  # vectors added at once
 TRAIN = 1 << 18  # vectors to train on, unless the centroids ask for more
+DAMAGED = f"the faiss index is damaged: {REPAIR}"
+UNCHECKED = ("NSG", "NNDescent")  # kinds of index that faiss believes without checking what it reads
 POINTS = 39  # vectors that faiss wants for each centroid that it trains
 
 
@@ -85,14 +87,32 @@ def stored(index: Any) -> np.ndarray:
     return np.asarray(faiss.serialize_index(index))
 
 
-def loaded(array: np.ndarray) -> Any:
-    """What :func:`stored` gave, an index again. Raises InstsearchError if it is damaged."""
+def loaded(array: np.ndarray, n: int) -> Any:
+    """What :func:`stored` gave, an index of n vectors again. Raises InstsearchError if it is damaged.
+
+    Kinds that no factory of inner products makes, and whose readers check nothing, are refused.
+    """
     import faiss
 
     try:
-        return faiss.deserialize_index(np.asarray(array))
-    except RuntimeError as error:
-        raise InstsearchError(f"the faiss index is damaged: {REPAIR}") from error
+        index = faiss.deserialize_index(np.asarray(array))
+    except (RuntimeError, MemoryError) as error:
+        raise InstsearchError(DAMAGED) from error
+    unchecked = any(kind in name for name in _kinds(index) for kind in UNCHECKED)
+    if index.ntotal != n or not index.is_trained or unchecked:
+        raise InstsearchError(DAMAGED)
+    return index
+
+
+def _kinds(index: Any) -> Iterator[str]:
+    """The class of an index and those of the ones within it."""
+    import faiss
+
+    index = faiss.downcast_index(index)
+    yield type(index).__name__
+    for name in ("index", "base_index", "refine_index", "quantizer", "storage"):
+        if getattr(index, name, None) is not None:
+            yield from _kinds(getattr(index, name))
 
 
 def _centroids(index: Any) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import Hits
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_formats import Array
-from instsearch_plugins.numeric.approximate import built, loaded, stored, tuned
+from instsearch_plugins.numeric.approximate import DAMAGED, built, loaded, stored, tuned
 from instsearch_plugins.numeric.expansion import augmented
 from instsearch_plugins.numeric.ranking import OWNERS, Appended, Best, Owners, leads
 from instsearch_plugins.searchers.dense import gather, image_blocks, r_match, values_of
@@ -95,9 +95,11 @@ class Faiss(Searcher):
         self.owners = Owners.of_state(state)
         self.index: Any = None
         if "index" not in state:
+            if "vectors" not in state:
+                raise InstsearchError(DAMAGED)
             self.vectors = np.asarray(state["vectors"])
             return
-        self.index = tuned(loaded(state["index"]), self.config.search)
+        self.index = tuned(loaded(state["index"], self.owners.rows), self.config.search)
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         width = self.vectors.shape[1] if self.index is None else self.index.d
@@ -199,11 +201,18 @@ class Faiss(Searcher):
         if shown is not None:
             selector = _faiss().IDSelectorBitmap(np.packbits(shown, bitorder="little"))
             try:
-                scores, rows = self.index.search(q, k, params=_selecting(self.index, selector))
-                return scores, rows
+                return self._checked(*self.index.search(q, k, params=_selecting(self.index, selector)))
             except RuntimeError:
                 pass  # an index that cannot select: the rows are left out of what it returns
-        scores, rows = self.index.search(q, k)
+        try:
+            return self._checked(*self.index.search(q, k))
+        except (RuntimeError, MemoryError) as error:
+            raise InstsearchError(DAMAGED) from error
+
+    def _checked(self, scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What came back, if there are such rows. Raises InstsearchError otherwise."""
+        if rows.size and (rows.max() >= self.owners.rows or not np.isfinite(scores[rows >= 0]).all()):
+            raise InstsearchError(DAMAGED)
         return scores, rows
 
 

@@ -10,7 +10,7 @@ import torch
 
 from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import Drawing, Regions, WeightMap
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION
 from instsearch_plugins.numeric import approximate, egm
@@ -217,9 +217,13 @@ class ObjectSaliency(Weighter):
         self.images = np.asarray(state["images"])
         self.index = None
         if "index" in state:
-            self.index = approximate.tuned(approximate.loaded(state["index"]), self.config.search)
-        else:
+            self.index = approximate.tuned(
+                approximate.loaded(state["index"], len(self.images)), self.config.search
+            )
+        elif "vectors" in arrays:
             self.V = arrays["vectors"].float()
+        else:
+            raise InstsearchError(f"object saliency has neither vectors nor an index of them: {REPAIR}")
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[1, h, w] on the feature map's grid, the largest of them 1; keypoints raise UsageError."""
