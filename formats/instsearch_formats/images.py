@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from instsearch_formats import files, places
+from instsearch_formats import files, places, seal
 from instsearch_formats.declared import Array
 from instsearch_formats.errors import FormatError
 from instsearch_formats.fingerprint import canonical
@@ -62,6 +63,7 @@ class ImageTable:
         self._index, self._lock = path, lock
         self._layer = Layer(path / "images", "images", "images", "images", IDENTITY, cache, path)
         self._removed: dict[str, dict[int, str]] = {}
+        self._seals: dict[int, str] = {}
 
     @property
     def roots(self) -> list[str]:
@@ -129,6 +131,19 @@ class ImageTable:
                 )
             row = span.stop
         return ranges
+
+    def pictures(self, span: range) -> str:
+        """A digest of what the table says of the rows ``span``, by the seals of its parts; "" if these end elsewhere.
+
+        Every part, segment and model has that of the rows which it was made of, so that it is taken for no others.
+        """
+        ranges = [r for r in self._layer.ranges() if span.start <= r.start < span.stop]
+        if not ranges or (ranges[0].start, ranges[-1].stop) != (span.start, span.stop):
+            return ""
+        for r in ranges:
+            if r.start not in self._seals:
+                self._seals[r.start] = seal.read(self._layer.path / part_name(r), self._index).sha256
+        return hashlib.sha256("".join(self._seals[r.start] for r in ranges).encode()).hexdigest()
 
     def append(self, records: Sequence[ImageRecord]) -> range:
         """Give 1 to 256 images the next rows, as one new part."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import re
 import threading
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_formats import places
 from instsearch_formats.encodings import ENCODINGS
-from instsearch_formats.errors import FormatError
+from instsearch_formats.errors import FormatError, damaged
 from instsearch_formats.fingerprint import canonical, fingerprint
-from instsearch_formats.part import Part, check_identity, part_name, part_span
+from instsearch_formats.part import Part, check_identity, check_pictures, part_name, part_span
 from instsearch_formats.writer import PartWriter, write_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -57,17 +58,19 @@ class Layer:
         identity: Mapping[str, Any],
         cache: PartCache,
         top: Path,
+        pictures: Callable[[range], str] = lambda span: "",
     ) -> None:
         if encoding not in ENCODINGS:
             raise FormatError(f"there is no encoding {encoding!r}; there is {', '.join(ENCODINGS)}")
         self.path, self.kind, self.name, self.encoding, self._top = path, kind, name, encoding, top
         self._canonical = canonical(identity)
         self.identity: dict[str, Any] = json.loads(self._canonical)
-        self._cache = cache
+        self._cache, self._pictures = cache, pictures
         self._lock = threading.Lock()
         self._stamp: int | None = None
         self._ranges: list[range] = []
         self._starts: list[int] = []
+        self._lengths: dict[range, int] = {}
 
     def ranges(self) -> list[range]:
         """The rows of each part, ascending; FormatError where parts overlap (kind search: they may)."""
@@ -154,7 +157,19 @@ class Layer:
         Raises FormatError where they are not as ``wanted``.
         """
         self._want_arrays()
-        return self._open(span).mapped(wanted)
+        part = self._open(span)
+        self._lengths[span] = part.length
+        return part.mapped(wanted)
+
+    def check_length(self, span: range) -> None:
+        """Whether a file that was memory-mapped still has its bytes, or is gone, which takes none away.
+
+        Reading beyond the end of one that was cut short would end the process. Raises FormatError.
+        """
+        path = self.path / part_name(span)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size < self._lengths.get(span, 0):
+                raise damaged(path, "it was cut short while it was open")
 
     def attrs(self, span: range) -> dict[str, Any]:
         """What was stored with the named arrays of a part."""
@@ -194,18 +209,22 @@ class Layer:
         return path
 
     def _header(self, span: range) -> dict[str, str | int]:
+        pictures = self._pictures(span)
         return {
             "kind": self.kind,
             "name": self.name,
             "identity": self._canonical,
             "start": span.start,
             "stop": span.stop,
+            **({"pictures": pictures} if pictures else {}),
         }
 
     def _open(self, span: range) -> Part:
-        return self._cache.get(
-            self.path / part_name(span), lambda part: check_identity(part, self._canonical, self.encoding)
-        )
+        return self._cache.get(self.path / part_name(span), self._check)
+
+    def _check(self, part: Part) -> None:
+        check_identity(part, self._canonical, self.encoding)
+        check_pictures(part, self._pictures)
 
     def _find(self, row: int) -> range | None:
         with self._lock:

@@ -11,13 +11,13 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the filters)
 import numpy as np
 
-from instsearch_formats import declared, seal
+from instsearch_formats import declared, seal, sums
 from instsearch_formats.datasets import sound
 from instsearch_formats.encodings import ENCODINGS, ITEM, Item, climbs, fits_tail, index_dtype
 from instsearch_formats.errors import FormatError, NewerFormatError, damaged, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from io import FileIO
     from pathlib import Path
 
@@ -49,6 +49,7 @@ class Part:
         self.path, self._top = path, top
         with seal.opened(path, top) as file, reading(path):
             sealed = seal.read_from(path, file)
+            self.length = seal.SIZE + sealed.nbytes
             self._h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=2**21)
             try:
                 if os.name != "nt" and not os.path.sameopenfile(file.fileno(), self._h5.id.get_vfd_handle()):
@@ -74,6 +75,7 @@ class Part:
         self.span = range(0)
         if "start" in self._h5.attrs:
             self.span = range(self._number("start"), self._number("stop"))
+        self.pictures = self._text("pictures") if "pictures" in self._h5.attrs else ""
         if part_span(self.path.name) not in (None, self.span):
             raise damaged(
                 self.path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
@@ -205,24 +207,53 @@ class Part:
         """Named arrays (encoding ``arrays``), read into memory; those that are ``wanted`` are as declared."""
         with reading(self.path):
             out = {name: np.asarray(dataset[()]) for name, dataset in self._fields.items()}
-            declared.check(out, wanted or {})
+            self._compare(out, wanted)
             return out
 
     def mapped(self, wanted: Mapping[str, declared.Array] | None = None) -> dict[str, np.ndarray]:
-        """As :meth:`arrays`, memory-mapped read-only; small ones are read."""
+        """As :meth:`arrays`, memory-mapped read-only; small ones are read.
+
+        Their bytes are checked, those of an array of more than :data:`sums.WHOLE` by pages as they are used. A file
+        that was written without sums is read whole for it.
+        """
         with reading(self.path), seal.opened(self.path, self._top) as file:
             base = np.memmap(file, mode="r")
             out: dict[str, np.ndarray] = {}
+            kept = {name: self._sums(dataset) for name, dataset in self._fields.items()}
+            if any(pages is None for pages in kept.values()):
+                seal.check(self.path, self._top)
             for name, dataset in self._fields.items():
                 if dataset.nbytes < _MAPPED:
-                    out[name] = np.asarray(dataset[()])
-                    out[name].flags.writeable = False
+                    array = np.asarray(dataset[()])
+                    array.flags.writeable = False
                 else:
                     offset = dataset.id.get_offset()
                     flat = base[offset : offset + dataset.nbytes].view(dataset.dtype)
-                    out[name] = flat.reshape(dataset.shape)
-            declared.check(out, wanted or {}, start=self.span.start, n=len(self.span))
+                    array = flat.reshape(dataset.shape)
+                out[name] = sums.checked(array, kept[name])
+            self._compare(out, wanted, start=self.span.start, n=len(self.span))
             return out
+
+    def _compare(
+        self, arrays: dict[str, np.ndarray], wanted: Mapping[str, declared.Array] | None, **lengths: int
+    ) -> None:
+        try:
+            declared.check(arrays, wanted or {}, **lengths)
+        except ValueError as error:  # bytes as they were written, so that verify has nothing to say
+            raise FormatError(
+                f"{self.path} is damaged: {error}.\nDelete it and run `instsearch index` again."
+            ) from error
+
+    def _sums(self, dataset: Any) -> np.ndarray | None:
+        """The sums of a data set's pages, if they were written."""
+        if not h5py.h5a.exists(dataset.id, b"sums"):
+            return None
+        attribute = h5py.h5a.open(dataset.id, b"sums")
+        if attribute.dtype != np.dtype("<u8") or attribute.shape != (-(-dataset.nbytes // sums.PAGE),):
+            raise damaged(self.path, "the sums of its pages are not as written")
+        value = np.empty(attribute.shape, np.uint64)
+        attribute.read(value)
+        return value
 
     def attributes(self) -> dict[str, Any]:
         """The JSON attributes that were stored with named arrays."""
@@ -241,12 +272,17 @@ class Part:
 
 
 def read_arrays(
-    path: Path, identity: str, top: Path | None, wanted: Mapping[str, declared.Array] | None = None
+    path: Path,
+    identity: str,
+    top: Path | None,
+    wanted: Mapping[str, declared.Array] | None = None,
+    pictures: Callable[[range], str] = lambda span: "",
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Named arrays and attributes of a file of encoding ``arrays``, after checking every byte of it."""
     seal.check(path, top)
     part = Part(path, top)
     check_identity(part, identity, "arrays")
+    check_pictures(part, pictures)
     return part.arrays(wanted), part.attributes()
 
 
@@ -256,4 +292,13 @@ def check_identity(part: Part, identity: str, encoding: str) -> None:
         raise FormatError(
             f"{part.path} was made with other options than its name says: delete {part.path.parent.name}/"
             f"{part.path.name} and run the same command again"
+        )
+
+
+def check_pictures(part: Part, pictures: Callable[[range], str]) -> None:
+    """A file that says which pictures it was made of is taken for no others; of an older one nobody can tell."""
+    if part.pictures and part.pictures != pictures(part.span):
+        raise FormatError(
+            f"{part.path} was made of other pictures than this index has: delete {part.path.parent.name}/"
+            f"{part.path.name} and run `instsearch index` again"
         )

@@ -127,7 +127,7 @@ class Index:
         if kind in NOT_KINDS:
             raise FormatError(f"{kind} is no kind of layer")
         path = self.path / check_word(kind, "the kind") / folder_name(name, identity)
-        return Layer(path, kind, name, encoding, identity, self._cache, self.path)
+        return Layer(path, kind, name, encoding, identity, self._cache, self.path, self.images.pictures)
 
     def layers(self) -> list[LayerInfo]:
         """The layers on disk, by path. Reads attributes only."""
@@ -161,7 +161,10 @@ class Index:
         attrs: Mapping[str, Any],
     ) -> None:
         """Store a fitted model: named arrays and JSON attributes. FormatError if it is there already."""
-        header = {"kind": "models", "name": name, "identity": canonical(identity)}
+        rows = range(len(self.images))
+        header: dict[str, str | int] = {"kind": "models", "name": name, "identity": canonical(identity)}
+        if pictures := self.images.pictures(rows):
+            header |= {"start": rows.start, "stop": rows.stop, "pictures": pictures}
         write_arrays(self._model(name, identity), header, arrays, attrs)
 
     def read_model(
@@ -172,7 +175,9 @@ class Index:
         Raises FormatError where they are damaged, or not as ``wanted``.
         """
         path = self._model(name, identity)
-        return read_arrays(path, canonical(identity), self.path, wanted) if path.exists() else None
+        if not path.exists():
+            return None
+        return read_arrays(path, canonical(identity), self.path, wanted, self.images.pictures)
 
     def has_model(self, name: str, identity: Mapping[str, Any]) -> bool:
         """Whether there is such a model; nothing of it is read."""

@@ -8,11 +8,11 @@ from instsearch_formats import places, seal
 from instsearch_formats.errors import FormatError
 from instsearch_formats.fingerprint import canonical, fingerprint
 from instsearch_formats.images import IDENTITY, tombstone_name
-from instsearch_formats.part import Part, part_span
+from instsearch_formats.part import Part, check_pictures, part_span
 from instsearch_formats.survey import layer_folders, model_files, odd, part_files, tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from instsearch_formats.images import ImageTable
@@ -59,7 +59,10 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
     if progress:
         progress.start("verify", total=len(work), unit="files")
     for path, kind, folder_name, known_roots in work:
-        problems += [Problem(path, what) for what in _faults(path, index, kind, folder_name, known_roots)]
+        problems += [
+            Problem(path, what)
+            for what in _faults(path, index, kind, folder_name, known_roots, images.pictures)
+        ]
         if progress:
             progress.advance()
     for folder, parts in layers.items():
@@ -78,7 +81,9 @@ def _gaps(index: Path) -> Iterator[Problem]:
         )
 
 
-def _faults(path: Path, index: Path, kind: str, folder: str, roots: int | None) -> Iterator[str]:
+def _faults(
+    path: Path, index: Path, kind: str, folder: str, roots: int | None, pictures: Callable[[range], str]
+) -> Iterator[str]:
     """What is wrong with one file."""
     try:
         seal.check(path, index)
@@ -90,6 +95,7 @@ def _faults(path: Path, index: Path, kind: str, folder: str, roots: int | None) 
             return
         if canonical(identity) != part.identity:
             yield "its identity is not in canonical JSON"
+        check_pictures(part, pictures)
         if part.encoding.name == "arrays":
             part.attributes()
             return

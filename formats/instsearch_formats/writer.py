@@ -12,6 +12,7 @@ import numpy as np
 from instsearch_formats.encodings import ENCODINGS, Encoding
 from instsearch_formats.errors import FormatError
 from instsearch_formats.sink import NewFile
+from instsearch_formats.sums import page_sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,7 +186,7 @@ class _Column:
 def write_arrays(
     path: Path, header: Mapping[str, str | int], arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any]
 ) -> None:
-    """Write named arrays contiguously and uncompressed, so that they can be memory-mapped.
+    """Write named arrays contiguously and uncompressed, so that they can be memory-mapped, with sums of their pages.
 
     ``attrs`` is plain JSON. Raises FormatError for names other than letters, digits and ``_ . + -``,
     and for dtypes other than booleans, integers and floats of at most 8 bytes.
@@ -204,7 +205,8 @@ def write_arrays(
     try:
         for name, array in arrays.items():
             array = np.asarray(array, order="C")
-            file.dataset(name, data=array.astype(array.dtype.newbyteorder("<"), copy=False))
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            file.dataset(name, data=array).attrs["sums"] = page_sums(array)
     except BaseException:
         file.abort()
         raise

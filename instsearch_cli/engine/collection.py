@@ -200,6 +200,13 @@ class Collection:
         that too where the row was given out in this run.
         """
         record, path = self.record(row), self.path(row)
+        self._check_unchanged(row, record, path)
+        fit = self.assembly.extractor.component.fit_size
+        image = read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
+        self._check_unchanged(row, record, path)  # nor was it replaced while it was read
+        return image
+
+    def _check_unchanged(self, row: int, record: ImageRecord, path: Path) -> None:
         if self._stamps is None:
             self._stamps = Stamps(self.index)
         try:
@@ -216,8 +223,6 @@ class Collection:
                 raise BadImage("changed while it was indexed")
             where = printable(path)
             raise InstsearchError(f"{where} changed since it was indexed: run `instsearch add` on its folder")
-        fit = self.assembly.extractor.component.fit_size
-        return read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
 
     def _unreadable(self, row: int, reason: str) -> None:
         if self.on_bad is None:

@@ -89,7 +89,9 @@ class Engine:
         there = {data.span: (data, component) for data, component in self.segments}
         segments = []
         for span in cover:
-            if span not in there:
+            if span in there:
+                layer.check_length(span)
+            else:
                 component = type(part.component)(part.config, self.assembly.device)
                 component.load(layer.arrays(span, component.learns))
                 there[span] = (self.data.segment(span), component)

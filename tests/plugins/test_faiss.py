@@ -376,7 +376,7 @@ def test_a_damaged_index_is_an_error(tmp_path):
             ids = np.full(n, 10**6)
             lists.update_entries(number, 0, n, faiss.swig_ptr(ids), lists.get_codes(number))
     with pytest.raises(InstsearchError, match="damaged"):
-        searcher.search([query(clustered(700, 16)[0])], codes, 3)
+        searcher.search([query(clustered(700, 16)[:1])], codes, 3)
 
 
 def test_codes_of_another_kind_are_errors(tmp_path):

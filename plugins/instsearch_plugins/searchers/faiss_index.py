@@ -9,7 +9,7 @@ import numpy as np
 
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import Hits
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
 from instsearch_formats import Array
 from instsearch_plugins.numeric.approximate import DAMAGED, built, loaded, stored, tuned
 from instsearch_plugins.numeric.expansion import augmented
@@ -50,7 +50,7 @@ class Faiss(Searcher):
 
     accepts: ClassVar[tuple[str, ...]] = ("vectors",)
     learns: ClassVar[dict[str, Array]] = OWNERS | {
-        "vectors": Array("f4", ("R", "D"), group="vectors"),
+        "vectors": Array("f4", ("R", "D"), group="vectors", unread=True),
         "index": Array("u1", ("bytes",), group="index"),
     }
     lists_regions: bool = True
@@ -97,7 +97,7 @@ class Faiss(Searcher):
         if "index" not in state:
             if "vectors" not in state:
                 raise InstsearchError(DAMAGED)
-            self.vectors = np.asarray(state["vectors"])
+            self.vectors = np.asanyarray(state["vectors"])  # long ones are checked by pages
             return
         self.index = tuned(loaded(state["index"], self.owners.rows), self.config.search)
 
@@ -135,7 +135,10 @@ class Faiss(Searcher):
         for images in image_blocks(self.owners.pointers, ROWS):
             pointers = self.owners.pointers[images.start : images.stop + 1]
             first, stop = pointers[[0, -1]].tolist()
-            products = np.split(stacked @ self.vectors[first:stop].T, parts)
+            products = stacked @ self.vectors[first:stop].T
+            if not np.isfinite(products).all():
+                raise InstsearchError(f"the vectors are damaged: {REPAIR}")
+            products = np.split(products, parts)
             for kept, product, gone in zip(best, products, hidden, strict=True):
                 scores = r_match(product, pointers)
                 near = slice(*np.searchsorted(gone, (first, stop)))

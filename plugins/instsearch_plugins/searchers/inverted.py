@@ -128,7 +128,7 @@ class Inverted(Searcher):
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.owners = Owners.of_state(state)
-        self.rows, self.values = np.asarray(state["rows"]), np.asarray(state["values"])
+        self.rows, self.values = np.asanyarray(state["rows"]), np.asanyarray(state["values"])
         self.pointers, self.blocks = np.asarray(state["pointers"]), np.asarray(state["blocks"])
         ends, lengths = [self.owners.rows, len(self.rows)], np.diff(self.blocks, axis=0)
         climbs = (self.blocks[0] == 0).all() and (self.blocks[-1] == ends).all() and (lengths >= 0).all()

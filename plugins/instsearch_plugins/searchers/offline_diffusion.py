@@ -141,7 +141,7 @@ class OfflineDiffusion(GraphSearch):
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what ``fit`` returned, the columns unread."""
         super().load(state)
-        self.columns, self.reached = np.asarray(state["columns"]), np.asarray(state["reached"])
+        self.columns, self.reached = np.asanyarray(state["columns"]), np.asanyarray(state["reached"])
         self.bounds = np.asarray(state["bounds"])
 
     def spread(

@@ -137,8 +137,8 @@ class Postings:
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.start = int(np.asarray(state["start"])[0])
         self.sizes, self.norms = np.asarray(state["sizes"]), np.asarray(state["norms"])
-        self.pointers, self.geometry = np.asarray(state["pointers"]), np.asarray(state["geometry"])
-        self.signatures, self.images = np.asarray(state["signatures"]), np.asarray(state["images"])
+        self.pointers, self.geometry = np.asarray(state["pointers"]), np.asanyarray(state["geometry"])
+        self.signatures, self.images = np.asanyarray(state["signatures"]), np.asanyarray(state["images"])
 
     def matches(
         self, words: np.ndarray, signatures: np.ndarray, threshold: int, shown: np.ndarray | None = None
