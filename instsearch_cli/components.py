@@ -106,7 +106,6 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
-        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -114,11 +113,9 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
-        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -133,8 +130,7 @@ class Component:
 
     concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
                 what it builds lazily is behind a lock
-    learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file; others
-                are not looked at
+    learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file
     fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
     architecture, published  where it is a network or has one: its name (NAME.pth is its file), and which file of
                 which project to fetch ("" for what torchvision has)
