@@ -6,6 +6,7 @@ itself, its numbers lie there as they will lie in memory, and each chunk is as l
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -35,45 +36,44 @@ def sound(h5: h5py.File, name: str, file: FileIO, filters: str | None) -> Any:
 
     file: the same file, open; filters: a key of FILTERS for one in chunks, None for one that may be memory-mapped
     """
-    if not isinstance(h5.get(name, getlink=True), h5py.HardLink):  # no other is followed
+    place = name.encode()
+    if h5.id.links.get_info(place).type != h5py.h5l.TYPE_HARD:  # no other is followed
         raise UnsoundError(f"{name} is a link")
-    dataset = h5[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise UnsoundError(f"{name} is no data set")
-    plan = dataset.id.get_create_plist()
+    try:
+        dataset = h5py.h5d.open(h5.id, place)
+    except KeyError as error:
+        raise UnsoundError(f"{name} is no data set") from error
+    plan = dataset.get_create_plist()
     layout = plan.get_layout()
     if layout not in (h5py.h5d.CHUNKED, h5py.h5d.CONTIGUOUS) or plan.get_external_count():
         raise UnsoundError(f"the bytes of {name} are not in the file itself")
-    if dataset.shape is None:
+    shape, stored = dataset.shape, dataset.get_type()
+    if shape is None:
         raise UnsoundError(f"{name} has no shape")
-    dtype = dataset.dtype
+    dtype = stored.dtype
     plain = dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.newbyteorder("<") == dtype
-    if not plain or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
+    if not plain or not stored.equal(h5py.h5t.py_create(dtype, logical=True)):
         raise UnsoundError(f"{name} is {dtype}")
     length = file.seek(0, 2)
     if layout == h5py.h5d.CONTIGUOUS:
-        _check_contiguous(dataset, name, length, filters)
+        nbytes = math.prod(shape) * dtype.itemsize
+        if filters is not None and nbytes:
+            raise UnsoundError(f"{name} lies in no chunks, which have checksums")
+        if dataset.get_storage_size() != nbytes or (nbytes and dataset.get_offset() + nbytes > length):
+            raise UnsoundError(f"{name} is not all there")
     elif filters is None:
         raise UnsoundError(f"{name} lies in chunks")
     else:
-        _check_chunks(dataset, name, file, length, plan, FILTERS[filters])
-    return dataset
-
-
-def _check_contiguous(dataset: Any, name: str, length: int, filters: str | None) -> None:
-    nbytes = dataset.nbytes
-    if filters is not None and nbytes:
-        raise UnsoundError(f"{name} lies in no chunks, which have checksums")
-    if dataset.id.get_storage_size() != nbytes or (nbytes and dataset.id.get_offset() + nbytes > length):
-        raise UnsoundError(f"{name} is not all there")
+        _check_chunks(dataset, name, dtype.itemsize, file, length, plan, FILTERS[filters])
+    return h5py.Dataset(dataset)
 
 
 def _check_chunks(
-    dataset: Any, name: str, file: FileIO, length: int, plan: Any, allowed: tuple[tuple[int, ...], ...]
+    dataset: Any, name: str, itemsize: int, file: FileIO, length: int, plan: Any, allowed: Any
 ) -> None:
     """Filters are those allowed, and every chunk is there once, in the file, as long as it claims."""
-    shape, step, itemsize = dataset.shape, plan.get_chunk(), dataset.dtype.itemsize
-    nbytes = int(np.prod(step, dtype=object)) * itemsize
+    shape, step = dataset.shape, plan.get_chunk()
+    nbytes = math.prod(step) * itemsize
     if nbytes > CHUNK:
         raise UnsoundError(
             f"a chunk of {name} has {nbytes:,} bytes where {CHUNK:,} are the most there can be"
@@ -86,12 +86,12 @@ def _check_chunks(
         if (code == SHUFFLE and tuple(values) != (itemsize,)) or len(values) > 1:
             raise UnsoundError(f"a filter of {name} has parameters {', '.join(map(str, values))}")
     chunks: list[Any] = []
-    dataset.id.chunk_iter(chunks.append)
-    grid = [-(-have // one) for have, one in zip(shape, step, strict=True)]
-    wanted = int(np.prod(grid, dtype=object))
-    places = {tuple(chunk.chunk_offset) for chunk in chunks}
-    inside = all(at < have for place in places for at, have in zip(place, shape, strict=True))
-    if not len(chunks) == len(places) == wanted or not inside:
+    dataset.chunk_iter(chunks.append)
+    wanted = math.prod(-(-have // one) for have, one in zip(shape, step, strict=True))
+    places = {chunk.chunk_offset for chunk in chunks}
+    if not len(chunks) == len(places) == wanted or any(
+        at >= have for place in places for at, have in zip(place, shape, strict=True)
+    ):
         raise UnsoundError(f"{name} has {len(places)} of {wanted} chunks")
     if sum(chunk.size for chunk in chunks) > length:
         raise UnsoundError(f"chunks of {name} lie in the same place")

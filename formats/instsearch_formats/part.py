@@ -73,9 +73,9 @@ class Part:
         self.encoding = encoding
         self.kind, self.name, self.identity = map(self._text, ("kind", "name", "identity"))
         self.span = range(0)
-        if "start" in self._h5.attrs:
+        if h5py.h5a.exists(self._h5.id, b"start"):
             self.span = range(self._number("start"), self._number("stop"))
-        self.pictures = self._text("pictures") if "pictures" in self._h5.attrs else ""
+        self.pictures = self._text("pictures") if h5py.h5a.exists(self._h5.id, b"pictures") else ""
         if part_span(self.path.name) not in (None, self.span):
             raise damaged(
                 self.path, f"it holds rows {self.span.start} to {self.span.stop}, not those of its name"
@@ -85,9 +85,8 @@ class Part:
         if encoding.pointers:
             filters = dict.fromkeys(encoding.pointers, "") | {f.name: f.filters for f in encoding.fields}
             filters |= {"shape": ""} if encoding.sparse else {}
-            names = filters.keys() - {
-                f.name for f in encoding.fields if f.optional and f.name not in self._h5
-            }
+            lacking = {f.name for f in encoding.fields if f.optional} - set(self._h5)
+            names = filters.keys() - lacking
             self._fields = {name: sound(self._h5, name, file, filters[name]) for name in names}
             self._check_layout()
             self._weigh()
