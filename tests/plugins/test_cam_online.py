@@ -284,6 +284,17 @@ def test_ranges_that_are_missing(tmp_path):
     ]
 
 
+def test_a_changed_bit_of_a_file_costs_no_more_than_the_file(tmp_path):
+    vectors = np.arange(40, dtype=np.float16).reshape(20, 2)
+    ClassVectors(tmp_path, 2, 0).add(3, range(20), vectors)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(ClassVectors(tmp_path, 2, 0).read(3, range(20)), vectors)
+    for changed in (whole[:-60] + bytes([whole[-60] ^ 1]) + whole[-59:], whole[:-8], whole + b"0"):
+        path.write_bytes(changed)
+        assert ClassVectors(tmp_path, 2, 0).missing(3, range(20)) == [range(20)]
+
+
 def test_pieces_do_not_matter(tmp_path, monkeypatch):
     data = Data(23, tmp_path)
     queries = [data.query(3, [4, 7]), data.query(2, [4])]

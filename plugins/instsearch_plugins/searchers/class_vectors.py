@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from instsearch_formats import FormatError, files
+from instsearch_formats.datasets import finite
+from instsearch_formats.sums import page_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 NAME = re.compile(r"(\d{5})-(\d{10})-(\d{10})\.npy")
-NOT_FINITE = 0x7C00  #: the bits of an f16 that are all set in infinities and NaN
 
 
 class ClassVectors:
     """Vectors f16[n, D] of n image rows for each class, as far as they are known.
 
     A file of ``folder`` has one class in one range of rows, so that images that are added only add files. It is
-    believed if its shape and dtype are right and its values finite, and is as good as not there otherwise. Without a
-    folder, or where it cannot be written any more, vectors are held in memory, ``limit`` bytes of them at most.
+    believed if its shape and dtype are right, its values finite, and their sums those that lie behind them; it is as
+    good as not there otherwise. Without a folder, or where it cannot be written any more, vectors are held in memory,
+    ``limit`` bytes of them at most.
     """
 
     def __init__(self, folder: Path | None, D: int, limit: int) -> None:
@@ -85,8 +87,10 @@ class ClassVectors:
             return None
         if vectors.dtype != np.float16 or vectors.shape != (len(span), self.D):
             return None
-        odd = (vectors.view(np.uint16) & NOT_FINITE) == NOT_FINITE
-        return None if odd.any() else vectors
+        sums = page_sums(vectors).tobytes()
+        with path.open("rb") as file:
+            file.seek(vectors.offset + vectors.nbytes)
+            return vectors if finite(vectors) and file.read(len(sums) + 1) == sums else None
 
     def _written(self, number: int, span: range, vectors: np.ndarray) -> np.ndarray | None:
         """The vectors as a new file has them; None where none can be written."""
@@ -96,6 +100,7 @@ class ClassVectors:
         try:
             with files.replacing(path) as aside, aside.open("wb") as file:
                 np.save(file, vectors, allow_pickle=False)
+                file.write(page_sums(vectors).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, FormatError):  # the disk is full, say
