@@ -133,11 +133,11 @@ class Component:
     concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
                 what it builds lazily is behind a lock
     fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
-    architecture, published  where it is a network or has one: its name (NAME.pth is its file), and which file of
-                which project to fetch ("" for what torchvision has)
+    architecture, published  of a network: its name (NAME.pth is its file), what to fetch ("": torchvision has it)
     """
 
     concurrent: bool = False
+    by_name: ClassVar[bool] = False  #: what it makes depends on an image's name: renamed, the image is made anew
     fit_needs: ClassVar[tuple[str, ...] | None] = None
     architecture: ClassVar[str] = ""
     published: ClassVar[str] = ""

@@ -210,6 +210,8 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
             f"found {intake.found:,} = indexed {intake.new:,} + already there {intake.there:,} "
             f"+ skipped {len(intake.skipped):,}" + (f" ({', '.join(more)})" if more else "")
         )
+        if intake.others:
+            click.echo(others_of(intake.others))
         for name, reason in intake.skipped[:10]:
             click.echo(f"  skipped {printable(name)}: {printable(reason)}")
         if len(intake.skipped) > 10:
@@ -221,6 +223,11 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
         click.echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in outcome.written.items()) or "nothing: all there"
     click.echo(f"wrote {what} in {duration(done.seconds)}")
+
+
+def others_of(n: int) -> str:
+    """How many files are other names, in words."""
+    return f"{n:,} {'is another name' if n == 1 else 'are other names'} of photographs that are there"
 
 
 def next_query(index: Index) -> str:
