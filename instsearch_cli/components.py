@@ -137,7 +137,7 @@ class Component:
     """
 
     concurrent: bool = False
-    by_name: ClassVar[bool] = False  #: what it makes depends on an image's name: renamed, the image is made anew
+    by_name: ClassVar[bool] = False  #: what it makes depends on images' names: renamed, they are made anew
     fit_needs: ClassVar[tuple[str, ...] | None] = None
     architecture: ClassVar[str] = ""
     published: ClassVar[str] = ""

@@ -83,11 +83,17 @@ class ImageTable:
         return self._read_roots()[0]
 
     @property
+    def single(self) -> set[str]:
+        """The roots of which only single files were given, which say nothing of what else lies there."""
+        roots, _, single = self._read_roots()
+        return {roots[i] for i in single}
+
+    @property
     def moved(self) -> tuple[str, str] | None:
         """The last move of a root, old and new, if nothing was written about roots since."""
         return self._read_roots()[1]
 
-    def _read_roots(self) -> tuple[list[str], tuple[str, str] | None]:
+    def _read_roots(self) -> tuple[list[str], tuple[str, str] | None, list[int]]:
         path = self._index / "roots.json"
         try:
             found = json.loads(files.read_text(path, self._index) or '{"roots": []}')
@@ -97,22 +103,28 @@ class ImageTable:
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise FormatError(f'{path} should read {{"roots": ["/a/folder", ...]}}') from error
         pair = isinstance(moved, list) and len(moved) == 2 and all(isinstance(root, str) for root in moved)
-        return roots, (moved[0], moved[1]) if pair else None
+        single = found.get("files")
+        single = (
+            [i for i in single if type(i) is int and 0 <= i < len(roots)] if isinstance(single, list) else []
+        )
+        return roots, (moved[0], moved[1]) if pair else None, single
 
-    def add_root(self, path: str | Path) -> int:
-        """The number of a folder, which is added if it is not there yet."""
+    def add_root(self, path: str | Path, single: bool = False) -> int:
+        """The number of a folder, which is added if it is not there yet; ``single``: only files of it were given."""
         root = os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
         with self._lock.hold():
-            roots = self.roots
-            if root not in roots:
-                roots.append(root)
-                self._write_roots(roots)
+            roots, moved, files = self._read_roots()
+            if (new := root not in roots) or (not single and roots.index(root) in files):
+                roots += [root] if new else []
+                number = roots.index(root)
+                others = [i for i in files if i != number]
+                self._write_roots(roots, None if new else moved, [*others, number] if single else others)
             return roots.index(root)
 
     def move_root(self, old: str | Path, new: str | Path) -> None:
         """Note that the folder ``old`` is now ``new``; nothing else in the index changes."""
         with self._lock.hold():
-            roots = self.roots
+            roots, _, single = self._read_roots()
             before = os.path.abspath(old)  # noqa: PTH100
             if before not in roots:
                 raise FormatError(
@@ -120,10 +132,10 @@ class ImageTable:
                 )
             now = os.path.abspath(new)  # noqa: PTH100
             roots[roots.index(before)] = now
-            self._write_roots(roots, (before, now))
+            self._write_roots(roots, (before, now), single)
 
-    def _write_roots(self, roots: list[str], moved: tuple[str, str] | None = None) -> None:
-        table = {"roots": roots} | ({"moved": moved} if moved else {})
+    def _write_roots(self, roots: list[str], moved: tuple[str, str] | None, single: list[int]) -> None:
+        table = {"roots": roots} | ({"moved": moved} if moved else {}) | ({"files": single} if single else {})
         files.write_text(self._index / "roots.json", json.dumps(table, indent=1) + "\n")
 
     def __len__(self) -> int:

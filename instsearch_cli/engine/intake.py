@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from instsearch_formats import Index
 
 RANGE = 256
+REMOVED = "removed"  #: why a row is no image any more that somebody took out
+OUT = "taken out before: `instsearch restore` brings it back"
 
 
 @dataclass
@@ -106,6 +108,17 @@ class Taking:
         self._kin: dict[bytes, list[Found]] = {}  #: other names of files that are new, by the paths of these
         self._given: dict[bytes, int] = {}  #: rows of those of them that have one
         self._roots: dict[str, int] = {}
+        self._out: dict[bytes, tuple[int, ImageRecord]] = {}  #: what is not to come back as it was
+
+    def stay_out(self) -> None:
+        """Leave out what was taken out by name and lies there as it did."""
+        table, folders = self.index.images, self.index.images.roots
+        removed = table.removed()
+        self._out = {
+            location(folders, record): (row, record)
+            for row, record in table.records()
+            if removed.get(row) == REMOVED
+        }
 
     def look(self, at_once: bool = False) -> None:
         """See which image each file is; ``at_once``: give rows as they come, as a run does that may be killed."""
@@ -144,7 +157,9 @@ class Taking:
             except BadImage as error:
                 self._skip(found, error.reason)
                 continue
-            if row is None:
+            if row is None and self._is_out(found):
+                self.intake.skipped.append((found.display, OUT))
+            elif row is None:
                 news.append(found)
             elif row in matching.removed:
                 self._skip(found, matching.removed[row].removeprefix(SKIPPED))
@@ -152,6 +167,12 @@ class Taking:
                 self.intake.there += 1
                 self.intake.others += matching.named_otherwise(found)
         return news
+
+    def _is_out(self, found: Found) -> bool:
+        row, record = self._out.get(path_of(found), (-1, None))
+        with contextlib.suppress(BadImage):
+            return record is not None and self.stamps.unchanged(row, found.path, record)
+        return False
 
     def _told_from_others(self) -> list[Found]:
         """Files that were taken for other names of some, by inodes that say nothing, and hold something else."""
@@ -191,8 +212,13 @@ class Taking:
 
     def _root(self, found: Found) -> int:
         if (root := str(found.root)) not in self._roots:
-            self._roots[root] = self.index.images.add_root(root)
+            single = found.root not in self.discovery.folders
+            self._roots[root] = self.index.images.add_root(root, single)
         return self._roots[root]
+
+    def preview(self, within: Callable[[bytes], bool]) -> Change:
+        """What is to become of the rows that are there; roots do not count."""
+        return self.matching.change(lambda found: 0, within)
 
     def finish(self, within: Callable[[bytes], bool] | None = None) -> Intake:
         """Give what is new its rows, and say what is to become of the others; the caller writes that."""

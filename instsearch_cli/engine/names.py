@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from instsearch_cli.errors import InstsearchError, nearest
 from instsearch_cli.images import printable
-from instsearch_formats.images import location
+from instsearch_formats.images import located, location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from instsearch_formats import ImageRecord, Index
+    from instsearch_formats.changes import Place
 
     Rows = dict[bytes, list[tuple[int, int]]]
 
@@ -83,6 +84,16 @@ class Names:
             location(roots, record): (row, record) for row, record in self.table.records() if alive[row]
         }
         return list(newest.values())
+
+    def removed(self) -> list[tuple[int, ImageRecord]]:
+        """Rows and records of the images that were removed."""
+        removed = self.table.removed()
+        return [(row, record) for row, record in self.table.records() if row in removed]
+
+    def places(self, row: int, record: ImageRecord) -> dict[bytes, Place]:
+        """Where the file of an image lies, its name first, by path."""
+        named = ((record.root, record.name), *self.table.others().get(row, ()))
+        return {located(self._roots, place): place for place in named}
 
     def refresh(self) -> None:
         """See which images there are now."""

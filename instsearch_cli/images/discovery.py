@@ -46,12 +46,14 @@ class Found:
 class Discovery:
     """What was found, in order of (root, name), and what was left out: (printable path, reason).
 
-    again  files among those left out that are others' once more, by links, and the one that was found of each
+    again    files among those left out that are others' once more, by links, and the one that was found of each
+    folders  those that were walked, absolute
     """
 
     found: list[Found] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     again: list[tuple[Found, Found]] = field(default_factory=list)
+    folders: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,12 @@ def discover(paths: Sequence[Path], empty: bool = False) -> Discovery:
     """
     candidates: list[_Candidate] = []
     skipped: list[tuple[str, str]] = []
+    folders: list[Path] = []
     for path in (there(Path(path)) for path in paths):
         status = _status(path)
         if stat.S_ISDIR(status.st_mode):
             inside, left_out = _walk(path)
+            folders.append(Path(os.path.abspath(path)))  # noqa: PTH100
             if not inside and not empty:
                 because = "; ".join(f"{name}: {reason}" for name, reason in left_out[:1])
                 raise InstsearchError(
@@ -117,7 +121,7 @@ def discover(paths: Sequence[Path], empty: bool = False) -> Discovery:
     winners, again = _once(candidates)
     ordered = sorted(winners, key=lambda found: (os.fsencode(found.root), found.name))
     skipped += [(other.display, f"same file as {found.display}") for other, found in again]
-    return Discovery(ordered, sorted(skipped), again)
+    return Discovery(ordered, sorted(skipped), again, frozenset(folders))
 
 
 def _once(candidates: list[_Candidate]) -> tuple[list[Found], list[tuple[Found, Found]]]:
