@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from instsearch_plugins.numeric.normalise import l2
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
+ENOUGH = 128  #: images to whiten by: eight for each of the 16 dimensions that are kept of ever so few
 FLOOR = 1e-12  #: variances at or below this share of the largest are rounding errors
 
 
@@ -74,6 +77,15 @@ def pca_whitening_of_few(x: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
     X, r = x - mean, len(x) - 1
     variance, U = _largest(X @ X.T / r, dims)
     return mean.float(), (X.T @ (U / (variance * r**0.5))).float()
+
+
+def turned_if_few(projection: Tensor, n: int, images: int) -> Tensor:
+    """P where there are enough vectors of enough images to scale the axes by; else V_d, the same axes unscaled.
+
+    n vectors whose n - 1 axes all have unit variance are the corners of a regular simplex: each is as far from every
+    other, and what ranks them is rounding. With a few more than axes they are nearly so. projection: P f32[D, d].
+    """
+    return l2(projection, dim=0) if images < ENOUGH or projection.shape[1] >= n - 1 else projection
 
 
 def supervised_whitening(X: Tensor, q: Tensor, p: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
