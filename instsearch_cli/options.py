@@ -65,7 +65,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     if hint in (int, float) and not isinstance(value, bool):
         try:
             number = hint(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = None
         if number is not None and (hint is float or not isinstance(value, float) or value == number):
             return number

@@ -26,6 +26,7 @@ from instsearch_cli.measure.evaluation import (
     positives_of,
     score_ranking,
 )
+from instsearch_cli.outside.files import open_plain
 from instsearch_formats.files import replacing
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def read_run(path: Path, names: Collection[str] = ()) -> dict[str, list[tuple[st
         return there[field]
 
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
                 if number > MOST:
                     raise InstsearchError(f"{path} has more than {MOST:,} lines")

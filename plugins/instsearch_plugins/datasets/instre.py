@@ -6,12 +6,14 @@ Iscen et al., Efficient diffusion on region manifolds, 2017 (``gnd_instre.mat``)
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.outside.files import read_bytes
 from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:
@@ -92,15 +94,15 @@ class Instre(Dataset):
 
 def _annotated(path: Path) -> list[Box]:
     """Boxes as corners from lines of x y w h."""
-    try:
-        text = path.read_text("ascii", "replace")
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    boxes = []
+    text, boxes = read_bytes(path, layout.TEXT_LIMIT).decode("ascii", "replace"), []
     for line in text.splitlines():
         if line.strip():
             try:
                 x, y, w, h = (float(part) for part in line.replace(",", " ").split())
+                if not all(map(math.isfinite, (x, y, x + w, y + h))):
+                    raise ValueError
             except ValueError:
                 raise InstsearchError(f"{path}: wanted lines of x y w h, not {line[:40]!r}") from None
             boxes.append((x, y, x + w, y + h))

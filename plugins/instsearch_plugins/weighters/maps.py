@@ -15,6 +15,9 @@ from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import WeightMap
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, printable, read_image
+from instsearch_cli.measure.matfile import list_mat, read_mat
+from instsearch_cli.outside.archives import read_npy
+from instsearch_cli.outside.files import open_plain, read_bytes
 from instsearch_plugins.numeric.blocks import block_max
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ PICTURES = (".png", ".jpg", ".jpeg")
 SUFFIXES = (*PICTURES, ".npy", ".mat")
 MAX_PIXELS = 64_000_000  #: of a map, far above what any saliency model makes
 MAX_BYTES = 1 << 30  #: of a map's file
+MAX_MAT = 1 << 30  #: of what a .mat decompresses to
 NUMERIC = frozenset(
     ["double", "single", "logical"] + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )  #: MATLAB's classes that can be a map
@@ -150,21 +154,22 @@ def _checked(s: np.ndarray) -> np.ndarray:
 
 
 def _load_npy(path: Path) -> np.ndarray:
-    s = np.load(path, allow_pickle=False)
-    if not isinstance(s, np.ndarray):
-        s.close()
-        raise _MapError("an archive of arrays, not one array; save the map by numpy.save")
-    return s
+    with open_plain(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if file.read(2) == b"PK":
+            raise _MapError("an archive of arrays, not one array; save the map by numpy.save")
+        file.seek(0)
+        return read_npy(file, size, kinds="biufcSU", name="the map")
 
 
 def _load_mat(path: Path, variable: str) -> np.ndarray:
     import h5py
-    import scipy.io
 
     if not h5py.is_hdf5(path):
-        shapes = {name: shape for name, shape, kind in scipy.io.whosmat(path) if kind in NUMERIC}
-        name = _choose(shapes, variable)
-        return np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])
+        data = read_bytes(path, MAX_BYTES)
+        name = _choose(list_mat(data, MAX_MAT), variable)
+        return np.asarray(read_mat(data, [name], MAX_MAT)[name])
     with h5py.File(path, "r") as file:  # MATLAB 7.3
         arrays: dict[str, Any] = {
             str(name): file[name] for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)
