@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             number = hint(value)
         except (TypeError, ValueError, OverflowError):
             number = None
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UsageError(f"{where} is a finite number, not '{value}'")
         if number is not None and (hint is float or not isinstance(value, float) or value == number):
             return number
     if hint is str and isinstance(value, (str, int, float)):

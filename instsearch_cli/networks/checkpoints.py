@@ -177,6 +177,9 @@ def _place(entry: zipfile.ZipInfo, file: IO[bytes]) -> tuple[int, int, bool]:
 def _legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     """As :func:`_zipped`, of a file from before torch 1.6."""
     with open_plain(path) as opened:
+        if b"ustar" in opened.read(512)[257:]:
+            raise ValueError("a tar archive, as PyTorch wrote before 2017")
+        opened.seek(0)
         file = _Within(opened)
         if pickles.load(file) != MAGIC or pickles.load(file) != PROTOCOL:
             raise ValueError("it does not begin like one")
@@ -227,6 +230,12 @@ def _names() -> Mapping[tuple[str, str], Any]:
     dtypes = {name: _Type(value) for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
     names: dict[tuple[str, str], Any] = {**pickles.NUMPY}
     names |= {("torch", name): kind for name, kind in dtypes.items()}
+    names |= {
+        ("torch", name): name for name, value in vars(torch).items() if isinstance(value, torch.qscheme)
+    }
+    names |= {
+        (module, "set"): Call(lambda values=(): tuple(values)) for module in ("builtins", "__builtin__")
+    }
     for name, dtype in STORAGES.items():
         names["torch", f"{name}Storage"] = names["torch.storage", f"{name}Storage"] = dtypes[dtype]
     names |= {

@@ -103,7 +103,11 @@ def read_npy(file: IO[bytes], size: int, kinds: str = "biuf", name: str = "an ar
     parse = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that Python 2 wrote it, or escapes in it that Python has not
-        shape, fortran, dtype = parse(head)
+        try:
+            shape, fortran, dtype = parse(head)
+        except Exception as error:  # as many as Python's own parser has, of what should be a dictionary
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise ValueError(f"{name} has a header that cannot be read: {reason}"[:200]) from error
     if dtype.kind not in kinds or dtype.hasobject or dtype.subdtype:
         raise ValueError(f"{name} holds {dtype}, not real numbers")
     if len(shape) > AXES or any(type(n) is not int or not 0 <= n <= size for n in shape):

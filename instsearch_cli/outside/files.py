@@ -65,6 +65,11 @@ def read_text(path: Path, most: int) -> str:
         ) from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path; nothing is where none can be, as at a name that is too long."""
+    return os.path.exists(path)  # noqa: PTH110  (Path.exists raises)
+
+
 def nameable(name: str) -> bool:
     """Whether a file can be called so: no NUL, no half of a surrogate pair but what stands for another byte."""
     try:

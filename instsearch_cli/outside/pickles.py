@@ -32,6 +32,7 @@ DEEPEST = 32  #: containers within each other
 AXES = 32  #: of an array
 BITS = 256  #: of a whole number
 DTYPE = re.compile(r"[biufcSU]\d{1,6}|\?")
+NAME = re.compile(r"[A-Za-z0-9_.]{1,80}")  #: of a function or a class, with its module
 SCALARS = (str, bytes, int, float, type(None))  #: what a key may be: hashing it takes no time
 
 
@@ -192,7 +193,9 @@ class _Reader(pickle._Unpickler):  # the one in C allots whatever memory a file'
         try:
             return self.names[module, name]
         except KeyError:
-            raise Refused(f"{module}.{name}"[:80]) from None
+            if not NAME.fullmatch(f"{module}.{name}"):
+                raise ValueError("a name that nothing can have") from None
+            raise Refused(f"{module}.{name}") from None
 
     def get_extension(self, code: int) -> Any:
         raise Refused(f"extension {code}")

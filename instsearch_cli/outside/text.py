@@ -69,8 +69,11 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         return table
     except RecursionError as error:
         raise InstsearchError(f"{where} is not TOML that can be read: it is nested too deep") from error
-    except ValueError as error:  # TOMLDecodeError among them, and a number of more digits than Python reads
+    except tomllib.TOMLDecodeError as error:
         raise InstsearchError(f"{where} is not TOML: {error}") from error
+    except ValueError as error:  # of more digits than Python reads, or one of those above
+        reason = "a number of thousands of digits" if "digits" in str(error) else error
+        raise InstsearchError(f"{where} is not TOML that can be read: {reason}") from error
 
 
 def csv_rows(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:

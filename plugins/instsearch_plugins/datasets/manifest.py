@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
 from instsearch_cli.outside.files import nameable
 from instsearch_cli.outside.text import csv_table, read_json, shown
 from instsearch_plugins.datasets import layout
@@ -49,9 +50,10 @@ class Manifest(Dataset):
         self.path = Path(config.manifest)
         self.root = Path(root) if root is not None else self.path.parent
         self._table = _load(self.path)
-        self.name = self._table.get("name", self.path.stem)
-        if not isinstance(self.name, str) or not nameable(self.name):
-            raise InstsearchError(f"{self.path}: name is text, not {shown(self.name)}")
+        name = self._table.get("name", self.path.stem)
+        if not isinstance(name, str) or not nameable(name):
+            raise InstsearchError(f"{self.path}: name is text, not {shown(name)}")
+        self.name = printable(name)
         names = self._strings(self._table, "images")
         self._among = set(names)
         if len(self._among) < len(names):
