@@ -113,8 +113,8 @@ def read_npy(file: IO[bytes], size: int, kinds: str = "biuf", name: str = "an ar
     if len(shape) > AXES or any(type(n) is not int or not 0 <= n <= size for n in shape):
         raise ValueError(f"{name} claims shape {str(shape)[:80]} and has {size:,} bytes")
     needed = math.prod(shape) * dtype.itemsize
-    data = file.read(needed + 1) if needed < size else b""
-    if len(data) != needed:
+    data = bytearray(needed if needed < size else 0)
+    if file.readinto(data) != needed or file.read(1):  # type: ignore[attr-defined]
         raise ValueError(f"{name} claims shape {str(shape)[:80]} and has {size:,} bytes")
     values = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    return values.astype(dtype.newbyteorder("="))
+    return values.astype(dtype.newbyteorder("="), copy=False)

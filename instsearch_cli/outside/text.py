@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+MOST_VALUES = 20_000_000  #: of a JSON text, a gigabyte as Python holds them
+MOST_ROWS = 5_000_000  #: of a CSV file
 DIGITS = 20  #: of a whole number, 64 bits
 DEEPEST = 32  #: tables within tables of a TOML file
 PARTS = 16  #: dots between the parts of a TOML file's keys, in a line; tomllib's time grows with their square
@@ -43,6 +45,8 @@ def parse_json(text: str, where: str, finite: bool = True) -> Any:
     InstsearchError that begins with ``where``.
     """
     try:
+        if sum(map(text.count, ",[{")) > MOST_VALUES:
+            raise ValueError(f"over {MOST_VALUES:,} values")
         return json.loads(
             text,
             object_pairs_hook=_unique,
@@ -84,7 +88,9 @@ def csv_rows(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
     with open_plain(path, most) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
         rows = csv.reader(_lines(file), strict=True)
         try:
-            for row in rows:
+            for number, row in enumerate(rows):
+                if number >= MOST_ROWS:
+                    raise csv.Error(f"over {MOST_ROWS:,} rows")
                 if row:
                     yield rows.line_num, row
         except UnicodeDecodeError as error:

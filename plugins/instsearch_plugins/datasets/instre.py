@@ -6,7 +6,6 @@ Iscen et al., Efficient diffusion on region manifolds, 2017 (``gnd_instre.mat``)
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -99,11 +98,7 @@ def _annotated(path: Path) -> list[Box]:
     text, boxes = read_bytes(path, layout.TEXT_LIMIT).decode("ascii", "replace"), []
     for line in text.splitlines():
         if line.strip():
-            try:
-                x, y, w, h = (float(part) for part in line.replace(",", " ").split())
-                if not all(map(math.isfinite, (x, y, x + w, y + h))):
-                    raise ValueError
-            except ValueError:
-                raise InstsearchError(f"{path}: wanted lines of x y w h, not {line[:40]!r}") from None
-            boxes.append((x, y, x + w, y + h))
+            if (box := layout.corners(line.replace(",", " ").split())) is None:
+                raise InstsearchError(f"{path}: wanted lines of x y w h, not {line[:40]!r}")
+            boxes.append(box)
     return boxes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("", "gt", "groundtruth", "ground_truth", "gt_files", "gt_files_170407", "paris_120310")
 MAT_LIMIT = 64 << 20
+FARTHEST = 1e9  #: pixels from a picture's corner that a box may reach to
 TEXT_LIMIT = 16 << 20
 
 
@@ -93,6 +93,16 @@ def distractors(root: Path, folder: str, most: int, own: Iterable[Path]) -> list
         wanted = f", {most:,} are wanted" if most > 0 and found else ""
         raise InstsearchError(f"there are {len(found):,} pictures in {place}{wanted}")
     return [ImageRef(f"distractors/{name}", path) for name, path in found[: most if most >= 0 else None]]
+
+
+def corners(box: Iterable[Any]) -> Box | None:
+    """x, y, w, h as corners; None for other than four numbers, negative sides, and what no picture is as large as."""
+    try:
+        x, y, w, h = (float(v) for v in box if not isinstance(v, bool))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    found = x, y, x + w, y + h
+    return found if min(w, h) >= 0 and all(abs(v) <= FARTHEST for v in found) else None
 
 
 def lines(path: Path) -> list[tuple[int, str]]:
@@ -206,7 +216,7 @@ class Truth:
             x1, y1, x2, y2 = map(float, value if words else _array(value).ravel().tolist())
         except (TypeError, ValueError, OverflowError):
             raise InstsearchError(f"{self.path}: a box is x1, y1, x2, y2, not {shown(value)}") from None
-        if not (all(map(math.isfinite, (x1, y1, x2, y2))) and x1 < x2 and y1 < y2):
+        if not (all(abs(v) <= FARTHEST for v in (x1, y1, x2, y2)) and x1 < x2 and y1 < y2):
             raise InstsearchError(
                 f"{self.path}: the box {x1:g},{y1:g},{x2:g},{y2:g} has no area (x1,y1,x2,y2)"
             )

@@ -11,7 +11,6 @@ excluded ones are not in the collection at all for that query. Annotated boxes c
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,11 @@ from instsearch_cli.outside.text import csv_table, read_json, shown
 from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from instsearch_cli.data import Box
 
-LIMIT = 1 << 30
+LIMIT = 256 << 20
 MOST_BOXES = 256 << 20  #: bytes of a CSV file
 LONGEST = 1_000  #: characters of a query's id
 
@@ -90,7 +89,7 @@ class Manifest(Dataset):
             return {}
         by_key: dict[str, list[Box]] = {}
         for number, row in csv_table(self._boxes, MOST_BOXES, ("image", "x", "y", "w", "h")):
-            box = _corners(row[c] for c in "xywh")
+            box = layout.corners(row[c] for c in "xywh")
             if box is None:
                 raise InstsearchError(
                     f"{self._boxes}, line {number}: wanted the columns image,x,y,w,h and numbers, w and h not below 0"
@@ -115,7 +114,7 @@ class Manifest(Dataset):
             )
         box = entry.get("box")
         if box is not None:
-            given, box = box, _corners(box) if isinstance(box, list) else None
+            given, box = box, layout.corners(box) if isinstance(box, list) else None
             if box is None:
                 raise InstsearchError(f"{self.path}: query '{id}': box is [x, y, w, h], not {shown(given)}")
             if not (box[0] < box[2] and box[1] < box[3]):
@@ -146,16 +145,6 @@ class Manifest(Dataset):
                     f"{self.path}: {where}{key} is a list of paths, and {shown(value)} is none"
                 )
         return values
-
-
-def _corners(box: Iterable[Any]) -> Box | None:
-    """x, y, w, h as corners; None for other than four finite numbers, and for negative sides."""
-    try:
-        x, y, w, h = (float(v) for v in box if not isinstance(v, bool))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    corners = x, y, x + w, y + h
-    return corners if min(w, h) >= 0 and all(map(math.isfinite, corners)) else None
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ PICTURES = (".png", ".jpg", ".jpeg")
 SUFFIXES = (*PICTURES, ".npy", ".mat")
 MAX_PIXELS = 64_000_000  #: of a map, far above what any saliency model makes
 MAX_BYTES = 1 << 30  #: of a map's file
+MAX_VARIABLES = 10_000  #: in an HDF5 file
 MAX_MAT = 1 << 30  #: of what a .mat decompresses to
 NUMERIC = frozenset(
     ["double", "single", "logical"] + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
@@ -171,6 +173,8 @@ def _load_mat(path: Path, variable: str) -> np.ndarray:
         name = _choose(list_mat(data, MAX_MAT), variable)
         return np.asarray(read_mat(data, [name], MAX_MAT)[name])
     with h5py.File(path, "r") as file:  # MATLAB 7.3
+        if len(file) > MAX_VARIABLES:
+            raise _MapError(f"has {len(file):,} variables; save the map alone")
         arrays: dict[str, Any] = {
             str(name): file[name] for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)
         }
@@ -179,9 +183,24 @@ def _load_mat(path: Path, variable: str) -> np.ndarray:
 
 
 def _numeric(x: Any) -> bool:
-    kind = x.attrs.get("MATLAB_class", b"double")
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-    return hasattr(x, "shape") and not x.is_virtual and x.external is None and kind in NUMERIC
+    """Whether something in an HDF5 file is numbers that are in this file; on damaged text HDF5 may never return."""
+    import h5py
+
+    if (
+        not isinstance(x, h5py.Dataset)
+        or x.dtype.kind not in "biuf"
+        or x.is_virtual
+        or x.external is not None
+    ):
+        return False
+    if x.chunks and math.prod(x.chunks) * x.dtype.itemsize > MAX_BYTES:
+        return False
+    if "MATLAB_class" not in x.attrs:
+        return True
+    about = x.attrs.get_id("MATLAB_class")
+    return (
+        about.shape == () and about.dtype.kind == "S" and x.attrs["MATLAB_class"].decode("latin-1") in NUMERIC
+    )
 
 
 def _choose(shapes: Mapping[str, tuple[int, ...]], variable: str) -> str:
