@@ -37,6 +37,7 @@ LARGEST = 4 * 2**30  # bytes; the largest network here has half a gigabyte
 PICKLED = 64 << 20  # bytes of the containers
 LINE = 1 << 16  # bytes of a name in them
 REPEATED = 1 << 20  # bytes that a tensor may have beyond those of its storage, all of whose rows may be one
+PLAIN = StandIn()  # the class of tensors, and of parameters
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
     **{"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"},
@@ -247,7 +248,9 @@ def _names() -> Mapping[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_tensor_v3"): Call(_view_of_type),
         ("torch._utils", "_rebuild_parameter"): Call(_parameter),
         ("torch._utils", "_rebuild_parameter_with_state"): Call(_parameter),
-        ("torch._tensor", "_rebuild_from_type_v2"): Call(_other("a tensor of a class of its own")),
+        ("torch._tensor", "_rebuild_from_type_v2"): Call(_of_class),
+        ("torch", "Tensor"): PLAIN,
+        ("torch.nn.parameter", "Parameter"): PLAIN,
         ("torch.serialization", "_get_layout"): Call(_other("a sparse tensor")),
     }
     return names | {("torch._utils", name): Call(_other(kind)) for name, kind in OTHER_TENSORS.items()}
@@ -326,6 +329,13 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
+def _of_class(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+    """A tensor with attributes of its own, which are dropped."""
+    if kind is not PLAIN or not isinstance(function, Call) or not isinstance(arguments, tuple):
+        raise Other("a tensor of a class of its own")
+    return function.function(*arguments)
+
+
 def _other(kind: str) -> Callable[..., Any]:
     def refuse(*_: Any) -> Any:
         raise Other(kind)
@@ -351,7 +361,7 @@ def _built(value: Any, numbers: Callable[[_Storage], np.ndarray], mapped: bool, 
         result = {key: _built(inner, numbers, mapped, done) for key, inner in value.items()}
     elif isinstance(value, (list, tuple)):
         result = type(value)(_built(inner, numbers, mapped, done) for inner in value)
-    elif isinstance(value, (_Storage, _Type, Call)):
+    elif isinstance(value, (_Storage, _Type)) or type(value) in (Call, StandIn):
         raise ValueError("a storage without a tensor")
     elif isinstance(value, pickles.Array):
         result = np.asarray(value)

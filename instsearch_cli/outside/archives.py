@@ -49,7 +49,9 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with open_plain(path) as file:
         size = file.seek(0, io.SEEK_END)
         try:
-            with zipfile.ZipFile(_Listed(file)) as archive:
+            listed = _Listed(file)
+            with zipfile.ZipFile(listed) as archive:
+                listed.most = None
                 entries = archive.infolist()
                 if len({entry.filename for entry in entries}) < len(entries):
                     raise ValueError("two entries of one name")
@@ -63,13 +65,14 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 class _Listed(io.BufferedIOBase):
-    """A file from which no more is read at once than a list of entries may have, or a part of an entry."""
+    """A file from which no more than ``most`` bytes are read at once, as long as that is a number."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.most: int | None = DIRECTORY
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > DIRECTORY:
+        if size is not None and self.most is not None and size > self.most:
             raise ValueError(f"a list of entries of {size:,} bytes")
         return self.file.read(-1 if size is None else size)
 

@@ -74,7 +74,10 @@ NEWER = [torch.float8_e4m3fn, torch.uint16]  # than the older container
 @pytest.mark.parametrize("mapped", [True, False])
 def test_tensors_come_back_as_pytorch_reads_them(tmp_path: Path, zipped: bool, mapped: bool) -> None:
     base = torch.arange(24.0)
+    marked = nn.Parameter(torch.ones(2))
+    marked.mine = "an attribute"  # type: ignore[attr-defined]
     content = {
+        "marked": marked,
         "whole": base,
         "turned": base.view(4, 6).T,
         "part": base[5:11:2],
