@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
 from instsearch_cli.outside.text import csv_rows
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def read_pairs(path: str, rows: Mapping[str, int]) -> np.ndarray:
             raise InstsearchError(f"{path}, line {i}: a pair is two names of images, not {len(names)}")
     unknown = list(dict.fromkeys(name for _, names in lines for name in names if name not in rows))
     if unknown:
-        shown = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+        shown = ", ".join(printable(name)[:200] for name in unknown[:SHOWN]) + (
+            ", ..." if len(unknown) > SHOWN else ""
+        )
         raise InstsearchError(
             f"{path} names {len(unknown):,} images that are not in the collection: {shown}\n"
             "An image is named as in the hits of a query: by its path below the folder that was indexed."

@@ -197,10 +197,8 @@ def _numeric(x: Any) -> bool:
         return False
     if "MATLAB_class" not in x.attrs:
         return True
-    about = x.attrs.get_id("MATLAB_class")
-    return (
-        about.shape == () and about.dtype.kind == "S" and x.attrs["MATLAB_class"].decode("latin-1") in NUMERIC
-    )
+    about, kinds = x.attrs.get_id("MATLAB_class"), [kind.encode() for kind in NUMERIC]
+    return about.shape == () and about.dtype.kind == "S" and x.attrs["MATLAB_class"] in kinds
 
 
 def _choose(shapes: Mapping[str, tuple[int, ...]], variable: str) -> str:
