@@ -130,7 +130,8 @@ class Plan:
             before, after = next(matching.places(row))[0], (first[0], first[1])
             if row not in matching.moved and after != next(matching.places(row))[1]:
                 renamed.append((_shown(before), _shown(located(matching.roots, after))))
-        gone = [row for row in change.removed if row not in matching.removed and row not in matching.moved]
+        anew = {matching.rows.get(path_of(fresh.found)) for fresh in taking.fresh}
+        gone = change.removed.keys() - matching.removed.keys() - matching.moved.keys() - anew
         removed = [_shown(next(matching.places(row))[0]) for row in gone]
         live = {row for path, row in matching.rows.items() if row not in matching.removed}
         away = offline(self.index, self.away, self.within)
