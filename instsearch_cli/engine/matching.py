@@ -139,6 +139,8 @@ class Matching:
         rows |= {self.rows[path] for path in (*owners, *self._vacated) if path in self.rows}
         if within is not None:
             rows |= {row for path, row in self.rows.items() if path not in self._standing and within(path)}
+            earlier = self.records.keys() - set(self.rows.values()) - self.removed.keys()
+            change.removed |= dict.fromkeys(earlier, "changed")  # what a run that was killed left to do
         for row in sorted(rows):
             places = list(self.places(row))
             parted = any(path in self._vacated for path, _ in places)
