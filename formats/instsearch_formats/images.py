@@ -304,11 +304,7 @@ class ImageTable:
 
     def record(self, row: int) -> ImageRecord:
         """What is stored about a row, its name as it is now."""
-        return self._placed(row, _record(self._layer.read(row)))
-
-    def _placed(self, row: int, record: ImageRecord) -> ImageRecord:
-        found = self._fold()[0].places.get(row)
-        return record._replace(root=found[0][0], name=found[0][1]) if found else record
+        return _placed(_record(self._layer.read(row)), self._fold()[0].places.get(row))
 
     def name(self, row: int) -> str:
         """The name of a row as Python spells it (``os.fsdecode``)."""
@@ -323,11 +319,12 @@ class ImageTable:
 
     def records(self, span: range | None = None) -> Iterator[tuple[int, ImageRecord]]:
         """Rows and records in bulk, removed ones included."""
+        placed = self._fold()[0].places
         for block in self._layer.blocks(span):
             names, ends = block["name"].tobytes(), block["indptr"]
             for i, row in enumerate(range(block["start"], block["stop"])):
                 item = {key: block[key][i] for key in ("root", "size", "nbytes", "mtime_ns", "digest")}
-                yield row, self._placed(row, _record({**item, "name": names[ends[i] : ends[i + 1]]}))
+                yield row, _placed(_record({**item, "name": names[ends[i] : ends[i + 1]]}), placed.get(row))
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong with the files that say what became of rows, by path."""
@@ -354,6 +351,10 @@ def location(roots: Sequence[str], record: ImageRecord) -> bytes:
 def located(roots: Sequence[str], place: Place) -> bytes:
     """Where a place is, as ``os.fsencode`` has it."""
     return os.path.join(os.fsencode(roots[place[0]]), place[1])  # noqa: PTH118
+
+
+def _placed(record: ImageRecord, places: tuple[Place, ...] | None) -> ImageRecord:
+    return record._replace(root=places[0][0], name=places[0][1]) if places else record
 
 
 def tombstone_name(number: int) -> str:

@@ -175,7 +175,7 @@ def offline(
     table, away = index.images, away or Away()
     alive, roots = table.alive(), table.roots
     found: Counter[str] = Counter()
-    for row, record in table.records():
+    for row, record in table.records() if any(map(away.offline, roots)) else ():
         if alive[row] and away.offline(root := roots[record.root]):
             found[root] += within is None or within(location(roots, record))
     return {root: n for root, n in found.items() if n}
