@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -178,13 +179,18 @@ def _numbers_follow(text: bytes) -> bool:
 # -- formats that are read, in forms that are not ---------------------------------------------------------
 
 
-def unsupported(file: IO[bytes], name: str) -> str | None:
-    """Which form of the format ``name`` a file has by its headers, if that is one that is not read."""
+def unsupported(file: IO[bytes], name: str, surely: bool = False) -> str | None:
+    """Which form of the format ``name`` a file has by its headers, if that is one that is not read.
+
+    ``surely``: its decoder said that it is none it can read.
+    """
     file.seek(0)
     look = {"JPEG": _jpeg, "MPO": _jpeg, "TIFF": _tiff, "PNG": _png, "PPM": _ppm}.get(name)
     try:
         form = look(file) if look else None
-    except (ValueError, LookupError, struct.error, OverflowError):
+        if form is None and surely and name == "TIFF":
+            form = _form_of_tiff(tiff_tags(file))
+    except (ValueError, LookupError, struct.error, OverflowError, OSError):
         return None
     return f"not supported: {form}" if form else None
 
@@ -254,6 +260,7 @@ _COMPRESSIONS = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
+_BUILT_IN = {50000: "zstd", 50001: "webp", 34925: "lzma"}  #: which libtiff may be built without
 _PLAIN = {1, 2, 3, 4, 5, 8, 32773, 32946, 32771, 32809}
 _SAMPLES = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
 
@@ -261,21 +268,44 @@ _SAMPLES = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
 def _tiff(file: IO[bytes]) -> str | None:
     tags = tiff_tags(file)
     compression = tags.get(259, (1,))[0]
-    if compression not in _PLAIN and compression not in (7, 50000, 50001, 34925):
+    if compression not in (7, *_PLAIN) and not (compression in _BUILT_IN and _built_in(compression)):
         return f"TIFF compressed by {_COMPRESSIONS.get(compression, 'an unknown way')} ({compression})"
     bits, kind, colour = tags.get(258, (1,)), tags.get(339, (1,))[0], tags.get(262, (0,))[0]
+    if compression == 7 and bits[0] != 8:
+        return f"TIFF compressed by JPEG of {bits[0]} bits"
+    if colour == 6 and compression != 7 and (tags.get(530, (2, 2)) != (1, 1) or tags.get(284, (1,)) == (2,)):
+        return "TIFF of YCbCr colours that are no JPEG"
     wanted = {1: (1, 2, 4, 8, 16, 32), 2: (8, 16, 32), 3: (32,)}.get(kind, ())
     if bits[0] not in wanted or len(set(bits)) > 1:
         depth = "/".join(map(str, bits)) if len(set(bits)) > 1 else str(bits[0])
         return f"TIFF of {depth}-bit {_SAMPLES.get(kind, '')}samples"
     channels = tags.get(277, (len(bits),))[0]
-    form = f"TIFF of {channels} channels of {bits[0]} bits, colours of kind {colour}"
     common = (
         colour in (0, 1, 2, 3, 5, 6, 8)
         and (channels <= 4 or bits[0] == 8)
         and (channels == 1 or bits[0] <= 16)
     )
-    return None if common else form
+    return None if common else _form_of_tiff(tags)
+
+
+def _form_of_tiff(tags: dict[int, tuple[int, ...]]) -> str:
+    bits, colour, kind = tags.get(258, (1,)), tags.get(262, (0,))[0], tags.get(339, (1,))[0]
+    planes = ", in planes" if tags.get(284) == (2,) else ""
+    channels = tags.get(277, (len(bits),))[0]
+    samples = f"{_SAMPLES.get(kind, '')}channel{'s' * (channels > 1)}"
+    return f"TIFF of {channels} {samples} of {bits[0]} bits, colours of kind {colour}{planes}"
+
+
+@functools.cache
+def _built_in(compression: int) -> bool:
+    """Whether Pillow's libtiff has a compression: it writes what it can read."""
+    from PIL import Image
+
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), "TIFF", compression=_BUILT_IN[compression])
+    except Exception:
+        return False
+    return True
 
 
 def tiff_tags(file: IO[bytes]) -> dict[int, tuple[int, ...]]:

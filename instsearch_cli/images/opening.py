@@ -7,6 +7,7 @@ before any pixel is decoded.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
@@ -28,6 +29,7 @@ import PIL.Image
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images.bare import without_extras
 from instsearch_cli.images.budget import BUDGET, TooMuch
+from instsearch_cli.images.deep_tiff import open_deep_tiff
 from instsearch_cli.images.kinds import PREFIX, kind_of, plug_in, unsupported
 from instsearch_cli.images.sizes import declared_size
 
@@ -254,8 +256,11 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
     except (BadImage, PIL.Image.DecompressionBombError):
         raise
     except Exception as error:
+        if kind.name == "TIFF" and (deep := open_deep_tiff(file)):
+            return deep
         at_end = not file.read(1)
-        raise BadImage(unsupported(file, kind.name) or _header_reason(error, kind.name, at_end)) from error
+        form = unsupported(file, kind.name, bool(_NO_SUCH_FORM.search(str(error))))
+        raise BadImage(form or _header_reason(error, kind.name, at_end)) from error
 
 
 def _orientation(image: ImageFile) -> int:
@@ -264,7 +269,10 @@ def _orientation(image: ImageFile) -> int:
         if image.format == "PNG" and "exif" not in image.info and (exif := _png_exif(image)):
             image.info["exif"] = exif
         # not image.getexif(): for a PNG without EXIF that would decode the picture
-        value = PIL.Image.Image.getexif(image).get(0x0112, 1)
+        tags = PIL.Image.Image.getexif(image)
+        value = tags.get(0x0112, 1)
+        if isinstance(value, bytes) and len(value) == 1:  # by writers that take it for a byte
+            tags[0x0112] = value = value[0]
         return int(value) if value in range(1, 9) else 1
     except Exception:
         return 1
@@ -299,11 +307,14 @@ def reasons(file: IO[bytes] | None = None, name: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         why = _reason(error)
-        if file is not None and why.startswith(("damaged", "truncated")):
-            why = unsupported(file, name) or why
+        if isinstance(error, EOFError) and name == "TIFF":
+            why = "truncated or damaged"
+        elif file is not None and why.startswith(("damaged", "truncated")):
+            why = unsupported(file, name, bool(_NO_SUCH_FORM.search(why))) or why
         raise BadImage(why) from error
 
 
+_NO_SUCH_FORM = re.compile(r"unknown (pixel|raw) mode")
 _NOT_SUPPORTED = re.compile(r"unsupported|not supported|cannot handle", re.IGNORECASE)
 
 
@@ -312,12 +323,16 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.errno == errno.EINVAL:
+        return "damaged: it points before its beginning or far behind its end"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     text = printable(" ".join(str(error).split())[:120]) or type(error).__name__
     if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text.lower():
         return "truncated"
-    text, supported = text.removeprefix("Unsupported "), not _NOT_SUPPORTED.search(text)
+    if isinstance(error, KeyError):
+        text = f"it lacks {text}"
+    text, supported = re.sub("^(Unsupported|not supported:) ", "", text), not _NOT_SUPPORTED.search(text)
     return f"damaged: {text}" if supported else f"not supported: {text}"
 
 

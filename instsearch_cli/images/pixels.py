@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 
+from instsearch_cli.images.deep_tiff import DeepTiff
+from instsearch_cli.images.quirks import settle, tag
+from instsearch_cli.images.shades import eight_bits, scale_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -44,6 +48,7 @@ def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbyte
     decoding = pixels * _DECODERS.get(image.format or "", 0)
     if image.format == "TIFF":
         decoding = decoded + nbytes  # strips, which may be the whole picture
+        decoding += image.decoding if isinstance(image, DeepTiff) else 0
     elif image.format in ("PPM", "BMP"):
         decoding = 2 * decoded
     elif image.info.get("progressive"):
@@ -62,7 +67,7 @@ def upright(
     image: ImageFile, stored: tuple[int, int], orientation: int, box: tuple[float, float, float, float] | None
 ) -> np.ndarray:
     """Decode to RGB u8[H, W, 3]: ``stored`` width and height of ``box`` (None: all), then turned by an orientation."""
-    _scale_transparency(image)
+    settle(image)
     image.load()
     whole = (0, 0, *image.size)
     if box is not None and box != whole:
@@ -80,7 +85,8 @@ def upright(
 
 def flattened(image: PIL.Image.Image, factors: tuple[int, int] = (1, 1)) -> PIL.Image.Image:
     """The picture in mode RGB or L, without transparency, each of its sides reduced by a whole factor."""
-    if image.mode in ("RGB", "L") and not image.has_transparency_data:
+    signed = image.format == "TIFF" and tag(image, 339, 1) == 2
+    if image.mode in ("RGB", "L") and not image.has_transparency_data and not signed:
         return image if factors == (1, 1) else image.reduce(factors)
     flat, whole = _flattener(image), None
     for y, band in _bands(image, factors[1]):
@@ -107,51 +113,41 @@ def _bands(image: PIL.Image.Image, multiple: int = 1) -> Iterator[tuple[int, PIL
 
 def _flattener(image: PIL.Image.Image) -> Callable[[PIL.Image.Image], PIL.Image.Image]:
     """What makes a band of a picture flat."""
+    tiff = image.format == "TIFF"
     if image.mode == "F" or image.mode.startswith("I"):
-        unsigned = image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(339, 1) == 1  # type: ignore[attr-defined]
+        unsigned = image.mode == "I" and tiff and tag(image, 339, 1) == 1
         clear = image.info.get("transparency")
         clear = clear if isinstance(clear, int) else None
 
         def values(band: PIL.Image.Image) -> np.ndarray:
             given = np.asarray(band)
-            given = given.view(np.uint32) if unsigned and given.dtype == np.int32 else given
-            return np.nan_to_num(given.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            return given.view(np.uint32) if unsigned and given.dtype == np.int32 else given
 
-        scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-        peak = (
-            65535.0
-            if image.mode.startswith("I;16")
-            else max(float(values(band).max()) for _, band in _bands(image))
-        )
-        scale = next((scale for scale in scales if peak <= scale), peak)
+        kind = np.uint16 if image.mode.startswith("I;16") else np.float32 if image.mode == "F" else np.int32
+        if kind == np.uint16:
+            scale = 4095.0 if tiff and tag(image, 258, 16) == 12 else 65535.0
+        else:
+            peaks = (np.nan_to_num(values(band), posinf=0.0).max() for _, band in _bands(image))
+            scale = scale_of(np.dtype(kind), float(max(peaks)))
 
         def grey(band: PIL.Image.Image) -> PIL.Image.Image:
-            """round(255 v / scale)"""
-            shades = values(band)
-            white = shades == clear if clear is not None else None
-            shades = np.rint(shades.clip(0, scale) * (255 / scale)).astype(np.uint8)
-            if white is not None:
-                shades[white] = 255
+            given = values(band)
+            shades = eight_bits(given, scale)
+            if clear is not None:
+                shades[given == clear] = 255
             return PIL.Image.fromarray(shades)
 
         return grey
-    if image.has_transparency_data:
+    if tiff and image.mode == "L" and tag(image, 339, 1) == 2:
+        return lambda band: band.point([*range(128), *[0] * 128])  # signed: what is negative is black
+    if image.has_transparency_data or image.mode == "La":
         return _over_white
     mode = "L" if image.mode == "1" else "RGB"
     return lambda band: band.convert(mode)
 
 
 def _over_white(band: PIL.Image.Image) -> PIL.Image.Image:
-    band = band.convert("RGBA")
+    band = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
     white = PIL.Image.new("RGB", band.size, "white")
     white.paste(band, mask=band.getchannel("A"))
     return white
-
-
-def _scale_transparency(image: ImageFile) -> None:
-    """The transparent shade of a grey PNG of 1, 2 or 4 bits, as large as its pixels will be."""
-    clear, tile = image.info.get("transparency"), image.tile
-    if image.format == "PNG" and isinstance(clear, int) and tile and image.mode in ("1", "L"):
-        most = {"1": 1, "L;2": 3, "L;4": 15}.get(str(tile[0].args))
-        if most and clear <= most:
-            image.info["transparency"] = clear * 255 // most

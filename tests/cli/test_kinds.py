@@ -77,7 +77,7 @@ def jpeg(path: Path, marker: int = 0xC0, bits: int = 8) -> bytes:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (tiff((GREY / 64).tobytes(), 64, 3), "TIFF of 64-bit floating-point samples"),
+        (tiff((GREY / 64).tobytes(), 64, 3, colour=0), "TIFF of 64-bit floating-point samples"),
         (tiff(bytes(128), 16, 3), "TIFF of 16-bit floating-point samples"),
         (tiff(bytes(64), compression=34887), "TIFF compressed by LERC (34887)"),
         (tiff(bytes(64), compression=50002, order=">"), "TIFF compressed by JPEG XL (50002)"),
