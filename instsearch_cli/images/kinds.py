@@ -32,7 +32,7 @@ RAW = frozenset(f".{name}" for name in _CAMERAS.split())
 FOREIGN = RAW | {f".{name}" for name in _DRAWN.split()}
 """Suffixes of files that a person takes for pictures, whether or not they are read here."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READ = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -40,7 +40,7 @@ _READ = (
     (b"GIF89a", "GIF"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
-    *((magic, "TIFF") for magic in _TIFF),
+    *((magic, "TIFF") for magic in TIFF),
 )
 _NOT_READ = (
     (b"II*\0\x10\0\0\0CR", "camera raw (CR2)"),
@@ -115,7 +115,7 @@ def plug_in() -> frozenset[str]:
 
 def kind_of(prefix: bytes, suffix: str = "") -> Kind | None:
     """What a file is by its first ``PREFIX`` bytes, None if they say nothing; ``suffix`` tells raw files from TIFF."""
-    if suffix in RAW and prefix.startswith(_TIFF):
+    if suffix in RAW and prefix.startswith(TIFF):
         return Kind(f"camera raw ({suffix[1:].upper()})", False)
     for magic, name in _NOT_READ:
         if prefix.startswith(magic):
@@ -308,12 +308,17 @@ def _built_in(compression: int) -> bool:
     return True
 
 
+def tiff_layout(head: bytes) -> tuple[str, bool, int]:
+    """Byte order, whether it is a BigTIFF, and the first directory's place, of a file's first 16 bytes."""
+    order, big = ("<" if head[:2] == b"II" else ">"), head[2:4] in (b"+\0", b"\0+")
+    return order, big, struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0]
+
+
 def tiff_tags(file: IO[bytes]) -> dict[int, tuple[int, ...]]:
     """The whole-number tags of the first picture of a TIFF, or BigTIFF, file; ValueError and the like if it is none."""
     file.seek(0)
-    head = file.read(16)
-    order, big = ("<" if head[:2] == b"II" else ">"), head[2:4] in (b"+\0", b"\0+")
-    file.seek(struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0])
+    order, big, place = tiff_layout(file.read(16))
+    file.seek(place)
     count = struct.unpack(order + ("Q" if big else "H"), _exactly(file, 8 if big else 2))[0]
     size, inline = (20, 8) if big else (12, 4)
     entries = _exactly(file, min(count, 4096) * size)

@@ -140,7 +140,7 @@ def _flattener(image: PIL.Image.Image) -> Callable[[PIL.Image.Image], PIL.Image.
         return grey
     if tiff and image.mode == "L" and tag(image, 339, 1) == 2:
         return lambda band: band.point([*range(128), *[0] * 128])  # signed: what is negative is black
-    if image.has_transparency_data or image.mode == "La":
+    if image.has_transparency_data:
         return _over_white
     mode = "L" if image.mode == "1" else "RGB"
     return lambda band: band.convert(mode)
