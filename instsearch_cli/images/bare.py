@@ -7,7 +7,8 @@ import struct
 import zlib
 from typing import IO, TYPE_CHECKING
 
-from instsearch_cli.images.kinds import TIFF, jpeg_segments, tiff_layout
+from instsearch_cli.images.directories import MAGIC, tiff_layout
+from instsearch_cli.images.jpegs import segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ def _png(whole: bytes, turned: bool) -> bytes:
 def _jpeg(whole: bytes, turned: bool) -> bytes:
     """The segments that are pixels, how their colours are coded, and the EXIF of a picture that may be ``turned``."""
     parts = [b"\xff\xd8"]
-    for marker, place, length in jpeg_segments(io.BytesIO(whole)):
+    for marker, place, length in segments(io.BytesIO(whole)):
         body = whole[place : place + max(length, 0)] if marker != 0xDA else whole[place:]
         exif = turned and marker == 0xE1 and body.startswith(b"Exif\0")
         jfif = marker == 0xE0 and len(body) >= 14
@@ -102,5 +103,5 @@ _BARE: tuple[tuple[bytes, Callable[[bytes, bool], bytes]], ...] = (
     (_PNG, _png),
     (b"\xff\xd8\xff", _jpeg),
     (b"RIFF", _webp),
-    *((magic, _tiff) for magic in TIFF),
+    *((magic, _tiff) for magic in MAGIC),
 )

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFile
 
-from instsearch_cli.images.kinds import tiff_tags
+from instsearch_cli.images.directories import tiff_tags
 from instsearch_cli.images.shades import eight_bits, scale_of
 
 BAND = 1 << 20  #: pixels that are scaled at a time

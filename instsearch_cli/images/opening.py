@@ -31,6 +31,7 @@ from instsearch_cli.images.bare import without_extras
 from instsearch_cli.images.budget import BUDGET, TooMuch
 from instsearch_cli.images.deep_tiff import open_deep_tiff
 from instsearch_cli.images.kinds import PREFIX, kind_of, plug_in, unsupported
+from instsearch_cli.images.previews import standing_for
 from instsearch_cli.images.sizes import declared_size
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def examine(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, os
     """
     with reasons(), open_file(path) as file:
         before = os.fstat(file.fileno())
-        header = despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
+        header = read_somehow(file, lambda it: open_picture(it, max_pixels, path.suffix)[1], path.suffix)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").digest()
         after = os.fstat(file.fileno())
@@ -192,11 +193,16 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     Raises :class:`BadImage` if the file is no picture or the picture is too large.
     """
     with reasons(), open_file(path) as file:
-        return despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
+        return read_somehow(file, lambda it: open_picture(it, max_pixels, path.suffix)[1], path.suffix)
 
 
-def despite_extras(file: IO[bytes], work: Callable[[IO[bytes]], R]) -> R:
-    """Do something with a picture; where it is damaged, once more without what lies beside its pixels."""
+def read_somehow(file: IO[bytes], work: Callable[[IO[bytes]], R], suffix: str = "") -> R:
+    """Do something with a picture, or with the JPEG that stands for it.
+
+    Where it is damaged, once more without what lies beside its pixels.
+    """
+    with reasons():
+        file = standing_for(file, suffix.lower()) or file
     try:
         return work(file)
     except BadImage as error:
@@ -240,7 +246,7 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
     kind = kind_of(prefix, suffix)
     if kind is None:
         raise BadImage("not an image")
-    if not kind.reader:
+    if not kind.reader or kind.raw:
         raise BadImage(kind.reason)
     factory, accept = PIL.Image.OPEN.get(kind.name, (None, None))
     accepted = factory is not None and (accept is None or accept(prefix[:16]))

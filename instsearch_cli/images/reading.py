@@ -4,6 +4,7 @@
 * transparency is laid over white; of an animation, the first frame counts;
 * 16-bit grey is scaled by 255 / 65535, not cut off; 32-bit and floating-point grey by the smallest of 1, 255
   (floating point only) and 65535 that holds the picture's largest value, else by that value;
+* of a camera's raw file, its largest preview;
 * a picture that cannot be read whole is an error, never a half-grey picture.
 """
 
@@ -26,13 +27,13 @@ from instsearch_cli.images.effort import too_slow
 from instsearch_cli.images.opening import (
     MAX_PIXELS,
     BadImage,
-    despite_extras,
     despite_pillows_limit,
     file_size,
     open_file,
     open_picture,
     printable,
     read_header,
+    read_somehow,
     reasons,
     there,
 )
@@ -79,7 +80,7 @@ def read_image(
             with reasons(file, header.format):
                 return Image(_pixels(file, image, (max(1, width), max(1, height)), orientation), size, name)
 
-        return despite_extras(file, work)
+        return read_somehow(file, work, path.suffix)
 
 
 class Photograph:
@@ -153,7 +154,7 @@ def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> Photo
         if len(data) > max_bytes:
             raise BadImage(f"more than {max_bytes // 1_000_000:,} MB")
         with reasons():
-            picture = PIL.Image.fromarray(despite_extras(io.BytesIO(data), _whole))
+            picture = PIL.Image.fromarray(read_somehow(io.BytesIO(data), _whole))
     except BadImage as error:
         raise InstsearchError(f"{name}: {error.reason}") from error
     return Photograph(picture, name)
