@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
+    from instsearch_cli.images.bands import Bands
+
 BAND = 1 << 20  #: pixels that are made flat at a time
 BILINEAR = PIL.Image.Resampling.BILINEAR
 
@@ -53,7 +55,7 @@ def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbyte
         decoding = 2 * decoded
     elif image.info.get("progressive"):
         decoding = 2 * len(image.getbands()) * full[0] * full[1]  # all coefficients
-    fx, fy = _factors(image.size, stored)
+    fx, fy = factors(image.size, stored)
     reduced = -(-image.width // fx) * -(-image.height // fy)
     after = 10 * wanted  # turned, and as an array
     if image.mode not in ("RGB", "L") or (fx, fy) != (1, 1):
@@ -61,6 +63,43 @@ def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbyte
     if image.size != stored:
         after += 4 * (wanted + stored[0] * -(-image.height // fy))
     return decoded + max(decoding, after)
+
+
+def cost_of_bands(bands: Bands, stored: tuple[int, int]) -> int:
+    """The same of one that is decoded by bands."""
+    width, wanted = bands.size[0], stored[0] * stored[1]
+    fx, fy = factors(bands.size, stored)
+    reduced = -(-width // fx) * -(-bands.size[1] // fy)
+    flat = 16 * width * (bands.rows + fy) + 24 * max(BAND, width)
+    return bands.held + flat + 4 * (reduced + wanted + stored[0] * -(-bands.size[1] // fy)) + 10 * wanted
+
+
+def upright_by_bands(bands: Bands, stored: tuple[int, int], orientation: int) -> np.ndarray:
+    """What :func:`upright` gives of a picture that is decoded by bands."""
+    by = factors(bands.size, stored)
+    flat, size = _reduced(bands, by), (bands.size[0] / by[0], bands.size[1] / by[1])
+    return _turned(flat.resize(stored, BILINEAR, box=(0, 0, *size)), orientation)
+
+
+def _reduced(bands: Bands, by: tuple[int, int]) -> PIL.Image.Image:
+    """All bands flat, each side reduced by a whole factor, as the whole picture would be."""
+    width, y, rest = bands.size[0], 0, None
+    whole = None
+    for band in bands:
+        part = flattened(band)
+        if rest is not None and rest.height:
+            joined = PIL.Image.new(part.mode, (width, rest.height + part.height))
+            joined.paste(rest)
+            joined.paste(part, (0, rest.height))
+            part = joined
+        rows = part.height // by[1] * by[1] if y + part.height < bands.size[1] else part.height
+        if whole is None:
+            whole = PIL.Image.new(part.mode, (-(-width // by[0]), -(-bands.size[1] // by[1])))
+        if rows:
+            whole.paste(part.crop((0, 0, width, rows)).reduce(by), (0, y // by[1]))
+        rest, y = part.crop((0, rows, width, part.height)), y + rows
+    assert whole is not None
+    return whole
 
 
 def upright(
@@ -75,32 +114,37 @@ def upright(
     elif image.size == stored:
         flat = flattened(image)
     else:  # what resize() does with a reducing gap of 2
-        factors = _factors(image.size, stored)
-        flat = flattened(image, factors)
-        flat = flat.resize(stored, BILINEAR, box=(0, 0, image.width / factors[0], image.height / factors[1]))
+        by = factors(image.size, stored)
+        flat = flattened(image, by)
+        flat = flat.resize(stored, BILINEAR, box=(0, 0, image.width / by[0], image.height / by[1]))
+    return _turned(flat, orientation)
+
+
+def _turned(flat: PIL.Image.Image, orientation: int) -> np.ndarray:
     if orientation in _UPRIGHT:
         flat = flat.transpose(_UPRIGHT[orientation])
     return np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
 
 
-def flattened(image: PIL.Image.Image, factors: tuple[int, int] = (1, 1)) -> PIL.Image.Image:
+def flattened(image: PIL.Image.Image, by: tuple[int, int] = (1, 1)) -> PIL.Image.Image:
     """The picture in mode RGB or L, without transparency, each of its sides reduced by a whole factor."""
     signed = image.format == "TIFF" and tag(image, 339, 1) == 2
     if image.mode in ("RGB", "L") and not image.has_transparency_data and not signed:
-        return image if factors == (1, 1) else image.reduce(factors)
+        return image if by == (1, 1) else image.reduce(by)
     flat, whole = _flattener(image), None
-    for y, band in _bands(image, factors[1]):
+    for y, band in _bands(image, by[1]):
         part = flat(band)
-        part = part if factors == (1, 1) else part.reduce(factors)
+        part = part if by == (1, 1) else part.reduce(by)
         if whole is None:
-            size = -(-image.width // factors[0]), -(-image.height // factors[1])
+            size = -(-image.width // by[0]), -(-image.height // by[1])
             whole = PIL.Image.new(part.mode, size)
-        whole.paste(part, (0, y // factors[1]))
+        whole.paste(part, (0, y // by[1]))
     assert whole is not None
     return whole
 
 
-def _factors(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+def factors(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    """By what whole numbers the sides are reduced before the filter."""
     return tuple(int(n / w / 2.0) or 1 for n, w in zip(size, wanted, strict=True))  # type: ignore[return-value]
 
 

@@ -22,6 +22,7 @@ import PIL.ImageFile
 import PIL.ImageOps
 
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images.bands import in_bands
 from instsearch_cli.images.budget import BUDGET
 from instsearch_cli.images.effort import too_slow
 from instsearch_cli.images.opening import (
@@ -37,7 +38,7 @@ from instsearch_cli.images.opening import (
     reasons,
     there,
 )
-from instsearch_cli.images.pixels import cost, flattened, upright
+from instsearch_cli.images.pixels import cost, cost_of_bands, factors, flattened, upright, upright_by_bands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Image
 
+LARGE = (
+    1 << 22
+)  #: pixels of a picture that is decoded by bands, where its format allows it and it is to shrink
 MAX_BYTES = 500_000_000  #: of a picture that comes from a stream
 
 
@@ -183,14 +187,18 @@ def _in_memory(picture: object) -> PIL.Image.Image:
 
 def _pixels(file: IO[bytes], image: ImageFile, wanted: tuple[int, int], orientation: int) -> np.ndarray:
     """Decode to upright RGB u8[H, W, 3] of the wanted (upright) width and height, within the memory there is for it."""
-    turned = image.format == "TIFF"  # by Pillow, while decoding
-    stored = wanted if orientation < 5 or turned else (wanted[1], wanted[0])
-    full = image.size
     if slow := too_slow(file, image):
         raise BadImage(slow)
+    stored, full = wanted if orientation < 5 else (wanted[1], wanted[0]), image.size
+    bands = in_bands(file, image) if image.width * image.height > LARGE else None
+    if bands is not None and min(factors(bands.size, stored)) > 1:
+        with BUDGET.spend(cost_of_bands(bands, stored)):
+            return upright_by_bands(bands, stored, orientation)
+    if image.format == "TIFF":  # turned by Pillow, while decoding
+        stored, orientation = wanted, 1
     drafted = image.draft(None, stored)
     need = cost(image, full, stored, file_size(file))
     with BUDGET.spend(need):
-        pixels = upright(image, stored, 1 if turned else orientation, drafted[1] if drafted else None)
+        pixels = upright(image, stored, orientation, drafted[1] if drafted else None)
         image.close()  # its pixels go before what they took is given to others
         return pixels
