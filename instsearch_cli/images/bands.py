@@ -58,11 +58,11 @@ def in_bands(file: IO[bytes], image: ImageFile) -> Bands | None:
 # -- PNG --------------------------------------------------------------------------------------------------
 
 
-def _png(file: IO[bytes], _: ImageFile) -> Bands | None:
+def _png(file: IO[bytes], image: ImageFile) -> Bands | None:
     """By rows that are inflated, and deflated again by no more than a wrapping."""
     file.seek(16)
     head = file.read(13)
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head)
+    width, height, depth, colour, _compression, _filter, interlaced = struct.unpack(">IIBBBBB", head)
     if depth != 8 or interlaced or colour not in _CHANNELS:
         return None
     channels = _CHANNELS[colour]
