@@ -168,6 +168,7 @@ def pictures() -> dict[str, bytes]:
         "a.bmp": saved(colour, "BMP"),
         "few.bmp": saved(few, "BMP"),
         "a.tif": saved(colour, "TIFF", exif=exif),
+        "big.tif": saved(colour, "TIFF", big_tiff=True),
         "grey.tif": saved(sixteen, "TIFF", compression="tiff_adobe_deflate"),
         "lzw.tif": saved(colour, "TIFF", compression="tiff_lzw"),
         "packed.tif": saved(few, "TIFF", compression="packbits"),

@@ -37,7 +37,7 @@ def without_extras(file: IO[bytes]) -> Iterator[IO[bytes]]:
     for turned in (True, False):
         try:
             data = bare(whole, turned)
-        except (ValueError, LookupError, struct.error):
+        except (ValueError, LookupError, OverflowError, struct.error):
             return
         if data not in (whole, last):
             yield io.BytesIO(data)

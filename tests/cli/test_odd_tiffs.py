@@ -183,7 +183,9 @@ def test_forms_that_are_not_read_are_named(tmp_path: Path, change: dict, expecte
     assert reason(tmp_path, data) == f"not supported: {expected}"
 
 
-def test_a_place_that_cannot_be_is_damage_and_no_failing_disk(tmp_path: Path) -> None:
-    data = bytearray(tiff(pixels(RAMP.astype(np.float32)), big=True))
-    data[8:16] = b"\xff" * 8
+@pytest.mark.parametrize("place", [2**64 - 1, 2**63, 2**63 - 1, 2**62])
+@pytest.mark.parametrize("kind", ["u1", "f4"])
+def test_a_place_that_cannot_be_is_damage_and_no_failing_disk(tmp_path: Path, kind: str, place: int) -> None:
+    data = bytearray(tiff(pixels(RAMP.astype(kind)), big=True))
+    data[8:16] = place.to_bytes(8, "little")
     assert reason(tmp_path, bytes(data)).startswith("damaged")
