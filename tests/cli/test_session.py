@@ -410,5 +410,8 @@ def test_names_while_another_process_adds(
         return alive
 
     monkeypatch.setattr(ImageTable, "alive", late)
-    with pytest.raises(InstsearchError, match=r"no image 'x\.png'"), instsearch.open(tmp_path / "i") as opened:
+    with (
+        pytest.raises(InstsearchError, match=r"no image 'x\.png'"),
+        instsearch.open(tmp_path / "i") as opened,
+    ):
         opened.features("x.png")
