@@ -1,0 +1,178 @@
+"""Work in a forked child, bounded in time and memory: how it ended, what it printed, what it cost.
+
+Whoever forks has imported everything and started no thread, so that a child is there in milliseconds.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+SECONDS = 60.0  #: that a child may take
+MEMORY = 3 << 30  #: bytes of addresses that it may have beside those of its parent
+GROWTH = 1 << 30  #: bytes in memory that it may have beside those of its parent
+STATUSES = (0, 1, 2, 3)  #: that the program may end with
+
+Task = Callable[[], int]
+
+
+class FaultError(Exception):
+    """A trial went wrong; the message says how."""
+
+
+class Outcome(NamedTuple):
+    """How a child ended. status: its exit status, or less than 0: the signal that ended it; peak: bytes in memory."""
+
+    what: str
+    status: int
+    hung: bool
+    out: str
+    err: str
+    seconds: float
+    peak: int
+
+    @property
+    def killed(self) -> bool:
+        return self.status == -signal.SIGKILL and not self.hung
+
+    @property
+    def fault(self) -> str:
+        """What no run may do, in words; nothing for one that ended as it should, with an error or without."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        said = next((line for line in lines if line.startswith("error:")), "")
+        text = self.err + self.out
+        if self.hung:
+            return f"hang: more than {SECONDS:g} s"
+        if self.status < 0:
+            return f"{signal.Signals(-self.status).name} {_where(lines)}".strip()
+        if "This is a bug" in text or "Traceback" in text:
+            return f"bug: {said or lines[-1]}"
+        if self.status not in STATUSES:
+            return f"exit status {self.status}"
+        if self.status and not said:
+            return f"exit status {self.status} without a word"
+        grown = self.peak - _resident()
+        return f"{grown >> 20:,} MB of memory" if grown > GROWTH else ""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def __str__(self) -> str:
+        end = "\n".join([f"$ {self.what}", self.out[-4000:], self.err[-4000:]])
+        return f"{end}\n-> {self.status}, {self.seconds:.2f} s, {self.peak >> 20} MB\n"
+
+
+def forked(what: str, task: Task, seconds: float = SECONDS, dies: bool = False) -> Outcome:
+    """Do a task in a child and wait for it. It is killed after ``seconds``: that is a hang, unless it ``dies`` of it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        began = time.monotonic()
+        pid = os.fork()
+        if not pid:
+            _within(task, out, err)
+        hung, status, usage = False, 0, None
+        while True:
+            done, status, usage = os.wait4(pid, os.WNOHANG if not hung else 0)
+            if done:
+                break
+            if time.monotonic() - began > seconds:
+                os.kill(pid, signal.SIGKILL)
+                hung = True
+            else:
+                time.sleep(0.002)
+        took = time.monotonic() - began
+        texts = [_text(file) for file in (out, err)]
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Outcome(what, os.waitstatus_to_exitcode(status), hung and not dies, *texts, took, peak)
+
+
+def command(*words: object, before: Callable[[], None] | None = None, **how: Any) -> Outcome:
+    """Run a command line in a child; ``before`` is called there first. ``how``: as :func:`forked`."""
+    from instsearch_cli.main import run
+
+    arguments = [str(word) for word in words]
+
+    def task() -> int:
+        if before is not None:
+            before()
+        return run(arguments)
+
+    return forked(f"instsearch {' '.join(arguments)}", task, **how)
+
+
+def asked(what: str, function: Callable[[], Any]) -> Any:
+    """What a function gives, JSON-ready, computed in a child. Raises FaultError where that fails."""
+
+    def task() -> int:
+        print(json.dumps(function()))
+        return 0
+
+    outcome = forked(what, task)
+    if outcome.status:
+        raise FaultError(f"{what}: {outcome.fault} {outcome.err[-500:]}")
+    return outcome.json
+
+
+def _within(task: Task, out: IO[bytes], err: IO[bytes]) -> None:
+    """The child's whole life."""
+    status = 70
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        sys.stdin, sys.stdout, sys.stderr = (
+            open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115, PTH123
+            for number, mode in ((0, "r"), (1, "w"), (2, "w"))
+        )
+        faulthandler.enable(sys.stderr, all_threads=False)
+        _bound()
+        status = task()
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _bound() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError):
+        has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY, has + MEMORY))
+
+
+def _resident() -> int:
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(1 << 22).decode("utf-8", "replace")
+
+
+def _where(lines: list[str]) -> str:
+    """The innermost frame that faulthandler wrote."""
+    frames = [line.strip() for line in lines if line.strip().startswith('File "')]
+    if not frames:
+        return ""
+    name, line, function = frames[0].split(", ", 1)[0], *frames[0].split(" line ", 1)[1].split(" in ", 1)
+    return f"in {Path(name[6:-1]).name}:{line} {function}"
