@@ -132,12 +132,12 @@ class Component:
                 what it builds lazily is behind a lock
     learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file
     fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
-    architecture, published  where it is a network or has one: its name (NAME.pth is its file), and which file of
-                which project to fetch ("" for what torchvision has)
+    architecture, published  of a network: its name (NAME.pth is its file), what to fetch ("": torchvision has it)
     """
 
     concurrent: bool = False
     learns: ClassVar[dict[str, Array]] = {}
+    by_name: ClassVar[bool] = False  #: what it makes depends on images' names: renamed, they are made anew
     fit_needs: ClassVar[tuple[str, ...] | None] = None
     architecture: ClassVar[str] = ""
     published: ClassVar[str] = ""

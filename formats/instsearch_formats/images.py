@@ -1,23 +1,23 @@
-"""The image table: which row is which picture. It only ever grows; removal is a note beside it."""
+"""The image table: which row is which picture. It only ever grows; what becomes of a row is a note beside it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from instsearch_formats import files, places, seal
-from instsearch_formats.declared import Array
+from instsearch_formats import changes, files, places, seal
+from instsearch_formats.changes import Change, Place
 from instsearch_formats.errors import FormatError
-from instsearch_formats.fingerprint import canonical
 from instsearch_formats.layer import Layer
-from instsearch_formats.part import part_name, read_arrays
-from instsearch_formats.writer import write_arrays
+from instsearch_formats.part import part_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
 
 RANGE = 256  #: rows given out at once, at most
 IDENTITY = {"kind": "images"}
-TOMBSTONE = {"rows": Array("i8", ("m",), below=10**10)}
 REPLACING = "replacing.json"
 
 _REMOVED = re.compile(r"removed-(\d{10})\.h5")
 
 
 class ImageRecord(NamedTuple):
-    """One picture: where it is and what it was when it was added.
+    """One picture: where it is, and what it was when it was added.
 
     name      path below the root, ``os.fsencode`` bytes with "/" between: need not be UTF-8
     root      number of the folder in ``roots``
@@ -53,6 +52,19 @@ class ImageRecord(NamedTuple):
     digest: bytes
 
 
+class Replacement(NamedTuple):
+    """What ``replacing.json`` says of a run that is not over.
+
+    rows  of files that changed, and the row of each one's new self
+    id, since  of a run that changes more than these: the change that ends it names ``id``, and until that is there
+               the rows from ``since`` on count as none
+    """
+
+    rows: dict[int, int]
+    id: str = ""
+    since: int = 0
+
+
 class ImageTable:
     """The images of an index. Rows are never reused or renumbered.
 
@@ -62,8 +74,10 @@ class ImageTable:
     def __init__(self, path: Path, lock: WriterLock, cache: PartCache) -> None:
         self._index, self._lock = path, lock
         self._layer = Layer(path / "images", "images", "images", "images", IDENTITY, cache, path)
-        self._removed: dict[str, dict[int, str]] = {}
         self._seals: dict[int, str] = {}
+        self._changes: dict[str, tuple[Change, str]] = {}
+        self._foreseen, self._views = Change(), 0
+        self._folded: tuple[tuple[str, ...], Change, frozenset[str]] | None = None
 
     @property
     def roots(self) -> list[str]:
@@ -71,11 +85,17 @@ class ImageTable:
         return self._read_roots()[0]
 
     @property
+    def single(self) -> set[str]:
+        """The roots of which only single files were given, which say nothing of what else lies there."""
+        roots, _, single = self._read_roots()
+        return {roots[i] for i in single}
+
+    @property
     def moved(self) -> tuple[str, str] | None:
         """The last move of a root, old and new, if nothing was written about roots since."""
         return self._read_roots()[1]
 
-    def _read_roots(self) -> tuple[list[str], tuple[str, str] | None]:
+    def _read_roots(self) -> tuple[list[str], tuple[str, str] | None, list[int]]:
         path = self._index / "roots.json"
         try:
             found = json.loads(files.read_text(path, self._index) or '{"roots": []}')
@@ -85,22 +105,26 @@ class ImageTable:
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise FormatError(f'{path} should read {{"roots": ["/a/folder", ...]}}') from error
         pair = isinstance(moved, list) and len(moved) == 2 and all(isinstance(root, str) for root in moved)
-        return roots, (moved[0], moved[1]) if pair else None
+        given = found.get("files") if isinstance(found.get("files"), list) else []
+        single = [i for i in given if type(i) is int and 0 <= i < len(roots)]
+        return roots, (moved[0], moved[1]) if pair else None, single
 
-    def add_root(self, path: str | Path) -> int:
-        """The number of a folder, which is added if it is not there yet."""
+    def add_root(self, path: str | Path, single: bool = False) -> int:
+        """The number of a folder, which is added if it is not there yet; ``single``: only files of it were given."""
         root = os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
         with self._lock.hold():
-            roots = self.roots
-            if root not in roots:
-                roots.append(root)
-                self._write_roots(roots)
+            roots, moved, files = self._read_roots()
+            if (new := root not in roots) or (not single and roots.index(root) in files):
+                roots += [root] if new else []
+                number = roots.index(root)
+                others = [i for i in files if i != number]
+                self._write_roots(roots, None if new else moved, [*others, number] if single else others)
             return roots.index(root)
 
     def move_root(self, old: str | Path, new: str | Path) -> None:
         """Note that the folder ``old`` is now ``new``; nothing else in the index changes."""
         with self._lock.hold():
-            roots = self.roots
+            roots, _, single = self._read_roots()
             before = os.path.abspath(old)  # noqa: PTH100
             if before not in roots:
                 raise FormatError(
@@ -108,10 +132,10 @@ class ImageTable:
                 )
             now = os.path.abspath(new)  # noqa: PTH100
             roots[roots.index(before)] = now
-            self._write_roots(roots, (before, now))
+            self._write_roots(roots, (before, now), single)
 
-    def _write_roots(self, roots: list[str], moved: tuple[str, str] | None = None) -> None:
-        table = {"roots": roots} | ({"moved": moved} if moved else {})
+    def _write_roots(self, roots: list[str], moved: tuple[str, str] | None, single: list[int]) -> None:
+        table = {"roots": roots} | ({"moved": moved} if moved else {}) | ({"files": single} if single else {})
         files.write_text(self._index / "roots.json", json.dumps(table, indent=1) + "\n")
 
     def __len__(self) -> int:
@@ -161,52 +185,118 @@ class ImageTable:
     def remove(self, rows: Iterable[int], reason: str, refill: bool = False) -> None:
         """Put tombstones on rows; those that have one keep it. ``refill``: where one was lost, it takes its number."""
         with self._lock.hold():
-            rows, known, n = sorted(set(rows)), self.removed(), len(self)
-            if rows and not 0 <= rows[0] <= rows[-1] < n:
-                raise FormatError(f"rows {rows[0]} to {rows[-1]} are not all among the {n} images")
-            fresh = [row for row in rows if row not in known]
-            if fresh:
+            there = self.removed()
+            self.change(Change({row: reason for row in set(rows) if row not in there}), refill=refill)
+
+    def change(self, change: Change, settles: str = "", refill: bool = False) -> None:
+        """Write what becomes of rows, as one file; nothing if nothing becomes of any.
+
+        ``refill``: a number that was lost is given again, unless a later file may speak of the same rows.
+        """
+        with self._lock.hold():
+            rows = sorted({*change.removed, *change.restored, *change.places})
+            if rows and not 0 <= rows[0] <= rows[-1] < len(self):
+                raise FormatError(f"rows {rows[0]} to {rows[-1]} are not all among the {len(self)} images")
+            if any(not changes.valid(name) for some in change.places.values() for _, name in some):
+                raise FormatError("an image's name is a path below its root")
+            if change:
                 numbers = self.tombstones()
                 number = max(numbers, default=-1) + 1
-                if refill:
+                if refill and not self._fold()[0].restored.intersection(rows):
                     number = next((n for n, there in enumerate(numbers) if n != there), number)
-                header = {"kind": "images", "name": "removed", "identity": canonical(IDENTITY)}
                 path = self._layer.path / tombstone_name(number)
                 places.check(path, self._index)
-                write_arrays(path, header, {"rows": np.array(fresh, np.int64)}, {"reason": reason})
+                changes.write(path, change, settles)
 
-    def removed(self) -> dict[int, str]:
+    @contextlib.contextmanager
+    def foreseeing(self, change: Change) -> Iterator[None]:
+        """Within this context the table reads as it will be after a change, which :meth:`replaced` writes."""
+        self._foresee(change)
+        try:
+            yield
+        finally:
+            self._foresee(Change())
+
+    def _foresee(self, change: Change) -> None:
+        self._foreseen, self._folded, self._views = change, None, self._views + 1
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether there is a change that is yet to be written."""
+        return bool(self._foreseen)
+
+    def _fold(self) -> tuple[Change, frozenset[str]]:
+        """All changes as one, and the replacements that they completed."""
+        names, folded = tuple(self._tombstones()), self._folded
+        if folded is None or names != folded[0]:
+            for name in names:
+                if name not in self._changes:
+                    self._changes[name] = changes.read(self._layer.path / name, self._index)
+            whole = Change.of([*(self._changes[name][0] for name in names), self._foreseen])
+            folded = names, whole, frozenset(self._changes[name][1] for name in names)
+            self._folded = folded
+        return folded[1], folded[2]
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """Equal as long as nothing has changed: rows, and what became of them."""
+        return len(self), len(self._tombstones()), self._views
+
+    def removed(self) -> Mapping[int, str]:
         """The rows that have been removed, and why."""
-        out: dict[int, str] = {}
-        for name in self._tombstones():
-            if name not in self._removed:
-                self._removed[name] = _read_tombstone(self._layer.path / name, self._index)
-            for row, reason in self._removed[name].items():
-                out.setdefault(row, reason)
-        return out
+        return self._fold()[0].removed
+
+    def others(self) -> dict[int, tuple[Place, ...]]:
+        """The other names of images that have several: where else their files are."""
+        whole, _ = self._fold()
+        return {row: at[1:] for row, at in whole.places.items() if at[1:] and row not in whole.removed}
 
     def replacing(self) -> dict[int, int]:
         """Rows that a run is replacing, which have no tombstone before it ends, and the row of each one's new self."""
+        return self.replacement().rows
+
+    def replacement(self) -> Replacement:
+        """What a run is about, or was when it was killed."""
         path = self._index / REPLACING
         text = files.read_text(path, self._index)
         try:
-            pairs = {} if text is None else dict(json.loads(text)["rows"])
+            found = {"rows": []} if text is None else json.loads(text)
+            pairs, run, since = dict(found["rows"]), found.get("id", ""), found.get("since", 0)
             if not all(type(row) is int for pair in pairs.items() for row in pair):
                 raise TypeError
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            if type(run) is not str or type(since) is not int:
+                raise TypeError
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError(f"{path} is damaged: delete it and run `instsearch index` again") from error
-        return pairs
+        return Replacement(pairs, run, since)
 
-    def replace(self, rows: Mapping[int, int]) -> None:
-        """Note that rows are being replaced by others: until :meth:`replaced` both are there."""
+    def hidden(self, reach: int) -> frozenset[int]:
+        """The rows that a search which reaches so many leaves out, to answer as before a run or as after it."""
+        run = self.replacement()
+        if run.id:
+            over = run.id in self._fold()[1]
+            return frozenset() if over else frozenset(range(run.since, len(self)))
+        ready = max(run.rows.values(), default=0) < reach
+        return frozenset(run.rows if ready else run.rows.values())
+
+    def replace(self, rows: Mapping[int, int], since: int | None = None) -> None:
+        """Note that rows are being replaced by others: until :meth:`replaced` both are there.
+
+        Those from ``since`` on, if that is given, count only after it, at one moment with all that is foreseen.
+        """
         with self._lock.hold():
-            text = json.dumps({"rows": sorted(rows.items())})
-            files.write_text(self._index / REPLACING, text + "\n")
+            note: dict[str, object] = {"rows": sorted(rows.items())}
+            if since is not None:
+                note |= {"id": uuid.uuid4().hex, "since": since}
+            files.write_text(self._index / REPLACING, json.dumps(note) + "\n")
 
     def replaced(self, rows: Iterable[int]) -> None:
-        """Put tombstones on rows that were being replaced; nothing is any more."""
+        """Put tombstones on rows that were being replaced, and write what is foreseen; nothing is replaced any more."""
         with self._lock.hold():
-            self.remove(rows, "changed")
+            there = self.removed()
+            gone = Change({row: "changed" for row in rows if row not in there})
+            self.change(Change.of([gone, self._foreseen]), self.replacement().id)
+            self._foresee(Change())
             places.remove(self._index / REPLACING, self._index)
 
     def tombstones(self) -> list[int]:
@@ -226,8 +316,16 @@ class ImageTable:
         return alive
 
     def record(self, row: int) -> ImageRecord:
-        """What was stored about a row."""
-        return _record(self._layer.read(row))
+        """What is stored about a row, its name as it is now."""
+        return self._placed(row, _record(self._layer.read(row)), len(self.roots))
+
+    def _placed(self, row: int, record: ImageRecord, roots: int) -> ImageRecord:
+        """The record by the name that it has now, which is below one of so many roots."""
+        if found := self._fold()[0].places.get(row):
+            record = record._replace(root=found[0][0], name=found[0][1])
+        if record.root >= roots or not changes.valid(record.name):
+            raise FormatError(f"row {row} of {self._index} names no file below one of its roots")
+        return record
 
     def name(self, row: int) -> str:
         """The name of a row as Python spells it (``os.fsdecode``)."""
@@ -235,23 +333,43 @@ class ImageTable:
 
     def path(self, row: int) -> Path:
         """Where the picture is."""
-        record, roots = self.record(row), self.roots
-        if record.root >= len(roots) or b".." in record.name.split(b"/"):
-            raise FormatError(f"row {row} of {self._index} names no file below one of its roots")
-        return Path(roots[record.root]) / os.fsdecode(record.name)
+        record = self.record(row)
+        return Path(self.roots[record.root]) / os.fsdecode(record.name)
 
     def records(self, span: range | None = None) -> Iterator[tuple[int, ImageRecord]]:
         """Rows and records in bulk, removed ones included."""
+        roots = len(self.roots)
         for block in self._layer.blocks(span):
             names, ends = block["name"].tobytes(), block["indptr"]
             for i, row in enumerate(range(block["start"], block["stop"])):
                 item = {key: block[key][i] for key in ("root", "size", "nbytes", "mtime_ns", "digest")}
-                yield row, _record({**item, "name": names[ends[i] : ends[i + 1]]})
+                yield row, self._placed(row, _record({**item, "name": names[ends[i] : ends[i + 1]]}), roots)
+
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """What is wrong with the files that say what became of rows, by path."""
+        rows, roots = len(self), len(self.roots)
+        for name in self._tombstones():
+            path = self._layer.path / name
+            try:
+                change, _ = changes.read(path, self._index)
+            except FormatError as error:
+                yield path, str(error)
+                continue
+            named = {root for some in change.places.values() for root, _ in some}
+            if max(named, default=0) >= roots and named:
+                yield path, f"it names root {max(named)} and roots.json has {roots}"
+            if max({*change.removed, *change.restored, *change.places}, default=-1) >= rows:
+                yield path, f"it names rows beyond the {rows:,} that there are"
 
 
 def location(roots: Sequence[str], record: ImageRecord) -> bytes:
-    """Where an image lies, as ``os.fsencode`` has it."""
-    return os.path.join(os.fsencode(roots[record.root]), record.name)  # noqa: PTH118
+    """Where an image lies, as ``os.fsencode`` has it: what a file is recognised by."""
+    return located(roots, (record.root, record.name))
+
+
+def located(roots: Sequence[str], place: Place) -> bytes:
+    """Where a place is, as ``os.fsencode`` has it."""
+    return os.path.join(os.fsencode(roots[place[0]]), place[1])  # noqa: PTH118
 
 
 def tombstone_name(number: int) -> str:
@@ -260,10 +378,10 @@ def tombstone_name(number: int) -> str:
 
 
 def _item(record: ImageRecord) -> Item:
-    if not record.name or b"\0" in record.name or record.name.startswith(b"/"):
+    if not changes.valid(record.name):
         raise FormatError(f"an image's name is a path below its root, not {record.name!r}")
-    if b".." in record.name.split(b"/") or len(record.digest) != 32:
-        raise FormatError(f"the record of {record.name!r} has .. in its name or no digest of 32 bytes")
+    if len(record.digest) != 32:
+        raise FormatError(f"the record of {record.name!r} has no digest of 32 bytes")
     return {
         "name": np.frombuffer(record.name, np.uint8),
         "root": np.array(record.root),
@@ -280,8 +398,3 @@ def _record(item: Item) -> ImageRecord:
     return ImageRecord(
         name, int(item["root"]), width, height, int(item["nbytes"]), int(item["mtime_ns"]), digest
     )
-
-
-def _read_tombstone(path: Path, top: Path) -> dict[int, str]:
-    arrays, attrs = read_arrays(path, canonical(IDENTITY), top, TOMBSTONE)
-    return dict.fromkeys(arrays["rows"].tolist(), str(attrs.get("reason", "")))

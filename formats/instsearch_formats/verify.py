@@ -44,6 +44,7 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
     try:
         roots = len(images.roots)
         given = set(images.ranges())
+        problems += [Problem(path, what) for path, what in images.faults()]
     except FormatError as error:
         problems.append(Problem(index / ("images" if roots is not None else "roots.json"), str(error)))
     problems += _gaps(index)

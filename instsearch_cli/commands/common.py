@@ -116,6 +116,12 @@ pipeline_options = _stack(
     weights_option,
     device_option,
 )
+max_remove_option = click.option(
+    "--max-remove",
+    metavar="N|N%",
+    help="Do nothing where more images would be removed: a number, or a percentage of all (default: 10%, and 10 in "
+    "any case).",
+)
 rerank_option = click.option(
     "--rerank",
     multiple=True,
@@ -198,9 +204,8 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
     import json
 
     from instsearch_cli.images import printable
-    from instsearch_cli.progress import duration
 
-    intake, outcome = done.intake, done.outcome
+    intake = done.intake
     if as_json:
         click.echo(json.dumps(done.plain()))
         return
@@ -210,10 +215,21 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
             f"found {intake.found:,} = indexed {intake.new:,} + already there {intake.there:,} "
             f"+ skipped {len(intake.skipped):,}" + (f" ({', '.join(more)})" if more else "")
         )
+        if intake.others:
+            click.echo(others_of(intake.others))
         for name, reason in intake.skipped[:10]:
             click.echo(f"  skipped {printable(name)}: {printable(reason)}")
         if len(intake.skipped) > 10:
             click.echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
+    summary_of_layers(done)
+
+
+def summary_of_layers(done: Indexed) -> None:
+    """Say what layers were written."""
+    from instsearch_cli.images import printable
+    from instsearch_cli.progress import duration
+
+    outcome = done.outcome
     if outcome.blank:
         some = ", ".join(map(printable, outcome.blank[:3])) + (", …" if len(outcome.blank) > 3 else "")
         click.echo(f"{len(outcome.blank):,} without a local feature, which no query finds: {some}")
@@ -221,6 +237,18 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
         click.echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in outcome.written.items()) or "nothing: all there"
     click.echo(f"wrote {what} in {duration(done.seconds)}")
+
+
+def others_of(n: int) -> str:
+    """How many files are other names, in words."""
+    return f"{n:,} {'is another name' if n == 1 else 'are other names'} of photographs that are there"
+
+
+def offline_of(root: str, n: int) -> str:
+    """A folder that is away, in words."""
+    from instsearch_cli.images import printable
+
+    return f"{n:,} offline: {printable(root)} is not there, or empty"
 
 
 def next_query(index: Index) -> str:

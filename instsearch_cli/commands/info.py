@@ -35,7 +35,6 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
 GONE = {
     "removed": "taken out",
     "missing": "taken out, their files being gone",
-    "skipped": "skipped, since they do not decode",
     "replaced": "replaced by newer ones of the same name",
     "changed": "changed, and not read again yet",
 }
@@ -43,11 +42,19 @@ GONE = {
 
 def words(facts: dict[str, Any]) -> Iterator[str]:
     """What an index holds, how old it is, and what it can be asked."""
+    gone = {reason: n for reason, n in facts["removed"].items() if reason != "skipped"}
     yield f"{facts['index']}: {counted(facts['images'], 'image')}" + "".join(
-        f", {n:,} {GONE.get(reason, reason)}" for reason, n in facts["removed"].items()
+        [
+            *(f", {n:,} {GONE.get(reason, reason)}" for reason, n in gone.items()),
+            f", {counted(facts['others'], 'other name')} of them" if facts["others"] else "",
+            f", {counted(facts['skipped'], 'file')} skipped (skipped.txt says why)"
+            if facts["skipped"]
+            else "",
+        ]
     )
     for root in facts["roots"]:
-        yield f"  under {root}"
+        away = facts["offline"].get(root)
+        yield f"  under {root}" + (f" (offline, with {counted(away, 'image')})" if away else "")
     added = f", images last added {age(facts['added'])}" if facts["added"] else ""
     yield f"created {age(facts['created'])}{added}"
     for name, n in facts["searchable"].items():

@@ -18,7 +18,7 @@ from instsearch_cli.engine.pipeline import (
     load_preset,
     presets,
 )
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.registry import Registry
 
 
+Anywhere = str | os.PathLike[str]
 LONGEST = 150  #: bytes of a pipeline's name
 
 
@@ -203,3 +204,30 @@ def _name(pipeline: Pipeline, registry: Registry) -> str:
     stages = (pipeline.extractor, pipeline.encoder, pipeline.weighting, pipeline.detector)
     named = [stage for stage in stages if stage and not (stage is pipeline.weighting and stage.name == plain)]
     return "-".join(stage.name for stage in named)
+
+
+def chosen(choice: dict[str, Any]) -> Choice:
+    """Options by name as a choice. Raises UsageError with the nearest for an unknown one."""
+    names = Choice.__dataclass_fields__
+    for name, value in choice.items():
+        if name not in names:
+            raise UsageError(f"there is no option '{name}'.{nearest(name, names)}")
+        if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
+            raise UsageError(f"{name} is a list, [{value!r}] say")
+    lists: dict[str, Any] = {
+        name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None
+    }
+    return Choice(**choice | lists)
+
+
+def listed(images: Anywhere | Sequence[Anywhere]) -> list[Path]:
+    """One path or several. Raises UsageError for what is no path."""
+    several = list(images) if isinstance(images, (list, tuple)) else [images]
+    return [as_path(image, "photographs") for image in several]
+
+
+def as_path(given: Any, what: str) -> Path:
+    """What is given as a path. Raises UsageError for what is none."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise UsageError(f"{what} is given as a file or a folder, not as {type(given).__name__}")
+    return Path(given)

@@ -53,9 +53,10 @@ class Collection:
         self._stamps: Stamps | None = None
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
-        self._images: tuple[tuple[int, int, frozenset[int]], np.ndarray] | None = None
+        self._images: tuple[tuple[Any, frozenset[int]], np.ndarray] | None = None
         self._ranges: list[range] = []
         self._roots: list[str] = []
+        self._state = index.images.state
         self._part = functools.lru_cache(maxsize=64)(self._records)
         self._streaming = Streaming(assembly, self.at, self._unreadable)
 
@@ -64,7 +65,7 @@ class Collection:
     @property
     def images(self) -> np.ndarray:
         table = self.index.images
-        state = (len(table), len(table.removed()), self.hidden)
+        state = (table.state, self.hidden)
         if self._images is None or self._images[0] != state:
             live = np.flatnonzero(table.alive()[self.span.start : self.span.stop]) + self.span.start
             self._images = (state, live[~np.isin(live, list(self.hidden))] if self.hidden else live)
@@ -127,6 +128,9 @@ class Collection:
     def refresh(self) -> None:
         """Reach the rows that were given out since, and the folders as they are now called."""
         self.span, self._ranges, self._stamps = range(len(self.index.images)), [], None
+        if (state := self.index.images.state) != self._state:  # images may be called otherwise
+            self._state = state
+            self._part.cache_clear()
         if "names" in vars(self):
             self.names.refresh()
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from instsearch_cli.engine.matching import SKIPPED, Matching, equal, path_of
+from instsearch_cli.engine.records import recorded
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stamps import Stamp, Stamps
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import (
-    MAX_PIXELS,
-    BadImage,
-    Discovery,
-    Found,
-    Reader,
-    content_digest,
-    examine,
-    passing,
-)
+from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, Reader, examine
 from instsearch_formats import ImageRecord
+from instsearch_formats.changes import Change
 from instsearch_formats.images import location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable
 
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 
 RANGE = 256
-SKIPPED = "skipped: "
+REMOVED = "removed"  #: why a row is no image any more that somebody took out
+OUT = "taken out before: `instsearch restore` brings it back"
 
 
 @dataclass
@@ -44,9 +39,13 @@ class Intake:
     new: int = 0
     there: int = 0
     changed: int = 0  #: among ``new``: files whose content replaced what was indexed under their name
-    renamed: int = 0  #: among ``new``: files whose content was indexed under a name that is gone
+    renamed: int = 0  #: among ``there``: files that were indexed under a name that is gone
+    others: int = 0  #: found files that are other names of photographs that are there
     skipped: list[tuple[str, str]] = field(default_factory=list)
     places: list[Found] = field(default_factory=list)  #: of what was found, whether or not it was taken
+    change: Change = field(
+        default_factory=Change
+    )  #: what becomes of the rows that were there, yet to be written
 
     def skip_later(self, skipped: list[tuple[str, str]]) -> None:
         """Count pictures that turned out not to decode; those of earlier runs were counted as there."""
@@ -56,6 +55,14 @@ class Intake:
             else:
                 self.there -= 1
             self.skipped.append((name, reason))
+
+
+class Fresh(NamedTuple):
+    """A file that gets a row of its own; the number of the record's root is yet to be put in."""
+
+    found: Found
+    record: ImageRecord
+    stamp: Stamp
 
 
 def take_in(
@@ -70,82 +77,174 @@ def take_in(
 
     A file that is known, below whichever folder, with equal size and times is there already; with equal content too,
     which alone counts on ``recheck``; with other content it gets another row and counts as new, and its old row is
-    :func:`outdated`. So does one whose content is indexed under a name that is gone, of which the old row is removed.
+    :func:`outdated`. One that was moved keeps its row, and so does one that has several names: the ``change`` of what
+    is returned says so, and is for the caller to write.
     Raises InstsearchError at the first image that cannot be taken, if strict.
     """
-    table, stamps = index.images, Stamps(index)
-    intake = Intake(len(discovery.found) + len(discovery.skipped), skipped=list(discovery.skipped))
-    intake.places = discovery.found
-    if strict and intake.skipped:
-        raise _strict(*intake.skipped[0])
-    removed = table.removed()
-    records = {row: record for row, record in table.records() if row not in removed or _lasting(removed[row])}
-    folders = table.roots
-    rows = {location(folders, record): row for row, record in records.items()}
+    taking = Taking(index, discovery, progress, strict, max_pixels, recheck)
+    taking.look(at_once=True)
+    return taking.finish()
 
-    def skip(found: Found, reason: str) -> None:
-        if strict:
-            raise _strict(found.display, reason)
-        intake.skipped.append((found.display, reason))
 
-    fresh: list[Found] = []
-    if recheck:
-        progress.start("checking files", len(discovery.found))
-    for found in discovery.found:
-        row = rows.get(os.path.join(os.fsencode(found.root), found.name))  # noqa: PTH118
-        if recheck:
-            progress.advance()
-        if row is None:
-            fresh.append(found)
-            continue
-        try:
-            same = stamps.unchanged(row, found.path, records[row], recheck)
-        except BadImage as error:
-            skip(found, error.reason)
-            continue
-        if not same:
-            intake.changed += 1
-            fresh.append(found)
-        elif row in removed:
-            skip(found, removed[row].removeprefix(SKIPPED))
-        else:
-            intake.there += 1
+class Taking:
+    """One intake: :meth:`look` at the files, which writes nothing unless it is told to, then :meth:`finish`."""
 
-    roots = {root: table.add_root(str(root)) for root in sorted({f.root for f in fresh})}
+    def __init__(
+        self,
+        index: Index,
+        discovery: Discovery,
+        progress: Quiet,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
+    ) -> None:
+        self.index, self.discovery, self.progress = index, discovery, progress
+        self.strict, self.max_pixels, self.recheck = strict, max_pixels, recheck
+        self.stamps = Stamps(index)
+        self.matching = Matching(index, self.stamps, recheck, depends_on_names(index))
+        self.intake = Intake(len(discovery.found) + len(discovery.skipped), skipped=list(discovery.skipped))
+        self.intake.places = discovery.found
+        self.fresh: list[Fresh] = []  #: those that have no row yet
+        self._kin: dict[bytes, list[Found]] = {}  #: other names of files that are new, by the paths of these
+        self._given: dict[bytes, int] = {}  #: rows of those of them that have one
+        self._roots: dict[str, int] = {}
+        self._out: dict[bytes, tuple[int, ImageRecord]] = {}  #: what is not to come back as it was
 
-    def look(found: Found) -> tuple[ImageRecord, Stamp]:
-        header, digest, status = examine(found.path, max_pixels)
-        stamp, size = Stamp.of(status), (header.width, header.height)
-        return ImageRecord(found.name, roots[found.root], *size, stamp.nbytes, stamp.mtime_ns, digest), stamp
+    def stay_out(self) -> None:
+        """Leave out what was taken out by name and lies there as it did."""
+        table, folders = self.index.images, self.index.images.roots
+        removed = table.removed()
+        self._out = {
+            location(folders, record): (row, record)
+            for row, record in table.records()
+            if removed.get(row) == REMOVED
+        }
 
-    def give_rows() -> None:
-        for row, (record, stamp) in zip(table.append([r for r, _ in pending]), pending, strict=True):
-            stamps.note(row, stamp, record.digest)
-        pending.clear()
+    def look(self, at_once: bool = False) -> None:
+        """See which image each file is; ``at_once``: give rows as they come, as a run does that may be killed."""
+        if self.strict and self.intake.skipped:
+            raise _strict(*self.intake.skipped[0])
+        news = self._unknown()
+        if news:
+            self.progress.start("looking at files", len(news))
+        with Reader(news, self._examined, workers=2, ahead=64) as reader:
+            for found, result in reader:
+                if isinstance(result, BadImage):
+                    self._skip(found, result.reason)
+                elif (row := self.matching.match(found, result.record.digest)) is not None:
+                    self.intake.there += 1
+                    self.intake.renamed += self.matching.moved.get(row) is found
+                    self.intake.others += self.matching.moved.get(row) is not found
+                else:
+                    self.fresh.append(result)
+                    self.intake.new += 1
+                if at_once and len(self.fresh) == RANGE:
+                    self._give_rows()
+                self.progress.advance()
+        self._claim_names()
+        self.progress.close()
 
-    if fresh:
-        progress.start("looking at files", len(fresh))
-    pending: list[tuple[ImageRecord, Stamp]] = []
-    digests: set[bytes] = set()
-    with Reader(fresh, look, workers=2, ahead=64) as reader:
-        for found, result in reader:
-            if isinstance(result, BadImage):
-                skip(found, result.reason)
+    def _unknown(self) -> list[Found]:
+        """The files that are none of the images as they were indexed; the others are counted."""
+        matching, news = self.matching, self._told_from_others()
+        if self.recheck:
+            self.progress.start("checking files", len(self.discovery.found))
+        for found in self.discovery.found:
+            if self.recheck:
+                self.progress.advance()
+            try:
+                row = matching.row_of(found)
+            except BadImage as error:
+                self._skip(found, error.reason)
+                continue
+            if row is None and self._is_out(found):
+                self.intake.skipped.append((found.display, OUT))
+            elif row is None:
+                news.append(found)
+            elif row in matching.removed:
+                self._skip(found, matching.removed[row].removeprefix(SKIPPED))
             else:
-                pending.append(result)
-                digests.add(result[0].digest)
-                intake.new += 1
-            if len(pending) == RANGE:
-                give_rows()
-            progress.advance()
-    if pending:
-        give_rows()
-    if gone := _renamed(index, records, digests):
-        table.remove(gone, "renamed")
-        intake.renamed = len(gone)
-    stamps.save()
-    progress.close()
-    return intake
+                self.intake.there += 1
+                self.intake.others += matching.named_otherwise(found)
+        return news
+
+    def _is_out(self, found: Found) -> bool:
+        row, record = self._out.get(path_of(found), (-1, None))
+        with contextlib.suppress(BadImage):
+            return record is not None and self.stamps.unchanged(row, found.path, record)
+        return False
+
+    def _told_from_others(self) -> list[Found]:
+        """Files that were taken for other names of some, by inodes that say nothing, and hold something else."""
+        rows, news = self.matching.rows, []
+        for other, winner in list(self.discovery.again):
+            if path_of(other) not in rows and not equal(other.path, winner.path):
+                self.discovery.again.remove((other, winner))
+                self.intake.skipped = [s for s in self.intake.skipped if s[0] != other.display]
+                news.append(other)
+        return news
+
+    def _claim_names(self) -> None:
+        for other, winner in self.discovery.again:
+            if (path := path_of(winner)) != path_of(other):
+                self.intake.others += 1
+                if not self.matching.claim(other, path):
+                    self._kin.setdefault(path, []).append(other)
+
+    def _examined(self, found: Found) -> Fresh:
+        header, digest, status = examine(found.path, self.max_pixels)
+        stamp, size = Stamp.of(status), (header.width, header.height)
+        return Fresh(found, ImageRecord(found.name, 0, *size, stamp.nbytes, stamp.mtime_ns, digest), stamp)
+
+    def _skip(self, found: Found, reason: str) -> None:
+        if self.strict:
+            raise _strict(found.display, reason)
+        self.intake.skipped.append((found.display, reason))
+
+    def _give_rows(self) -> None:
+        for start in range(0, len(self.fresh), RANGE):
+            some = self.fresh[start : start + RANGE]
+            rows = self.index.images.append([f.record._replace(root=self._root(f.found)) for f in some])
+            for row, (found, record, stamp) in zip(rows, some, strict=True):
+                self.stamps.note(row, stamp, record.digest)
+                self._given[path_of(found)] = row
+        self.fresh.clear()
+
+    def _root(self, found: Found) -> int:
+        if (root := str(found.root)) not in self._roots:
+            single = found.root not in self.discovery.folders
+            self._roots[root] = self.index.images.add_root(root, single)
+        return self._roots[root]
+
+    def preview(self, within: Callable[[bytes], bool]) -> Change:
+        """What is to become of the rows that are there; roots do not count."""
+        return self.matching.change(lambda found: 0, within)
+
+    def finish(self, within: Callable[[bytes], bool] | None = None) -> Intake:
+        """Give what is new its rows, and say what is to become of the others; the caller writes that."""
+        self._give_rows()
+        rows, moved = self.matching.rows, self.matching.moved
+        self.intake.changed = sum(path in rows and rows[path] not in moved for path in self._given)
+        change = self.matching.change(self._root, within)
+        for path, others in self._kin.items():
+            if (row := self._given.get(path)) is not None:
+                record = self.index.images.record(row)
+                names = ((self._root(other), other.name) for other in others)
+                change.places[row] = ((record.root, record.name), *names)
+        self.stamps.save()
+        self.intake.change = change
+        return self.intake
+
+
+def depends_on_names(index: Index) -> bool:
+    """Whether a recorded pipeline has a component that goes by what images are called."""
+    registry = load_registry()
+    for record in recorded(index):
+        for kind, stage in record.pipeline.stages().items():
+            with contextlib.suppress(InstsearchError):  # one that is not installed makes nothing
+                if registry.get(kind, stage.name).load().by_name:
+                    return True
+    return False
 
 
 def outdated(index: Index) -> dict[int, int]:
@@ -160,34 +259,6 @@ def outdated(index: Index) -> dict[int, int]:
                 older[newest[key]] = key
             newest[key] = row
     return {row: newest[key] for row, key in older.items()}
-
-
-def unchanged(path: Path, record: ImageRecord) -> bool:
-    """Whether a file is what was indexed: equal size and time, or equal content."""
-    try:
-        stamp = Stamp.of(path.stat())
-        same = (stamp.nbytes, stamp.mtime_ns) == (record.nbytes, record.mtime_ns)
-        return same or content_digest(path) == record.digest
-    except (OSError, BadImage):
-        return False  # looked at as new, which says what is wrong
-
-
-def _renamed(index: Index, records: Mapping[int, ImageRecord], digests: set[bytes]) -> list[int]:
-    """Live rows of the contents that came in now whose own files are gone, though their folder is there."""
-    roots, alive = index.images.roots, index.images.alive()
-    return [
-        row
-        for row, record in records.items()
-        if alive[row]
-        and record.digest in digests
-        and os.path.isdir(roots[record.root])  # noqa: PTH112  (a disk that is not mounted is no rename)
-        and not os.path.lexists(location(roots, record))
-    ]
-
-
-def _lasting(reason: str) -> bool:
-    """Whether a row that is removed for a reason stands for what its file is until that changes."""
-    return reason.startswith(SKIPPED) and not passing(reason.removeprefix(SKIPPED))
 
 
 def _strict(name: str, reason: str) -> InstsearchError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,11 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import MAX_PIXELS, discover
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
+from instsearch_formats.changes import Change
 from instsearch_formats.files import vacant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.registry import Registry
@@ -81,6 +83,8 @@ class Indexed:
                 "found": self.intake.found,
                 "indexed": self.intake.new,
                 "there": self.intake.there,
+                "renamed": self.intake.renamed,
+                "others": self.intake.others,
                 "skipped": [{"image": n, "reason": r} for n, r in self.intake.skipped],
             }
         return report
@@ -112,10 +116,11 @@ def index_images(
     name: str | None = None,
     keep_features: bool | None = None,
     refit: bool = False,
+    take: Callable[[], Intake] | None = None,
 ) -> Indexed:
     """Give new images rows and make every layer of the pipeline that is missing; the caller holds the lock.
 
-    It is recorded, under ``name`` if given, as the index's last one.
+    It is recorded, under ``name`` if given, as the index's last one. ``take`` gives the rows in place of ``images``.
     """
     began = time.perf_counter()
     pipeline = choose(registry, base, choice)
@@ -127,23 +132,37 @@ def index_images(
         pipeline = pipeline.refitted()
     assembly = Assembly(pipeline, registry, pick_device(how.device))
     from_last = inherited(base, choice, pipeline)
-    before, found = len(index.images), discover(list(images)) if images else None
+    table, before, found = index.images, len(index.images), discover(list(images)) if images else None
     for line in pipeline_lines(assembly, from_last):
         how.progress.say(line)
-    intake = _take(index, found, how) if found else None
-    if not index.images.alive().any():
-        raise InstsearchError(f"{index.path} holds no image that can be read: give folders or files to index")
-    runner = Runner(index, assembly, how.progress, how.strict)
-    runner.before = before
-    runner.collection.new = range(before, len(index.images))
-    if runner.outdated:
-        index.images.replace(runner.outdated)
-    check_space(index, assembly, pipeline.keep_features, how.progress)
-    outcome = runner.index_all()
-    records.record(index, assembly)
-    index.images.replaced(runner.outdated)
+    since = _seen(index)
+    if found:
+        take = functools.partial(_take, index, found, how)
+    intake = take() if take else None
+    with table.foreseeing(intake.change if intake else Change()):
+        if not table.alive().any():
+            raise InstsearchError(
+                f"{index.path} holds no image that can be read: give folders or files to index"
+            )
+        runner = Runner(index, assembly, how.progress, how.strict)
+        runner.before = before
+        runner.collection.new = range(before, len(table))
+        if table.foreseen and len(table) > since:
+            table.replace(runner.outdated, since)
+        elif runner.outdated:
+            table.replace(runner.outdated)
+        check_space(index, assembly, pipeline.keep_features, how.progress)
+        outcome = runner.index_all()
+        records.record(index, assembly)
+        table.replaced(runner.outdated)
     _say(assembly, outcome, how.progress)
     return replace(_indexed(index, assembly, outcome, intake, began), inherited=tuple(from_last))
+
+
+def _seen(index: Index) -> int:
+    """How many rows those who ask see: not those that a killed run gave out, to count with its other changes."""
+    run = index.images.replacement()
+    return min(len(index.images), run.since) if run.id else len(index.images)
 
 
 def extract_images(
@@ -166,6 +185,7 @@ def extract_images(
     assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
     before = len(index.images)
     intake = _take(index, discover(list(images)), how)
+    index.images.change(intake.change)
     runner = Runner(index, assembly, how.progress, how.strict)
     if runner.outdated:
         index.images.replace(runner.outdated)

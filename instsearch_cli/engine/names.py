@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from instsearch_cli.errors import InstsearchError, nearest
 from instsearch_cli.images import printable
+from instsearch_formats.images import located, location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from instsearch_formats import ImageRecord, Index
+    from instsearch_formats.changes import Place
 
     Rows = dict[bytes, list[tuple[int, int]]]
 
@@ -33,20 +35,21 @@ class Names:
     def of(self, record: ImageRecord) -> str:
         """What an image is called."""
         name = os.fsdecode(record.name)
-        several = len(self._roots) > 1 and len(self._rows.get(record.name, ())) > 1
+        several = len(self._roots) > 1 and len({row for row, _ in self._rows.get(record.name, ())}) > 1
         return f"{self._labels[record.root]}/{name}" if several else name
 
     def find(self, text: str | os.PathLike[str]) -> tuple[int, ImageRecord]:
         """The row of the live image of that name, or whose file it is, and what the table says of it.
 
-        One in another normal form of Unicode counts where none is equal. Raises InstsearchError where there is none,
-        with the nearest, or where there are several.
+        Any of its names will do. One in another normal form of Unicode counts where none is equal, then where a link
+        leads to. Raises InstsearchError where there is none, with the nearest, or where there are several.
         """
         self.refresh()
         wanted = os.fsencode(text)
         full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
         rows = self._matching(self._rows, wanted, full, bytes)
         rows = rows or self._matching(self._composed, wanted, full, composed)
+        rows = rows or self._below(list(map(os.path.realpath, self._roots)), os.path.realpath(full))
         records = [(row, self.table.record(row)) for row in sorted(rows)]
         if len(records) == 1:
             return records[0]
@@ -59,26 +62,42 @@ class Names:
 
     def _matching(self, names: Rows, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]) -> set[int]:
         """The rows whose names, files or labelled names are equal in a form, which ``names`` are in."""
+        roots, labelled = (
+            [os.fsdecode(form(os.fsencode(f))) for f in some] for some in (self._roots, self._labels)
+        )
+        rows = self._below(roots, form(full), names)
+        return rows or {row for row, _ in names.get(form(wanted), ())} | self._below(
+            labelled, form(wanted), names
+        )
 
-        def below(folders: Sequence[str], path: bytes) -> set[int]:
-            starts = [form(os.fsencode(folder)).rstrip(b"/") + b"/" for folder in folders]
-            rest = {root: path[len(start) :] for root, start in enumerate(starts) if path.startswith(start)}
-            return {row for root, name in rest.items() for row, its in names.get(name, ()) if its == root}
-
-        rows = below(self._roots, form(full))
-        return rows or {row for row, _ in names.get(form(wanted), ())} | below(self._labels, form(wanted))
+    def _below(self, folders: Sequence[str], path: bytes, names: Rows | None = None) -> set[int]:
+        """The rows of a path, by the folder of its root."""
+        starts = [os.fsencode(folder).rstrip(b"/") + b"/" for folder in folders]
+        rest = {root: path[len(start) :] for root, start in enumerate(starts) if path.startswith(start)}
+        rows = self._rows if names is None else names
+        return {row for root, name in rest.items() for row, its in rows.get(name, ()) if its == root}
 
     def live(self) -> list[tuple[int, ImageRecord]]:
         """Rows and records of the images that were not removed; of a file that a run is replacing, the new one."""
-        alive = self.table.alive()
+        alive, roots = self.table.alive(), self.table.roots
         newest = {
-            (record.root, record.name): (row, record) for row, record in self.table.records() if alive[row]
+            location(roots, record): (row, record) for row, record in self.table.records() if alive[row]
         }
         return list(newest.values())
 
+    def removed(self) -> list[tuple[int, ImageRecord]]:
+        """Rows and records of the images that were removed."""
+        removed = self.table.removed()
+        return [(row, record) for row, record in self.table.records() if row in removed]
+
+    def places(self, row: int, record: ImageRecord) -> dict[bytes, Place]:
+        """Where the file of an image lies, its name first, by path."""
+        named = ((record.root, record.name), *self.table.others().get(row, ()))
+        return {located(self._roots, place): place for place in named}
+
     def refresh(self) -> None:
         """See which images there are now."""
-        roots, state = self.table.roots, (len(self.table), len(self.table.removed()))
+        roots, state = self.table.roots, self.table.state
         if vars(self).get("_state") != (roots, state):
             self._state, self._roots, self._labels = (roots, state), roots, labels(roots)
             vars(self).pop("_rows", None)
@@ -86,10 +105,12 @@ class Names:
 
     @functools.cached_property
     def _rows(self) -> Rows:
-        """(row, root) of the live images of each path."""
+        """(row, root) of the live images of each path, by all their names."""
         rows: Rows = {}
+        others = self.table.others()
         for row, record in self.live():
-            rows.setdefault(record.name, []).append((row, record.root))
+            for root, name in ((record.root, record.name), *others.get(row, ())):
+                rows.setdefault(name, []).append((row, root))
         return rows
 
     @functools.cached_property

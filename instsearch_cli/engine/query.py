@@ -100,12 +100,8 @@ class Engine:
         self._hide(cover[-1].stop)
 
     def _hide(self, reach: int) -> None:
-        """Leave out one of the two rows of each file that a run is replacing: answers are of before or of after.
-
-        It is the new one until all new ones can be searched, then the old one.
-        """
-        rows = self.index.images.replacing()
-        hidden = frozenset(rows if max(rows.values(), default=0) < reach else rows.values())
+        """Leave out one of the two rows of each file that a run is replacing: answers are of before or of after."""
+        hidden = self.index.images.hidden(reach)
         for data in (self.data, *(data for data, _ in self.segments)):
             data.hidden = hidden
 

@@ -7,18 +7,19 @@ import functools
 import os
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from instsearch_cli.engine import arrays, records, upkeep
 from instsearch_cli.engine.asking import Warm, Wish
-from instsearch_cli.engine.choosing import Choice
+from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
 from instsearch_cli.engine.making import How, extract_images, index_images
 from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
-from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError, nearest
+from instsearch_cli.engine.syncing import Plan
+from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError
 from instsearch_cli.images import MAX_PIXELS, Photograph
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
@@ -29,6 +30,7 @@ from instsearch_formats.lock import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
     from instsearch_cli.engine.arrays import Arrays
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.query import Engine
+    from instsearch_cli.engine.restoring import Restored
+    from instsearch_cli.engine.syncing import Synced
     from instsearch_formats.verify import Problem
 
-Anywhere = str | os.PathLike[str]
 Method = TypeVar("Method", bound="Callable[..., Any]")
 
 
@@ -241,10 +244,44 @@ class Index:
             return extract_images(self.store, self._registry, listed(images), selection, how)
 
     @_open
-    def remove(self, *images: Anywhere, missing: bool = False) -> tuple[int, int]:
-        """Take images out of the index, by file, folder or name; returns how many, and how many are left."""
+    def sync(
+        self,
+        folders: Anywhere | Sequence[Anywhere] = (),
+        *,
+        dry_run: bool = False,
+        max_remove: str | int | None = None,
+        pipeline: str | None = None,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        recheck: bool = False,
+        memory: str = "",
+    ) -> Synced:
+        """Bring the index to what its folders hold now, or some: add, remove, rename and replace, in one go.
+
+        A folder that is not there, or empty, is offline, and its images stay. Where more images would be removed than
+        ``max_remove`` allows (a count, or "10%" of all; None: a tenth, and ten in any case) nothing is done.
+        """
+        how = How(self.device, strict, max_pixels, recheck, self.progress)
+        with contextlib.nullcontext() if dry_run else self._locked(), decoding_within(memory):
+            plan = Plan(self.store, listed(folders), how)
+            if dry_run:
+                return plan.preview()
+            return plan.carry_out(self._registry, self._base(pipeline), max_remove)
+
+    @_open
+    def remove(
+        self, *images: Anywhere, missing: bool = False, max_remove: str | int | None = None
+    ) -> tuple[int, int]:
+        """Take images out of the index, by file, folder, name or pattern; returns how many, and how many are left."""
         with self._locked():
-            return upkeep.remove_images(self.store, [as_path(i, "an image") for i in images], missing)
+            paths = [as_path(image, "an image") for image in images]
+            return upkeep.remove_images(self.store, paths, missing, max_remove)
+
+    @_open
+    def restore(self, *images: Anywhere, everything: bool = False) -> Restored:
+        """Bring back images that were removed, by file, folder, name or pattern, or all; nothing is computed again."""
+        with self._locked():
+            return restore(self.store, [as_path(image, "an image") for image in images], everything)
 
     @_open
     def relocate(self, old: Anywhere, new: Anywhere) -> tuple[str, str]:
@@ -361,30 +398,3 @@ class Index:
         with format_errors():
             found.save(as_path(out, "a file"))
         return found
-
-
-def chosen(choice: dict[str, Any]) -> Choice:
-    """Options by name as a choice. Raises UsageError with the nearest for an unknown one."""
-    names = Choice.__dataclass_fields__
-    for name, value in choice.items():
-        if name not in names:
-            raise UsageError(f"there is no option '{name}'.{nearest(name, names)}")
-        if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
-            raise UsageError(f"{name} is a list, [{value!r}] say")
-    lists: dict[str, Any] = {
-        name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None
-    }
-    return Choice(**choice | lists)
-
-
-def listed(images: Anywhere | Sequence[Anywhere]) -> list[Path]:
-    """One path or several. Raises UsageError for what is no path."""
-    several = list(images) if isinstance(images, (list, tuple)) else [images]
-    return [as_path(image, "photographs") for image in several]
-
-
-def as_path(given: Any, what: str) -> Path:
-    """What is given as a path. Raises UsageError for what is none."""
-    if not isinstance(given, (str, os.PathLike)):
-        raise UsageError(f"{what} is given as a file or a folder, not as {type(given).__name__}")
-    return Path(given)

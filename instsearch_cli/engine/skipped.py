@@ -38,6 +38,12 @@ def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found
         index.write_text(FILE, "".join(f"{name}\t{notes[name]}\n" for name in sorted(notes)))
 
 
+def count(index: Index) -> int:
+    """How many files were left out that are no photographs of the index under another name."""
+    lines = (index.read_text(FILE, LINES) or "").split("\n")
+    return sum("\t" in line and not line.partition("\t")[2].startswith("same f") for line in lines)
+
+
 def _is_itself(name: str, reason: str) -> bool:
     """Whether a file was skipped since it was reached by its own name before."""
     return reason.startswith("same file as ") and os.path.abspath(reason[13:]) == name  # noqa: PTH100

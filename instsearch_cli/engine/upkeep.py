@@ -11,67 +11,174 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine import drift, records
+from instsearch_cli.engine import drift, records, skipped
+from instsearch_cli.engine.away import Away
 from instsearch_cli.engine.choosing import absolute
-from instsearch_cli.engine.names import Names
+from instsearch_cli.engine.intake import REMOVED
+from instsearch_cli.engine.names import Names, labels
 from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import places
+from instsearch_formats.changes import Change
 from instsearch_formats.images import location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from instsearch_formats import ImageTable, Index, LayerInfo, ModelInfo
+    from instsearch_formats import Index, LayerInfo, ModelInfo
+    from instsearch_formats.changes import Place
 
 
-def remove_images(index: Index, images: Sequence[str | os.PathLike[str]], missing: bool) -> tuple[int, int]:
-    """Put tombstones on images, by file, folder or name, or on all that are gone; how many, and how many are left.
+def remove_images(
+    index: Index, images: Sequence[str | os.PathLike[str]], missing: bool, max_remove: str | int | None = None
+) -> tuple[int, int]:
+    """Put tombstones on images, by file, folder, name or pattern, or on all that are gone; how many, how many are left.
 
-    Raises InstsearchError for one that is not there, and where all are gone, as on a disk that is not mounted.
+    An image with other names outside a folder stays under these. What is gone below a folder that is not there stays.
+    Raises InstsearchError for one that is not there, where more are gone than ``max_remove`` allows, and where all
+    folders are away.
     """
     if not images and not missing:
         raise UsageError("name images to remove, or --missing")
-    table, names = index.images, Names(index)
-    live = dict(names.live())
-    roots = table.roots
-    paths = {row: location(roots, record) for row, record in live.items()}
-    rows: set[int] = set()
+    names, change = Names(index), Change()
+    live, roots = dict(names.live()), index.images.roots
+    places = {row: names.places(row, record) for row, record in live.items()}
     for given in images:
-        full = os.fsencode(absolute(Path(given)))
-        below = full.rstrip(b"/") + b"/"
-        matches = {row for row, path in paths.items() if path == full or path.startswith(below)}
+        rows = chosen(places, given)
         try:
-            rows |= matches or {names.find(given)[0]}
+            rows = rows or {row: set(places[row]) for row in [names.find(given)[0]]}
         except InstsearchError:
-            if not _was_removed(table, full, os.fsencode(given)):
+            rows = alike(places, given)
+            if not rows and not any_of(
+                {row: names.places(row, r) for row, r in names.removed()}, given, roots
+            ):
                 raise
+        _take_out(change, rows, places, REMOVED)
     if missing:
-        rows |= {row for row in live if not table.path(row).exists()}
-        if live and len(rows) == len(live) and not images:
+        away, gone = Away(), Change()
+        absent = {
+            row: {path for path, place in its.items() if away.gone(roots[place[0]], path)}
+            for row, its in places.items()
+        }
+        _take_out(gone, absent, places, "missing")
+        offline_now = offline(index, away)
+        if live and sum(offline_now.values()) == len(live) and not images:
             raise InstsearchError(
                 f"none of the {len(live):,} images is there: is the disk mounted?\n"
                 "If the collection moved, run `instsearch relocate OLD NEW`; nothing was removed."
             )
-    if rows:
-        chosen = {
-            (live[row].root, live[row].name) for row in rows
-        }  # a file that is being replaced has two rows
-        both = [row for row, record in table.records() if (record.root, record.name) in chosen]
-        table.remove(both, "missing" if missing and not images else "removed", refill=True)
-    return len(rows), len(live) - len(rows)
+        check_removal("remove --missing", len(gone.removed), len(live), max_remove)
+        change = Change.of([gone, change])
+    n = len(change.removed)
+    if change:
+        paths = {location(roots, live[row]): why for row, why in change.removed.items()}
+        there = index.images.removed()
+        for row, record in index.images.records():  # a file that is being replaced has two rows
+            if row not in there and (why := paths.get(location(roots, record))):
+                change.removed[row] = why
+        index.images.change(change, refill=True)
+    return n, len(live) - n
 
 
-def _was_removed(table: ImageTable, full: bytes, name: bytes) -> bool:
-    """Whether all images of a name or a path, or below it, have been removed, and there were some."""
-    roots, alive = table.roots, table.alive()
-    rows = [
-        row
-        for row, record in table.records()
-        if record.name == name or (location(roots, record) + b"/").startswith(full.rstrip(b"/") + b"/")
-    ]
-    return bool(rows) and not alive[rows].any()
+def _take_out(
+    change: Change, rows: Mapping[int, set[bytes]], places: Mapping[int, dict[bytes, Place]], reason: str
+) -> None:
+    """Take some of the places of rows away, and those out that have none left."""
+    for row, lost in rows.items():
+        left = tuple(place for path, place in places[row].items() if path not in lost)
+        if not left:
+            change.removed[row] = reason
+        elif lost:
+            change.places[row] = left
+
+
+def chosen(
+    places: Mapping[int, Mapping[bytes, Place]], given: str | os.PathLike[str]
+) -> dict[int, set[bytes]]:
+    """The rows that a file or a folder chooses, and which of their paths: a folder those that lie in it."""
+    full = os.fsencode(absolute(Path(given)))
+    below = full.rstrip(b"/") + b"/"
+    found = {row: set(its) for row, its in places.items() if full in its}
+    for row, its in places.items() if not found else ():
+        if some := {path for path in its if path.startswith(below)}:
+            found[row] = some
+    return found
+
+
+def called(
+    places: Mapping[int, Mapping[bytes, Place]], given: str | os.PathLike[str], roots: Sequence[str]
+) -> dict[int, set[bytes]]:
+    """The rows of a name, with the end of a root before it or without, and all their paths."""
+    name, starts = os.fsencode(given), [os.fsencode(label) + b"/" for label in labels(roots)]
+    return {
+        row: set(its)
+        for row, its in places.items()
+        if any(name in (n, starts[root] + n) for root, n in its.values())
+    }
+
+
+def alike(
+    places: Mapping[int, Mapping[bytes, Place]], given: str | os.PathLike[str]
+) -> dict[int, set[bytes]]:
+    """The rows of whose files or names a pattern is, ``2019/*.jpg`` say, and all their paths."""
+    name, full = os.fsencode(given), os.fsencode(absolute(Path(given)))
+    if not set(os.fsdecode(name)) & set("*?["):
+        return {}
+    fits = fnmatch.fnmatchcase
+    return {
+        row: set(its)
+        for row, its in places.items()
+        if any(fits(path, full) or fits(n, name) for path, (_, n) in its.items())
+    }
+
+
+def any_of(
+    places: Mapping[int, Mapping[bytes, Place]], given: str | os.PathLike[str], roots: Sequence[str]
+) -> dict[int, set[bytes]]:
+    """The rows that a file, folder or name chooses, or else a pattern."""
+    return chosen(places, given) or called(places, given, roots) or alike(places, given)
+
+
+def check_removal(verb: str, n: int, total: int, most: str | int | None) -> None:
+    """Raise InstsearchError where a verb would remove more images than it may.
+
+    most  a count, or a percentage, "10%", of all there are; None: a tenth of them, and ten in any case
+    """
+    allowed = max(total // 10, 10) if most is None else _count(most, total)
+    if n > allowed:
+        raise InstsearchError(
+            f"{verb} would remove {n:,} of the {total:,} images, more than {allowed:,}: nothing was changed.\n"
+            f"`instsearch sync --dry-run` says which; if that is right, allow it with --max-remove {n}."
+        )
+
+
+def _count(most: str | int, total: int) -> int:
+    """How many images a count or a percentage is."""
+    text = str(most).strip()
+    try:
+        if text.endswith("%") and 0 <= (share := float(text[:-1])) <= 100:
+            return int(total * share / 100)
+        if (number := int(text)) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--max-remove takes a number of images or a percentage of them, 50 or 10%, not '{most}'"
+    )
+
+
+def offline(
+    index: Index, away: Away | None = None, within: Callable[[bytes], bool] | None = None
+) -> dict[str, int]:
+    """How many images lie in each folder that is not there now, or empty as a mount point is: none of them is gone."""
+    table, away = index.images, away or Away()
+    alive, roots = table.alive(), table.roots
+    found: Counter[str] = Counter()
+    for row, record in table.records():
+        if alive[row] and away.offline(root := roots[record.root]):
+            found[root] += within is None or within(location(roots, record))
+    return {root: n for root, n in found.items() if n}
 
 
 def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> tuple[str, str]:
@@ -155,6 +262,9 @@ def facts(index: Index) -> dict[str, Any]:
         "added": max((_time(part) for part in (index.path / "images").glob("part-*.h5")), default=None),
         "images": n_alive,
         "removed": removals(index),
+        "offline": offline(index),
+        "others": sum(len(names) for names in table.others().values()),
+        "skipped": skipped.count(index),
         "roots": table.roots,
         "pipelines": {
             r.pipeline.name: {**r.pipeline.plain(), "refine": [asdict(stage) for stage in r.pipeline.refine]}
@@ -188,12 +298,12 @@ def removals(index: Index) -> dict[str, int]:
     table, removed = index.images, index.images.removed()
     if not removed:
         return {}
-    alive = table.alive()
-    live = {(record.root, record.name) for row, record in table.records() if alive[row]}
+    alive, roots = table.alive(), table.roots
+    live = {location(roots, record) for row, record in table.records() if alive[row]}
     reasons: Counter[str] = Counter()
     for row, record in table.records():
         if row in removed:
-            there = (record.root, record.name) in live
+            there = location(roots, record) in live
             reasons["replaced" if there else removed[row].split(":")[0]] += 1
     return dict(reasons)
 

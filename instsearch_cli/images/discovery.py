@@ -44,10 +44,16 @@ class Found:
 
 @dataclass
 class Discovery:
-    """What was found, in order of (root, name), and what was left out: (printable path, reason)."""
+    """What was found, in order of (root, name), and what was left out: (printable path, reason).
+
+    again    files among those left out that are others' once more, by links, and the one that was found of each
+    folders  those that were walked, absolute
+    """
 
     found: list[Found] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    again: list[tuple[Found, Found]] = field(default_factory=list)
+    folders: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def suffixes() -> frozenset[str]:
     )
 
 
-def discover(paths: Sequence[Path]) -> Discovery:
+def discover(paths: Sequence[Path], empty: bool = False) -> Discovery:
     """Find the pictures in folders, walked whole, and among files, taken whatever their suffix.
 
     Hidden files and folders are passed over in silence, and files that are a picture neither by their suffix nor by
@@ -85,15 +91,18 @@ def discover(paths: Sequence[Path]) -> Discovery:
     once: the rest is skipped with its reason, as are pictures of kinds that are not read, so that what was found
     is ``len(found) + len(skipped)``. Of several ways to a file the one without a link wins, then the first.
 
-    Raises :class:`InstsearchError` for a path that does not exist and a folder without a picture.
+    Raises :class:`InstsearchError` for a path that does not exist and, unless it may be ``empty``, a folder without a
+    picture.
     """
     candidates: list[_Candidate] = []
     skipped: list[tuple[str, str]] = []
+    folders: list[Path] = []
     for path in (there(Path(path)) for path in paths):
         status = _status(path)
         if stat.S_ISDIR(status.st_mode):
             inside, left_out = _walk(path)
-            if not inside:
+            folders.append(Path(os.path.abspath(path)))  # noqa: PTH100
+            if not inside and not empty:
                 because = "; ".join(f"{name}: {reason}" for name, reason in left_out[:1])
                 raise InstsearchError(
                     f"there is no picture in the folder '{printable(path)}'"
@@ -111,16 +120,17 @@ def discover(paths: Sequence[Path]) -> Discovery:
             )
     winners, again = _once(candidates)
     ordered = sorted(winners, key=lambda found: (os.fsencode(found.root), found.name))
-    return Discovery(ordered, sorted(skipped + again))
+    skipped += [(other.display, f"same file as {found.display}") for other, found in again]
+    return Discovery(ordered, sorted(skipped), again, frozenset(folders))
 
 
-def _once(candidates: list[_Candidate]) -> tuple[list[Found], list[tuple[str, str]]]:
+def _once(candidates: list[_Candidate]) -> tuple[list[Found], list[tuple[Found, Found]]]:
     """Each real file once, and the rest with what they are the same file as.
 
     Inode numbers alone tell nothing: some file systems have none, or give out one to several files.
     """
     winners: list[Found] = []
-    skipped: list[tuple[str, str]] = []
+    again: list[tuple[Found, Found]] = []
     places: dict[str, Found] = {}
     files: dict[FileId, list[_Candidate]] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.linked):
@@ -132,9 +142,9 @@ def _once(candidates: list[_Candidate]) -> tuple[list[Found], list[tuple[str, st
             winners.append(candidate.found)
             alike.append(candidate)
         else:
-            skipped.append((candidate.found.display, f"same file as {winner.display}"))
+            again.append((candidate.found, winner))
         places[candidate.real] = winner or candidate.found
-    return winners, skipped
+    return winners, again
 
 
 def _one_file(a: _Candidate, b: _Candidate) -> bool:

@@ -18,11 +18,13 @@ from instsearch_cli.engine.choosing import Choice, absolute, inherited
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.estimate import check_space
-from instsearch_cli.engine.intake import SKIPPED, take_in, unchanged
+from instsearch_cli.engine.intake import take_in
 from instsearch_cli.engine.making import writing
+from instsearch_cli.engine.matching import SKIPPED
 from instsearch_cli.engine.overview import pipeline_lines
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.stages import CODES, REGIONS
+from instsearch_cli.engine.stamps import Stamps
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, read_header
 from instsearch_cli.measure.evaluation import evaluate
@@ -316,9 +318,11 @@ def take_dataset(
     or another content, and the index is one that can be asked: it would find them, too.
     """
     table, files = index.images, {ref.name: os.fsencode(absolute(ref.path)) for ref in refs}
-    indexed = _indexed(index)
+    indexed, stamps = _indexed(index), Stamps(index)
     fresh = [
-        ref for ref in refs if files[ref.name] not in indexed or _changed(ref, *indexed[files[ref.name]])
+        ref
+        for ref in refs
+        if files[ref.name] not in indexed or _changed(stamps, ref, *indexed[files[ref.name]])
     ]
     unread: list[tuple[str, str]] = []
     if fresh and answering(index):
@@ -338,7 +342,7 @@ def take_dataset(
         root = Path(os.path.commonpath([absolute(folder) for folder in folders]))
         found = [Found(root, os.fsencode(os.path.relpath(absolute(r.path), root)), r.path) for r in fresh]
         found.sort(key=lambda f: f.name)
-        take_in(index, Discovery(found, []), progress, strict)
+        table.change(take_in(index, Discovery(found, []), progress, strict).change)
         indexed = _indexed(index)
     removed = table.removed()
     rows = {ref.name: indexed[files[ref.name]][0] for ref in refs if files[ref.name] in indexed}
@@ -371,5 +375,9 @@ def _readable(ref: ImageRef, unread: list[tuple[str, str]], strict: bool) -> boo
     return True
 
 
-def _changed(ref: ImageRef, row: int, record: ImageRecord) -> bool:
-    return not unchanged(ref.path, record)
+def _changed(stamps: Stamps, ref: ImageRef, row: int, record: ImageRecord) -> bool:
+    """Whether a file is not what was indexed, or cannot be read, which is said when it is looked at as new."""
+    try:
+        return not stamps.unchanged(row, ref.path, record)
+    except BadImage:
+        return True

@@ -1,6 +1,7 @@
 """Run by test_kill.py in a process of its own: kill `index` at random moments, resume, compare with a whole run.
 
-Or, with more arguments, kill `add`, `remove`, `relocate` and `gc` at every file that they write or remove.
+Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every file that they
+write or remove.
 
 Every run is a fork of this process, so that the imports are paid once.
 """
@@ -178,6 +179,31 @@ def events(photos: Path, work: Path) -> None:
     print(json.dumps(report))
 
 
+def folders_that_changed(photos: Path, work: Path) -> None:
+    """Kills of `sync`, where files came, went, changed, were renamed and exchanged names, and of `restore`."""
+    torch.set_num_threads(1)
+    streaming.WORKERS = 1
+    flags = ["--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--quiet"]
+    for searcher in ("faiss", "scan"):
+        finish(["index", str(photos), "--index", str(work / searcher), *flags, "--searcher", searcher])
+    pictures = [work / "old.png", photos / "05.png", work / "new" / "new.png"]
+    shutil.copy(photos / "01.png", pictures[0])
+    (photos / "00.png").unlink()
+    for new in (work / "new").iterdir():
+        shutil.copy(new, photos)
+    for old, new_name in (("02", "moved"), ("03", "aside"), ("04", "03"), ("aside", "04"), ("06", "07")):
+        (photos / f"{old}.png").rename(photos / f"{new_name}.png")
+    os.link(photos / "05.png", photos / "zz.png")
+    report = {}
+    for searcher in ("faiss", "scan"):
+        command = ["sync", "--index", "INDEX", "--quiet"]
+        report[f"sync {searcher}"] = at_every_event(work / searcher, work, command, pictures)
+        finish(["remove", str(photos), "--index", str(work / searcher)])
+        command = ["restore", "--all", "--index", "INDEX", "--quiet"]
+        report[f"restore {searcher}"] = at_every_event(work / searcher, work, command, pictures[1:2])
+    print(json.dumps(report))
+
+
 def main(photos: Path, work: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     intake.RANGE = 8
@@ -213,5 +239,7 @@ def main(photos: Path, work: Path, kills: int, seed: int) -> None:
 
 if __name__ == "__main__" and sys.argv[3:] == ["events"]:
     events(Path(sys.argv[1]), Path(sys.argv[2]))
+elif __name__ == "__main__" and sys.argv[3:] == ["sync"]:
+    folders_that_changed(Path(sys.argv[1]), Path(sys.argv[2]))
 elif __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -180,7 +180,9 @@ names = st.binary(min_size=1, max_size=20).filter(
 )
 big = st.integers(0, 2**63 - 1)
 small = st.integers(0, 2**32 - 1)
-records = st.builds(ImageRecord, names, small, small, small, big, big, st.binary(min_size=32, max_size=32))
+records = st.builds(
+    ImageRecord, names, st.integers(0, 2), small, small, big, big, st.binary(min_size=32, max_size=32)
+)
 
 
 @few
@@ -188,6 +190,8 @@ records = st.builds(ImageRecord, names, small, small, small, big, big, st.binary
 def test_round_trip_images(rows):
     with tempfile.TemporaryDirectory() as folder:
         table = Index.create(Path(folder) / "i").images
+        for name in "abc":
+            table.add_root(Path(folder) / name)
         assert table.append(rows) == range(len(rows))
         assert [record for _, record in table.records()] == rows
         assert [table.record(i) for i in range(len(rows))] == rows

@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -205,6 +205,7 @@ class Maps(Weighter):
     """
 
     concurrent: bool = True
+    by_name: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

@@ -1,0 +1,451 @@
+"""An index follows its folders: what is new, gone, renamed and changed, in one go; and what was removed comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import instsearch
+from instsearch_formats import Index
+from schema_check import valid
+
+Cli = Callable[..., Any]
+Draw = Callable[..., None]
+
+
+@pytest.fixture
+def index(cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path) -> Path:
+    """Of ten photographs."""
+    cli("index", photos, "--index", tmp_path / "i", *tiny, "--quiet")
+    return tmp_path / "i"
+
+
+@pytest.fixture
+def sync(cli: Cli, index: Path) -> Callable[..., Any]:
+    """``sync(argument...)``: what was done, as JSON that its schema describes."""
+
+    def call(*arguments: object) -> Any:
+        return valid("sync", cli("sync", *arguments, "--index", index, "--json").out)
+
+    return call
+
+
+def hits(cli: Cli, index: Path, picture: Path) -> list[str]:
+    found = cli("query", picture, "--index", index, "--json", "-k", "99").json["hits"]
+    return [hit["image"] for hit in found]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    return {
+        str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def change_all(photos: Path, draw: Draw) -> None:
+    """One of each: new, gone, changed, renamed, two names exchanged."""
+    draw(photos / "new.png", 50)
+    (photos / "b/0.png").unlink()
+    draw(photos / "b/2.png", 52)
+    (photos / "b/4.png").rename(photos / "a/4.png")
+    (photos / "a/1.png").rename(photos / "x")
+    (photos / "a/3.png").rename(photos / "a/1.png")
+    (photos / "x").rename(photos / "a/3.png")
+
+
+# -- sync ----------------------------------------------------------------------------------------------------
+
+
+def test_all_at_once(cli: Cli, sync: Any, index: Path, photos: Path, draw: Draw) -> None:
+    change_all(photos, draw)
+    before = state(index)
+    would = sync("--dry-run")
+    assert state(index) == before
+    done = sync()
+    for kind in ("added", "replaced", "renamed", "removed", "others", "unchanged", "images", "offline"):
+        assert done[kind] == would[kind], kind
+    assert (would["dry_run"], would["indexed"], done["dry_run"]) == (True, None, False)
+    assert done["added"] == [str(photos / "new.png")]
+    assert done["replaced"] == [str(photos / "b/2.png")]
+    assert done["removed"] == [str(photos / "b/0.png")]
+    moved = [("a/1.png", "a/3.png"), ("a/3.png", "a/1.png"), ("b/4.png", "a/4.png")]
+    assert done["renamed"] == [{"old": str(photos / old), "new": str(photos / new)} for old, new in moved]
+    assert (done["unchanged"], done["images"]) == (5, 10)
+    assert done["indexed"]["written"]["codes"] == 2
+    for path in photos.rglob("*.png"):
+        assert hits(cli, index, path)[0] == str(path.relative_to(photos))
+    assert len(hits(cli, index, photos / "new.png")) == 10
+    assert "sound" in cli("verify", "--index", index).out
+    before = state(index / "images")
+    again = sync()
+    assert (again["unchanged"], again["indexed"]["written"]) == (10, {})
+    assert state(index / "images") == before
+    assert not (index / "replacing.json").exists()
+
+
+def test_what_is_said(cli: Cli, index: Path, photos: Path, draw: Draw) -> None:
+    for i in range(12):
+        draw(photos / f"{i:02}.png", 100 + i)
+    (photos / "b/0.png").unlink()
+    (photos / "bad.png").write_bytes(b"no picture")
+    (photos / "b/4.png").rename(photos / "a/4.png")
+    lines = cli("sync", "--index", index, "--dry-run").out.splitlines()
+    assert lines[0] == "12 would be added"
+    assert lines[1:12] == [*(f"  {photos}/{i:02}.png" for i in range(10)), "  … and 2 more"]
+    assert lines[12:14] == ["1 would be renamed", f"  {photos}/b/4.png -> {photos}/a/4.png"]
+    assert lines[14:16] == ["1 would be removed", f"  {photos}/b/0.png"]
+    assert lines[16:18] == ["1 skipped", f"  {photos}/bad.png: not an image"]
+    assert lines[18:] == ["8 unchanged; 21 images then"]
+    out = cli("sync", "--index", index, "--quiet").out.splitlines()
+    assert out[:5] == ["12 added", "1 renamed", "1 removed", "1 skipped", "8 unchanged; 21 images"]
+    assert out[5].startswith("wrote weights 12, ")
+
+
+def test_a_dry_run_takes_no_lock_and_needs_none(cli: Cli, sync: Any, index: Path, photos: Path) -> None:
+    (photos / "b/0.png").unlink()
+    (index / "lock").unlink()
+    before = state(index)
+    assert len(sync("--dry-run")["removed"]) == 1
+    assert state(index) == before
+    with Index.open(index).lock():
+        assert len(sync("--dry-run")["removed"]) == 1
+
+
+def test_some_of_the_folders(sync: Any, photos: Path) -> None:
+    (photos / "a/1.png").unlink()
+    (photos / "b/0.png").unlink()
+    assert sync(photos / "a")["removed"] == [str(photos / "a/1.png")]
+    shutil.rmtree(photos / "b")
+    assert len(sync(photos / "b", "--max-remove", "5")["removed"]) == 5
+
+
+def test_a_new_folder_and_none(
+    cli: Cli, sync: Any, index: Path, photos: Path, tmp_path: Path, draw: Draw
+) -> None:
+    draw(tmp_path / "more" / "x.png", 70)
+    assert sync(tmp_path / "more")["added"] == [str(tmp_path / "more/x.png")]
+    assert sync()["unchanged"] == 11
+    failed = cli("sync", photos / "nowhere", tmp_path / "nothing", "--index", index, status=1)
+    assert "there is no file or folder" in failed.err
+    assert "takes folders" in cli("sync", photos / "a/1.png", "--index", index, status=2).err
+
+
+def test_of_files_that_were_given_one_by_one_only_these_count(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, draw: Draw
+) -> None:
+    i = tmp_path / "i"
+    cli("index", photos / "a/1.png", photos / "a/3.png", photos / "b", "--index", i, *tiny)
+    assert Index.open(i).images.single == {str(photos / "a")}
+    draw(photos / "b/new.png", 60)
+    (photos / "a/3.png").unlink()
+    done = valid("sync", cli("sync", "--index", i, "--json").out)
+    assert done["added"] == [str(photos / "b/new.png")]
+    assert done["removed"] == [str(photos / "a/3.png")]
+    cli("add", photos / "a", "--index", i)
+    assert Index.open(i).images.single == set()
+    draw(photos / "a/new.png", 61)
+    assert cli("sync", "--index", i, "--json").json["added"] == [str(photos / "a/new.png")]
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "hidden-only"])
+def test_a_folder_that_is_away_keeps_its_images(
+    cli: Cli, sync: Any, index: Path, photos: Path, tmp_path: Path, draw: Draw, how: str
+) -> None:
+    draw(tmp_path / "disk" / "x.png", 70)
+    sync(tmp_path / "disk")
+    shutil.rmtree(tmp_path / "disk")
+    if how != "missing":
+        (tmp_path / "disk").mkdir()
+    if how == "hidden-only":
+        (tmp_path / "disk" / ".Trash").mkdir()
+    (photos / "b/0.png").unlink()
+    done = sync()
+    assert done["offline"] == {str(tmp_path / "disk"): 1}
+    assert done["removed"] == [str(photos / "b/0.png")]
+    assert (done["images"], done["unchanged"]) == (10, 9)
+    assert "x.png" in hits(cli, index, photos / "a/1.png")
+    assert "1 offline: " in cli("sync", "--index", index).out
+    facts = valid("info", cli("info", "--index", index, "--json").out)
+    assert (facts["images"], facts["removed"], facts["offline"]) == (10, {"missing": 1}, done["offline"])
+    assert f"under {tmp_path}/disk (offline, with 1 image)" in cli("info", "--index", index).out
+    assert sync(tmp_path / "disk")["offline"] == done["offline"]
+    (photos / "b/2.png").unlink()
+    removed = valid("remove", cli("remove", "--missing", "--index", index, "--json").out)
+    assert removed == {"removed": 1, "left": 9, "offline": done["offline"]}
+    assert "1 offline" in cli("remove", "--missing", "--index", index).out
+
+
+@pytest.mark.skipif(
+    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all"
+)
+def test_a_folder_that_may_not_be_read_is_not_gone(sync: Any, photos: Path) -> None:
+    (photos / "a").chmod(0)
+    try:
+        done = sync()
+    finally:
+        (photos / "a").chmod(0o755)
+    assert (done["removed"], done["images"]) == ([], 10)
+
+
+def test_files_that_cannot_be_looked_at_are_not_gone(
+    sync: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk that does not answer."""
+    real, listing = os.stat, os.scandir
+
+    def stat(path: Any, *more: Any, **how: Any) -> Any:
+        if str(path).startswith(str(photos / "a/")):
+            raise OSError(116, "Stale file handle")
+        return real(path, *more, **how)
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path) == str(photos / "a"):
+            raise OSError(116, "Stale file handle")
+        return listing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        patch.setattr(os, "scandir", scandir)
+        done = sync()
+    assert (done["removed"], done["images"]) == ([], 10)
+    assert done["skipped"] == [{"image": str(photos / "a"), "reason": "cannot be read: Stale file handle"}]
+
+
+@pytest.mark.parametrize(
+    ("most", "goes"), [("30%", True), ("29%", False), ("3", True), ("2", False), ("0", False)]
+)
+def test_a_wrong_turn_is_stopped_before_anything_is_written(
+    cli: Cli, sync: Any, index: Path, photos: Path, draw: Draw, most: str, goes: bool
+) -> None:
+    for name in ("a/1.png", "a/3.png", "b/0.png"):
+        (photos / name).unlink()
+    draw(photos / "new.png", 50)
+    before = {name: kept for name, kept in state(index).items() if "lock" not in name}
+    if goes:
+        assert len(sync("--max-remove", most)["removed"]) == 3
+        return
+    for verb in (("sync",), ("remove", "--missing")):
+        failed = cli(*verb, "--max-remove", most, "--index", index, status=1).err
+        assert "would remove 3 of the 10 images" in failed
+        assert "nothing was changed.\n" in failed
+        assert "--max-remove 3" in failed
+        assert len(failed[failed.index("error:") :].strip().splitlines()) == 2
+        assert {name: kept for name, kept in state(index).items() if "lock" not in name} == before
+
+
+def test_the_limit_where_none_is_given(cli: Cli, tiny: tuple[str, ...], tmp_path: Path, draw: Draw) -> None:
+    for i in range(30):
+        draw(tmp_path / "p" / f"{i:02}.png", i)
+    cli("index", tmp_path / "p", "--index", tmp_path / "i", *tiny)
+    for i in range(11):
+        (tmp_path / "p" / f"{i:02}.png").unlink()
+    assert "more than 10" in cli("sync", "--index", tmp_path / "i", status=1).err
+    draw(tmp_path / "p" / "00.png", 0)
+    assert len(cli("sync", "--index", tmp_path / "i", "--json").json["removed"]) == 10
+    for wrong in ("x", "-5", "101%", "1.5", "nan", "inf", "%", ""):
+        failed = cli("sync", "--index", tmp_path / "i", f"--max-remove={wrong}", status=2).err
+        assert "--max-remove takes a number of images or a percentage" in failed
+
+
+def test_what_was_taken_out_stays_out_unless_it_changed(
+    cli: Cli, sync: Any, index: Path, photos: Path, draw: Draw
+) -> None:
+    cli("remove", "a/1.png", "--index", index)
+    cli("remove", "a/3.png", "--index", index)
+    draw(photos / "a/3.png", 80)
+    done = sync()
+    assert done["added"] == [str(photos / "a/3.png")]
+    assert [s["image"] for s in done["skipped"]] == [str(photos / "a/1.png")]
+    assert "restore" in done["skipped"][0]["reason"]
+    assert len(hits(cli, index, photos / "a/3.png")) == 9
+    cli("restore", "a/1.png", "--index", index)
+    assert (sync()["skipped"], sync()["unchanged"]) == ([], 10)
+
+
+def test_nothing_is_left(cli: Cli, sync: Any, index: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "copy")
+    for path in photos.rglob("*.png"):
+        path.unlink()
+    done = sync("--max-remove", "100%")
+    assert (len(done["removed"]), done["images"], done["indexed"]) == (10, 0, None)
+    shutil.copytree(tmp_path / "copy", photos, dirs_exist_ok=True)
+    assert cli("restore", "--all", "--index", index, "--json").json["images"] == 10
+    assert len(hits(cli, index, photos / "a/1.png")) == 10
+
+
+def test_the_library(index: Path, photos: Path, draw: Draw) -> None:
+    with instsearch.open(index) as opened:
+        change_all(photos, draw)
+        would = opened.sync(dry_run=True)
+        assert (would.dry_run, len(would.added), len(opened)) == (True, 1, 10)
+        with pytest.raises(instsearch.InstsearchError, match="sync would remove 1 of the 10"):
+            opened.sync(max_remove=0)
+        assert opened.query(photos / "new.png")[0].image != "new.png"
+        done = opened.sync()
+        assert repr(done) == "<1 added, 1 replaced, 3 renamed, 1 removed>"
+        assert opened.query(photos / "new.png")[0].image == "new.png"
+        assert "a/4.png" in opened.images
+        draw(photos / "b/0.png", 0)
+        assert opened.restore("b/0.png").restored == [str(photos / "b/0.png")]
+        assert len(opened) == 11
+        assert opened.query(photos / "b/0.png")[0].image == "b/0.png"
+        with pytest.raises(instsearch.UsageError):
+            opened.restore()
+
+
+# -- restore -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("searcher", ["scan", "faiss"])
+@pytest.mark.parametrize("collected", [False, True])
+@pytest.mark.parametrize("given", ["a/1.png", "FILE", "FOLDER", "a/*.png", "--all"])
+def test_what_was_removed_comes_back(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, given: str, searcher: str, collected: bool
+) -> None:
+    index = tmp_path / "i"
+    cli("index", photos, "--index", index, *tiny[:-1], searcher, "--quiet")
+    before = cli("query", photos / "a/1.png", "--index", index, "--json", "-k", "99").json["hits"]
+    what = {"FILE": str(photos / "a/1.png"), "FOLDER": str(photos / "a")}.get(given, given)
+    cli("remove", what if what != "--all" else photos / "a", "--index", index)
+    gone = 1 if given in ("a/1.png", "FILE") else 5
+    assert len(hits(cli, index, photos / "a/1.png")) == 10 - gone
+    cli("add", photos / "b", "--index", index, "--quiet")
+    if collected:
+        cli("gc", "--index", index)
+    done = valid("restore", cli("restore", what, "--index", index, "--json").out)
+    assert (len(done["restored"]), done["left"], done["images"]) == (gone, [], 10)
+    assert cli("query", photos / "a/1.png", "--index", index, "--json", "-k", "99").json["hits"] == before
+    assert "sound" in cli("verify", "--index", index).out
+    again = cli("restore", what, "--index", index, "--json").json
+    assert again == {"restored": [], "left": [], "images": 10}
+    assert len(Index.open(index).images) == 10
+
+
+def test_what_holds_something_else_does_not(cli: Cli, index: Path, photos: Path, draw: Draw) -> None:
+    cli("remove", photos / "a", "--index", index)
+    draw(photos / "a/1.png", 90)
+    (photos / "a/3.png").unlink()
+    images = state(index / "images")
+    failed = cli("restore", "a/1.png", "--index", index, status=1).err
+    assert "holds something else now: run `instsearch sync`" in failed
+    assert "is not there" in cli("restore", "a/3.png", "--index", index, status=1).err
+    failed = cli("restore", photos / "a", "--index", index, status=1).err
+    assert "(and 1 more)" in failed
+    assert state(index / "images") == images
+    out = cli("restore", "--all", "--index", index).out
+    assert "restored 3, 2 left out, 8 images" in out
+    assert cli("sync", "--index", index, "--json").json["added"] == [str(photos / "a/1.png")]
+    failed = cli("restore", "nothing.png", "--index", index, status=1).err
+    assert "no image 'nothing.png' was removed" in failed
+    assert cli("restore", "a/1.png", "--index", index, "--json").json["restored"] == []
+
+
+def test_it_is_too_late_where_a_pipeline_was_made_since(cli: Cli, index: Path, photos: Path) -> None:
+    cli("remove", "a/1.png", "--index", index)
+    cli("index", "--index", index, "--weighting", "bright", "--name", "later")
+    failed = cli("restore", "a/1.png", "--index", index, status=1).err
+    assert "too late, pipeline 'later' was made after it was removed: `instsearch add` it" in failed
+    assert "too late" in cli("restore", "--all", "--index", index).out
+    assert cli("add", photos / "a/1.png", "--index", index, "--json").json["indexed"] == 1
+    assert "1.png" in hits(cli, index, photos / "a/1.png")
+    assert cli("restore", "--all", "--index", index).out == "restored 0, 10 images\n"
+
+
+def test_the_last_of_several_that_lay_there(cli: Cli, index: Path, photos: Path, draw: Draw) -> None:
+    old = (photos / "a/1.png").read_bytes()
+    cli("remove", "a/1.png", "--index", index)
+    draw(photos / "a/1.png", 91)
+    cli("add", photos, "--index", index)
+    cli("remove", "a/1.png", "--index", index)
+    assert cli("restore", "a/1.png", "--index", index, "--json").json["images"] == 10
+    assert Index.open(index).images.alive()[10]
+    cli("remove", "a/1.png", "--index", index)
+    (photos / "a/1.png").write_bytes(old)
+    assert cli("restore", "a/1.png", "--index", index, "--json").json["images"] == 10
+    assert not Index.open(index).images.alive()[10]
+    assert hits(cli, index, photos / "a/1.png")[0] == "a/1.png"
+
+
+def test_on_a_disk_that_is_away(cli: Cli, index: Path, photos: Path, tmp_path: Path) -> None:
+    cli("remove", "a/1.png", "--index", index)
+    photos.rename(tmp_path / "away")
+    assert cli("restore", "a/1.png", "--index", index, "--json").json["images"] == 10
+
+
+def test_removed_restored_removed(cli: Cli, index: Path, photos: Path) -> None:
+    for _ in range(3):
+        cli("remove", "a/1.png", "--index", index)
+        assert len(hits(cli, index, photos / "a/1.png")) == 9
+        cli("restore", "a/1.png", "--index", index)
+        assert len(hits(cli, index, photos / "a/1.png")) == 10
+    assert cli("info", "--index", index, "--json").json["removed"] == {}
+    assert "1 files skipped" not in cli("info", "--index", index).out
+
+
+def test_patterns_and_other_names(cli: Cli, index: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for path in photos.glob("a/*.png"):
+        (tmp_path / "other" / path.name).hardlink_to(path)
+    cli("add", tmp_path / "other", "--index", index)
+    assert cli("info", "--index", index, "--json").json["others"] == 5
+    assert "5 other names of them" in cli("info", "--index", index).out
+    assert "removed 0, 10 left" in cli("remove", tmp_path / "other", "--index", index).out
+    assert cli("info", "--index", index, "--json").json["others"] == 0
+    cli("add", tmp_path / "other", "--index", index)
+    assert "removed 0, 10 left" in cli("remove", photos / "a", "--index", index).out
+    assert "1.png" in hits(cli, index, tmp_path / "other/1.png")
+    assert "removed 2, 8 left" in cli("remove", "[13].png", "--index", index).out
+    assert "removed 0, 8 left" in cli("remove", "[13].png", "--index", index).out
+    assert "no image" in cli("remove", "[x]*", "--index", index, status=1).err
+    assert cli("restore", "[1]*", "--index", index, "--json").json["images"] == 9
+
+
+def test_sync_drops_a_name_that_is_gone_and_keeps_the_photograph(
+    cli: Cli, sync: Any, index: Path, photos: Path
+) -> None:
+    (photos / "z").mkdir()
+    (photos / "z/1.png").hardlink_to(photos / "a/1.png")
+    assert sync()["others"] == 1
+    (photos / "a/1.png").unlink()
+    done = sync()
+    assert done["removed"] == []
+    assert done["renamed"] == [{"old": str(photos / "a/1.png"), "new": str(photos / "z/1.png")}]
+    assert hits(cli, index, photos / "z/1.png")[0] == "z/1.png"
+    (photos / "z/1.png").unlink()
+    assert sync()["removed"] == [str(photos / "z/1.png")]
+
+
+# -- kills ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_every_event_the_answer_is_of_before_or_of_after(tmp_path: Path, draw: Draw) -> None:
+    for i in range(8):
+        draw(tmp_path / "photos" / f"{i:02}.png", i)
+    draw(tmp_path / "new" / "new.png", 100)
+    draw(tmp_path / "new" / "01.png", 101, (72, 48))
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here / "fake_plugins" / "tiny"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(here / "kill_driver.py"), str(tmp_path / "photos"), str(tmp_path), "sync"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    for verb in ("sync faiss", "sync scan"):
+        assert report[verb]["before"] >= 5, report
+        assert report[verb]["after"] >= 3, report
+    assert all(min(counts.values()) >= 1 for counts in report.values()), report
