@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def attempt(kind: str, trial: Trial, shelf: Path, seed: int, keep: Path | None) 
         fault = str(error)
     except Exception as error:
         fault = f"the trial itself: {type(error).__name__}: {error}"
-        bench.note(fault)
+        bench.note(traceback.format_exc())
     if fault and keep is not None:
         _keep(keep / f"{kind}-{seed}", bench, fault)
     shutil.rmtree(folder, ignore_errors=True)

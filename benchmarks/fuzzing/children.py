@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
             return f"bug: {said or lines[-1]}"
         if self.status not in STATUSES:
             return f"exit status {self.status}"
-        if self.status and not said:
+        if self.status and not said and not self.out.strip():
             return f"exit status {self.status} without a word"
         grown = self.peak - _resident()
         return f"{grown >> 20:,} MB of memory" if grown > GROWTH else ""

@@ -20,6 +20,7 @@ class Scene(NamedTuple):
     base: str
     words: tuple[str, ...]
     writes_index: bool = True
+    renews: bool = False  #: repeated it makes the same under other names, since it was complete before it was killed
 
 
 EVAL = ("eval", "--dataset", "SHELF/manifest.json", "--index", "INDEX", "--encoder", "sum", "--quiet")
@@ -27,7 +28,7 @@ SCENES = {
     "index sift": Scene("", ("index", "PHOTOS", "--index", "INDEX", *SIFT, "--quiet")),
     "index tiny": Scene("", ("index", "PHOTOS", "--index", "INDEX", *TINY, "--keep-features", "--quiet")),
     "index another stage": Scene("many", ("index", "--index", "INDEX", "--weighting", "crow", "--quiet")),
-    "index --refit": Scene("tiny", ("index", "NEW", "--index", "INDEX", "--refit", "--quiet")),
+    "index --refit": Scene("tiny", ("index", "NEW", "--index", "INDEX", "--refit", "--quiet"), renews=True),
     "add": Scene("changed", ("add", "CHANGED", "--index", "INDEX", "--quiet")),
     "add new": Scene("many", ("add", "NEW", "--index", "INDEX", "--quiet")),
     "remove": Scene("many", ("remove", "a/02.png", "b/07.png", "--index", "INDEX")),
