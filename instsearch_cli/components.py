@@ -59,10 +59,8 @@ def option(
 
     A field without it is taken to matter from the start ("model"). ``touches="query"`` remakes nothing.
 
-    digested            it names a file or a folder whose digest ``identity()`` has: what is in there decides, not
-                        where it lies
-    omitted_at_default  younger than the component: a layer's identity names it only where it is not at its default,
-                        so that layers made before there was the option keep theirs
+    digested            it names a file or a folder whose digest ``identity()`` has: what is in there decides
+    omitted_at_default  younger than the component: a layer's identity names it only where it is not at its default
     only_with           likewise, but named exactly where that other option is
     """
     if touches not in STAGES:
@@ -106,6 +104,7 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
+        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -113,15 +112,16 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
+        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
 
-        It is kept until one of these layers, or an option of the searcher that decides them, is another.
-        None where the index cannot be written.
+        It is kept until one of these layers or of its options is another. None where the index cannot be written.
         """
 
 

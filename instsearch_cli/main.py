@@ -17,6 +17,7 @@ from instsearch_cli.interrupt import remembered
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LONGEST = 1_000  #: characters of a line that says what is wrong
 COMMANDS = {
     "extract": "Extract local features and keep them.",
     "index": "Make a folder of photographs searchable.",
@@ -115,6 +116,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if text:
+        text = "\n".join(map(_brief, text.split("\n")))
         _print(text, status)
         if {"--json", "-j"} & set(arguments):
             print(json.dumps({"error": text, "status": status}))
@@ -166,6 +168,11 @@ def _in_words(error: Exception) -> tuple[int, str]:
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning as one line on stderr, without the line of code that it comes from."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _brief(line: str) -> str:
+    """A line that a name without end, from a file that somebody else made, does not fill a screen with."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} … {line[-190:]}"
 
 
 def _print(text: str, status: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,10 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     if hint in (int, float) and not isinstance(value, bool):
         try:
             number = hint(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = None
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UsageError(f"{where} is a finite number, not '{value}'")
         if number is not None and (hint is float or not isinstance(value, float) or value == number):
             return number
     if hint is str and isinstance(value, (str, int, float)):

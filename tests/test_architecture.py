@@ -23,6 +23,7 @@ FLOORS = {
     "instsearch_formats": 0,
     **dict.fromkeys(CONTRACT, 1),
     "": 1,  # instsearch_cli itself, which hands on parts of the contract
+    "outside": 2,
     "images": 2,
     "networks": 3,
     "engine": 4,
@@ -34,7 +35,7 @@ FLOORS = {
     "__main__": 9,
 }
 """The floor of each room of the core; imports go down, or stay on their floor where it is one room."""
-PLUGINS_MAY = {*CONTRACT, "", "images", "networks"}
+PLUGINS_MAY = {*CONTRACT, "", "images", "networks", "outside"}
 MEASURING = {"measure.fixations", "measure.matfile", "measure.metrics", "measure.saliency_metrics"}
 OTHERS = {"engine.registry", "report.plot"}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in ("arguments", "evaluating"))
+SHARED = ("arguments", "evaluating", "outside_files")
+BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in SHARED)
 
 
 def run(path: Path, *arguments: str) -> int | str | None:

@@ -18,7 +18,7 @@ FRAMES: tuple[dict[str, Any], ...] = (
     {"fs_strategy": "page", "fs_page_size": 4096},
     {"fs_strategy": "aggregate", "fs_persist": True},
     {"track_order": True},
-    {"alignment_threshold": 1, "alignment_interval": 2**20},
+    {"alignment_threshold": 1, "alignment_interval": 256},
 )
 
 

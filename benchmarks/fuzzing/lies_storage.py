@@ -57,6 +57,7 @@ def raw_chunks(file: h5py.File, name: str, chance: Random) -> None:
         )
     )
     data = put(file, name, array, chunks=array.shape, **filters)
+    data.flush()
     start = (0,) * array.ndim
     _, whole = data.id.read_direct_chunk(start)
     content = bytearray(whole)
@@ -124,6 +125,7 @@ def same_chunks(file: h5py.File, name: str, chance: Random) -> None:
         name, (rows * n, *tail), array.dtype, chunks=(rows, *tail), **hdf5plugin.Zstd(), fletcher32=True
     )
     data[:rows] = 0
+    data.flush()
     _, stored = data.id.read_direct_chunk((0,) * array.ndim)
     for i in range(1, n):
         data.id.write_direct_chunk((i * rows,) + (0,) * len(tail), stored)

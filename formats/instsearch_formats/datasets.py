@@ -37,7 +37,7 @@ def sound(h5: h5py.File, name: str, file: FileIO, filters: str | None) -> Any:
     file: the same file, open; filters: a key of FILTERS for one in chunks, None for one that may be memory-mapped
     """
     place = name.encode()
-    if h5.id.links.get_info(place).type != h5py.h5l.TYPE_HARD:  # no other is followed
+    if h5.id.links.get_info(place).type != h5py.h5l.TYPE_HARD:  # pyright: ignore[reportAttributeAccessIssue]
         raise UnsoundError(f"{name} is a link")
     try:
         dataset = h5py.h5d.open(h5.id, place)

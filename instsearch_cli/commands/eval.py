@@ -241,6 +241,8 @@ def _print(measured: Sequence[Measured | ScoredRun], index_path: Path, options: 
 
 def say(measured: Measured, index_path: Path, each: bool = False, present_only: bool = False) -> None:
     """Print what was measured; ``each``: every query's average precision, too."""
+    from instsearch_cli.images import printable
+
     evaluation, dataset, n = measured.evaluation, measured.dataset, measured.indexed
     if present_only:
         click.echo(
@@ -250,7 +252,7 @@ def say(measured: Measured, index_path: Path, each: bool = False, present_only: 
     if each:
         for query in evaluation.queries:
             ap = "none" if query["ap"] is None else f"{query['ap']:.3f}"
-            click.echo(f"{query['id']:<24} AP {ap}")
+            click.echo(f"{printable(str(query['id'])):<24} AP {ap}")
     click.echo(
         f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.pipeline.name}"
     )

@@ -124,8 +124,14 @@ class Answer(Sequence[Hit]):
             return f"{self.counts} {among}"
         if self.hits:
             return f"{self.counts} of at least {self.min_score:g} {among}"
-        best = "no hits" if self.best is None else f"best: {self.best:.4g}"
-        return f"not found: nothing scores at least {self.min_score:g} ({best}) {among}"
+        return f"not found: {self.nothing} {among}"
+
+    @property
+    def nothing(self) -> str:
+        """``nothing reached 0.5; the best is 0.0001``: what there is to say where there is no hit."""
+        if self.min_score is None or self.best is None:
+            return "no image has anything in common with it"
+        return f"nothing reached {self.min_score:g}; the best is {self.best:.4g}"
 
 
 def counted(n: int, what: str) -> str:

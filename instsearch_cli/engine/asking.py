@@ -119,6 +119,7 @@ class Warm:
     ) -> list[Answer]:
         if not questions:
             return []
+        _check_least(engine, wish.min_score)
         with lock:
             began = time.perf_counter()
             queries = _encoded(engine, questions, wish)
@@ -128,6 +129,16 @@ class Warm:
                 answered(engine, question, query, hits, i, wish, each)
                 for i, (question, query) in enumerate(zip(questions, queries, strict=True))
             ]
+
+
+def _check_least(engine: Engine, least: float | None) -> None:
+    """Raises UsageError for a score that is none where scores are probabilities."""
+    if least is not None and engine.probabilities and not 0 <= least <= 1:
+        share = f": {least / 100:g} for {least:g} %" if 1 < least <= 100 else ""
+        raise UsageError(
+            f"scores of pipeline '{engine.assembly.pipeline.name}' are probabilities, and a min-score of them is from "
+            f"0 to 1{share}"
+        )
 
 
 class Question:
@@ -214,9 +225,19 @@ def answered(
         n_images=len(data.images),
         min_score=least,
         best=max(scores, default=None),
-        cautions=(*question.cautions, *engine.cautions(query)),
+        cautions=(*question.cautions, *_of_scores(engine, wish), *engine.cautions(query)),
         size=picture.size,
         pipeline=pipeline.name,
         indexes=(engine.index.path,),
         probability=engine.probabilities,
     )
+
+
+def _of_scores(engine: Engine, wish: Wish) -> list[str]:
+    """What a min-score means where scores are no probabilities."""
+    if wish.min_score is None or engine.probabilities:
+        return []
+    return [
+        f"scores of pipeline '{engine.assembly.pipeline.name}' are no probabilities, and what a good one is depends "
+        f"on the picture: {wish.min_score:g} only cuts the list there"
+    ]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
 
-from instsearch_cli.errors import UsageError, deprecated, nearest
+from instsearch_cli.errors import InstsearchError, UsageError, deprecated, nearest
 from instsearch_cli.options import coerce, parse_assignment
+from instsearch_cli.outside.files import read_text
+from instsearch_cli.outside.text import MOST_TOML, parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -116,9 +118,9 @@ class Pipeline:
     def from_toml(cls, text: str, where: str) -> Pipeline:
         """Parse a pipeline file. Raises UsageError naming ``where`` and what is wrong."""
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{where} is not TOML: {error}") from error
+            table = parse_toml(text, where)
+        except InstsearchError as error:
+            raise UsageError(str(error)) from error
         names = {*STAGE_NAMES, *LISTS, *TABLES, *LOOSE, "name", "summary", "default", "keep-features"}
         for key in table:
             if key not in names:
@@ -273,9 +275,9 @@ def load_preset(name: str, registry: Registry) -> Pipeline:
         from pathlib import Path
 
         try:
-            text = Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read {name}: {error}") from error
+            text = read_text(Path(name), MOST_TOML)
+        except InstsearchError as error:
+            raise UsageError(str(error)) from error
         pipeline = Pipeline.from_toml(text, name)
         for old in [old for old in LOOSE if old in tomllib.loads(text)]:
             table, key = LOOSE[old]

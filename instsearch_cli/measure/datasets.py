@@ -26,11 +26,12 @@ from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.stages import CODES, REGIONS
 from instsearch_cli.engine.stamps import Stamps
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, read_header
+from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, printable, read_header
 from instsearch_cli.measure.evaluation import evaluate
 from instsearch_cli.measure.guard import Careful, answering, check_whole
 from instsearch_cli.measure.localisation import coverage
 from instsearch_cli.options import make_config, parse_assignment
+from instsearch_cli.outside.files import is_there
 from instsearch_formats.images import location
 
 if TYPE_CHECKING:
@@ -278,11 +279,11 @@ def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
     refs, total = dataset.images(), size(dataset)
     if not refs:
         raise InstsearchError(f"dataset '{dataset.name}' has no images")
-    missing = [ref for ref in refs if not ref.path.exists()]
+    missing = [ref for ref in refs if not is_there(ref.path)]
     missing_paths = {ref.path for ref in missing}
     there = [ref for ref in refs if ref.path not in missing_paths]
     queries = dataset.queries()
-    gone = [ref for ref in queries if ref.image not in missing_paths and not ref.image.exists()]
+    gone = [ref for ref in queries if ref.image not in missing_paths and not is_there(ref.image)]
     if (len(there) == total and not gone) or (present_only and there):
         return there
     what = []
@@ -306,7 +307,7 @@ def present(dataset: Dataset, present_only: bool) -> list[ImageRef]:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return ", ".join(printable(name)[:80] for name in names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def take_dataset(
@@ -348,7 +349,7 @@ def take_dataset(
     rows = {ref.name: indexed[files[ref.name]][0] for ref in refs if files[ref.name] in indexed}
     skipped = [(name, removed[row].removeprefix(SKIPPED)) for name, row in rows.items() if row in removed]
     for name, reason in [*unread, *skipped][:10]:
-        progress.say(f"warning: skipped {name}: {reason}")
+        progress.say(f"warning: skipped {printable(name)}: {reason}")
     return {name: row for name, row in rows.items() if row not in removed}
 
 

@@ -23,6 +23,7 @@ from instsearch_cli.measure.metrics import (
     revisited_precision_at,
 )
 from instsearch_cli.measure.verdict import verdicts
+from instsearch_cli.outside.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -125,7 +126,7 @@ def evaluate(
             wanted = positives_of(*judged.values())
             done.lost += len(wanted.difference(rows))
             judged = {setting: among(j, rows) for setting, j in judged.items()}
-        if not positives_of(*judged.values()) or (present_only and not ref.image.exists()):
+        if not positives_of(*judged.values()) or (present_only and not is_there(ref.image)):
             if not (present_only or settings):
                 raise InstsearchError(f"query '{ref.id}' has no positives: nothing can be measured")
             done.dropped.append(ref.id)

@@ -9,7 +9,6 @@ person, (x, y) counted from 1, and ``resolution`` [h, w]; the .png is the densit
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,8 +18,9 @@ import numpy as np
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, printable, read_image, suffixes
-from instsearch_cli.images.opening import reasons
 from instsearch_cli.measure.matfile import read_mat
+from instsearch_cli.outside.files import nameable, read_bytes
+from instsearch_cli.outside.text import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,7 +198,7 @@ class _Table:
         self._entries = {}
         for name, entry in _load(path).items():
             pure = PurePosixPath(name)
-            if not pure.parts or pure.is_absolute() or ".." in pure.parts or not _encodes(name):
+            if not pure.parts or pure.is_absolute() or ".." in pure.parts or not nameable(name):
                 raise InstsearchError(f"{path}: {name!a:.80} names no file below {self._images}")
             self._entries[name] = _entry(entry, f"{path}: {printable(name)}")
         self.names = list(self._entries)
@@ -213,23 +213,8 @@ class _Table:
         return None
 
 
-def _encodes(name: str) -> bool:
-    """Whether a file can have this name: no NUL, no half of a surrogate pair."""
-    try:
-        return b"\0" not in os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-
-
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MOST_JSON:
-            raise InstsearchError(f"{path} is larger than {MOST_JSON >> 20} MB")
-        table = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InstsearchError(f"{path} is not JSON: {error}") from error
+    table = read_json(path, MOST_JSON, finite=False)
     if not isinstance(table, dict):
         raise InstsearchError(f"{path}: wanted an object with an entry for each image")
     return table
@@ -296,9 +281,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _read_gaze(path: Path) -> tuple[tuple[int, int], list[np.ndarray]]:
     """Size and points of a SALICON .mat, counted from 1 there: pixel 1 has its centre at 1/2 here."""
-    with reasons():
-        data = path.read_bytes() if path.stat().st_size <= MOST_MAT else b""
     try:
+        data = read_bytes(path, MOST_MAT)
         table = read_mat(data, ("gaze", "resolution"), MOST_MAT)
         h, w = (int(v) for v in np.ravel(table["resolution"]))
         people = []
@@ -308,10 +292,10 @@ def _read_gaze(path: Path) -> tuple[tuple[int, int], list[np.ndarray]]:
                 raise ValueError("fixations are [n, 2]")
             people.append(points.reshape(-1, 2).astype(np.float64) - 0.5)
     except (ValueError, TypeError, LookupError, OverflowError) as error:
-        reason = (
-            f"{type(error).__name__}: {str(error)[:80]}" if data else f"empty or over {MOST_MAT >> 20} MB"
-        )
+        reason = f"{type(error).__name__}: {str(error)[:80]}"
         raise BadImage(f"its fixations {path} cannot be read: {reason}") from error
+    except InstsearchError as error:
+        raise BadImage(f"its fixations: {error}") from error
     return (w, h), people
 
 

@@ -26,6 +26,9 @@ TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: 
 COMPLEX = 0x0800
 DEEPEST = 16
 MOST_ARRAYS = 100_000
+MOST_VARIABLES = 10_000  #: elements of a file's top level
+MOST_FIELDS = 1_000  #: of a struct
+AXES = 32
 MOST_BYTES = 64 << 20  #: decompressed
 
 
@@ -39,30 +42,46 @@ def read_mat(data: bytes, wanted: Collection[str], most_bytes: int = MOST_BYTES)
     Raises ValueError for a file that is damaged, of another version, that decompresses to more than
     ``most_bytes``, or that holds other things, complex numbers and sparse arrays say, among the wanted.
     """
-    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None:
-        raise ValueError("not a MATLAB 5 file" + (" but a 7.3 one" if b"MATLAB 7.3" in data[:20] else ""))
-    reader = _Reader(order)
+    reader = _Reader(data)
+    return {name: reader.array(body) for name, body in reader.variables(data, most_bytes) if name in wanted}
+
+
+def list_mat(data: bytes, most_bytes: int = MOST_BYTES) -> dict[str, tuple[int, ...]]:
+    """The numeric variables of a MATLAB 5 file: name -> shape. Raises ValueError as :func:`read_mat` does."""
+    reader = _Reader(data)
     found = {}
-    for kind, body in reader.elements(memoryview(data)[HEADER:]):
-        if kind == COMPRESSED:
-            inflater = zlib.decompressobj()
-            try:
-                inflated = inflater.decompress(body, most_bytes + 1)
-            except zlib.error as error:
-                raise ValueError(f"damaged: {error}") from error
-            most_bytes -= len(inflated)
-            if most_bytes < 0:
-                raise ValueError("too large when decompressed")
-            kind, body = next(reader.elements(memoryview(inflated)), (0, body))
-        if kind == MATRIX and (name := reader.name(body)) in wanted:
-            found[name] = reader.array(body)
+    for name, body in reader.variables(data, most_bytes):
+        kind, shape = reader.kind(body)
+        if kind in NUMERIC:
+            found[name] = shape
     return found
 
 
 class _Reader:
-    def __init__(self, order: str) -> None:
+    def __init__(self, data: bytes) -> None:
+        order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+        if order is None:
+            newer = " but a 7.3 one" if b"MATLAB 7.3" in data[:20] else ""
+            raise ValueError(f"not a MATLAB 5 file{newer}")
         self.order, self.tag, self.left = order, struct.Struct(order + "II"), MOST_ARRAYS
+
+    def variables(self, data: bytes, most_bytes: int) -> Iterator[tuple[str, memoryview]]:
+        """The name and the body of each variable, decompressed, ``most_bytes`` in all."""
+        for number, (kind, body) in enumerate(self.elements(memoryview(data)[HEADER:])):
+            if number >= MOST_VARIABLES:
+                raise ValueError("too many variables")
+            if kind == COMPRESSED:
+                inflater = zlib.decompressobj()
+                try:
+                    inflated = inflater.decompress(body, most_bytes + 1)
+                except zlib.error as error:
+                    raise ValueError(f"damaged: {error}") from error
+                most_bytes -= len(inflated)
+                if most_bytes < 0:
+                    raise ValueError("too large when decompressed")
+                kind, body = next(self.elements(memoryview(inflated)), (0, body))
+            if kind == MATRIX:
+                yield self.name(body), body
 
     def elements(self, view: memoryview) -> Iterator[tuple[int, memoryview]]:
         """Type and bytes of each element; those of up to 4 bytes may lie within their tag."""
@@ -88,6 +107,14 @@ class _Reader:
         *_, (_, name) = (self._next(parts) for _ in range(3))
         return bytes(name).decode("latin-1")
 
+    def kind(self, body: memoryview) -> tuple[int, tuple[int, ...]]:
+        """The class of a variable, 0 where it is complex, and its shape, without reading its value."""
+        if not len(body):
+            return 0, (0, 0)
+        parts = self.elements(body)
+        flags, shape = self._integers(parts)[0], self._integers(parts)
+        return 0 if flags & COMPLEX else flags & 0xFF, tuple(shape)
+
     def array(self, body: memoryview, depth: int = 0) -> Any:
         self.left -= 1
         if self.left < 0 or depth > DEEPEST:
@@ -110,8 +137,8 @@ class _Reader:
         if kind == STRUCT:
             width = self._integers(parts)[0]
             names = bytes(self._next(parts)[1])
-            if width < 1:
-                raise ValueError("field names without length")
+            if width < 1 or len(names) > width * MOST_FIELDS:
+                raise ValueError("field names without length, or too many")
             fields = [
                 names[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(names), width)
             ]
@@ -126,7 +153,7 @@ class _Reader:
 
     def _integers(self, parts: Iterator[tuple[int, memoryview]]) -> list[int]:
         numbers = self._numbers(*self._next(parts))
-        if numbers.dtype.kind not in "iu" or not len(numbers):
+        if numbers.dtype.kind not in "iu" or not 0 < len(numbers) <= AXES:
             raise ValueError("whole numbers were expected")
         integers: list[int] = numbers.tolist()
         return integers

@@ -26,6 +26,7 @@ from instsearch_cli.measure.evaluation import (
     positives_of,
     score_ranking,
 )
+from instsearch_cli.outside.files import is_there, open_plain
 from instsearch_formats.files import replacing
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def read_run(path: Path, names: Collection[str] = ()) -> dict[str, list[tuple[st
         return there[field]
 
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
                 if number > MOST:
                     raise InstsearchError(f"{path} has more than {MOST:,} lines")
@@ -160,7 +161,7 @@ def score_run(
     """
     tops, refs = tops or Tops(dataset.tops), dataset.queries()
     images, ids = {ref.name for ref in dataset.images()}, {ref.id for ref in refs}
-    there = {ref.name for ref in dataset.images() if ref.path.exists()} if present_only else images
+    there = {ref.name for ref in dataset.images() if is_there(ref.path)} if present_only else images
     run = read_run(path, images | ids)
     evaluation, seen, silent = Evaluation({}, [], {}), 0, 0
     strangers = sum(len(hits) for query, hits in run.items() if query not in ids)
@@ -169,7 +170,7 @@ def score_run(
         if present_only:
             evaluation.lost += len(positives_of(*judged.values()) - there)
             judged = {setting: among(j, there) for setting, j in judged.items()}
-        if not positives_of(*judged.values()) or (present_only and not ref.image.exists()):
+        if not positives_of(*judged.values()) or (present_only and not is_there(ref.image)):
             evaluation.dropped.append(ref.id)
             continue
         hits: dict[str, float] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks.weights import (
+    check_finite,
     check_state_dict,
     named_folders,
     needed,
@@ -18,6 +19,7 @@ from instsearch_cli.networks.weights import (
     user_folder,
     weights_in,
 )
+from instsearch_cli.outside.files import open_plain
 from instsearch_formats import FormatError
 from instsearch_formats.files import make_folder, replacing
 
@@ -66,10 +68,7 @@ def import_weights(component: type[Importable], path: Path, folder: Path, force:
     import torch
 
     name = component.architecture
-    if not path.is_file():
-        raise InstsearchError(
-            f"{path}: {'a folder, not a file' if path.is_dir() else 'there is no such file'}."
-        )
+    open_plain(path).close()
     with torch.device("meta"):
         network = component.build()
     state = component.import_weights(path)
@@ -111,8 +110,6 @@ def _write(plain: dict[str, Tensor], target: Path, name: str, force: bool) -> No
 
 def _check(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
     """Raise InstsearchError unless ``state`` has the network's tensors, no others, and finite numbers."""
-    import torch
-
     wanted = needed(network)
     missing = [key for key in wanted if key not in state]
     surplus = [key for key in state if key not in network.state_dict()]
@@ -127,8 +124,4 @@ def _check(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) 
         raise InstsearchError(f"{path}: not the weights of {name}: " + ";\n".join(lines) + ".")
     check_state_dict(network, wanted, state, path)
     for key in wanted:
-        if not bool(torch.isfinite(state[key]).all()):
-            count = int((~torch.isfinite(state[key])).sum())
-            raise InstsearchError(
-                f"{path}: damaged: {count} values of tensor {key!r} are not finite. Download it again."
-            )
+        check_finite(key, state[key], path)

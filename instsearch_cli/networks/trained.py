@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.outside.text import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from instsearch_cli.progress import Quiet
 
+MOST_JSON = 16 << 20  #: bytes
 CHECKPOINT = "checkpoint.pt"  #: in the run's folder, until the run is finished
 
 
@@ -90,7 +92,7 @@ def data_digest(folder: Path, progress: Quiet) -> dict[str, Any]:
 def load_json(path: Path) -> dict[str, Any]:
     """An object from a small file of ours. Raises InstsearchError if it cannot be read."""
     try:
-        loaded = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InstsearchError(f"{path} cannot be read ({type(error).__name__}): delete it.") from error
+        loaded = read_json(path, MOST_JSON)
+    except InstsearchError as error:
+        raise InstsearchError(f"{error}\nDelete it.") from error
     return loaded if isinstance(loaded, dict) else {}

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader
+from instsearch_cli.networks.checkpoints import load_checkpoint
 from instsearch_cli.networks.trained import CHECKPOINT, card_of, data_digest, differs, load_json
 from instsearch_cli.networks.weights import sha256
 from instsearch_cli.progress import duration
@@ -295,11 +296,11 @@ class Run:
         if not path.exists():
             return None
         try:
-            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            saved: dict[str, Any] = load_checkpoint(path)
             self._before, at = float(saved["seconds"]), int(saved["step"])
             _ = int(saved["log"]), list(saved["past"]), str(saved["stage"]), dict(saved["parts"])
         except Exception as error:  # as many as there are ways to be broken
-            raise self._unfit(type(error).__name__) from error
+            raise self._unfit(f"{type(error).__name__}: {str(error)[:100]}") from error
         place = f"{saved['stage']}, epoch {saved['epoch'] + 1}, step {at:,}"
         self.progress.say(f"going on from {path}: {place}, after {duration(self._before)}")
         return saved
@@ -358,8 +359,8 @@ class Run:
         csv.writer(self._log).writerow((self._stage, self._epoch + 1, step, name, f"{value:.9g}"))
 
     def _say(self, epochs: int) -> None:
-        means = ", ".join(f"{name} {total / n:.4f}" for name, (total, n) in self._sums.items())
-        self.progress.say(f"{self._stage}, epoch {self._epoch + 1} of {epochs}: {means}")
+        means = (f"{name} {total / n:.4f}" for name, (total, n) in self._sums.items())
+        self.progress.say(f"{self._stage}, epoch {self._epoch + 1} of {epochs}: {', '.join(means)}")
 
     @contextlib.contextmanager
     def _gently(self) -> Iterator[None]:
@@ -395,6 +396,5 @@ def _uses_cuda() -> bool:
 def _finite(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(value.isfinite().all())
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    return not isinstance(value, (list, tuple)) or all(map(_finite, value))
+    inner = value.values() if isinstance(value, dict) else value
+    return not isinstance(value, (dict, list, tuple)) or all(map(_finite, inner))

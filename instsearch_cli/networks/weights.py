@@ -9,13 +9,13 @@ import hashlib
 import os
 import re
 import socket
-import zipfile
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.networks.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SUFFIXES = (".pth", ".pt", ".bin")
-LARGEST = 4 * 2**30  # bytes; the largest network here has half a gigabyte
+MOST = 20_000  # tensors; the largest network here has some 1,000
 PATIENCE = 20.0  # seconds without a byte before a download is given up
 
 
@@ -78,6 +78,11 @@ def find_weights(network: str, explicit: str | os.PathLike[str] | None = None, p
         path = Path(explicit).expanduser()
         if not path.is_file():
             what = "is a folder, not a file" if path.is_dir() else "does not exist"
+            what = (
+                "is no file, but a FIFO, a socket or a device"
+                if path.exists() and not path.is_dir()
+                else what
+            )
             raise InstsearchError(f"{path}: the weights file {what}.")
         return path
     if placed := _in_folders(network):
@@ -158,27 +163,15 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """
     import torch
 
-    if path.stat().st_size > LARGEST:
-        raise InstsearchError(f"{path}: over {LARGEST >> 30} GB, too large for a network's weights.")
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (
-        Exception
-    ) as error:  # UnpicklingError, EOFError, RuntimeError, ...: as many as there are ways to be broken
-        if re.search(r"nsupported (global|class)|unrecognized function", str(error)):
-            raise InstsearchError(
-                f"{path}: contains code, not only tensors: refused.\n"
-                "Save the network's state_dict() alone, or take the file from a source that does."
-            ) from error
-        raise InstsearchError(
-            f"{path}: not a PyTorch checkpoint, or a damaged one. Download it again."
-        ) from error
+    loaded: Any = load_checkpoint(path, mapped=True)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     ):
         raise InstsearchError(f"{path}: not a state dict (names and tensors).")
+    if len(loaded) > MOST:
+        raise InstsearchError(f"{path}: {len(loaded):,} tensors, too many for a network's weights.")
     prefix = "module." if all(key.startswith("module.") for key in loaded) else ""
     return {key.removeprefix(prefix): value for key, value in loaded.items()}
 
@@ -191,7 +184,7 @@ def needed(network: nn.Module) -> list[str]:
 def check_state_dict(network: nn.Module, names: Iterable[str], state: dict[str, Tensor], path: Path) -> None:
     """Compare the tensors that ``network`` needs, by ``names``, with those of ``state``.
 
-    Raises InstsearchError for the first that is missing or has another shape.
+    Raises InstsearchError for the first that is missing, has another shape, or other than real numbers.
     """
     expected = network.state_dict()
     for name in names:
@@ -204,6 +197,19 @@ def check_state_dict(network: nn.Module, names: Iterable[str], state: dict[str, 
             )
         if (found := tuple(state[name].shape)) != shape:
             raise InstsearchError(f"{path}: tensor {name!r} has shape {found}, the network's has {shape}.")
+        if expected[name].is_floating_point() and not state[name].is_floating_point():
+            kind = str(state[name].dtype).removeprefix("torch.")
+            raise InstsearchError(f"{path}: tensor {name!r} holds {kind}, the network's real numbers.")
+
+
+def check_finite(name: str, values: Tensor, path: Path) -> None:
+    """Raises InstsearchError that counts what is not finite in a tensor."""
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        count = int((~finite).sum())
+        raise InstsearchError(
+            f"{path}: damaged: {count} values of tensor {name!r} are not finite. Download it again."
+        )
 
 
 def put_weights(
@@ -217,7 +223,7 @@ def put_weights(
     """Give a network that has shapes alone the tensors of ``state``, by ``names``, on a device and in a type.
 
     They are copies, so that the file may go, laid out as convolutions run fastest, on the CPU too. Raises
-    InstsearchError as :func:`check_state_dict` does.
+    InstsearchError as :func:`check_state_dict` does, and for numbers that are not finite.
     """
     import torch
 
@@ -227,6 +233,7 @@ def put_weights(
     for name in names:
         memory = torch.channels_last if state[name].ndim == 4 else torch.contiguous_format
         placed[name] = state[name].to(device, dtype, copy=True, memory_format=memory)
+        check_finite(name, placed[name], path)
     network.load_state_dict(placed, strict=False, assign=True)
 
 

@@ -52,7 +52,7 @@ def page(result: Answer, folder: Path | None = None) -> str:
     hits = (
         f'<ol class="hits">{"".join(cards)}</ol>'
         if cards
-        else ('<p class="none">No image of this collection shows it.</p>')
+        else f'<p class="none">{escaped(result.nothing.capitalize())}.</p>'
     )
     settings = "".join(
         f"<div><dt>{escaped(k)}</dt><dd>{escaped(v)}</dd></div>" for k, v in result.settings.items()

@@ -169,7 +169,7 @@ def test_a_turned_picture_is_measured_upright(tmp_path: Path) -> None:
         ("", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ('{"a.png": {"size": [64, 48], "fixations": [[[1' + "0" * 5000 + ", 1]]]}}", "not JSON"),
-        ('{"a.png": {"size": [64, 48], "fixations": [[[1' + "0" * 400 + ", 1]]]}}", "a.png: wanted"),
+        ('{"a.png": {"size": [64, 48], "fixations": [[[1' + "0" * 400 + ", 1]]]}}", "a number of 401 digits"),
         ("[]", "wanted an object"),
         ("{}", "no picture with fixations"),
         ('{"a.png": 3}', "a.png: wanted"),
@@ -239,7 +239,7 @@ def test_limits_on_files(tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyP
     with pytest.raises(BadImage, match="too large when decompressed"):
         data.read("COCO_val_1.jpg")
     monkeypatch.setattr(module, "MOST_MAT", 1000)
-    with pytest.raises(BadImage, match="cannot be read: empty or over"):
+    with pytest.raises(BadImage, match="larger than"):
         data.read("COCO_val_1.jpg")
 
 

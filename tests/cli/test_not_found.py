@@ -92,8 +92,8 @@ def test_not_found_is_an_answer(cli: Cli, place: Path, index: Path) -> None:
     page, sheet = place / "none.html", place / "none.png"
     ask = ("query", place / "q" / "absent.png", "--box", BOX, "--index", index, *JUDGED, "--min-score", 0.9)
     out = cli(*ask, "--html", page, "--sheet", sheet).out
-    assert out.startswith("not found: nothing scores at least 0.9 (best: ")
-    assert ") among 10 images in " in out
+    assert out.startswith("not found: nothing reached 0.9; the best is ")
+    assert " among 10 images in " in out
     assert "<h1>Not found</h1>" in page.read_text("utf-8")
     assert sheet.stat().st_size > 0
     told = cli(*ask, "--json").json
@@ -109,6 +109,8 @@ def test_a_pipeline_may_say_how_much_is_enough(cli: Cli, place: Path, index: Pat
     enough = ("--set", "rerank.verdict.min-score=0.9")
     assert cli(*ask, *enough).json["found"] is False
     assert cli(*ask, *enough, "--min-score", 0).json["found"] is True
+    wrong = cli(*ask, "--min-score", 90, status=2).err
+    assert "are probabilities, and a min-score of them is from 0 to 1: 0.9 for 90 %" in wrong
     assert "between 0 and 1" in cli(*ask, "--set", "rerank.verdict.min-score=50", status=2).err
 
 
@@ -149,7 +151,10 @@ def test_min_score_goes_with_any_scores(
     hits = cli(*ask).json["hits"]
     third = hits[2]["score"]
     assert [hit["rank"] for hit in cli(*ask, "--min-score", third).json["hits"]] == [1, 2, 3]
-    assert cli(*ask, "--min-score", 1.5).json["found"] is False
+    told = cli(*ask, "--min-score", 1.5)
+    assert told.json["found"] is False
+    assert "are no probabilities" in told.err
+    assert "1.5 only cuts the list there" in told.json["cautions"][0]
     assert "--min-score is a number" in cli(*ask, "--min-score", "nan", status=2).err
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks import weights
+from instsearch_cli.networks.checkpoints import LARGEST
 from instsearch_cli.networks.weights import (
     check_state_dict,
     find_weights,
@@ -232,13 +233,13 @@ class TestReading:
     def test_code_is_refused_and_not_run(self, tmp_path, zipped):
         path, ran = tmp_path / "w.pth", tmp_path / "ran"
         torch.save({**self.state, "x": Code(ran)}, path, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(InstsearchError, match="contains code, not only tensors: refused"):
+        with pytest.raises(InstsearchError, match="holds code, not only tensors"):
             load_state_dict(path)
         assert not ran.exists()
 
     def test_a_whole_module_is_code_too(self, tmp_path):
         torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
-        with pytest.raises(InstsearchError, match="contains code"):
+        with pytest.raises(InstsearchError, match="holds code"):
             load_state_dict(tmp_path / "w.pth")
 
     @pytest.mark.parametrize("zipped", [True, False])
@@ -248,8 +249,7 @@ class TestReading:
         torch.save({"a": torch.zeros(1000)}, path, _use_new_zipfile_serialization=zipped)
         data = path.read_bytes()
         path.write_bytes(data[: int(len(data) * keep)])
-        # cut in the middle of a class's name, the rest is the name of another class
-        with pytest.raises(InstsearchError, match=r"damaged|refused"):
+        with pytest.raises(InstsearchError, match="damaged"):
             load_state_dict(path)
 
     def test_another_kind_of_file(self, tmp_path):
@@ -266,7 +266,7 @@ class TestReading:
     def test_a_huge_file_is_refused_unread(self, tmp_path):
         path = tmp_path / "w.pth"
         with path.open("wb") as file:
-            file.truncate(weights.LARGEST + 1)
+            file.truncate(LARGEST + 1)
         with pytest.raises(InstsearchError, match="over 4 GB"):
             load_state_dict(path)
 

@@ -227,8 +227,8 @@ class TestRefusal:
         assert "damaged" in cli("weights", "import", "eyes", path, status=1).err
 
     def test_a_file_that_is_not_there(self, cli, tmp_path):
-        assert "there is no such file" in cli("weights", "import", "eyes", tmp_path / "no", status=1).err
-        assert "a folder, not a file" in cli("weights", "import", "eyes", tmp_path, status=1).err
+        assert "No such file" in cli("weights", "import", "eyes", tmp_path / "no", status=1).err
+        assert "it is a folder, not a file" in cli("weights", "import", "eyes", tmp_path, status=1).err
 
     def test_a_folder_that_cannot_be_made(self, cli, tmp_path):
         path = save(tmp_path / "e", STATE)

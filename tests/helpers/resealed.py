@@ -1,13 +1,16 @@
 """Files changed as a stranger's program might change them, with seals that fit."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import h5py
 
 from instsearch_formats import seal
 
 
-def rewrite(path, change, attrs=None):
+def rewrite(path: Path, change: Callable[[h5py.File], None], attrs: Any = None) -> None:
     """Change a part as somebody else's program might, and seal it anew."""
     raw = path.with_suffix(".raw")
     raw.write_bytes(path.read_bytes())

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.datasets.plain_pickle import LIMIT, Array, load_plain
+from instsearch_cli.outside.pickles import Array
+from instsearch_plugins.datasets.plain_pickle import LIMIT, load_plain
 
 PLAIN = st.recursive(
     st.none()

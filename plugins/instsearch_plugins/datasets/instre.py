@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.outside.files import read_bytes
 from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:
@@ -92,16 +93,12 @@ class Instre(Dataset):
 
 def _annotated(path: Path) -> list[Box]:
     """Boxes as corners from lines of x y w h."""
-    try:
-        text = path.read_text("ascii", "replace")
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    boxes = []
+    text, boxes = read_bytes(path, layout.TEXT_LIMIT).decode("ascii", "replace"), []
     for line in text.splitlines():
         if line.strip():
-            try:
-                x, y, w, h = (float(part) for part in line.replace(",", " ").split())
-            except ValueError:
-                raise InstsearchError(f"{path}: wanted lines of x y w h, not {line[:40]!r}") from None
-            boxes.append((x, y, x + w, y + h))
+            if (box := layout.corners(line.replace(",", " ").split())) is None:
+                raise InstsearchError(f"{path}: wanted lines of x y w h, not {line[:40]!r}")
+            boxes.append(box)
     return boxes

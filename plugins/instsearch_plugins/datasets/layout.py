@@ -14,6 +14,9 @@ from instsearch_cli.components import ImageRef
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import discover, printable
 from instsearch_cli.measure.matfile import read_mat
+from instsearch_cli.outside.files import read_bytes
+from instsearch_cli.outside.pickles import Array
+from instsearch_cli.outside.text import shown
 
 if TYPE_CHECKING:
     import re
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("", "gt", "groundtruth", "ground_truth", "gt_files", "gt_files_170407", "paris_120310")
 MAT_LIMIT = 64 << 20
+FARTHEST = 1e9  #: pixels from a picture's corner that a box may reach to
 TEXT_LIMIT = 16 << 20
 
 
@@ -91,18 +95,23 @@ def distractors(root: Path, folder: str, most: int, own: Iterable[Path]) -> list
     return [ImageRef(f"distractors/{name}", path) for name, path in found[: most if most >= 0 else None]]
 
 
+def corners(box: Iterable[Any]) -> Box | None:
+    """x, y, w, h as corners; None for other than four numbers, negative sides, and what no picture is as large as."""
+    try:
+        x, y, w, h = (float(v) for v in box if not isinstance(v, bool))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    found = x, y, x + w, y + h
+    return found if min(w, h) >= 0 and all(abs(v) <= FARTHEST for v in found) else None
+
+
 def lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers from 1, stripped.
 
     Names come as the file system has them (os.fsdecode). Raises InstsearchError if the file cannot be read, is
     larger than 16 MB, or is no text.
     """
-    try:
-        if path.stat().st_size > TEXT_LIMIT:
-            raise InstsearchError(f"{path} is larger than {TEXT_LIMIT >> 20} MB: not a ground truth")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
+    data = read_bytes(path, TEXT_LIMIT)
     if b"\0" in data:
         raise InstsearchError(f"{path} is not a text file in UTF-8")
     text = os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
@@ -147,11 +156,7 @@ class Truth:
     def mat(self, *keys: str) -> dict[str, Any]:
         """These variables of a MATLAB file, structs as dictionaries."""
         try:
-            if self.path.stat().st_size > MAT_LIMIT:
-                raise InstsearchError(f"{self.path} is larger than {MAT_LIMIT >> 20} MB: not a ground truth")
-            table = read_mat(self.path.read_bytes(), keys)
-        except OSError as error:
-            raise InstsearchError(f"cannot read {self.path}: {error.strerror or error}") from error
+            table = read_mat(read_bytes(self.path, MAT_LIMIT), keys)
         except ValueError as error:
             raise InstsearchError(f"{self.path} is not a MATLAB file (version 5 to 7.2): {error}") from None
         return self.need(table, *keys)
@@ -166,18 +171,23 @@ class Truth:
 
     def entries(self, value: Any, n: int, *keys: str) -> list[Mapping[str, Any]]:
         """What is said of each of n queries, with these keys; of one alone without a list around it."""
-        listed = [value] if isinstance(value, dict) else list(np.asarray(value, object).ravel())
+        listed = [value] if isinstance(value, dict) else value
+        if not isinstance(listed, (list, tuple)):
+            raise self._other(f"what it judges is no list, but {shown(listed)}")
         if len(listed) != n:
             raise self._other(f"it has {n} queries but judges {len(listed)}")
         return [self.need(entry, *keys) for entry in listed]
 
     def names(self, value: Any) -> list[str]:
         """A list of image names, each once."""
-        listed = value if isinstance(value, (list, tuple)) else np.asarray(value).ravel().tolist()
-        listed = [str(name).strip() for name in listed]
-        stray = [name for name in listed if not self.pattern.fullmatch(name)]
+        try:
+            listed = value if isinstance(value, (list, tuple)) else _array(value).ravel().tolist()
+        except (TypeError, ValueError):
+            listed = [value]
+        stray = [n for n in listed if not isinstance(n, str) or not self.pattern.fullmatch(n.strip())]
         if stray:
-            raise self._other(f"{stray[0][:60]!r} is no image of that collection")
+            raise self._other(f"{shown(stray[0])} is no image of that collection")
+        listed = [name.strip() for name in listed]
         if len(set(listed)) < len(listed):
             raise InstsearchError(f"{self.path} lists an image twice")
         return listed
@@ -185,14 +195,14 @@ class Truth:
     def rows(self, value: Any, n: int) -> np.ndarray:
         """Places in a list of n images, as numbers counted from ``first`` -> i64, counted from 0."""
         try:
-            numbers = np.asarray(value).ravel()
+            numbers = _array(value).ravel()
             with np.errstate(invalid="ignore"):
                 places: np.ndarray = numbers.astype(np.int64)
             whole = bool((places == numbers).all())
         except (TypeError, ValueError, OverflowError):
             whole = False
         if not whole:
-            raise InstsearchError(f"{self.path}: wanted numbers of images, found {str(value)[:40]}")
+            raise InstsearchError(f"{self.path}: wanted numbers of images, found {shown(value)}")
         places = np.subtract(places, self.first)
         if len(places) and not 0 <= places.min() <= places.max() < n:
             beyond = places.max() if places.max() >= n else places.min()
@@ -202,10 +212,11 @@ class Truth:
     def box(self, value: Any) -> Box:
         """Corners x1, y1, x2, y2, whatever small type they are stored in."""
         try:
-            x1, y1, x2, y2 = np.asarray(value).astype(np.float64).ravel().tolist()
-        except (TypeError, ValueError):
-            raise InstsearchError(f"{self.path}: a box is x1, y1, x2, y2, not {str(value)[:40]}") from None
-        if not (x1 < x2 and y1 < y2):
+            words = isinstance(value, list) and all(isinstance(v, str) for v in value)  # of a text file
+            x1, y1, x2, y2 = map(float, value if words else _array(value).ravel().tolist())
+        except (TypeError, ValueError, OverflowError):
+            raise InstsearchError(f"{self.path}: a box is x1, y1, x2, y2, not {shown(value)}") from None
+        if not (all(abs(v) <= FARTHEST for v in (x1, y1, x2, y2)) and x1 < x2 and y1 < y2):
             raise InstsearchError(
                 f"{self.path}: the box {x1:g},{y1:g},{x2:g},{y2:g} has no area (x1,y1,x2,y2)"
             )
@@ -213,3 +224,20 @@ class Truth:
 
     def _other(self, why: str) -> InstsearchError:
         return InstsearchError(f"{self.path} is not the ground truth of {self.dataset}: {why}")
+
+
+def _array(value: Any) -> np.ndarray:
+    """An array from a file as it is, a list of numbers as one. Raises TypeError, ValueError for what is neither."""
+    array = np.asarray(value) if isinstance(value, (np.ndarray, Array)) else np.asarray(_numbers(value))
+    if array.dtype.kind not in "biufU":
+        raise TypeError("no numbers, nor names")
+    return array
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers, in lists or not. Raises TypeError for anything else, of which numpy would make something larger."""
+    if isinstance(value, (list, tuple)):
+        return [_numbers(inner) for inner in value]
+    if not isinstance(value, (bool, int, float, np.ndarray, Array)):
+        raise TypeError(f"{type(value).__name__} is no number")
+    return np.asarray(value) if isinstance(value, Array) else value

@@ -11,14 +11,16 @@ excluded ones are not in the collection at all for that query. Annotated boxes c
 
 from __future__ import annotations
 
-import csv
-import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
+from instsearch_cli.outside.files import nameable
+from instsearch_cli.outside.text import csv_table, read_json, shown
 from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Box
 
-LIMIT = 1 << 30
+LIMIT = 256 << 20
+MOST_BOXES = 256 << 20  #: bytes of a CSV file
+LONGEST = 1_000  #: characters of a query's id
 
 
 class Manifest(Dataset):
@@ -45,8 +49,16 @@ class Manifest(Dataset):
         self.path = Path(config.manifest)
         self.root = Path(root) if root is not None else self.path.parent
         self._table = _load(self.path)
-        self.name = str(self._table.get("name", self.path.stem))
-        self._images = [ImageRef(name, self.root / name) for name in self._strings(self._table, "images")]
+        name = self._table.get("name", self.path.stem)
+        if not isinstance(name, str) or not nameable(name):
+            raise InstsearchError(f"{self.path}: name is text, not {shown(name)}")
+        self.name = printable(name)
+        names = self._strings(self._table, "images")
+        self._among = set(names)
+        if len(self._among) < len(names):
+            twice = next(name for name, n in Counter(names).items() if n > 1)
+            raise InstsearchError(f"{self.path}: image '{twice}' is there twice")
+        self._images = [ImageRef(name, self.root / name) for name in names]
         self._queries: dict[str, tuple[QueryRef, Relevance]] = {}
         for entry in self._list(self._table, "queries"):
             ref, relevance = self._query(entry)
@@ -76,15 +88,13 @@ class Manifest(Dataset):
         if not self._boxes.exists():
             return {}
         by_key: dict[str, list[Box]] = {}
-        with self._boxes.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                try:
-                    x, y, w, h = (float(row[c]) for c in ("x", "y", "w", "h"))
-                    by_key.setdefault(row["image"], []).append((x, y, x + w, y + h))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise InstsearchError(
-                        f"{self._boxes}, line {number}: wanted the columns image,x,y,w,h and numbers"
-                    ) from error
+        for number, row in csv_table(self._boxes, MOST_BOXES, ("image", "x", "y", "w", "h")):
+            box = layout.corners(row[c] for c in "xywh")
+            if box is None:
+                raise InstsearchError(
+                    f"{self._boxes}, line {number}: wanted the columns image,x,y,w,h and numbers, w and h not below 0"
+                )
+            by_key.setdefault(row["image"], []).append(box)
         matched = {}
         for ref in self._images:
             boxes = by_key.get(ref.name) or by_key.get(Path(ref.name).name)
@@ -94,23 +104,26 @@ class Manifest(Dataset):
 
     def _query(self, entry: Any) -> tuple[QueryRef, Relevance]:
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("image"), str):
-            raise InstsearchError(f"{self.path}: every query needs an id and an image: {str(entry)[:80]}")
+            raise InstsearchError(f"{self.path}: every query needs an id and an image: {shown(entry)}")
+        if not isinstance(entry["id"], (str, int)) or not nameable(entry["image"]):
+            raise InstsearchError(f"{self.path}: an id is text, an image the name of a file: {shown(entry)}")
         id = str(entry["id"])
+        if len(id) > LONGEST or not nameable(id):
+            raise InstsearchError(
+                f"{self.path}: an id is text of {LONGEST} characters at most, not {shown(id)}"
+            )
         box = entry.get("box")
         if box is not None:
-            try:
-                x, y, w, h = (float(v) for v in box)
-            except (TypeError, ValueError) as error:
-                raise InstsearchError(f"{self.path}: query '{id}': box is [x, y, w, h], not {box}") from error
-            if not (w > 0 and h > 0):
-                raise InstsearchError(f"{self.path}: query '{id}': box {box} has no area")
-            box = (x, y, x + w, y + h)
-        names = {ref.name for ref in self._images}
+            given, box = box, layout.corners(box) if isinstance(box, list) else None
+            if box is None:
+                raise InstsearchError(f"{self.path}: query '{id}': box is [x, y, w, h], not {shown(given)}")
+            if not (box[0] < box[2] and box[1] < box[3]):
+                raise InstsearchError(f"{self.path}: query '{id}': box {shown(given)} has no area")
         sets = {
             key: frozenset(self._strings(entry, key, f"query '{id}': "))
             for key in ("positives", "junk", "exclude")
         }
-        stray = sorted(sets["positives"] - names)
+        stray = sorted(sets["positives"] - self._among)
         if stray:
             raise InstsearchError(f"{self.path}: query '{id}': positive '{stray[0]}' is not among the images")
         if not sets["positives"] - sets["exclude"] - sets["junk"]:
@@ -121,25 +134,21 @@ class Manifest(Dataset):
     def _list(self, table: Any, key: str, where: str = "") -> list[Any]:
         value = table.get(key, [])
         if not isinstance(value, list):
-            raise InstsearchError(f"{self.path}: {where}{key} is a list, not {str(value)[:40]}")
+            raise InstsearchError(f"{self.path}: {where}{key} is a list, not {shown(value)}")
         return value
 
     def _strings(self, table: Any, key: str, where: str = "") -> list[str]:
         values = self._list(table, key, where)
-        if not all(isinstance(v, str) for v in values):
-            raise InstsearchError(f"{self.path}: {where}{key} is a list of paths")
+        for value in values:
+            if not isinstance(value, str) or not nameable(value):
+                raise InstsearchError(
+                    f"{self.path}: {where}{key} is a list of paths, and {shown(value)} is none"
+                )
         return values
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LIMIT:
-            raise InstsearchError(f"{path} is larger than 1 GB: not a manifest")
-        table = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InstsearchError(f"{path} is not JSON: {error}") from error
+    table = read_json(path, LIMIT)
     if not isinstance(table, dict):
         raise InstsearchError(f"{path} is not a manifest: wanted an object with name, images and queries")
     return table

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.outside.files import read_bytes
 from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:
@@ -226,7 +227,4 @@ class Paris106k(_Among, Paris6k):
 
 
 def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text("ascii", "replace").split()
-    except OSError as error:
-        raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
+    return read_bytes(path, layout.TEXT_LIMIT).decode("ascii", "replace").split()

@@ -16,7 +16,13 @@ from instsearch_plugins.numeric.channels import channel_weights
 from instsearch_plugins.numeric.mscnet import gram_channel_weights
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
-from instsearch_plugins.numeric.whitening import LEARNT, pca_whitening, pca_whitening_of_few, whiten
+from instsearch_plugins.numeric.whitening import (
+    LEARNT,
+    pca_whitening,
+    pca_whitening_of_few,
+    turned_if_few,
+    whiten,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +90,8 @@ class Pooled(Encoder, ABC):
         """Learn the whitening from unit vectors of whole pictures.
 
         Returns mean f32[D] and projection f32[D, d], unless all the vectors are equal, and images, the number
-        learnt from. Raises InstsearchError if the collection is empty.
+        learnt from. Of few images the axes are learnt alone, not what to scale them by. Raises InstsearchError if the
+        collection is empty.
         """
         label = f"learning the whitening of '{self.name}'"
         x = l2(self._sample(data, progress, label, self.config.fit_images, self.describe))
@@ -93,7 +100,8 @@ class Pooled(Encoder, ABC):
             dims = self.config.dims or max(len(x) // PER_DIMENSION, FEW)
             few = len(x) < x.shape[1]
             learnt = pca_whitening_of_few(x, dims) if few else pca_whitening([x], dims)
-            state["mean"], state["projection"] = learnt
+            state["mean"] = learnt[0]
+            state["projection"] = turned_if_few(learnt[1], len(x), len(x))
         return state
 
     def _sample(

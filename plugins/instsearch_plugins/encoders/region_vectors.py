@@ -18,7 +18,7 @@ from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION, Pooled
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import extent, max_pool, sum_pool
 from instsearch_plugins.numeric.regions import box_cells, cell_boxes, grid_in
-from instsearch_plugins.numeric.whitening import FLOOR, mean_and_covariance, whitening_of
+from instsearch_plugins.numeric.whitening import FLOOR, mean_and_covariance, turned_if_few, whitening_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +76,7 @@ class RegionVectors(Pooled):
         if the collection is empty.
         """
         label = f"learning the whitening of '{self.name}'"
-        learnt = self._learnt(self._batches(data, progress, label, self._units))
+        learnt = self._learnt(self._batches(data, progress, label, self._units), len(self._sampled(data)))
         return {} if learnt is None else {"mean": learnt[0], "projection": learnt[1]}
 
     def _units(self, inputs: Inputs) -> Tensor:
@@ -106,8 +106,8 @@ class RegionVectors(Pooled):
         if sum(map(len, held)):
             yield torch.cat(held)
 
-    def _learnt(self, batches: Iterable[Tensor]) -> Whitening | None:
-        """The PCA-whitening of unit vectors; None where they are all equal, but for rounding."""
+    def _learnt(self, batches: Iterable[Tensor], images: int) -> Whitening | None:
+        """The PCA-whitening of unit vectors of so many images; None where they are all equal, but for rounding."""
         try:
             n, mean, covariance = mean_and_covariance(batches)
         except ValueError as error:
@@ -116,7 +116,8 @@ class RegionVectors(Pooled):
             ) from error
         if covariance.trace() <= FLOOR:
             return None
-        return whitening_of(mean, covariance, self.config.dims or max(n // PER_DIMENSION, FEW))
+        mu, P = whitening_of(mean, covariance, self.config.dims or max(n // PER_DIMENSION, FEW))
+        return mu, turned_if_few(P, n, images)
 
     def aggregate_query(self, local: Features, weights: WeightMap | BoxWeight | None) -> Vectors:
         """A unit vector f32[1, d] of the box of a BoxWeight, or of the whole picture."""

@@ -75,7 +75,8 @@ class RegionsSum(RegionVectors):
             if self.config.pairs:
                 learnt = self._by_pairs(data, progress, label)
             else:
-                learnt = self._learnt(self._batches(data, progress, label, self._total))
+                totals = self._batches(data, progress, label, self._total)
+                learnt = self._learnt(totals, len(self._sampled(data)))
             if learnt is not None:
                 state |= {"sum_mean": learnt[0], "sum_projection": learnt[1]}
         return state

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.trained import card_of, load_json
 from instsearch_cli.networks.weights import find_weights
+from instsearch_cli.outside.text import shown
 from instsearch_plugins.extractors.networks import Network
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def class_names(network_class: type[Network], path: Path | None = None) -> list[
     from torchvision.models import get_model_weights
 
     if path is not None and (card := card_of(path)).is_file() and (own := load_json(card).get("classes")):
-        return list(map(str, own))
+        if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
+            raise InstsearchError(f"{card}: classes is a list of names, not {shown(own)}")
+        return own
     try:
         kind = get_model_weights(network_class.architecture)
     except ValueError:  # not one of torchvision's, and trained on the same classes

@@ -87,8 +87,8 @@ class Sift(Extractor):
         spread: int = option(0, omitted_at_default=True)
 
         def __post_init__(self) -> None:
-            if self.keypoints < 1 or self.max_size < 1:
-                raise ValueError("keypoints and max_size are at least 1")
+            if not 0 < min(self.keypoints, self.max_size) <= max(self.keypoints, self.max_size) < 2**31:
+                raise ValueError("keypoints and max_size are at least 1, and numbers of 31 bits")
             if not 0 <= self.at_least <= self.keypoints or self.spread < 0:
                 raise ValueError("at_least is 0 to keypoints, and spread at least 0")
             if self.faint_threshold <= 0:

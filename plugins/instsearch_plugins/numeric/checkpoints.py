@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
-import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.networks.weights import LARGEST
+from instsearch_cli.networks.checkpoints import LARGEST
+from instsearch_cli.outside.archives import open_archive, read_npy
+from instsearch_cli.outside.files import open_plain
 
 if TYPE_CHECKING:
+    import zipfile
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -38,18 +39,16 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 LAYERS = {100: 1, 2: 4}  # NetParameter's field of layers -> the layer's field of its name; 2 is the older one
 BLOBS = {100: 7, 2: 6}
 DEEPEST = 8  # axes of a blob
+MOST_FIELDS = 1_000_000  # of a model, each of which takes a microsecond or two
 
 
 def recognise(path: Path) -> str:
     """What kind of file this is, by its content: a key of KINDS, "" for none of them."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         head = file.read(64)
     if head.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except zipfile.BadZipFile as error:
-            raise InstsearchError(f"{path}: a damaged or truncated archive. Download it again.") from error
+        with open_archive(path) as archive:
+            names = archive.namelist()
         arrays = bool(names) and all(name.endswith(".npy") for name in names)
         return "npz" if arrays else "torch" if any(name.endswith("data.pkl") for name in names) else ""
     if head.startswith(HDF5):
@@ -75,41 +74,22 @@ def read_lasagne(path: Path) -> list[np.ndarray]:
 
     Raises InstsearchError if it is too large or damaged, or has other names or other than real numbers.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            if (total := sum(entry.file_size for entry in entries.values())) > LARGEST:
-                raise InstsearchError(
-                    f"{path}: {total / 2**30:.1f} GB of arrays, too many for a network's weights."
-                )
-            names = [f"arr_{i}.npy" for i in range(len(entries))]
-            if strange := sorted(entries.keys() - set(names)):
-                raise InstsearchError(
-                    f"{path}: not arrays as Lasagne saves them: {strange[0].removesuffix('.npy')!r} "
-                    f"is not among arr_0 to arr_{len(names) - 1}."
-                )
-            return [_read_npy(archive, entries[name]) for name in names]
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InstsearchError(f"{path}: damaged arrays ({error}). Download it again.") from error
+    with open_archive(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        names = [f"arr_{i}.npy" for i in range(len(entries))]
+        if strange := sorted(entries.keys() - set(names)):
+            raise InstsearchError(
+                f"{path}: not arrays as Lasagne saves them: {strange[0].removesuffix('.npy')!r} "
+                f"is not among arr_0 to arr_{len(names) - 1}."
+            )
+        return [_read_npy(archive, entries[name]) for name in names]
 
 
 def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One array; raises ValueError unless its header agrees with its size."""
+    """One array f32, a copy that can be written to; raises ValueError unless its header agrees with its size."""
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that Python 2 wrote it, as it did Lasagne's
-            shape, fortran, dtype = header(file)
-        if dtype.kind != "f":
-            raise ValueError(f"{entry.filename} holds {dtype}, not real numbers")
-        size = math.prod(shape) * dtype.itemsize
-        if size > entry.file_size or len(data := file.read(size + 1)) != size:
-            raise ValueError(f"{entry.filename} claims shape {shape} and has {entry.file_size} bytes")
-    values = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    return np.array(values, np.float32, order="C")  # a copy that can be written to
+        values = read_npy(file, entry.file_size, "f", entry.filename)
+    return np.array(values, np.float32, order="C")
 
 
 def read_caffe(path: Path) -> dict[str, list[np.ndarray]]:
@@ -123,18 +103,19 @@ def read_caffe(path: Path) -> dict[str, list[np.ndarray]]:
     if path.stat().st_size > LARGEST:
         raise InstsearchError(f"{path}: over {LARGEST >> 30} GB, too large for a network's weights.")
     layers: dict[str, list[np.ndarray]] = {}
+    steps = iter(range(MOST_FIELDS))
     try:
-        for field, value in _fields(np.memmap(path, np.uint8, "r").data):
+        for field, value in _fields(np.memmap(path, np.uint8, "r").data, steps):
             if field not in LAYERS or isinstance(value, int):
                 continue
             name, blobs = "", []
-            for inner, content in _fields(value):
+            for inner, content in _fields(value, steps):
                 if isinstance(content, int):
                     continue
                 if inner == LAYERS[field]:
                     name = bytes(content[:200]).decode()
                 elif inner == BLOBS[field]:
-                    blobs.append(_blob(content))
+                    blobs.append(_blob(content, steps))
             if blobs and name in layers:
                 raise ValueError(f"two layers are called {name!r}")
             if blobs:
@@ -150,28 +131,29 @@ def read_caffe(path: Path) -> dict[str, list[np.ndarray]]:
     return layers
 
 
-def _blob(message: memoryview) -> np.ndarray:
+def _blob(message: memoryview, steps: Iterator[int]) -> np.ndarray:
     """A BlobProto: f32 of its shape. Raises ValueError unless the numbers are as many as it says."""
     older, shape = [0, 0, 0, 0], None
     values = np.empty(0, np.float32)
-    for field, value in _fields(message):
+    for field, value in _fields(message, steps):
         if isinstance(value, int):
             if 1 <= field <= 4:
                 older[field - 1] = value
         elif field == 7:
-            shape = _dimensions(value)
+            shape = _dimensions(value, steps)
         elif field in (5, 8):
-            values = np.frombuffer(value, "<f4" if field == 5 else "<f8").astype(np.float32)
+            with np.errstate(over="ignore"):  # what is too large for f32 is infinite, and said to be
+                values = np.frombuffer(value, "<f4" if field == 5 else "<f8").astype(np.float32)
     shape = older if shape is None else shape
     if not len(values) or math.prod(shape) != len(values):
         raise ValueError(f"a blob of shape {tuple(shape)} has {len(values)} numbers")
     return values.reshape(shape)
 
 
-def _dimensions(message: memoryview) -> list[int]:
+def _dimensions(message: memoryview, steps: Iterator[int]) -> list[int]:
     """A BlobShape: field 1, packed or one by one."""
     shape: list[int] = []
-    for field, value in _fields(message):
+    for field, value in _fields(message, steps):
         if field == 1 and isinstance(value, int):
             shape.append(value)
         elif field == 1 and not isinstance(value, int):
@@ -184,13 +166,16 @@ def _dimensions(message: memoryview) -> list[int]:
     return shape
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(message: memoryview, steps: Iterator[int]) -> Iterator[tuple[int, int | memoryview]]:
     """(number, value) of each field of a message: bytes where it has a length, else an integer.
 
-    Raises ValueError where the message ends before a field does, or has a wire type that no field has.
+    Raises ValueError where the message ends before a field does, has a wire type that no field has, or no ``steps`` are
+    left to take.
     """
     at = 0
     while at < len(message):
+        if next(steps, None) is None:
+            raise ValueError(f"it has over {MOST_FIELDS:,} fields")
         key, at = _varint(message, at)
         field, wire = key >> 3, key & 7
         if wire == VARINT:

@@ -17,7 +17,7 @@ import torch
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable
-from instsearch_cli.networks.weights import LARGEST
+from instsearch_cli.networks.checkpoints import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import printable
+from instsearch_cli.outside.text import csv_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST = 256 << 20  #: bytes of a file of pairs
 SHOWN = 5  #: unknown names that are named
 
 
@@ -22,19 +24,15 @@ def read_pairs(path: str, rows: Mapping[str, int]) -> np.ndarray:
     ``rows`` gives the row of each name. Raises InstsearchError for a file that cannot be read, a line that has
     not two names, names that are not among ``rows``, counted, and a file without any pair.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            lines = [
-                (i, [name.strip() for name in line]) for i, line in enumerate(csv.reader(file), 1) if line
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InstsearchError(f"cannot read the pairs {path}: {error}") from error
+    lines = [(i, [name.strip() for name in line]) for i, line in csv_rows(Path(path), MOST)]
     for i, names in lines:
         if len(names) != 2:
             raise InstsearchError(f"{path}, line {i}: a pair is two names of images, not {len(names)}")
     unknown = list(dict.fromkeys(name for _, names in lines for name in names if name not in rows))
     if unknown:
-        shown = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+        shown = ", ".join(printable(name)[:200] for name in unknown[:SHOWN]) + (
+            ", ..." if len(unknown) > SHOWN else ""
+        )
         raise InstsearchError(
             f"{path} names {len(unknown):,} images that are not in the collection: {shown}\n"
             "An image is named as in the hits of a query: by its path below the folder that was indexed."

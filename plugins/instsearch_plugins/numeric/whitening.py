@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from instsearch_formats import Array
+from instsearch_plugins.numeric.normalise import l2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,7 @@ LEARNT = {
 }
 """A whitening as a model keeps it, if it has one."""
 
+ENOUGH = 24  #: images to whiten by: half as many again as the 16 dimensions that are kept of ever so few
 FLOOR = 1e-12  #: variances at or below this share of the largest are rounding errors
 
 
@@ -82,6 +84,15 @@ def pca_whitening_of_few(x: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
     X, r = x - mean, len(x) - 1
     variance, U = _largest(X @ X.T / r, dims)
     return mean.float(), (X.T @ (U / (variance * r**0.5))).float()
+
+
+def turned_if_few(projection: Tensor, n: int, images: int) -> Tensor:
+    """P where there are enough vectors of enough images to scale the axes by; else V_d, the same axes unscaled.
+
+    n vectors whose n - 1 axes all have unit variance are the corners of a regular simplex: each is as far from every
+    other, and what ranks them is rounding. With a few more than axes they are nearly so. projection: P f32[D, d].
+    """
+    return l2(projection, dim=0) if images < ENOUGH or projection.shape[1] >= n - 1 else projection
 
 
 def supervised_whitening(X: Tensor, q: Tensor, p: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:

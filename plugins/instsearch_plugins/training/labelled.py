@@ -8,15 +8,19 @@ Hidden files and folders are passed over.
 
 from __future__ import annotations
 
-import csv
+import os
 from typing import TYPE_CHECKING
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import discover, printable
+from instsearch_cli.outside.text import csv_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+
+MOST = 256 << 20  #: bytes of a table
 
 
 def labelled(data: Path, labels: Path | None = None) -> list[tuple[Path, str]]:
@@ -59,22 +63,15 @@ def _by_folders(data: Path) -> list[tuple[Path, str]]:
 def _by_table(data: Path, labels: Path) -> list[tuple[Path, str]]:
     table = printable(labels)
     samples: dict[Path, str] = {}
-    try:
-        with labels.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            if not {"path", "label"} <= set(reader.fieldnames or ()):
-                raise InstsearchError(f"{table}: the first line has to name the columns path,label")
-            for row in reader:
-                where = f"{table}, line {reader.line_num}"
-                if not row["path"] or not row["label"]:
-                    raise InstsearchError(f"{where}: wanted a path and a label")
-                path = data / row["path"]
-                if samples.setdefault(path, row["label"]) != row["label"]:
-                    raise InstsearchError(f"{where}: '{printable(row['path'])}' has two labels")
-                if not path.is_file():
-                    raise InstsearchError(f"{where}: there is no picture '{printable(path)}'")
-    except (OSError, ValueError, csv.Error) as error:
-        raise InstsearchError(f"{table} cannot be read: {error}") from error
+    for number, row in csv_table(labels, MOST, ("path", "label")):
+        where = f"{table}, line {number}"
+        if not row["path"] or not row["label"]:
+            raise InstsearchError(f"{where}: wanted a path and a label")
+        path = data / row["path"]
+        if samples.setdefault(path, row["label"]) != row["label"]:
+            raise InstsearchError(f"{where}: '{printable(row['path'])}' has two labels")
+        if not os.path.isfile(path):  # noqa: PTH113  (which a name that no file can have makes raise)
+            raise InstsearchError(f"{where}: there is no picture '{printable(path)}'")
     if not samples:
         raise InstsearchError(f"{table} has no pictures")
     return list(samples.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import WeightMap
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, printable, read_image
+from instsearch_cli.measure.matfile import list_mat, read_mat
+from instsearch_cli.outside.archives import read_npy
+from instsearch_cli.outside.files import open_plain, read_bytes
 from instsearch_plugins.numeric.blocks import block_max
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ PICTURES = (".png", ".jpg", ".jpeg")
 SUFFIXES = (*PICTURES, ".npy", ".mat")
 MAX_PIXELS = 64_000_000  #: of a map, far above what any saliency model makes
 MAX_BYTES = 1 << 30  #: of a map's file
+MAX_VARIABLES = 10_000  #: in an HDF5 file
+MAX_MAT = 1 << 30  #: of what a .mat decompresses to
 NUMERIC = frozenset(
     ["double", "single", "logical"] + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )  #: MATLAB's classes that can be a map
@@ -150,22 +156,25 @@ def _checked(s: np.ndarray) -> np.ndarray:
 
 
 def _load_npy(path: Path) -> np.ndarray:
-    s = np.load(path, allow_pickle=False)
-    if not isinstance(s, np.ndarray):
-        s.close()
-        raise _MapError("an archive of arrays, not one array; save the map by numpy.save")
-    return s
+    with open_plain(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if file.read(2) == b"PK":
+            raise _MapError("an archive of arrays, not one array; save the map by numpy.save")
+        file.seek(0)
+        return read_npy(file, size, kinds="biufcSU", name="the map")
 
 
 def _load_mat(path: Path, variable: str) -> np.ndarray:
     import h5py
-    import scipy.io
 
     if not h5py.is_hdf5(path):
-        shapes = {name: shape for name, shape, kind in scipy.io.whosmat(path) if kind in NUMERIC}
-        name = _choose(shapes, variable)
-        return np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])
+        data = read_bytes(path, MAX_BYTES)
+        name = _choose(list_mat(data, MAX_MAT), variable)
+        return np.asarray(read_mat(data, [name], MAX_MAT)[name])
     with h5py.File(path, "r") as file:  # MATLAB 7.3
+        if len(file) > MAX_VARIABLES:
+            raise _MapError(f"has {len(file):,} variables; save the map alone")
         arrays: dict[str, Any] = {
             str(name): file[name] for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)
         }
@@ -174,9 +183,22 @@ def _load_mat(path: Path, variable: str) -> np.ndarray:
 
 
 def _numeric(x: Any) -> bool:
-    kind = x.attrs.get("MATLAB_class", b"double")
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-    return hasattr(x, "shape") and not x.is_virtual and x.external is None and kind in NUMERIC
+    """Whether something in an HDF5 file is numbers that are in this file; on damaged text HDF5 may never return."""
+    import h5py
+
+    if (
+        not isinstance(x, h5py.Dataset)
+        or x.dtype.kind not in "biuf"
+        or x.is_virtual
+        or x.external is not None
+    ):
+        return False
+    if x.chunks and math.prod(x.chunks) * x.dtype.itemsize > MAX_BYTES:
+        return False
+    if "MATLAB_class" not in x.attrs:
+        return True
+    about, kinds = x.attrs.get_id("MATLAB_class"), [kind.encode() for kind in NUMERIC]
+    return about.shape == () and about.dtype.kind == "S" and x.attrs["MATLAB_class"] in kinds
 
 
 def _choose(shapes: Mapping[str, tuple[int, ...]], variable: str) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.networks.checkpoints import load_checkpoint
 from instsearch_cli.networks.weights import load_state_dict
 from instsearch_plugins.numeric.checkpoints import read_lasagne, recognise, refused
 from instsearch_plugins.weighters.deep import DeepSaliency
@@ -188,8 +189,7 @@ class SalGAN(DeepSaliency):
             return from_lasagne([torch.from_numpy(array) for array in arrays])
         if kind == "torch":
             state = load_state_dict(path)
-            outer = torch.load(path, map_location="meta", weights_only=True)
-            return from_pytorch(state, wrapped="state_dict" in outer)
+            return from_pytorch(state, wrapped="state_dict" in load_checkpoint(path, mapped=True))
         raise refused(path, cls.published)
 
     def saliency(self, pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Files that somebody else made, pictures and indexes aside: read within bounds, never as code."""

@@ -1,0 +1,32 @@
+"""A few trials of each kind of `benchmarks/fuzz.py`; what runs for hours is run by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def test_a_few_trials(tmp_path: Path) -> None:
+    kinds = ("raw", "sealed", "mapped", "kills", "disks")
+    words = [",".join(kinds), "4", "7", "--keep", str(tmp_path / "kept"), "--json"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), *words],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode in (0, 1), done.stderr[-2000:]
+    for row, kind in zip(json.loads(done.stdout), kinds, strict=True):
+        assert not row["failed"]
+        assert (row["kind"], row["trials"], row["survived"]) == (kind, 4, 4)
