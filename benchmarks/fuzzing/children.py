@@ -74,33 +74,51 @@ class Outcome(NamedTuple):
         return f"{end}\n-> {self.status}, {self.seconds:.2f} s, {self.peak >> 20} MB\n"
 
 
+class Child:
+    """A task that is done in a child meanwhile; :meth:`ended` says how, once it has."""
+
+    def __init__(self, what: str, task: Task) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.what, self.began = what, time.monotonic()
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self._pid = os.fork()
+        if not self._pid:
+            _within(task, self._out, self._err)
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    def ended(self, wait: bool = False, hung: bool = False) -> Outcome | None:
+        """How it ended; None where it has not."""
+        pid, status, usage = os.wait4(self._pid, 0 if wait else os.WNOHANG)
+        if not pid:
+            return None
+        took = time.monotonic() - self.began
+        texts = []
+        for file in (self._out, self._err):
+            file.seek(0)
+            texts.append(file.read(1 << 22).decode("utf-8", "replace"))
+            file.close()
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Outcome(self.what, os.waitstatus_to_exitcode(status), hung, texts[0], texts[1], took, peak)
+
+
 def forked(what: str, task: Task, seconds: float = SECONDS, dies: bool = False) -> Outcome:
     """Do a task in a child and wait for it. It is killed after ``seconds``: that is a hang, unless it ``dies`` of it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.monotonic()
-        pid = os.fork()
-        if not pid:
-            _within(task, out, err)
-        hung, status, usage = False, 0, None
-        while True:
-            done, status, usage = os.wait4(pid, os.WNOHANG if not hung else 0)
-            if done:
-                break
-            if time.monotonic() - began > seconds:
-                os.kill(pid, signal.SIGKILL)
-                hung = True
-            else:
-                time.sleep(0.002)
-        took = time.monotonic() - began
-        texts = [_text(file) for file in (out, err)]
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Outcome(what, os.waitstatus_to_exitcode(status), hung and not dies, *texts, took, peak)
+    child = Child(what, task)
+    while (outcome := child.ended()) is None:
+        if time.monotonic() - child.began > seconds:
+            child.kill()
+            outcome = child.ended(wait=True, hung=not dies)
+            assert outcome is not None
+            return outcome
+        time.sleep(0.002)
+    return outcome
 
 
-def command(*words: object, before: Callable[[], None] | None = None, **how: Any) -> Outcome:
-    """Run a command line in a child; ``before`` is called there first. ``how``: as :func:`forked`."""
+def task_of(*words: object, before: Callable[[], None] | None = None) -> tuple[str, Task]:
+    """A command line as text, and as a task; ``before`` is called first."""
     from instsearch_cli.main import run
 
     arguments = [str(word) for word in words]
@@ -110,7 +128,12 @@ def command(*words: object, before: Callable[[], None] | None = None, **how: Any
             before()
         return run(arguments)
 
-    return forked(f"instsearch {' '.join(arguments)}", task, **how)
+    return f"instsearch {' '.join(arguments)}", task
+
+
+def command(*words: object, before: Callable[[], None] | None = None, **how: Any) -> Outcome:
+    """Run a command line in a child; ``before`` is called there first. ``how``: as :func:`forked`."""
+    return forked(*task_of(*words, before=before), **how)
 
 
 def asked(what: str, function: Callable[[], Any]) -> Any:
@@ -162,11 +185,6 @@ def _resident() -> int:
     with suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return 0
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read(1 << 22).decode("utf-8", "replace")
 
 
 def _where(lines: list[str]) -> str:

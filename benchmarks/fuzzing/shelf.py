@@ -34,6 +34,11 @@ PIPELINES: dict[str, dict[str, tuple[str, ...]]] = {
         "os": ("--encoder", "sum", "--weighting", "os", *REGIONS),
         "regional": ("--encoder", "gem", "--searcher", "regional-diffusion"),
     },
+    "large": {
+        "hamming": (*SIFT[:4], "--set", "extractor.keypoints=400"),
+        "inverted": ("--searcher", "inverted", "--rerank", "none"),
+        "vlad": ("--encoder", "vlad", "--set", "encoder.over=local", "--searcher", "faiss"),
+    },
 }
 """The pipelines of each index, by name, as `index` is told of them one after the other."""
 
