@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -17,6 +18,10 @@ from instsearch_cli.interrupt import remembered
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DISK = frozenset(
+    getattr(errno, name, 0)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ENODEV", "ENXIO", "ESTALE", "EMFILE", "ENFILE")
+)  #: what a disk or the system says, and no mistake of a program's
 LONGEST = 1_000  #: characters of a line that says what is wrong
 COMMANDS = {
     "extract": "Extract local features and keep them.",
@@ -155,7 +160,10 @@ def _in_words(error: Exception) -> tuple[int, str]:
     from instsearch_cli.errors import InstsearchError
 
     text = str(error)
-    if (
+    if isinstance(error, OSError) and error.errno in DISK:
+        where = f": {error.filename}" if error.filename else ""
+        text = f"{error.strerror}{where}. Run the same command again when that is mended."
+    elif (
         not isinstance(error, InstsearchError)
         and type(error).__module__.split(".")[0] != "instsearch_formats"
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SHARED = ("arguments", "evaluating", "outside_files")
+SHARED = ("arguments", "evaluating", "isolated", "outside_files")
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in SHARED)
 
 

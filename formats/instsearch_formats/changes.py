@@ -89,9 +89,12 @@ def write(path: Path, change: Change, settles: str = "") -> None:
     write_arrays(path, {"kind": "images", "name": "removed", "identity": _IDENTITY}, arrays, attrs)
 
 
-def read(path: Path, top: Path) -> tuple[Change, str]:
-    """A change, every byte of its file checked, and the replacement that it completes, "" for none."""
+def read(path: Path, top: Path, n: int = _ROW) -> tuple[Change, str]:
+    """A change of n rows, every byte of its file checked, and the replacement that it completes, "" for none."""
     arrays, attrs = read_arrays(path, _IDENTITY, top, _ARRAYS)
+    for name in ("rows", "restored", "placed"):
+        if name in arrays and arrays[name].max(initial=-1) >= n:
+            raise damaged(path, f"it names row {arrays[name].max()}, and there are {n:,}")
     rows, reasons = arrays["rows"].tolist(), [attrs.get("reason", "")] * len(arrays["rows"])
     if "reason" in arrays:
         kinds = attrs.get("reasons")

@@ -231,7 +231,7 @@ class ImageTable:
         if folded is None or names != folded[0]:
             for name in names:
                 if name not in self._changes:
-                    self._changes[name] = changes.read(self._layer.path / name, self._index)
+                    self._changes[name] = changes.read(self._layer.path / name, self._index, len(self))
             whole = Change.of([*(self._changes[name][0] for name in names), self._foreseen])
             folded = names, whole, frozenset(self._changes[name][1] for name in names)
             self._folded = folded
@@ -304,9 +304,7 @@ class ImageTable:
         return [int(name[8:18]) for name in self._tombstones()]
 
     def _tombstones(self) -> list[str]:
-        return sorted(
-            name for name in places.names(self._layer.path, self._index) if _REMOVED.fullmatch(name)
-        )
+        return sorted(filter(_REMOVED.fullmatch, places.names(self._layer.path, self._index)))
 
     def alive(self) -> np.ndarray:
         """bool[n]: the rows that have not been removed."""
@@ -317,12 +315,13 @@ class ImageTable:
 
     def record(self, row: int) -> ImageRecord:
         """What is stored about a row, its name as it is now."""
-        return self._placed(row, _record(self._layer.read(row)), len(self.roots))
+        found = self._fold()[0].places.get(row)
+        return self._placed(row, _record(self._layer.read(row)), found, len(self.roots))
 
-    def _placed(self, row: int, record: ImageRecord, roots: int) -> ImageRecord:
+    def _placed(self, row: int, record: ImageRecord, at: Sequence[Place] | None, roots: int) -> ImageRecord:
         """The record by the name that it has now, which is below one of so many roots."""
-        if found := self._fold()[0].places.get(row):
-            record = record._replace(root=found[0][0], name=found[0][1])
+        if at:
+            record = record._replace(root=at[0][0], name=at[0][1])
         if record.root >= roots or not changes.valid(record.name):
             raise FormatError(f"row {row} of {self._index} names no file below one of its roots")
         return record
@@ -338,12 +337,13 @@ class ImageTable:
 
     def records(self, span: range | None = None) -> Iterator[tuple[int, ImageRecord]]:
         """Rows and records in bulk, removed ones included."""
-        roots = len(self.roots)
+        placed, roots = self._fold()[0].places, len(self.roots)
         for block in self._layer.blocks(span):
             names, ends = block["name"].tobytes(), block["indptr"]
             for i, row in enumerate(range(block["start"], block["stop"])):
                 item = {key: block[key][i] for key in ("root", "size", "nbytes", "mtime_ns", "digest")}
-                yield row, self._placed(row, _record({**item, "name": names[ends[i] : ends[i + 1]]}), roots)
+                record = _record({**item, "name": names[ends[i] : ends[i + 1]]})
+                yield row, self._placed(row, record, placed.get(row), roots)
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong with the files that say what became of rows, by path."""

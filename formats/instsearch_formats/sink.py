@@ -69,6 +69,12 @@ class Sink:
     def flush(self) -> None:
         """Nothing is buffered."""
 
+    def sync(self) -> None:
+        """Write all to the disk. Raises the first error that there was."""
+        self._attempt(lambda: os.fsync(self._file.fileno()), None)
+        if self.error is not None:
+            raise self.error
+
     def close(self) -> None:
         self._file.close()
 

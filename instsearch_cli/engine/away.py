@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  #: the last: a link that leads to itself
 
 
 class Away:
@@ -26,8 +29,6 @@ class Away:
         """Whether a file below a root is gone: not one whose root is offline, nor one that cannot be looked at now."""
         try:
             Path(os.fsdecode(path)).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return not self.offline(root)
-        except OSError:
-            pass
+        except OSError as error:
+            return error.errno in _NOT_THERE and not self.offline(root)
         return False

@@ -116,7 +116,7 @@ class Taking:
         removed = table.removed()
         self._out = {
             location(folders, record): (row, record)
-            for row, record in table.records()
+            for row, record in (table.records() if REMOVED in removed.values() else ())
             if removed.get(row) == REMOVED
         }
 

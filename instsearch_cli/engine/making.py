@@ -162,7 +162,7 @@ def index_images(
 def _seen(index: Index) -> int:
     """How many rows those who ask see: not those that a killed run gave out, to count with its other changes."""
     run = index.images.replacement()
-    return min(len(index.images), run.since) if run.id else len(index.images)
+    return min([run.since] if run.id else run.rows.values(), default=len(index.images))
 
 
 def extract_images(

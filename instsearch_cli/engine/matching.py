@@ -45,6 +45,7 @@ class Matching:
         self._owners: dict[bytes, int] = {}  #: paths that are names of other images from now on, and of which
         self._standing: set[bytes] = set()  #: paths that hold what is indexed of them
         self._vacated: set[bytes] = set()  #: paths that hold something else
+        self._new: set[bytes] = set()  #: paths of files that get rows of their own
         self._digests: dict[bytes, list[int]] = defaultdict(list)
         for row, record in self.records.items():
             if row not in self.removed:
@@ -90,7 +91,10 @@ class Matching:
         for row in sorted(rows, key=lambda row: os.path.basename(self.records[row].name) != stem):  # noqa: PTH119
             if row not in self.moved and not any(self._stands(row, path) for path, _ in self.places(row)):
                 self.moved[row] = found
-                return None if self.by_name else self._claimed(row, found)
+                if not self.by_name:
+                    return self._claimed(row, found)
+                break
+        self._new.add(path_of(found))
         return None
 
     def _claimed(self, row: int, found: Found) -> int:
@@ -110,9 +114,10 @@ class Matching:
     def _stands(self, row: int, path: bytes) -> bool:
         """Whether a path holds, or may hold, what is indexed of it."""
         if path not in self._standing and path not in self._vacated:
+            if self._gone(row, path):
+                return False
             try:
-                file = Path(os.fsdecode(path))
-                same = not self._gone(row, path) and self.stamps.unchanged(row, file, self.records[row])
+                same = self.stamps.unchanged(row, Path(os.fsdecode(path)), self.records[row])
             except BadImage:
                 same = True
             (self._standing if same else self._vacated).add(path)
@@ -134,6 +139,8 @@ class Matching:
         rows |= {self.rows[path] for path in (*owners, *self._vacated) if path in self.rows}
         if within is not None:
             rows |= {row for path, row in self.rows.items() if path not in self._standing and within(path)}
+            earlier = self.records.keys() - set(self.rows.values()) - self.removed.keys()
+            change.removed |= dict.fromkeys(earlier, "changed")  # what a run that was killed left to do
         for row in sorted(rows):
             places = list(self.places(row))
             parted = any(path in self._vacated for path, _ in places)
@@ -151,8 +158,8 @@ class Matching:
                     change.removed[row] = "changed"
             elif not now and row in self.moved:
                 change.removed[row] = "renamed"
-            elif not now and any(path in owners for path in lost):
-                change.removed[row] = "changed"
+            elif not now and (lost & owners.keys() or (lost & self._new and places[0][0] not in self._new)):
+                change.removed[row] = "changed"  # else it is outdated by the new file that has its name
             elif not now and within is not None and not parted and all(map(within, lost)):
                 change.removed[row] = "missing"
             elif now and list(now) != [place for _, place in places]:

@@ -80,9 +80,8 @@ class Names:
     def live(self) -> list[tuple[int, ImageRecord]]:
         """Rows and records of the images that were not removed; of a file that a run is replacing, the new one."""
         alive, roots = self.table.alive(), self.table.roots
-        newest = {
-            location(roots, record): (row, record) for row, record in self.table.records() if alive[row]
-        }
+        records = self.table.records(range(len(alive)))  # no rows that came since
+        newest = {location(roots, record): (row, record) for row, record in records if alive[row]}
         return list(newest.values())
 
     def removed(self) -> list[tuple[int, ImageRecord]]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INDEX = "index"
 LAST = "pipelines/LAST"
+FORGOTTEN = ".forgotten"
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,11 @@ def mend(index: Index) -> None:
 
 
 def forget(index: Index, name: str) -> None:
-    """Drop a recorded pipeline, damaged or not; its layers stay until `gc`. Another one is the last one then."""
+    """Drop a recorded pipeline, damaged or not; its layers stay until `gc`. Another one is the last one then.
+
+    That it was is known until :func:`collected`, so that a `gc` that was killed may be repeated.
+    """
+    index.write_text(f"pipelines/{name}{FORGOTTEN}", "")
     if last_name(index) == name:
         own = [r.pipeline.name for r in recorded(index) if r.by == INDEX and r.pipeline.name != name]
         if own:
@@ -279,3 +284,14 @@ def forget(index: Index, name: str) -> None:
             index.remove_text(LAST)
     for suffix in (".toml", ".json"):  # without the second it is none
         index.remove_text(f"pipelines/{name}{suffix}")
+
+
+def forgotten(index: Index) -> list[str]:
+    """The pipelines that were forgotten, and whose layers may still be there."""
+    return [file.removesuffix(FORGOTTEN) for file in index.texts("pipelines") if file.endswith(FORGOTTEN)]
+
+
+def collected(index: Index) -> None:
+    """What no pipeline uses is gone, that of the forgotten ones too."""
+    for name in forgotten(index):
+        index.remove_text(f"pipelines/{name}{FORGOTTEN}")

@@ -92,7 +92,7 @@ class Plan:
         table = self.index.images
         roots, alive, single = table.roots, table.alive(), table.single
         others, places = table.others(), []
-        for row, record in table.records():
+        for row, record in table.records(range(len(alive))):
             if alive[row]:
                 places += [(record.root, record.name), *others.get(row, ())]
         have = {located(roots, place) for place in places}
@@ -118,27 +118,24 @@ class Plan:
         taking = self.taking
         matching, change = taking.matching, taking.preview(self.within)
         moved = {path_of(found): row for row, found in matching.moved.items()}
-        added: list[str] = []
-        replaced: list[str] = []
-        for path in (path_of(fresh.found) for fresh in taking.fresh):
-            row = matching.rows.get(path, -1)
-            new = row in matching.removed or row in change.places or row in matching.moved or row < 0
-            if path not in moved:
-                (added if new else replaced).append(_shown(path))
+        stay = matching.removed.keys() | matching.moved.keys() | change.places.keys()
+        firsts = {next(matching.places(row))[0]: row for row in matching.records.keys() - stay}
+        fresh = {path_of(fresh.found) for fresh in taking.fresh}
+        replaced = fresh & firsts.keys()
         renamed = [(_shown(next(matching.places(row))[0]), _shown(path)) for path, row in moved.items()]
-        for row, (first, *_) in change.places.items():
-            before, after = next(matching.places(row))[0], (first[0], first[1])
-            if row not in matching.moved and after != next(matching.places(row))[1]:
-                renamed.append((_shown(before), _shown(located(matching.roots, after))))
-        gone = [row for row in change.removed if row not in matching.removed and row not in matching.moved]
+        for row in change.places.keys() - matching.moved.keys():
+            (before, was), now = next(matching.places(row)), change.places[row][0]
+            if now != was:
+                renamed.append((_shown(before), _shown(located(matching.roots, now))))
+        live = set(matching.rows.values()) - matching.removed.keys()
+        gone = (change.removed.keys() & live) - stay - {firsts[path] for path in replaced}
         removed = [_shown(next(matching.places(row))[0]) for row in gone]
-        live = {row for path, row in matching.rows.items() if row not in matching.removed}
         away = offline(self.index, self.away, self.within)
         left = len(live) - len(removed)
         return Synced(
             dry_run=True,
-            added=sorted(added),
-            replaced=sorted(replaced),
+            added=sorted(map(_shown, fresh - replaced - moved.keys())),
+            replaced=sorted(map(_shown, replaced)),
             renamed=sorted(renamed),
             removed=sorted(removed),
             skipped=[
@@ -147,7 +144,7 @@ class Plan:
             others=taking.intake.others,
             unchanged=left - len(replaced) - len(renamed) - sum(away.values()),
             offline=away,
-            images=left + len(added),
+            images=left + len(fresh - replaced - moved.keys()),
         )
 
     def carry_out(self, registry: Registry, base: Pipeline | None, max_remove: str | int | None) -> Synced:

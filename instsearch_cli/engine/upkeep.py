@@ -175,7 +175,7 @@ def offline(
     table, away = index.images, away or Away()
     alive, roots = table.alive(), table.roots
     found: Counter[str] = Counter()
-    for row, record in table.records():
+    for row, record in table.records(range(len(alive))) if any(map(away.offline, roots)) else ():
         if alive[row] and away.offline(root := roots[record.root]):
             found[root] += within is None or within(location(roots, record))
     return {root: n for root, n in found.items() if n}
@@ -202,7 +202,8 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
     forget: names of pipelines, or patterns of them, ``eval-*`` say
     """
     kept, damaged = records.read_all(index)
-    names = _matching(index, forget, [*(record.pipeline.name for record in kept), *damaged])
+    gone = set(records.forgotten(index))
+    names = _matching(index, forget, [*(record.pipeline.name for record in kept), *damaged, *gone])
     kept = [record for record in kept if record.pipeline.name not in names]
     for name in damaged.keys() - names:
         raise InstsearchError(f"{damaged[name]} Until then nothing is removed.")
@@ -210,12 +211,16 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
         _check_models(index, record)
     if not dry_run:
         for name in names:
-            records.forget(index, name)
+            if name not in gone:
+                records.forget(index, name)
         records.mend(index)
     used = {layer for record in kept for layer in record.layers}
     if cache:
         used = {layer for layer in used if not layer.startswith(f"{CACHE}/")}
-    return index.gc(used, dry_run=dry_run)
+    removed = index.gc(used, dry_run=dry_run)
+    if not dry_run:
+        records.collected(index)
+    return removed
 
 
 def _check_models(index: Index, record: records.Record) -> None:
@@ -299,7 +304,7 @@ def removals(index: Index) -> dict[str, int]:
     if not removed:
         return {}
     alive, roots = table.alive(), table.roots
-    live = {location(roots, record) for row, record in table.records() if alive[row]}
+    live = {location(roots, record) for row, record in table.records(range(len(alive))) if alive[row]}
     reasons: Counter[str] = Counter()
     for row, record in table.records():
         if row in removed:

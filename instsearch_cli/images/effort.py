@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import IO, TYPE_CHECKING
 
-from instsearch_cli.images.kinds import jpeg_segments
+from instsearch_cli.images.jpegs import next_marker, segments
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -15,7 +14,6 @@ SCANNED = 1_000_000_000  #: pixels times scans; about ten seconds
 SLOW_PIXELS = 10_000_000  #: where each takes a step of Python's; about ten seconds
 SEGMENTS = 5_000
 
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SLOW = {
     "ppm": "PPM with another largest value than 255 or 65535",
     "ppm_plain": "PPM in plain text",
@@ -42,11 +40,11 @@ def too_slow(file: IO[bytes], image: ImageFile) -> str | None:
 def _scans(file: IO[bytes], most: int) -> int:
     """How many scans a JPEG has, counted to one more than ``most``; of too many segments, that."""
     scans, at = 0, 0
-    for marker, place, length in jpeg_segments(file):
+    for marker, place, length in segments(file):
         at = place + length
         scans = int(marker == 0xDA)
     for _ in range(SEGMENTS):
-        found = _next_marker(file, at)
+        found = next_marker(file, at)
         if found is None or found[0] == 0xD9 or scans > most:
             return scans
         marker, place = found
@@ -54,16 +52,3 @@ def _scans(file: IO[bytes], most: int) -> int:
         scans += marker == 0xDA
         at = place + max(2, int.from_bytes(file.read(2), "big"))
     return most + 1
-
-
-def _next_marker(file: IO[bytes], at: int) -> tuple[int, int] | None:
-    """The next marker and the place behind it."""
-    size = 1 << 12
-    while True:
-        file.seek(at)
-        data = file.read(size)
-        if found := _MARKER.search(data):
-            return found[0][1], at + found.end()
-        if len(data) < size:
-            return None
-        at, size = at + size - 1, min(2 * size, 1 << 22)

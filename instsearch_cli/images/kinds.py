@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import struct
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from instsearch_cli.images.directories import MAGIC, tiff_tags
+from instsearch_cli.images.jpegs import segments
 
 PREFIX = 512
 """So many bytes say what a file is."""
@@ -31,7 +32,6 @@ RAW = frozenset(f".{name}" for name in _CAMERAS.split())
 FOREIGN = RAW | {f".{name}" for name in _DRAWN.split()}
 """Suffixes of files that a person takes for pictures, whether or not they are read here."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READ = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -39,18 +39,20 @@ _READ = (
     (b"GIF89a", "GIF"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
-    *((magic, "TIFF") for magic in _TIFF),
+    *((magic, "TIFF") for magic in MAGIC),
+)
+_RAW = (
+    (b"II*\0\x10\0\0\0CR", "CR2"),
+    (b"IIRO", "ORF"),
+    (b"IIRS", "ORF"),
+    (b"MMOR", "ORF"),
+    (b"IIU\0", "RW2"),
+    (b"FUJIFILMCCD-RAW", "RAF"),
+    (b"FOVb", "X3F"),
+    (b"\0MRM", "MRW"),
+    (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
 )
 _NOT_READ = (
-    (b"II*\0\x10\0\0\0CR", "camera raw (CR2)"),
-    (b"IIRO", "camera raw (ORF)"),
-    (b"IIRS", "camera raw (ORF)"),
-    (b"MMOR", "camera raw (ORF)"),
-    (b"IIU\0", "camera raw (RW2)"),
-    (b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
-    (b"FOVb", "camera raw (X3F)"),
-    (b"\0MRM", "camera raw (MRW)"),
-    (b"II\x1a\0\0\0HEAPCCDR", "camera raw (CRW)"),
     (b"8BPS", "Photoshop (PSD)"),
     (b"gimp xcf", "GIMP (XCF)"),
     (b"II\xbc", "JPEG XR"),
@@ -87,9 +89,16 @@ class Kind:
     @property
     def reason(self) -> str:
         """Why it is not read."""
+        if self.raw:
+            return f"not supported: {self.name} without a large preview"
         name = {"HEIF": "HEIC", "JXL": "JPEG XL"}.get(self.name, self.name)
         how = f" ({EXTRA})" if self.name in PLUGINS else " (update Pillow)" if self.name == "AVIF" else ""
         return f"not supported: {name}{how}"
+
+    @property
+    def raw(self) -> bool:
+        """Whether it is a camera's raw file, which is read by its preview."""
+        return self.name.startswith("camera raw")
 
     @property
     def picture(self) -> bool:
@@ -114,8 +123,11 @@ def plug_in() -> frozenset[str]:
 
 def kind_of(prefix: bytes, suffix: str = "") -> Kind | None:
     """What a file is by its first ``PREFIX`` bytes, None if they say nothing; ``suffix`` tells raw files from TIFF."""
-    if suffix in RAW and prefix.startswith(_TIFF):
-        return Kind(f"camera raw ({suffix[1:].upper()})", False)
+    if suffix in RAW and prefix.startswith(MAGIC):
+        return Kind(f"camera raw ({suffix[1:].upper()})", True)
+    for magic, name in _RAW:
+        if prefix.startswith(magic):
+            return Kind(f"camera raw ({name})", True)
     for magic, name in _NOT_READ:
         if prefix.startswith(magic):
             return Kind(name, False)
@@ -147,7 +159,7 @@ def _boxed(prefix: bytes) -> Kind:
     end = min(int.from_bytes(prefix[:4], "big"), len(prefix))
     brands = [prefix[8:12], *(prefix[i : i + 4] for i in range(16, end - 3, 4))]
     if brands[0] == b"crx ":
-        return Kind("camera raw (CR3)", False)
+        return Kind("camera raw (CR3)", True)
     for brand in brands:  # mif1 alone is an image of any coding
         if brand in _AVIF:
             return Kind("AVIF", _avif())
@@ -178,45 +190,24 @@ def _numbers_follow(text: bytes) -> bool:
 # -- formats that are read, in forms that are not ---------------------------------------------------------
 
 
-def unsupported(file: IO[bytes], name: str) -> str | None:
-    """Which form of the format ``name`` a file has by its headers, if that is one that is not read."""
+def unsupported(file: IO[bytes], name: str, surely: bool = False) -> str | None:
+    """Which form of the format ``name`` a file has by its headers, if that is one that is not read.
+
+    ``surely``: its decoder said that it is none it can read.
+    """
     file.seek(0)
     look = {"JPEG": _jpeg, "MPO": _jpeg, "TIFF": _tiff, "PNG": _png, "PPM": _ppm}.get(name)
     try:
         form = look(file) if look else None
-    except (ValueError, LookupError, struct.error, OverflowError):
+        if form is None and surely and name == "TIFF":
+            form = _form_of_tiff(tiff_tags(file))
+    except (ValueError, LookupError, struct.error, OverflowError, OSError):
         return None
     return f"not supported: {form}" if form else None
 
 
-def jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
-    """(marker, place, length) of each segment's data, from the file's beginning up to the first scan's."""
-    file.seek(2)
-    while True:
-        byte = file.read(1)
-        while byte == b"\xff":
-            byte = file.read(1)
-            if byte not in (b"\xff", b"\0", b""):
-                break
-        else:
-            if not byte:
-                return
-            continue  # stray bytes between segments
-        marker = byte[0]
-        if 0xD0 <= marker <= 0xD8 or marker == 0x01:
-            continue
-        head = file.read(2)
-        if marker == 0xD9 or len(head) < 2:
-            return
-        length, place = struct.unpack(">H", head)[0] - 2, file.tell()
-        yield marker, place, length
-        if marker == 0xDA or length < 0:
-            return
-        file.seek(place + length)
-
-
 def _jpeg(file: IO[bytes]) -> str | None:
-    for marker, place, _ in jpeg_segments(file):
+    for marker, place, _ in segments(file):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             file.seek(place)
             bits, _, _, components = struct.unpack(">BHHB", file.read(6))
@@ -254,6 +245,7 @@ _COMPRESSIONS = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
+_BUILT_IN = {50000: "zstd", 50001: "webp", 34925: "lzma"}  #: which libtiff may be built without
 _PLAIN = {1, 2, 3, 4, 5, 8, 32773, 32946, 32771, 32809}
 _SAMPLES = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
 
@@ -261,53 +253,44 @@ _SAMPLES = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
 def _tiff(file: IO[bytes]) -> str | None:
     tags = tiff_tags(file)
     compression = tags.get(259, (1,))[0]
-    if compression not in _PLAIN and compression not in (7, 50000, 50001, 34925):
+    if compression not in (7, *_PLAIN) and not (compression in _BUILT_IN and _built_in(compression)):
         return f"TIFF compressed by {_COMPRESSIONS.get(compression, 'an unknown way')} ({compression})"
     bits, kind, colour = tags.get(258, (1,)), tags.get(339, (1,))[0], tags.get(262, (0,))[0]
+    if compression == 7 and bits[0] != 8:
+        return f"TIFF compressed by JPEG of {bits[0]} bits"
+    if colour == 6 and compression != 7 and (tags.get(530, (2, 2)) != (1, 1) or tags.get(284, (1,)) == (2,)):
+        return "TIFF of YCbCr colours that are no JPEG"
     wanted = {1: (1, 2, 4, 8, 16, 32), 2: (8, 16, 32), 3: (32,)}.get(kind, ())
     if bits[0] not in wanted or len(set(bits)) > 1:
         depth = "/".join(map(str, bits)) if len(set(bits)) > 1 else str(bits[0])
         return f"TIFF of {depth}-bit {_SAMPLES.get(kind, '')}samples"
     channels = tags.get(277, (len(bits),))[0]
-    form = f"TIFF of {channels} channels of {bits[0]} bits, colours of kind {colour}"
     common = (
         colour in (0, 1, 2, 3, 5, 6, 8)
         and (channels <= 4 or bits[0] == 8)
         and (channels == 1 or bits[0] <= 16)
     )
-    return None if common else form
+    return None if common else _form_of_tiff(tags)
 
 
-def tiff_tags(file: IO[bytes]) -> dict[int, tuple[int, ...]]:
-    """The whole-number tags of the first picture of a TIFF, or BigTIFF, file; ValueError and the like if it is none."""
-    file.seek(0)
-    head = file.read(16)
-    order, big = ("<" if head[:2] == b"II" else ">"), head[2:4] in (b"+\0", b"\0+")
-    file.seek(struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0])
-    count = struct.unpack(order + ("Q" if big else "H"), _exactly(file, 8 if big else 2))[0]
-    size, inline = (20, 8) if big else (12, 4)
-    entries = _exactly(file, min(count, 4096) * size)
-    tags = {}
-    for at in range(0, len(entries), size):
-        tag, kind = struct.unpack_from(order + "HH", entries, at)
-        n = struct.unpack_from(order + ("Q" if big else "I"), entries, at + 4)[0]
-        letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if letter is None or not 0 < n <= 64:
-            continue
-        form = f"{order}{n}{letter}"
-        data = entries[at + size - inline : at + size]
-        if struct.calcsize(form) > inline:
-            file.seek(struct.unpack(order + ("Q" if big else "I"), data)[0])
-            data = _exactly(file, struct.calcsize(form))
-        tags[tag] = struct.unpack_from(form, data)
-    return tags
+def _form_of_tiff(tags: dict[int, tuple[int, ...]]) -> str:
+    bits, colour, kind = tags.get(258, (1,)), tags.get(262, (0,))[0], tags.get(339, (1,))[0]
+    planes = ", in planes" if tags.get(284) == (2,) else ""
+    channels = tags.get(277, (len(bits),))[0]
+    samples = f"{_SAMPLES.get(kind, '')}channel{'s' * (channels > 1)}"
+    return f"TIFF of {channels} {samples} of {bits[0]} bits, colours of kind {colour}{planes}"
 
 
-def _exactly(file: IO[bytes], n: int) -> bytes:
-    data = file.read(n)
-    if len(data) < n:
-        raise ValueError("cut short")
-    return data
+@functools.cache
+def _built_in(compression: int) -> bool:
+    """Whether Pillow's libtiff has a compression: it writes what it can read."""
+    from PIL import Image
+
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), "TIFF", compression=_BUILT_IN[compression])
+    except Exception:
+        return False
+    return True
 
 
 def _png(file: IO[bytes]) -> str | None:

@@ -7,6 +7,7 @@ before any pixel is decoded.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
@@ -28,7 +29,9 @@ import PIL.Image
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images.bare import without_extras
 from instsearch_cli.images.budget import BUDGET, TooMuch
+from instsearch_cli.images.deep_tiff import open_deep_tiff
 from instsearch_cli.images.kinds import PREFIX, kind_of, plug_in, unsupported
+from instsearch_cli.images.previews import standing_for
 from instsearch_cli.images.sizes import declared_size
 
 if TYPE_CHECKING:
@@ -174,7 +177,7 @@ def examine(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, os
     """
     with reasons(), open_file(path) as file:
         before = os.fstat(file.fileno())
-        header = despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
+        header = read_somehow(file, lambda it: open_picture(it, max_pixels, path.suffix)[1], path.suffix)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").digest()
         after = os.fstat(file.fileno())
@@ -190,11 +193,16 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     Raises :class:`BadImage` if the file is no picture or the picture is too large.
     """
     with reasons(), open_file(path) as file:
-        return despite_extras(file, lambda it: open_picture(it, max_pixels, path.suffix)[1])
+        return read_somehow(file, lambda it: open_picture(it, max_pixels, path.suffix)[1], path.suffix)
 
 
-def despite_extras(file: IO[bytes], work: Callable[[IO[bytes]], R]) -> R:
-    """Do something with a picture; where it is damaged, once more without what lies beside its pixels."""
+def read_somehow(file: IO[bytes], work: Callable[[IO[bytes]], R], suffix: str = "") -> R:
+    """Do something with a picture, or with the JPEG that stands for it.
+
+    Where it is damaged, once more without what lies beside its pixels.
+    """
+    with reasons():
+        file = standing_for(file, suffix.lower()) or file
     try:
         return work(file)
     except BadImage as error:
@@ -238,7 +246,7 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
     kind = kind_of(prefix, suffix)
     if kind is None:
         raise BadImage("not an image")
-    if not kind.reader:
+    if not kind.reader or kind.raw:
         raise BadImage(kind.reason)
     factory, accept = PIL.Image.OPEN.get(kind.name, (None, None))
     accepted = factory is not None and (accept is None or accept(prefix[:16]))
@@ -254,8 +262,11 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
     except (BadImage, PIL.Image.DecompressionBombError):
         raise
     except Exception as error:
+        if kind.name == "TIFF" and (deep := open_deep_tiff(file)):
+            return deep
         at_end = not file.read(1)
-        raise BadImage(unsupported(file, kind.name) or _header_reason(error, kind.name, at_end)) from error
+        form = unsupported(file, kind.name, bool(_NO_SUCH_FORM.search(str(error))))
+        raise BadImage(form or _header_reason(error, kind.name, at_end)) from error
 
 
 def _orientation(image: ImageFile) -> int:
@@ -264,7 +275,10 @@ def _orientation(image: ImageFile) -> int:
         if image.format == "PNG" and "exif" not in image.info and (exif := _png_exif(image)):
             image.info["exif"] = exif
         # not image.getexif(): for a PNG without EXIF that would decode the picture
-        value = PIL.Image.Image.getexif(image).get(0x0112, 1)
+        tags = PIL.Image.Image.getexif(image)
+        value = tags.get(0x0112, 1)
+        if isinstance(value, bytes) and len(value) == 1:  # by writers that take it for a byte
+            tags[0x0112] = value = value[0]
         return int(value) if value in range(1, 9) else 1
     except Exception:
         return 1
@@ -299,11 +313,14 @@ def reasons(file: IO[bytes] | None = None, name: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         why = _reason(error)
-        if file is not None and why.startswith(("damaged", "truncated")):
-            why = unsupported(file, name) or why
+        if isinstance(error, EOFError) and name == "TIFF":
+            why = "truncated or damaged"
+        elif file is not None and why.startswith(("damaged", "truncated")):
+            why = unsupported(file, name, bool(_NO_SUCH_FORM.search(why))) or why
         raise BadImage(why) from error
 
 
+_NO_SUCH_FORM = re.compile(r"unknown (pixel|raw) mode")
 _NOT_SUPPORTED = re.compile(r"unsupported|not supported|cannot handle", re.IGNORECASE)
 
 
@@ -312,12 +329,16 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.errno == errno.EINVAL:
+        return "damaged: it points before its beginning or far behind its end"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     text = printable(" ".join(str(error).split())[:120]) or type(error).__name__
     if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text.lower():
         return "truncated"
-    text, supported = text.removeprefix("Unsupported "), not _NOT_SUPPORTED.search(text)
+    if isinstance(error, KeyError):
+        text = f"it lacks {text}"
+    text, supported = re.sub("^(Unsupported|not supported:) ", "", text), not _NOT_SUPPORTED.search(text)
     return f"damaged: {text}" if supported else f"not supported: {text}"
 
 

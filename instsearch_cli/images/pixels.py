@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 
+from instsearch_cli.images.deep_tiff import DeepTiff
+from instsearch_cli.images.quirks import settle, tag
+from instsearch_cli.images.shades import eight_bits, scale_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from PIL.ImageFile import ImageFile
+
+    from instsearch_cli.images.bands import Bands
 
 BAND = 1 << 20  #: pixels that are made flat at a time
 BILINEAR = PIL.Image.Resampling.BILINEAR
@@ -44,11 +50,12 @@ def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbyte
     decoding = pixels * _DECODERS.get(image.format or "", 0)
     if image.format == "TIFF":
         decoding = decoded + nbytes  # strips, which may be the whole picture
+        decoding += image.decoding if isinstance(image, DeepTiff) else 0
     elif image.format in ("PPM", "BMP"):
         decoding = 2 * decoded
     elif image.info.get("progressive"):
         decoding = 2 * len(image.getbands()) * full[0] * full[1]  # all coefficients
-    fx, fy = _factors(image.size, stored)
+    fx, fy = factors(image.size, stored)
     reduced = -(-image.width // fx) * -(-image.height // fy)
     after = 10 * wanted  # turned, and as an array
     if image.mode not in ("RGB", "L") or (fx, fy) != (1, 1):
@@ -58,11 +65,48 @@ def cost(image: ImageFile, full: tuple[int, int], stored: tuple[int, int], nbyte
     return decoded + max(decoding, after)
 
 
+def cost_of_bands(bands: Bands, stored: tuple[int, int]) -> int:
+    """The same of one that is decoded by bands."""
+    width, wanted = bands.size[0], stored[0] * stored[1]
+    fx, fy = factors(bands.size, stored)
+    reduced = -(-width // fx) * -(-bands.size[1] // fy)
+    flat = 16 * width * (bands.rows + fy) + 24 * max(BAND, width)
+    return bands.held + flat + 4 * (reduced + wanted + stored[0] * -(-bands.size[1] // fy)) + 10 * wanted
+
+
+def upright_by_bands(bands: Bands, stored: tuple[int, int], orientation: int) -> np.ndarray:
+    """What :func:`upright` gives of a picture that is decoded by bands."""
+    by = factors(bands.size, stored)
+    flat, size = _reduced(bands, by), (bands.size[0] / by[0], bands.size[1] / by[1])
+    return _turned(flat.resize(stored, BILINEAR, box=(0, 0, *size)), orientation)
+
+
+def _reduced(bands: Bands, by: tuple[int, int]) -> PIL.Image.Image:
+    """All bands flat, each side reduced by a whole factor, as the whole picture would be."""
+    width, y, rest = bands.size[0], 0, None
+    whole = None
+    for band in bands:
+        part = flattened(band)
+        if rest is not None and rest.height:
+            joined = PIL.Image.new(part.mode, (width, rest.height + part.height))
+            joined.paste(rest)
+            joined.paste(part, (0, rest.height))
+            part = joined
+        rows = part.height // by[1] * by[1] if y + part.height < bands.size[1] else part.height
+        if whole is None:
+            whole = PIL.Image.new(part.mode, (-(-width // by[0]), -(-bands.size[1] // by[1])))
+        if rows:
+            whole.paste(part.crop((0, 0, width, rows)).reduce(by), (0, y // by[1]))
+        rest, y = part.crop((0, rows, width, part.height)), y + rows
+    assert whole is not None
+    return whole
+
+
 def upright(
     image: ImageFile, stored: tuple[int, int], orientation: int, box: tuple[float, float, float, float] | None
 ) -> np.ndarray:
     """Decode to RGB u8[H, W, 3]: ``stored`` width and height of ``box`` (None: all), then turned by an orientation."""
-    _scale_transparency(image)
+    settle(image)
     image.load()
     whole = (0, 0, *image.size)
     if box is not None and box != whole:
@@ -70,31 +114,37 @@ def upright(
     elif image.size == stored:
         flat = flattened(image)
     else:  # what resize() does with a reducing gap of 2
-        factors = _factors(image.size, stored)
-        flat = flattened(image, factors)
-        flat = flat.resize(stored, BILINEAR, box=(0, 0, image.width / factors[0], image.height / factors[1]))
+        by = factors(image.size, stored)
+        flat = flattened(image, by)
+        flat = flat.resize(stored, BILINEAR, box=(0, 0, image.width / by[0], image.height / by[1]))
+    return _turned(flat, orientation)
+
+
+def _turned(flat: PIL.Image.Image, orientation: int) -> np.ndarray:
     if orientation in _UPRIGHT:
         flat = flat.transpose(_UPRIGHT[orientation])
     return np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
 
 
-def flattened(image: PIL.Image.Image, factors: tuple[int, int] = (1, 1)) -> PIL.Image.Image:
+def flattened(image: PIL.Image.Image, by: tuple[int, int] = (1, 1)) -> PIL.Image.Image:
     """The picture in mode RGB or L, without transparency, each of its sides reduced by a whole factor."""
-    if image.mode in ("RGB", "L") and not image.has_transparency_data:
-        return image if factors == (1, 1) else image.reduce(factors)
+    signed = image.format == "TIFF" and tag(image, 339, 1) == 2
+    if image.mode in ("RGB", "L") and not image.has_transparency_data and not signed:
+        return image if by == (1, 1) else image.reduce(by)
     flat, whole = _flattener(image), None
-    for y, band in _bands(image, factors[1]):
+    for y, band in _bands(image, by[1]):
         part = flat(band)
-        part = part if factors == (1, 1) else part.reduce(factors)
+        part = part if by == (1, 1) else part.reduce(by)
         if whole is None:
-            size = -(-image.width // factors[0]), -(-image.height // factors[1])
+            size = -(-image.width // by[0]), -(-image.height // by[1])
             whole = PIL.Image.new(part.mode, size)
-        whole.paste(part, (0, y // factors[1]))
+        whole.paste(part, (0, y // by[1]))
     assert whole is not None
     return whole
 
 
-def _factors(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+def factors(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    """By what whole numbers the sides are reduced before the filter."""
     return tuple(int(n / w / 2.0) or 1 for n, w in zip(size, wanted, strict=True))  # type: ignore[return-value]
 
 
@@ -107,34 +157,33 @@ def _bands(image: PIL.Image.Image, multiple: int = 1) -> Iterator[tuple[int, PIL
 
 def _flattener(image: PIL.Image.Image) -> Callable[[PIL.Image.Image], PIL.Image.Image]:
     """What makes a band of a picture flat."""
+    tiff = image.format == "TIFF"
     if image.mode == "F" or image.mode.startswith("I"):
-        unsigned = image.mode == "I" and image.format == "TIFF" and image.tag_v2.get(339, 1) == 1  # type: ignore[attr-defined]
+        unsigned = image.mode == "I" and tiff and tag(image, 339, 1) == 1
         clear = image.info.get("transparency")
         clear = clear if isinstance(clear, int) else None
 
         def values(band: PIL.Image.Image) -> np.ndarray:
             given = np.asarray(band)
-            given = given.view(np.uint32) if unsigned and given.dtype == np.int32 else given
-            return np.nan_to_num(given.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            return given.view(np.uint32) if unsigned and given.dtype == np.int32 else given
 
-        scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-        peak = (
-            65535.0
-            if image.mode.startswith("I;16")
-            else max(float(values(band).max()) for _, band in _bands(image))
-        )
-        scale = next((scale for scale in scales if peak <= scale), peak)
+        kind = np.uint16 if image.mode.startswith("I;16") else np.float32 if image.mode == "F" else np.int32
+        if kind == np.uint16:
+            scale = 4095.0 if tiff and tag(image, 258, 16) == 12 else 65535.0
+        else:
+            peaks = (np.nan_to_num(values(band), posinf=0.0).max() for _, band in _bands(image))
+            scale = scale_of(np.dtype(kind), float(max(peaks)))
 
         def grey(band: PIL.Image.Image) -> PIL.Image.Image:
-            """round(255 v / scale)"""
-            shades = values(band)
-            white = shades == clear if clear is not None else None
-            shades = np.rint(shades.clip(0, scale) * (255 / scale)).astype(np.uint8)
-            if white is not None:
-                shades[white] = 255
+            given = values(band)
+            shades = eight_bits(given, scale)
+            if clear is not None:
+                shades[given == clear] = 255
             return PIL.Image.fromarray(shades)
 
         return grey
+    if tiff and image.mode == "L" and tag(image, 339, 1) == 2:
+        return lambda band: band.point([*range(128), *[0] * 128])  # signed: what is negative is black
     if image.has_transparency_data:
         return _over_white
     mode = "L" if image.mode == "1" else "RGB"
@@ -142,16 +191,7 @@ def _flattener(image: PIL.Image.Image) -> Callable[[PIL.Image.Image], PIL.Image.
 
 
 def _over_white(band: PIL.Image.Image) -> PIL.Image.Image:
-    band = band.convert("RGBA")
+    band = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
     white = PIL.Image.new("RGB", band.size, "white")
     white.paste(band, mask=band.getchannel("A"))
     return white
-
-
-def _scale_transparency(image: ImageFile) -> None:
-    """The transparent shade of a grey PNG of 1, 2 or 4 bits, as large as its pixels will be."""
-    clear, tile = image.info.get("transparency"), image.tile
-    if image.format == "PNG" and isinstance(clear, int) and tile and image.mode in ("1", "L"):
-        most = {"1": 1, "L;2": 3, "L;4": 15}.get(str(tile[0].args))
-        if most and clear <= most:
-            image.info["transparency"] = clear * 255 // most

@@ -4,6 +4,7 @@
 * transparency is laid over white; of an animation, the first frame counts;
 * 16-bit grey is scaled by 255 / 65535, not cut off; 32-bit and floating-point grey by the smallest of 1, 255
   (floating point only) and 65535 that holds the picture's largest value, else by that value;
+* of a camera's raw file, its largest preview;
 * a picture that cannot be read whole is an error, never a half-grey picture.
 """
 
@@ -21,22 +22,23 @@ import PIL.ImageFile
 import PIL.ImageOps
 
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images.bands import in_bands
 from instsearch_cli.images.budget import BUDGET
 from instsearch_cli.images.effort import too_slow
 from instsearch_cli.images.opening import (
     MAX_PIXELS,
     BadImage,
-    despite_extras,
     despite_pillows_limit,
     file_size,
     open_file,
     open_picture,
     printable,
     read_header,
+    read_somehow,
     reasons,
     there,
 )
-from instsearch_cli.images.pixels import cost, flattened, upright
+from instsearch_cli.images.pixels import cost, cost_of_bands, factors, flattened, upright, upright_by_bands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Image
 
+LARGE = (
+    1 << 22
+)  #: pixels of a picture that is decoded by bands, where its format allows it and it is to shrink
 MAX_BYTES = 500_000_000  #: of a picture that comes from a stream
 
 
@@ -79,7 +84,7 @@ def read_image(
             with reasons(file, header.format):
                 return Image(_pixels(file, image, (max(1, width), max(1, height)), orientation), size, name)
 
-        return despite_extras(file, work)
+        return read_somehow(file, work, path.suffix)
 
 
 class Photograph:
@@ -153,7 +158,7 @@ def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> Photo
         if len(data) > max_bytes:
             raise BadImage(f"more than {max_bytes // 1_000_000:,} MB")
         with reasons():
-            picture = PIL.Image.fromarray(despite_extras(io.BytesIO(data), _whole))
+            picture = PIL.Image.fromarray(read_somehow(io.BytesIO(data), _whole))
     except BadImage as error:
         raise InstsearchError(f"{name}: {error.reason}") from error
     return Photograph(picture, name)
@@ -182,14 +187,18 @@ def _in_memory(picture: object) -> PIL.Image.Image:
 
 def _pixels(file: IO[bytes], image: ImageFile, wanted: tuple[int, int], orientation: int) -> np.ndarray:
     """Decode to upright RGB u8[H, W, 3] of the wanted (upright) width and height, within the memory there is for it."""
-    turned = image.format == "TIFF"  # by Pillow, while decoding
-    stored = wanted if orientation < 5 or turned else (wanted[1], wanted[0])
-    full = image.size
     if slow := too_slow(file, image):
         raise BadImage(slow)
+    stored, full = wanted if orientation < 5 else (wanted[1], wanted[0]), image.size
+    bands = in_bands(file, image) if image.width * image.height > LARGE else None
+    if bands is not None and min(factors(bands.size, stored)) > 1:
+        with BUDGET.spend(cost_of_bands(bands, stored)):
+            return upright_by_bands(bands, stored, orientation)
+    if image.format == "TIFF":  # turned by Pillow, while decoding
+        stored, orientation = wanted, 1
     drafted = image.draft(None, stored)
     need = cost(image, full, stored, file_size(file))
     with BUDGET.spend(need):
-        pixels = upright(image, stored, 1 if turned else orientation, drafted[1] if drafted else None)
+        pixels = upright(image, stored, orientation, drafted[1] if drafted else None)
         image.close()  # its pixels go before what they took is given to others
         return pixels

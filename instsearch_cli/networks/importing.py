@@ -6,7 +6,6 @@ torch is imported on use.
 from __future__ import annotations
 
 import difflib
-import os
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from instsearch_cli.errors import InstsearchError
@@ -18,6 +17,7 @@ from instsearch_cli.networks.weights import (
     sha256,
     user_folder,
     weights_in,
+    write_tensors,
 )
 from instsearch_cli.outside.files import open_plain
 from instsearch_formats import FormatError
@@ -90,18 +90,13 @@ def import_weights(component: type[Importable], path: Path, folder: Path, force:
 
 
 def _write(plain: dict[str, Tensor], target: Path, name: str, force: bool) -> None:
-    import torch
-
     make_folder(target.parent)
     if others := [other.name for other in weights_in(target.parent, name) if other != target]:
         raise InstsearchError(
             f"{target.parent}: has weights of {name} already: {others[0]}.\nRemove them, or give --to DIR."
         )
     with replacing(target) as aside:
-        with aside.open("wb") as file:  # a file: by a path, its name would be in the bytes
-            torch.save(plain, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_tensors(aside, plain)
         if target.exists() and not force and sha256(target) != sha256(aside):
             raise InstsearchError(
                 f"{target}: other weights are there already.\n--force replaces them; or give --to DIR."

@@ -27,7 +27,7 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader
 from instsearch_cli.networks.checkpoints import load_checkpoint
 from instsearch_cli.networks.trained import CHECKPOINT, card_of, data_digest, differs, load_json
-from instsearch_cli.networks.weights import sha256
+from instsearch_cli.networks.weights import sha256, write_tensors
 from instsearch_cli.progress import duration
 from instsearch_formats.errors import writing
 from instsearch_formats.files import make_folder, replacing, version, write_text
@@ -148,7 +148,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._cleanup.close()
+        with writing(self.folder / LOG):
+            self._cleanup.close()
 
     def stage(self, name: str, epochs: int, **parts: Part) -> Iterator[int]:
         """The epochs that are still to do, 0 to ``epochs`` - 1; ``parts`` are put as the checkpoint has them.
@@ -243,7 +244,8 @@ class Run:
             if not _finite(part):
                 raise self._diverged(f"'{name}' holds numbers that are not finite")
         began = time.monotonic()
-        _save(self.folder / CHECKPOINT, state)
+        with replacing(self.folder / CHECKPOINT) as aside:
+            write_tensors(aside, state)
         self._wrote, self._took = time.monotonic(), time.monotonic() - began
         self._wrote_at = self._place()
 
@@ -257,7 +259,8 @@ class Run:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         if not _finite(state):
             raise self._diverged("the weights hold numbers that are not finite")
-        _save(out, state)
+        with replacing(out) as aside:
+            write_tensors(aside, state)
         card = {
             **self.request,
             "sha256": sha256(out),
@@ -270,7 +273,8 @@ class Run:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         write_text(card_of(out), json.dumps(card, indent=1) + "\n")
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        with writing(self.folder / CHECKPOINT):
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return card
 
     _took = 0.0
@@ -351,12 +355,14 @@ class Run:
         return file
 
     def _logged(self) -> int:
-        self._log.flush()
-        os.fsync(self._log.fileno())
-        return os.fstat(self._log.fileno()).st_size
+        with writing(self.folder / LOG):
+            self._log.flush()
+            os.fsync(self._log.fileno())
+            return os.fstat(self._log.fileno()).st_size
 
     def _write(self, name: str, value: float, step: int) -> None:
-        csv.writer(self._log).writerow((self._stage, self._epoch + 1, step, name, f"{value:.9g}"))
+        with writing(self.folder / LOG):
+            csv.writer(self._log).writerow((self._stage, self._epoch + 1, step, name, f"{value:.9g}"))
 
     def _say(self, epochs: int) -> None:
         means = (f"{name} {total / n:.4f}" for name, (total, n) in self._sums.items())
@@ -379,13 +385,6 @@ class Run:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-def _save(path: Path, state: Any) -> None:
-    with replacing(path) as aside, writing(path), aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _uses_cuda() -> bool:

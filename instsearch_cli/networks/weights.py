@@ -9,13 +9,15 @@ import hashlib
 import os
 import re
 import socket
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks.checkpoints import load_checkpoint
+from instsearch_formats.errors import writing
+from instsearch_formats.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -174,6 +176,15 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         raise InstsearchError(f"{path}: {len(loaded):,} tensors, too many for a network's weights.")
     prefix = "module." if all(key.startswith("module.") for key in loaded) else ""
     return {key.removeprefix(prefix): value for key, value in loaded.items()}
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Write a checkpoint as a new file, and see it on the disk. Raises FormatError for what the disk says."""
+    import torch
+
+    with writing(path), closing(Sink(path)) as file:  # by a path, its name would be in the bytes
+        torch.save(content, cast("IO[bytes]", file))
+        file.sync()
 
 
 def needed(network: nn.Module) -> list[str]:

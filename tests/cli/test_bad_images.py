@@ -115,7 +115,7 @@ def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     expected = {
         MemoryError: "not enough memory to decode it",
         struct.error: "truncated",
-        KeyError: "damaged: 3",
+        KeyError: "damaged: it lacks 3",
     }
     assert reason(tmp_path / "a.bmp") == expected.get(type(error), "damaged: odd")
 

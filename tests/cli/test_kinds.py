@@ -77,7 +77,7 @@ def jpeg(path: Path, marker: int = 0xC0, bits: int = 8) -> bytes:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (tiff((GREY / 64).tobytes(), 64, 3), "TIFF of 64-bit floating-point samples"),
+        (tiff((GREY / 64).tobytes(), 64, 3, colour=0), "TIFF of 64-bit floating-point samples"),
         (tiff(bytes(128), 16, 3), "TIFF of 16-bit floating-point samples"),
         (tiff(bytes(64), compression=34887), "TIFF compressed by LERC (34887)"),
         (tiff(bytes(64), compression=50002, order=">"), "TIFF compressed by JPEG XL (50002)"),
@@ -88,9 +88,9 @@ def jpeg(path: Path, marker: int = 0xC0, bits: int = 8) -> bytes:
         (ftyp(b"mif1", b"mif1", b"heic"), "HEIC" + EXTRA),
         (JXL, "JPEG XL" + EXTRA),
         (b"\xff\x0a" + bytes(100), "JPEG XL" + EXTRA),
-        (ftyp(b"crx ", b"crx ", b"isom"), "camera raw (CR3)"),
-        (b"II*\0\x10\0\0\0CR\x02\0" + bytes(100), "camera raw (CR2)"),
-        (b"FUJIFILMCCD-RAW 0201" + bytes(100), "camera raw (RAF)"),
+        (ftyp(b"crx ", b"crx ", b"isom"), "camera raw (CR3) without a large preview"),
+        (b"II*\0\x10\0\0\0CR\x02\0" + bytes(100), "camera raw (CR2) without a large preview"),
+        (b"FUJIFILMCCD-RAW 0201" + bytes(100), "camera raw (RAF) without a large preview"),
         (b"8BPS\0\x01" + bytes(100), "Photoshop (PSD)"),
         (b"<?xml version='1.0'?>\n<!-- drawn by hand -->\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "EPS"),
@@ -147,8 +147,8 @@ def test_raw_files_are_no_thumbnails(tmp_path: Path) -> None:
     """A raw file is a TIFF whose first picture is a thumbnail; the same bytes under another name are a TIFF."""
     for name in "a.NEF", "a.dng", "a.tif":
         (tmp_path / name).write_bytes(tiff(GREY.tobytes()))
-    assert reason(tmp_path / "a.NEF") == "not supported: camera raw (NEF)"
-    assert reason(tmp_path / "a.dng") == "not supported: camera raw (DNG)"
+    assert reason(tmp_path / "a.NEF") == "not supported: camera raw (NEF) without a large preview"
+    assert reason(tmp_path / "a.dng") == "not supported: camera raw (DNG) without a large preview"
     assert read_header(tmp_path / "a.tif").width == 8
 
 
@@ -178,13 +178,12 @@ def test_all_that_looks_like_a_picture_is_counted(tmp_path: Path, monkeypatch: p
     for name, data in files.items():
         Path(name).write_bytes(data)
     discovery = discover([Path()])
-    assert [found.name for found in discovery.found] == [b"k.heic", b"whole.png"]
+    assert [found.name for found in discovery.found] == [b"d.NEF", b"k.heic", b"whole.png"]
     no_suffix = "PNG by its first bytes, with the suffix of no picture: rename it, or name it alone"
     assert dict(discovery.skipped) == {
         "a.HEIC": f"not supported: HEIC{EXTRA}",
         "b.heif": f"not supported: HEIC{EXTRA}",
         "c.jxl": f"not supported: JPEG XL{EXTRA}",
-        "d.NEF": "not supported: camera raw (NEF)",
         "e.psd": "not supported: Photoshop (PSD)",
         "f.svg": "not supported: SVG",
         "g.heic": "empty file",

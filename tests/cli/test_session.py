@@ -16,6 +16,8 @@ import pytest
 
 import instsearch
 from instsearch import Index, InstsearchError, UsageError
+from instsearch_formats import ImageTable
+from instsearch_formats import Index as Store
 
 Cli = Callable[..., Any]
 STAGES = {"extractor": "cells", "encoder": "centred", "weighting": "flat", "searcher": "scan"}
@@ -391,3 +393,25 @@ def test_wrong_types_are_usage_errors(index: Index, photos: Path) -> None:
     for call in calls:
         with pytest.raises(UsageError):
             call()
+
+
+def test_names_while_another_process_adds(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part comes between looking which rows live and reading them."""
+    cli("index", photos, "--index", tmp_path / "i", *tiny)
+    table = Store.open(tmp_path / "i").images
+    real, records = ImageTable.alive, [record for _, record in table.records()]
+
+    def late(self: ImageTable) -> np.ndarray:
+        alive = real(self)
+        if self is not table and len(table) == len(records):
+            table.append([record._replace(name=b"new" + record.name) for record in records])
+        return alive
+
+    monkeypatch.setattr(ImageTable, "alive", late)
+    with (
+        pytest.raises(InstsearchError, match=r"no image 'x\.png'"),
+        instsearch.open(tmp_path / "i") as opened,
+    ):
+        opened.features("x.png")

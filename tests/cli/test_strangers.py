@@ -448,3 +448,19 @@ def test_extracting_changed_files_leaves_the_answer_until_they_are_indexed(
     assert Index.open(index).images.removed() == {0: "changed"}
     assert not (index / "replacing.json").exists()
     assert "sound" in cli("verify", "--index", index).out
+
+
+def test_gc_forget_may_be_repeated(
+    cli: Cli, index: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed when the record is gone, and the layers are not."""
+
+    def killed(*where: Any, **how: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "gc", killed)
+        cli("gc", "--forget", "other", "--index", index, status=130)
+    assert "no pipeline 'othr'" in cli("gc", "--forget", "othr", "--index", index, status=2).err
+    assert cli("gc", "--forget", "other", "--index", index, "--json").json["removed"]
+    assert "no pipeline 'other'" in cli("gc", "--forget", "other", "--index", index, status=2).err

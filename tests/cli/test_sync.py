@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 
 import instsearch
 from instsearch_formats import Index
+from instsearch_formats.images import located
 from schema_check import valid
 
 Cli = Callable[..., Any]
@@ -279,6 +282,75 @@ def test_nothing_is_left(cli: Cli, sync: Any, index: Path, photos: Path, tmp_pat
     shutil.copytree(tmp_path / "copy", photos, dirs_exist_ok=True)
     assert cli("restore", "--all", "--index", index, "--json").json["images"] == 10
     assert len(hits(cli, index, photos / "a/1.png")) == 10
+
+
+def test_two_rows_of_one_file_become_one(cli: Cli, sync: Any, index: Path, photos: Path) -> None:
+    """As where an earlier version added what was restored."""
+    images = Index.open(index).images
+    images.append([images.record(3)])
+    cli("index", "--index", index)
+    assert (sync("--dry-run")["removed"], sync()["images"]) == ([], 10)
+    assert len(hits(cli, index, photos / "a/1.png")) == 10
+    assert not Index.open(index).images.alive()[3]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_change_of_folders(tiny: tuple[str, ...], tmp_path: Path, draw: Draw, seed: int) -> None:
+    """After each sync every file is a name of the image that it holds, and there is one image a file."""
+    rng, n, roots = random.Random(seed), 8, [tmp_path / "p", tmp_path / "q"]
+    for i in range(n):
+        draw(roots[i % 2] / f"{i}.png", i)
+    for root in roots:
+        (root / "notes.txt").write_text("not empty")
+    with instsearch.create(tmp_path / "i") as index:
+        index.index(roots, extractor="cells", encoder="centred", weighting="flat", searcher="scan")
+        for _ in range(6):
+            for _ in range(4):
+                n += 1
+                files = sorted(path for root in roots for path in root.rglob("*.png"))
+                one, other = rng.sample(files, 2)
+                new = rng.choice(roots) / rng.choice(["", "s"]) / f"n{n}.png"
+                new.parent.mkdir(exist_ok=True)
+                match rng.randrange(8):
+                    case 0:
+                        draw(new, n)
+                    case 1 if len(files) > 4:
+                        one.unlink()
+                    case 2:
+                        draw(one, n)  # under all its names
+                    case 3:
+                        one.rename(new)
+                    case 4:
+                        one.replace(other)
+                    case 5:
+                        one.rename(new)
+                        other.rename(one)
+                        new.rename(other)
+                    case 6:
+                        new.hardlink_to(one)
+                    case _:
+                        new.write_bytes(one.read_bytes())
+            would, done = index.sync(dry_run=True), index.sync(max_remove="100%")
+            kinds = ("added", "replaced", "renamed", "removed", "others", "unchanged", "images")
+            assert {kind: vars(would)[kind] for kind in kinds} == {kind: vars(done)[kind] for kind in kinds}
+            again = index.sync(dry_run=True)
+            assert [*again.added, *again.replaced, *again.renamed, *again.removed] == []
+            assert index.verify() == []
+            table = index.store.images
+            rows: dict[str, int] = {}
+            for row, record in table.records():
+                for place in ((record.root, record.name), *table.others().get(row, ())):
+                    if table.alive()[row]:
+                        path = Path(os.fsdecode(located(table.roots, place)))
+                        assert str(path) not in rows
+                        rows[str(path)] = row
+                        assert hashlib.sha256(path.read_bytes()).digest() == record.digest
+            there = {str(path): path.stat().st_ino for root in roots for path in root.rglob("*.png")}
+            assert rows.keys() == there.keys()
+            assert len(set(rows.values())) == len(set(there.values())) == len(index) == done.images
+            assert len({(rows[path], inode) for path, inode in there.items()}) == len(index)
+            some = rng.choice(sorted(there))
+            assert len(index.query(some, k=99)) == len(index)
 
 
 def test_the_library(index: Path, photos: Path, draw: Draw) -> None:

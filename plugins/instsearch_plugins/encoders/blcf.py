@@ -166,7 +166,9 @@ class BLCF(WordEncoder):
         return x[:n], image[:n]
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Take over what ``fit`` returned."""
+        """Take over what ``fit`` returned. Raises InstsearchError where something of it is missing."""
+        if self.config.signatures and "rotation" not in state:
+            raise InstsearchError(DAMAGED)
         arrays = {k: torch.from_numpy(np.asarray(v)).to(self.device) for k, v in state.items()}
         self.centroids, self.idf = arrays["centroids"], arrays["idf"]
         self.whitening = (arrays["mean"], arrays["projection"]) if "mean" in arrays else None

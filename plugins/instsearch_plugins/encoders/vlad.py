@@ -11,7 +11,7 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import BoxWeight, FeatureMap, Vectors
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
 from instsearch_formats import Array
 from instsearch_plugins.encoders.regions_mean import MeanVectors
 from instsearch_plugins.numeric.kmeans import kmeans
@@ -146,7 +146,9 @@ class VLAD(MeanVectors):
         return {"axes": l2(pca_whitening_of_few(few, self.config.pca)[1], dim=0)}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Take over what ``fit`` returned."""
+        """Take over what ``fit`` returned. Raises InstsearchError where something of it is missing."""
+        if self.config.rotate and "rotations" not in state:
+            raise InstsearchError(f"the model of '{self.name}' has no rotations: {REPAIR}")
         self._take({k: torch.from_numpy(np.asarray(v)).to(self.device) for k, v in state.items()})
 
     def _take(self, learnt: State) -> None:
