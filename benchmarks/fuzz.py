@@ -1,11 +1,12 @@
 """Trials of the program under kills, full disks, damage, lies and crowds; prints how many it survived.
 
-python benchmarks/fuzz.py KIND COUNT SEED [--keep DIR] [--work DIR] [--jobs N] [--json]
+python benchmarks/fuzz.py KIND COUNT [SEED] [--keep DIR] [--work DIR] [--jobs N] [--json]
 
-KIND is kills, disks, raw, sealed, pictures, inputs, crowd, mapped, or all. The trials have the seeds SEED to
-SEED + COUNT - 1, of each kind: one that failed is had again by its seed, with a count of 1. Small collections are
-drawn, and indexes of them made, once a run; each trial works on a copy, in child processes with bounds of time and
-memory. Prints a table, and below it why trials failed; --keep DIR keeps what they were about. Ends with 1 if any failed.
+KIND is kills, disks, raw, sealed, pictures, inputs, crowd, mapped, several of them with commas, or all. The trials have
+the seeds SEED to SEED + COUNT - 1, of each kind: one that failed is had again by its seed, with a count of 1 (but for
+crowds, which are never the same twice). Small collections are drawn, and indexes of them made, once a run; each trial
+works on a copy, in child processes with bounds of time and memory. Prints a table, and below it why trials failed;
+--keep DIR keeps what they were about. Ends with 1 if any failed.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import pkgutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # a child of a process with threads cannot start its own
 
-from fuzzing.bench import Result, attempt
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fuzzing.bench import Result
 
 KINDS = {
     "kills": "fuzzing.kills",
@@ -69,9 +72,12 @@ def load() -> None:
 
 def trials(kind: str, seeds: range, shelf: Path, keep: Path | None, jobs: int) -> Iterator[Result]:
     """Do the trials of a kind, some at a time, as they end."""
+    from fuzzing.bench import attempt
+    from fuzzing.children import MEMORY, bound
+
     module = importlib.import_module(KINDS[kind])
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, context, bound, (2 * MEMORY,)) as pool:
         work = [pool.submit(attempt, kind, module.trial, shelf, seed, keep) for seed in seeds]
         for future in as_completed(work):
             yield future.result()
@@ -116,25 +122,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=[*KINDS, "all"])
+    parser.add_argument("kind", help=f"{', '.join(KINDS)}, several of them with commas, or all")
     parser.add_argument("count", type=int)
-    parser.add_argument("seed", type=int)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what failed trials were about")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where to work (default: the system's)")
     parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="trials at a time")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    kinds = list(KINDS) if options.kind == "all" else options.kind.split(",")
+    if options.count < 1 or (odd := [kind for kind in kinds if kind not in KINDS]):
+        parser.error("count is at least 1" if options.count < 1 else f"there is no kind {odd[0]!r}")
     load()
     results: dict[str, list[Result]] = {}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=options.work) as work:
         os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
-        for kind in KINDS if options.kind == "all" else [options.kind]:
-            shelf = Path(work) / kind
-            shelf.mkdir()
+        seeds = range(options.seed, options.seed + options.count)
+        for kind in kinds:
             results[kind] = []
-            seeds = range(options.seed, options.seed + options.count)
-            for result in trials(kind, seeds, shelf, options.keep, options.jobs):
+            for result in trials(kind, seeds, Path(work), options.keep, options.jobs):
                 results[kind].append(result)
                 if result.fault:
                     print(f"{kind} {result.seed}, {result.row}: {result.fault}", file=sys.stderr, flush=True)

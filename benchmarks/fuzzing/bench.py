@@ -33,7 +33,8 @@ class Bench:
     """
 
     def __init__(self, shelf: Shelf, folder: Path, seed: int) -> None:
-        self.shelf, self.folder, self.chance = shelf, folder, random.Random(seed)
+        self.shelf, self.folder, self.seed = shelf, folder, seed
+        self.chance = random.Random(seed)
         self.row = ""
         self.outcomes: list[Outcome] = []
         self.notes: list[str] = []
@@ -93,7 +94,8 @@ def _keep(folder: Path, bench: Bench, fault: str) -> None:
     text = [f"{bench.row}: {fault}", *bench.notes, "", *map(str, bench.outcomes)]
     (folder / "what.txt").write_text("\n".join(text), "utf-8", "replace")
     if bench.input is not None:
-        shutil.copytree(bench.input, folder / "input", symlinks=True)
+        copy = shutil.copytree if bench.input.is_dir() else shutil.copyfile
+        copy(bench.input, folder / "input")
 
 
 def _verb(outcome: Outcome) -> str:

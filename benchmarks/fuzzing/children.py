@@ -105,7 +105,7 @@ class Child:
 
 
 def forked(what: str, task: Task, seconds: float = SECONDS, dies: bool = False) -> Outcome:
-    """Do a task in a child and wait for it. It is killed after ``seconds``: that is a hang, unless it ``dies`` of it."""
+    """Do a task in a child and wait for it, killed after ``seconds``: that is a hang, unless it ``dies`` of it."""
     child = Child(what, task)
     while (outcome := child.ended()) is None:
         if time.monotonic() - child.began > seconds:
@@ -159,13 +159,13 @@ def _within(task: Task, out: IO[bytes], err: IO[bytes]) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
         sys.stdin, sys.stdout, sys.stderr = (
-            open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115, PTH123
+            open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
             for number, mode in ((0, "r"), (1, "w"), (2, "w"))
         )
         faulthandler.enable(sys.stderr, all_threads=False)
-        _bound()
+        bound(MEMORY)
         status = task()
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         traceback.print_exc()
     finally:
         with suppress(Exception):
@@ -174,11 +174,12 @@ def _within(task: Task, out: IO[bytes], err: IO[bytes]) -> None:
         os._exit(status)
 
 
-def _bound() -> None:
+def bound(nbytes: int) -> None:
+    """Let this process have so many bytes of addresses beside what it has, and leave no dumps of its memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):
         has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY, has + MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (has + nbytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _resident() -> int:

@@ -6,13 +6,16 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fuzzing.bench import Bench
 from fuzzing.children import Child, FaultError, Outcome, task_of
 from fuzzing.shelf import QUERY, TINY, photographs, texture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fuzzing.bench import Bench
 
 WRITERS = 20
 ALIKE = 1e-4  #: by how much a score may differ between searches of more and of fewer vectors
@@ -46,11 +49,15 @@ def trial(bench: Bench) -> None:
     index, writes = _start(bench)
     before = _ask(bench, index).scores
     after = _after(bench, index, writes)
-    library = Child("a library that asks", lambda: _library(bench.shelf.picture, index, bench.folder / "stop"))
+    library = Child(
+        "a library that asks", lambda: _library(bench.shelf.picture, index, bench.folder / "stop")
+    )
     waiting, running = list(writes), dict[int, Child]()
     times: dict[int, tuple[float, float, Outcome]] = {}
     answers: list[Answer] = []
-    deaths = {i: time.monotonic() + bench.chance.uniform(0, 8) for i in bench.chance.sample(range(WRITERS), 3)}
+    deaths = {
+        i: time.monotonic() + bench.chance.uniform(0, 8) for i in bench.chance.sample(range(WRITERS), 3)
+    }
     while waiting or running or len(answers) < WRITERS:
         for write in waiting[: bench.chance.choice((0, 1, 1, 2, 5))]:
             waiting.remove(write)
@@ -71,7 +78,9 @@ def trial(bench: Bench) -> None:
     for i, (_, _, outcome) in times.items():
         waits_for_add = "changed since it was indexed" in outcome.err  # as a stage does that finds it so
         if outcome.status not in (0, 3) and not outcome.killed and not waits_for_add:
-            raise FaultError(f"a writer ends with {outcome.status}: {writes[i].words[0]} {outcome.err[-200:]}")
+            raise FaultError(
+                f"a writer ends with {outcome.status}: {writes[i].words[0]} {outcome.err[-200:]}"
+            )
     bench.note(f"{len(answers)} answers")
     start = min(began for began, _, _ in times.values())
     for i, (began, ended, outcome) in sorted(times.items(), key=lambda item: item[1]):
@@ -201,7 +210,7 @@ def _judge(
         has = has and all(name not in rest for name in write.gone if name not in write.come)
         may_have = outcome.status != 3 and answer.ended > began
         must_have = outcome.status == 0 and answer.began >= ended
-        if not (has and may_have or had and not must_have):
+        if not ((has and may_have) or (had and not must_have)):
             words = " ".join(map(str, write.words))
             state = "half done" if not has and not had else "done" if has else "not done"
             start = min(began for began, _, _ in times.values())

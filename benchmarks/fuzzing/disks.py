@@ -7,16 +7,20 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzzing import calls, scenes
-from fuzzing.bench import Bench
 from fuzzing.children import FaultError, command
 from fuzzing.kills import complete
 from fuzzing.scenes import SCENES, Reference
 from fuzzing.shelf import hits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fuzzing.bench import Bench
 
 SAID = {
     "ENOSPC": ("no space left",),
@@ -120,5 +124,3 @@ def _mount(options: str, folder: Path) -> None:
         )
     except subprocess.CalledProcessError as error:
         raise FaultError(f"the trial itself: {error.stderr.decode().strip()}") from error
-
-

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzzing.bench import Bench, sound_answers
 from fuzzing.children import FaultError, Outcome
 from fuzzing.shelf import PIPELINES, copied, hits, warned
 
-KEPT = ("features", "weights", "regions", "local", "codes", "search")  #: kinds of layers, each made of those before
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEPT = (
+    "features",
+    "weights",
+    "regions",
+    "local",
+    "codes",
+    "search",
+)  #: kinds of layers, each made of those before
 
 
 def layers(index: Path) -> dict[str, list[str]]:
@@ -27,7 +37,11 @@ def layers(index: Path) -> dict[str, list[str]]:
 def related(bench: Bench, name: str, changed: str) -> list[str]:
     """The pipelines that use a file, at most three; of files that all of them use, two."""
     index = bench.shelf.index(name)
-    using = [p for p, used in layers(index).items() if any(changed.startswith(layer) for layer in used)]
+    using = [
+        pipeline
+        for pipeline, used in layers(index).items()
+        if Path(changed).stem == pipeline or any(changed.startswith(layer) for layer in used)
+    ]
     names = using or list(PIPELINES[name])
     return sorted(bench.chance.sample(names, min(len(names), 3 if using else 2)))
 
@@ -147,7 +161,9 @@ def _export(bench: Bench, index: Path, pipelines: list[str]) -> None:
 
 
 def _show(bench: Bench, index: Path, pipelines: list[str]) -> None:
-    bench.run("show", "a/02.png", "--index", index, "--pipeline", pipelines[0], "-o", bench.folder / "show.png")
+    bench.run(
+        "show", "a/02.png", "--index", index, "--pipeline", pipelines[0], "-o", bench.folder / "show.png"
+    )
 
 
 AFTERWARDS: dict[str, Callable[[Bench, Path, list[str]], object]] = {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzzing import calls, scenes
-from fuzzing.bench import Bench
 from fuzzing.children import FaultError, command
 from fuzzing.scenes import SCENES, Reference
 from fuzzing.shelf import contents, files, hits, outputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fuzzing.bench import Bench
 
 
 def trial(bench: Bench) -> None:

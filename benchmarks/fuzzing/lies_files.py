@@ -1,20 +1,21 @@
-"""Lies in the frame of a file: HDF5 of other versions and settings, other user blocks, bytes that HDF5 checks itself."""
+"""Lies in the frame of a file: HDF5 of other versions and settings, and bytes that HDF5 checks itself."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
 
 FRAMES: tuple[dict[str, Any], ...] = (
     {"libver": "earliest"},
     {"libver": "latest"},
     {"userblock_size": 1024},
     {"userblock_size": 2**20},
-    {"userblock_size": 0},
     {"fs_strategy": "page", "fs_page_size": 4096},
     {"fs_strategy": "aggregate", "fs_persist": True},
     {"track_order": True},
@@ -57,7 +58,19 @@ def _copied(path: Path, frame: dict[str, Any]) -> bytes:
 
 def _spoil(data: bytearray, chance: Random, heads: bool) -> None:
     """Change some bytes: anywhere, or near the marks by which HDF5 knows its own structures."""
-    marks = [b"OHDR", b"OCHK", b"FRHP", b"BTHD", b"BTLF", b"FADB", b"EADB", b"FAHD", b"\x89HDF", b"FHDB", b"FSHD"]
+    marks = [
+        b"OHDR",
+        b"OCHK",
+        b"FRHP",
+        b"BTHD",
+        b"BTLF",
+        b"FADB",
+        b"EADB",
+        b"FAHD",
+        b"\x89HDF",
+        b"FHDB",
+        b"FSHD",
+    ]
     places = [at for mark in marks for at in _found(data, mark)] if heads else []
     for _ in range(chance.choice((1, 2, 10))):
         at = chance.choice(places) + chance.randrange(4, 200) if places else chance.randrange(len(data))

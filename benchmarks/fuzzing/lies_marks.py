@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from fuzzing.lies_values import Lie, UnfitError
 
+if TYPE_CHECKING:
+    from random import Random
+
 TEXTS = ("encoding-type", "created-by", "kind", "name", "identity", "pictures", "attrs")
 NUMBERS = ("encoding-version", "start", "stop")
-WORDS = ("", "x" * 70_000, "é", "\0", "../../x", "dense-map", "csr", "arrays", "vectors", "99.9", "{}", "[]", "null")
+WORDS = (
+    "",
+    "x" * 70_000,
+    "é",
+    "\0",
+    "../../x",
+    "dense-map",
+    "csr",
+    "arrays",
+    "vectors",
+    "99.9",
+    "{}",
+    "[]",
+    "null",
+)
 
 
 def _there(file: h5py.File, names: tuple[str, ...], chance: Random) -> str:
@@ -88,29 +104,37 @@ def facts(file: h5py.File, name: str, chance: Random) -> None:
     value = json.loads(bytes(file.attrs[attribute]))
     if not value:
         raise UnfitError
-    new = chance.choice((None, -1, 0, 1e308, 10**30, "x", [], {}, [[1]], True, float("nan"), "é" * 10, 10**400))
+    new = chance.choice(
+        (None, -1, 0, 1e308, 10**30, "x", [], {}, [[1]], True, float("nan"), "é" * 10, 10**400)
+    )
     value[chance.choice(sorted(value))] = new
     _text(file, attribute, json.dumps(value).encode())
 
 
 def nested(file: h5py.File, name: str, chance: Random) -> None:
     attribute = _there(file, ("attrs", "identity"), chance)
-    _text(file, attribute, chance.choice((b"[" * 20_000, b'{"a":' * 10_000, b"[" * 900 + b"]" * 900, b"9" * 6000)))
+    _text(
+        file,
+        attribute,
+        chance.choice((b"[" * 20_000, b'{"a":' * 10_000, b"[" * 900 + b"]" * 900, b"9" * 6000)),
+    )
 
 
 def sums(file: h5py.File, name: str, chance: Random) -> None:
     """Sums of pages that are others, none, or of another kind."""
     if "sums" not in file[name].attrs:
         raise UnfitError
-    was = file[name].attrs["sums"]
+    was: Any = file[name].attrs["sums"]
     del file[name].attrs["sums"]
-    new: Any = chance.choice((was + 1, was[:0], np.append(was, was), was.astype("f8"), "text", None, np.uint64(3)))
+    new: Any = chance.choice(
+        (was + 1, was[:0], np.append(was, was), was.astype("f8"), "text", None, np.uint64(3))
+    )
     if new is not None:
         file[name].attrs["sums"] = new
 
 
 def further_data(file: h5py.File, name: str, chance: Random) -> None:
-    """Data sets and groups that nobody knows, which are to be ignored, or refused where named arrays may have any name."""
+    """Data sets and groups that nobody knows, to be ignored, or refused where named arrays may have any name."""
     how = chance.randrange(7)
     if how == 0:
         for i in range(300):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import hdf5plugin
 import numpy as np
 
 from fuzzing.lies_values import Lie, UnfitError, put, values
+
+if TYPE_CHECKING:
+    from random import Random
 
 FILTERS: tuple[dict[str, Any], ...] = (
     {"compression": "gzip", "compression_opts": 9},

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-VALUES: tuple[Any, ...] = (None, -1, 0, 10**12, 1e308, "x", "../../x", [], {}, [[0, 1]], True, "é\n", 10**400, 1.5)
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
+VALUES: tuple[Any, ...] = (
+    None,
+    -1,
+    0,
+    10**12,
+    1e308,
+    "x",
+    "../../x",
+    [],
+    {},
+    [[0, 1]],
+    True,
+    "é\n",
+    10**400,
+    1.5,
+)
 
 
 def lie(index: Path, chance: Random) -> tuple[str, str, bool]:
@@ -39,7 +56,21 @@ def _options(index: Path, chance: Random) -> str:
     at = [i for i, line in enumerate(lines) if "=" in line]
     chosen = chance.choice(at)
     key = lines[chosen].partition("=")[0]
-    words = ("-1", "0", "1e308", "nan", "100000000000", '"x"', "[]", "{}", "true", '"../x"', '""', "1e", "9" * 5000)
+    words = (
+        "-1",
+        "0",
+        "1e308",
+        "nan",
+        "100000000000",
+        '"x"',
+        "[]",
+        "{}",
+        "true",
+        '"../x"',
+        '""',
+        "1e",
+        "9" * 5000,
+    )
     lines[chosen] = f"{key}= {chance.choice(words)}"
     used["pipeline"] = "\n".join(lines) + "\n"
     return _write_record(index, path, used)

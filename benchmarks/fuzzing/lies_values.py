@@ -1,4 +1,4 @@
-"""Lies in the numbers of a data set: their values, their kind, their number. Each changes one data set of an open file."""
+"""Lies in the numbers of a data set: their values, kind and number. Each changes one data set of an open file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def put(file: h5py.File, name: str, array: Any, **how: Any) -> Any:
 
 def values(file: h5py.File, name: str) -> np.ndarray:
     """The numbers of a data set. Raises UnfitError where there are none."""
-    array = np.asarray(file[name][()])
+    data: Any = file[name]
+    array = np.asarray(data[()])
     if not array.size or array.ndim == 0:
         raise UnfitError
     return array
@@ -152,13 +153,33 @@ def other_axes(file: h5py.File, name: str, chance: Random) -> None:
     put(
         file,
         name,
-        chance.choice((array.reshape(-1), array[None], array[..., None], np.array(array.T), array.sum()[...])),
+        chance.choice(
+            (array.reshape(-1), array[None], array[..., None], np.array(array.T), array.sum()[...])
+        ),
     )
 
 
 def other_dtype(file: h5py.File, name: str, chance: Random) -> None:
     array = values(file, name)
-    names = ("f2", "f4", "f8", "i1", "i4", "i8", "u1", "u2", "u4", "u8", ">f4", ">i8", ">u2", "?", "c8", "f16", "S5")
+    names = (
+        "f2",
+        "f4",
+        "f8",
+        "i1",
+        "i4",
+        "i8",
+        "u1",
+        "u2",
+        "u4",
+        "u8",
+        ">f4",
+        ">i8",
+        ">u2",
+        "?",
+        "c8",
+        "f16",
+        "S5",
+    )
     with np.errstate(all="ignore"):
         put(file, name, array.astype(chance.choice(names)))
 
@@ -204,7 +225,8 @@ def _raw(file: h5py.File, name: str, kind: Any, shape: tuple[int, ...]) -> None:
 
 def nothing(file: h5py.File, name: str, chance: Random) -> None:
     """No numbers at all: the data set is gone, or has no shape."""
-    dtype = file[name].dtype
+    data: Any = file[name]
+    dtype = data.dtype
     del file[name]
     if chance.random() < 0.5:
         file[name] = h5py.Empty(dtype)

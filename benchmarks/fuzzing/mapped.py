@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fuzzing.bench import Bench
 from fuzzing.children import FaultError, Task, forked
 from fuzzing.shelf import PIPELINES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fuzzing.bench import Bench
 
 SECONDS = 3.0  #: for which questions are asked while a file is cut short
 
@@ -27,7 +31,9 @@ def trial(bench: Bench) -> None:
     how, during = chance.choice(("cut", "cut", "emptied", "deleted", "cut and back")), chance.random() < 0.5
     bench.row = f"{how} {'during' if during else 'before'} a question: {path.relative_to(index).parts[0]}"
     length = chance.choice((0, 512, 4096, 5000, path.stat().st_size // 2, path.stat().st_size - 1))
-    bench.note(f"{path.relative_to(index)} of {path.stat().st_size} bytes: {how} at {length}; asked: {pipeline}")
+    bench.note(
+        f"{path.relative_to(index)} of {path.stat().st_size} bytes: {how} at {length}; asked: {pipeline}"
+    )
     if during:
         wait = chance.uniform(0.05, 1.0)
         task = _while_asked(bench.shelf.picture, index, pipeline, lambda: _harm(path, how, length, wait))
@@ -56,7 +62,7 @@ def _harm(path: Path, how: str, length: int, wait: float) -> None:
 
 
 def _asker(picture: Path, index: Path, pipeline: str) -> Callable[[], list[tuple[str, float]] | None]:
-    """A function that asks an index that it keeps open: hits as people see them, None for an error of the project's, or a warning."""
+    """A function that asks an index that it keeps open: hits, None for an error of the project's, or a warning."""
     import instsearch
 
     opened = instsearch.Index.open(index)
@@ -100,4 +106,3 @@ def _while_asked(picture: Path, index: Path, pipeline: str, harm: Callable[[], N
         return 0
 
     return task
-

@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
-from fuzzing.bench import Bench
 from fuzzing.children import FaultError
-from fuzzing.examine import KEPT, examine, mended, reread, related
+from fuzzing.examine import KEPT, examine, mended, related, reread
+
+if TYPE_CHECKING:
+    from fuzzing.bench import Bench
 
 Change = Callable[[Path, Path, Path, Random], None]
 
@@ -117,7 +120,7 @@ def _delete_folder(path: Path, index: Path, other: Path, chance: Random) -> None
 
 def _rename(path: Path, index: Path, other: Path, chance: Random) -> None:
     """A second file of the same bytes, or the file alone, under the name of another part."""
-    names = sorted(p.name for p in index.rglob("*.h5")) + ["part-0000000004-0000000005.h5"]
+    names = [*sorted(p.name for p in index.rglob("*.h5")), "part-0000000004-0000000005.h5"]
     target = path.with_name(chance.choice([name for name in names if name != path.name]))
     (shutil.copyfile if chance.random() < 0.5 else shutil.move)(path, target)
 

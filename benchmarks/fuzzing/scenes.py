@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fuzzing import calls, children
 from fuzzing.shelf import QUERY, SIFT, TINY, Shelf, contents, copied, done, files, hits, outputs, texture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Scene(NamedTuple):
@@ -20,7 +22,9 @@ class Scene(NamedTuple):
     base: str
     words: tuple[str, ...]
     writes_index: bool = True
-    renews: bool = False  #: repeated it makes the same under other names, since it was complete before it was killed
+    renews: bool = (
+        False  #: repeated it makes the same under other names, since it was complete before it was killed
+    )
 
 
 EVAL = ("eval", "--dataset", "SHELF/manifest.json", "--index", "INDEX", "--encoder", "sum", "--quiet")
@@ -34,10 +38,10 @@ SCENES = {
     "remove": Scene("many", ("remove", "a/02.png", "b/07.png", "--index", "INDEX")),
     "relocate": Scene("many", ("relocate", "PHOTOS", "OTHER", "--index", "INDEX")),
     "gc": Scene("littered", ("gc", "--index", "INDEX")),
-    "gc --forget": Scene("many", ("gc", "--forget", "os", "--forget", "words", "--cache", "--index", "INDEX")),
-    "extract": Scene(
-        "tiny", ("extract", "NEW", "--index", "INDEX", "--set", "extractor.side=5", "--quiet")
+    "gc --forget": Scene(
+        "many", ("gc", "--forget", "os", "--forget", "words", "--cache", "--index", "INDEX")
     ),
+    "extract": Scene("tiny", ("extract", "NEW", "--index", "INDEX", "--set", "extractor.side=5", "--quiet")),
     "eval": Scene("tiny", (*EVAL, "--run", "OUT/hits.run", "--html", "OUT/page.html")),
     "export": Scene(
         "many",
@@ -141,9 +145,7 @@ def _reference(shelf: Shelf, name: str) -> dict[str, Any]:
         return children.command(*words(shelf, name, index, out), before=prepare)
 
     made = _calls(folder, run)
-    failures = {
-        error: sum(name in names for name in made) for error, (_, names, _) in calls.ERRORS.items()
-    }
+    failures = {error: sum(name in names for name in made) for error, (_, names, _) in calls.ERRORS.items()}
     outcome = run()
     if outcome.status:
         raise children.FaultError(f"undisturbed: {outcome}")

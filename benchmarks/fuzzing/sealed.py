@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from pathlib import Path
-from random import Random
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from fuzzing import lies_files, lies_marks, lies_storage, lies_texts, lies_values
-from fuzzing.bench import Bench
 from fuzzing.examine import KEPT, examine, related, reread
 from fuzzing.lies_values import UnfitError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
+    from fuzzing.bench import Bench
+
 STATED = {**lies_values.LIES, **lies_storage.LIES, **lies_marks.LIES}
+LARGEST = 1 << 26  #: bytes of a file that lies
 TRUE = {**lies_values.PLAIN, **lies_marks.PLAIN}
 
 
@@ -61,7 +66,16 @@ def _part(index: Path, chance: Random) -> tuple[str, str, bool]:
                 (STATED | TRUE)[lie](file, name, chance)
                 if file.attrs.get("encoding-type") == b"arrays" and lie != "sums" and chance.random() < 0.9:
                     _sum(file)
-        except UnfitError:
+            if raw.stat().st_size > LARGEST:
+                raise UnfitError
+        except (
+            UnfitError,
+            OSError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+            MemoryError,
+        ):  # HDF5 does not write it
             raw.unlink()
             continue
         seal(raw, path)
@@ -75,7 +89,7 @@ def _sum(file: h5py.File) -> None:
     for name in file:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             continue
-        data = file[name]
+        data: Any = file[name]
         plain = isinstance(data, h5py.Dataset) and data.shape is not None and data.dtype.kind in "biuf"
         if plain and data.nbytes < 2**20 and data.is_virtual is False and not data.external:
             sums = page_sums(np.ascontiguousarray(np.asarray(data[()]).reshape(-1)))

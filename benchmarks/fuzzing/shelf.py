@@ -6,9 +6,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -16,6 +14,10 @@ import PIL.ImageDraw
 
 from fuzzing import children
 from fuzzing.children import FaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 TINY = ("--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--rerank", "none")
 SIFT = ("--preset", "sift", "--set", "encoder.words=32", "--set", "extractor.keypoints=80")
@@ -101,7 +103,7 @@ class Shelf:
         return self.photos() / "b" / "03.png"
 
     def index(self, name: str, other: bool = False) -> Path:
-        """An index of these photographs (or of the others) with two images removed, its pipelines those of PIPELINES."""
+        """An index of these photographs, or of the others, with the pipelines of PIPELINES; two images are removed."""
         where = "other indexes" if other else "indexes"
         return self.once(f"{where}/{name}", lambda path: _make_index(path, self.photos(other), name))
 
