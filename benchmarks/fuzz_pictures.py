@@ -29,7 +29,7 @@ from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.images.kinds import plug_in
 from isolated import Died, Isolated
 
-SIDE = 48  #: pixels that each is read at, at most
+SIDE = 16  #: pixels that each is read at, at most
 SECONDS, MEMORY = 10.0, 1_000_000_000  #: that no picture may take
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Photograph
 
 WARM = 4  #: engines kept, of the pipelines that were asked last
+AGAIN = 20  #: times that a question is asked anew because the index changed meanwhile
 TOGETHER = 32  #: questions that are searched at once
 
 
@@ -124,6 +125,11 @@ class Warm:
             began = time.perf_counter()
             queries = _encoded(engine, questions, wish)
             hits = engine.search(queries, wish.k)
+            for _ in range(AGAIN):
+                if engine.current:
+                    break
+                engine.refresh()
+                hits = engine.search(queries, wish.k)
             each = (time.perf_counter() - began) / len(questions)
             return [
                 answered(engine, question, query, hits, i, wish, each)

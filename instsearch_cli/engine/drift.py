@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from instsearch_formats import Array
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from instsearch_formats import Index, Layer, ModelInfo
 
 PARTS = 8  # of the index that are looked at on either side: 2,048 images at most
+FITTED = {"fitted-rows": Array("i8", ("m",), group="rows", below=10**10)}
 SPLITS = 10  # at random, to know what chance does
 
 
@@ -80,7 +83,7 @@ def of_model(index: Index, model: ModelInfo) -> Drift | None:
         ),
         None,
     )
-    read = None if layer is None else index.read_model(model.name, model.identity)
+    read = None if layer is None else index.read_model(model.name, model.identity, FITTED)
     if layer is None or read is None or not len(read[0].get("fitted-rows", ())):
         return None
     last = int(read[0]["fitted-rows"].max())

@@ -75,6 +75,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Take in what another process has done to the index since: what is searched, and which images there are."""
+        self._moment = self._now()
         self.data.refresh()
         part = self.assembly.part(SEARCH)
         if not part.fits:
@@ -98,6 +99,14 @@ class Engine:
             segments.append(there[span])
         self.segments = segments
         self._hide(cover[-1].stop)
+
+    def _now(self) -> tuple[Any, ...]:
+        return self.index.images.state, self.index.images.replacement()
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing became of any image since :meth:`refresh`: an answer is then of one state of the index."""
+        return self._moment == self._now()
 
     def _hide(self, reach: int) -> None:
         """Leave out one of the two rows of each file that a run is replacing: answers are of before or of after."""

@@ -325,13 +325,20 @@ def _time(path: Path) -> str:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
 
 
+def _count_in(attrs: Mapping[str, Any], name: str) -> int:
+    """A number of images that a file states; 0 where it states none."""
+    value = attrs.get(name)
+    return value if type(value) is int else 0
+
+
 def _model(index: Index, model: ModelInfo, n_alive: int) -> dict[str, Any]:
-    not_seen = max(0, n_alive - int(model.attrs.get("images-then", 0)))
+    then, fitted_on = (_count_in(model.attrs, name) for name in ("images-then", "fitted-on"))
+    not_seen = max(0, n_alive - then)
     moved = drift.of_model(index, model) if not_seen else None
     return {
         "name": model.name,
         "fingerprint": model.fingerprint,
-        "fitted_on": int(model.attrs.get("fitted-on", 0)),
+        "fitted_on": fitted_on,
         "fitted_in": str(model.attrs.get("fitted-in", "")),
         "not_seen": not_seen,
         "drift": moved and moved._asdict(),

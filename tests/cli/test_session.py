@@ -16,6 +16,7 @@ import pytest
 
 import instsearch
 from instsearch import Index, InstsearchError, UsageError
+from instsearch_cli.engine.query import Engine
 from instsearch_formats import ImageTable
 from instsearch_formats import Index as Store
 
@@ -415,3 +416,22 @@ def test_names_while_another_process_adds(
         instsearch.open(tmp_path / "i") as opened,
     ):
         opened.features("x.png")
+
+
+def test_an_answer_is_of_one_state(
+    cli: Cli, tiny: tuple[str, ...], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first hit is removed between the search and the answer: it is asked again."""
+    cli("index", photos, "--index", tmp_path / "i", *tiny)
+    with instsearch.open(tmp_path / "i") as opened:
+        first = opened.query(photos / "a" / "1.png")[0].image
+        real = Engine.search
+
+        def late(self: Engine, *arguments: Any) -> Any:
+            hits = real(self, *arguments)
+            store = Store.open(tmp_path / "i").images
+            store.remove([row for row, record in store.records() if record.name.decode() == first], "removed")
+            return hits
+
+        monkeypatch.setattr(Engine, "search", late)
+        assert first not in [hit.image for hit in opened.query(photos / "a" / "1.png")]

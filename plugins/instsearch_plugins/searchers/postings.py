@@ -72,6 +72,8 @@ def inverted(data: Data, idf: np.ndarray | None, scratch: Path, progress: Progre
     counts = np.zeros(1, np.int64)
     progress.start("counting words", n)
     for points in _points(data, progress):
+        if idf is not None and points.word.max(initial=-1) >= len(idf):
+            raise InstsearchError(f"the words are damaged: {REPAIR}")
         found = np.bincount(points.word, minlength=len(counts))
         found[: len(counts)] += counts
         counts = found
