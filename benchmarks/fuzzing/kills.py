@@ -1,84 +1,90 @@
-"""Commands that are killed, at an event or at a time, and run again."""
+"""Kills of every verb that writes, at any call that changes the disk or at any time: the same command completes it."""
 
 from __future__ import annotations
 
-import io
-import os
-import signal
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fuzzing.child import forked
-from fuzzing.scenes import VERBS, Scenes, answers, settled
+from fuzzing import calls, scenes
+from fuzzing.children import FaultError, command
+from fuzzing.scenes import SCENES, Reference
+from fuzzing.shelf import contents, files, hits, outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-EVENTS = ("replace", "unlink", "rmdir", "fsync", "mkdir", "open")
+    from fuzzing.bench import Bench
 
 
-def lethal(arguments: list[str], n: int) -> Callable[[], int]:
-    """A command whose process is killed before or after the n-th event that writes or removes."""
-
-    def call() -> int:
-        from instsearch_cli.main import run
-
-        seen = 0
-
-        def count() -> None:
-            nonlocal seen
-            seen += 1
-            if seen == n:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-            def event(*where: Any, **how: Any) -> Any:
-                if real is not opened or (len(where) > 1 and where[1] & (os.O_WRONLY | os.O_RDWR)):
-                    count()
-                    result = real(*where, **how)
-                    count()
-                    return result
-                return real(*where, **how)
-
-            return event
-
-        opened = os.open
-        for name in EVENTS:
-            setattr(os, name, counted(getattr(os, name)))
-        whole = io.FileIO
-
-        class Written(whole):  # type: ignore[misc, valid-type]
-            def write(self, data: Any) -> Any:
-                count()
-                return super().write(data)
-
-        io.FileIO = Written  # type: ignore[misc]
-        return run(arguments)
-
-    return call
+def trial(bench: Bench) -> None:
+    """Kill a command once, twice or three times, ask in between, repeat it, and compare with an undisturbed run."""
+    name = bench.chance.choice(scenes.scenes())
+    at_call = bench.chance.random() < 0.5
+    bench.row = f"{name}, {'at a call' if at_call else 'at a time'}"
+    expected = scenes.reference(bench.shelf, name)
+    index, out = bench.folder / "index", bench.folder / "out"
+    out.mkdir()
+    base = scenes.base(bench.shelf, name)
+    if base is not None:
+        bench.copy(base)
+    words = scenes.words(bench.shelf, name, index, out)
+    for _ in range(bench.chance.choice((1, 1, 1, 2, 3))):
+        if at_call:
+            n = bench.chance.randint(1, expected.moments)
+            bench.note(f"killed at moment {n} of {expected.moments}")
+            outcome = bench.add(command(*words, before=calls.kill_at(n)), may_die=True)
+        else:
+            seconds = bench.chance.uniform(0, 1.2 * expected.seconds)
+            bench.note(f"killed after {seconds:.3f} s")
+            outcome = bench.add(command(*words, seconds=seconds, dies=True), may_die=True)
+        if not outcome.killed and outcome.status:
+            raise FaultError(f"exit status {outcome.status}: {outcome.err[-300:]}")
+        if SCENES[name].writes_index:
+            _ask(bench, index, expected)
+    complete(bench, name, words)
 
 
-def trial(scenes: Scenes, seed: int, work: Path) -> tuple[str, str]:
-    """One command killed: what was tried, and the fault, "" for none."""
-    from instsearch_cli.main import run
+def _ask(bench: Bench, index: Path, expected: Reference) -> None:
+    """In between a query answers as before or as after, or says what to run where there was nothing before."""
+    outcome = bench.query(index)
+    if outcome.status:
+        if expected.before:
+            raise FaultError(f"in between a query fails: {outcome.err.strip()[:300]}")
+        if outcome.status != 1 or "`instsearch " not in outcome.err:
+            raise FaultError(f"in between a query does not say what to run: {outcome.err.strip()[:300]}")
+    elif hits(outcome) not in (expected.before, expected.after):
+        raise FaultError("in between a query answers neither as before nor as after")
 
-    rng = np.random.default_rng((3, seed))
-    verb = VERBS[seed % len(VERBS)]
-    scene = scenes.scene(verb)
-    index = scene.copy(work / "killed")
-    arguments = scene.at(index)
-    if rng.integers(3):
-        n = int(rng.integers(1, 120))
-        forked(lethal(arguments, n))
-        what = f"{verb} killed at event {n}"
-    else:
-        moment = float(rng.uniform(0, scene.seconds))
-        forked(lambda: run(arguments), grace=moment)
-        what = f"{verb} killed after {moment:.2f} s"
-    if index.exists() and (index / "pipelines").exists():
-        for was, will, now in zip(*scene.answers, answers(index, scene.pictures), strict=True):
-            if scene.before is not None and now not in (was, will):
-                return what, f"the answer is neither of before nor of after: {now}"
-    return what, settled(scene, index)
+
+def complete(bench: Bench, name: str, words: list[str]) -> None:
+    """Repeat the command, and compare what is there with what an undisturbed run leaves."""
+    expected, index = scenes.reference(bench.shelf, name), bench.folder / "index"
+    outcome = bench.run(*words)
+    if outcome.status:
+        raise FaultError(f"repeated, it ends with {outcome.status}: {outcome.err.strip()[:300]}")
+    if outputs(bench.folder / "out") != expected.outputs:
+        raise FaultError("what it wrote beside the index differs")
+    if not index.exists():
+        return
+    if SCENES[name].writes_index and hits(bench.query(index)) != expected.after:
+        raise FaultError("another answer in the end")
+    sound = bench.run("verify", "--index", index, "--quiet")
+    if sound.status:
+        raise FaultError(f"verify in the end: {sound.out.strip()[:300]}")
+    if bench.run("gc", "--index", index).status:
+        raise FaultError("gc fails in the end")
+    found, there, wanted = contents(index), files(index), set(expected.files)
+    whole = expected.contents
+    if SCENES[name].renews:
+        found, whole = ({_plain(k): v for k, v in some.items()} for some in (found, whole))
+        there, wanted = ({_plain(file) for file in some} for some in (there, wanted))
+    if found != whole:
+        keys = [key for key in sorted(found.keys() | whole.keys()) if found.get(key) != whole.get(key)]
+        raise FaultError(f"differs in the end: {', '.join(keys[:3])} and {len(keys)} in all")
+    if there != wanted:
+        raise FaultError(f"other files in the end: {sorted(there ^ wanted)[:4]}")
+
+
+def _plain(path: str) -> str:
+    """A path without the digits of fingerprints."""
+    return re.sub(r"-[0-9a-f]{12}\b", "", path)

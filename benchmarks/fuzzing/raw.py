@@ -1,54 +1,151 @@
-"""Bytes of an index's files that are changed, cut or exchanged, while the seals stay as they were."""
+"""Bytes of an index's files that change, are lost, or lie elsewhere: named, or harmless, and never a crash."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fuzzing.shelf import KINDS, Shelf, verbs
+from fuzzing.children import FaultError
+from fuzzing.examine import KEPT, examine, mended, related, reread
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from fuzzing.bench import Bench
+
+Change = Callable[[Path, Path, Path, Random], None]
 
 
-def harmed(data: bytes, rng: np.random.Generator, other: bytes) -> tuple[str, bytes]:
-    """Bytes that are not what they were, and what was done to them."""
-    n, at = len(data), int(rng.integers(max(len(data), 1)))
-    length = int(min(n - at, rng.integers(1, 600)))
-    how = ["flip", "flip", "cut", "zeros", "splice", "random", "grow", "other"][int(rng.integers(8))]
-    if how == "flip" and n:
-        changed = bytes([data[at] ^ 1 << int(rng.integers(8))])
-        return how, data[:at] + changed + data[at + 1 :]
-    if how == "cut":
-        return how, data[:at]
-    if how == "zeros":
-        return how, data[:at] + bytes(length) + data[at + length :]
-    if how == "splice":
-        start = int(rng.integers(max(n - length, 1)))
-        return how, data[:at] + data[start : start + length] + data[at + length :]
-    if how == "random":
-        return how, data[:at] + rng.bytes(length) + data[at + length :]
-    if how == "grow":
-        return how, data + rng.bytes(length)
-    return "other", other
+def trial(bench: Bench) -> None:
+    """Spoil one to three files of one index, and ask, verify, look and write."""
+    chance = bench.chance
+    name = chance.choice(("sift", "many"))
+    index = bench.copy(bench.shelf.index(name))
+    other = bench.shelf.index(name, other=True)
+    how = chance.choice(list(CHANGES))
+    changed = [_some_file(index, chance) for _ in range(chance.choice((1, 1, 1, 1, 2, 3)))]
+    kind = changed[0].partition("/")[0]
+    bench.row = f"{how}, {kind if '/' in changed[0] else 'text'}"
+    bench.note(f"{how}: {', '.join(changed)} of {name}")
+    for file in changed:
+        if (index / file).exists():
+            CHANGES[how](index / file, index, other / file, chance)
+    bench.keep_input(index)
+    spoilt = [f for f in changed if not _same(index / f, bench.shelf.index(name) / f)]
+    if len(changed) == 1 and kind in KEPT and chance.random() < 0.3:
+        pipelines = related(bench, name, changed[0])
+        reread(bench, index, name, changed[0], pipelines, plain=False)
+        mended(bench, index, name, changed[0], pipelines)
+        return
+    quiet = examine(bench, index, name, changed[0])
+    if quiet and any(file.endswith(".h5") for file in spoilt):
+        raise FaultError("verify has nothing to say")
 
 
-def trial(shelf: Shelf, seed: int, work: Path) -> tuple[str, str]:
-    """One file harmed: what was tried, and the fault, "" for none."""
-    rng = np.random.default_rng((1, seed))
-    kind = list(KINDS)[int(rng.integers(len(KINDS)))]
-    made, twin = shelf.index(kind), shelf.index(kind, "others")
-    index = shelf.copy(made, work / "index")
-    files = sorted(f for f in index.rglob("*") if f.is_file() and f.name != "lock")
-    path = files[int(rng.integers(len(files)))]
-    name = path.relative_to(index)
-    theirs = twin.path / name
-    other = theirs if rng.integers(2) and theirs.exists() else files[int(rng.integers(len(files)))]
-    before = path.read_bytes()
-    how, data = harmed(before, rng, other.read_bytes())
+def _some_file(index: Path, chance: Random) -> str:
+    """A file of an index, each kind of them as likely as the others."""
+    files: dict[str, list[str]] = {}
+    for path in sorted(p for p in index.rglob("*") if p.is_file()):
+        name = str(path.relative_to(index))
+        files.setdefault(name.partition("/")[0], []).append(name)
+    return chance.choice(files[chance.choice(sorted(files))])
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.is_file() and b.is_file() and a.read_bytes() == b.read_bytes()
+
+
+def _flip(path: Path, index: Path, other: Path, chance: Random) -> None:
+    data = bytearray(path.read_bytes())
+    for _ in range(chance.choice((1, 1, 2, 20)) if data else 0):
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     path.write_bytes(data)
-    fault, answered = verbs(shelf, index, made.answer)
-    if not fault and answered == "differs" and name.suffix != ".txt" and name.name != "roots.json":
-        fault = "another answer without a word"
-    return f"{kind}: {how} {name}", fault
+
+
+def _write_over(path: Path, index: Path, other: Path, chance: Random) -> None:
+    data = bytearray(path.read_bytes())
+    at, n = chance.randrange(len(data) + 1), chance.choice((1, 8, 64, 512, 4096))
+    fill = chance.choice((b"\0" * n, b"\xff" * n, chance.randbytes(n)))
+    data[at : at + n] = fill[: len(data) - at]
+    path.write_bytes(data)
+
+
+def _cut(path: Path, index: Path, other: Path, chance: Random) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: chance.choice((0, 1, 511, 512, chance.randrange(len(data) + 1), len(data) - 1))])
+
+
+def _grow(path: Path, index: Path, other: Path, chance: Random) -> None:
+    with path.open("ab") as file:
+        file.write(chance.choice((b"\0", b"\n", chance.randbytes(chance.choice((1, 512, 5000))))))
+
+
+def _splice(path: Path, index: Path, other: Path, chance: Random) -> None:
+    """Bytes of the file, or of the other index's, at another place; or a piece lost."""
+    data = bytearray(path.read_bytes())
+    source = other.read_bytes() if other.exists() and chance.random() < 0.5 else bytes(data)
+    a, b = chance.randrange(len(data) + 1), chance.randrange(len(source) + 1)
+    n = chance.choice((1, 16, 512, 2000))
+    data[a : a + chance.choice((0, n))] = source[b : b + chance.choice((0, n))]
+    path.write_bytes(data)
+
+
+def _swap(path: Path, index: Path, other: Path, chance: Random) -> None:
+    """Two files of the index change places: of a folder, or any."""
+    near = sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)
+    far = sorted(p for p in index.rglob("*") if p.is_file() and p.suffix == path.suffix and p != path)
+    second = chance.choice(near if near and chance.random() < 0.5 else far or near or [path])
+    first, data = path.read_bytes(), second.read_bytes()
+    path.write_bytes(data)
+    second.write_bytes(first)
+
+
+def _foreign(path: Path, index: Path, other: Path, chance: Random) -> None:
+    """The file of the same name of an index of other photographs."""
+    if other.exists():
+        shutil.copyfile(other, path)
+
+
+def _delete(path: Path, index: Path, other: Path, chance: Random) -> None:
+    path.unlink()
+
+
+def _delete_folder(path: Path, index: Path, other: Path, chance: Random) -> None:
+    if path.parent != index:
+        shutil.rmtree(path.parent)
+    else:
+        path.unlink()
+
+
+def _rename(path: Path, index: Path, other: Path, chance: Random) -> None:
+    """A second file of the same bytes, or the file alone, under the name of another part."""
+    names = [*sorted(p.name for p in index.rglob("*.h5")), "part-0000000004-0000000005.h5"]
+    target = path.with_name(chance.choice([name for name in names if name != path.name]))
+    (shutil.copyfile if chance.random() < 0.5 else shutil.move)(path, target)
+
+
+def _words(path: Path, index: Path, other: Path, chance: Random) -> None:
+    """Something that a reader of text takes for something."""
+    data = path.read_bytes()
+    word = chance.choice(
+        (b"NaN", b"null", b"-1", b"1e999", b'"\\ud800"', b"[" * 5000, b"9" * 5000, b"../x", b"\xff", b"{}")
+    )
+    pieces = data.split(b'"') if b'"' in data else data.split(b"\n")
+    pieces[chance.randrange(len(pieces))] = word
+    path.write_bytes((b'"' if b'"' in data else b"\n").join(pieces))
+
+
+CHANGES: dict[str, Change] = {
+    "bits flipped": _flip,
+    "written over": _write_over,
+    "cut": _cut,
+    "grown": _grow,
+    "spliced": _splice,
+    "swapped": _swap,
+    "of another index": _foreign,
+    "deleted": _delete,
+    "folder deleted": _delete_folder,
+    "renamed": _rename,
+    "words put in": _words,
+}

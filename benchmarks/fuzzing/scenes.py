@@ -1,168 +1,207 @@
-"""What the verbs that write are tried on: photographs, an index of them as it was, and a command that changes it."""
+"""What a verb is run on: an index before it, its command, and what an undisturbed run makes of both."""
 
 from __future__ import annotations
 
-import functools
 import json
+import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from fuzzing.child import Ended, command, hits, must
-from fuzzing.shelf import KINDS, SIFT, WORDS, Shelf, draw, texture
-from instsearch_formats import Index
+from fuzzing import calls, children
+from fuzzing.shelf import QUERY, SIFT, TINY, Shelf, contents, copied, done, files, hits, outputs, texture
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-VERBS = ("index", "stage", "extract", "add", "sync", "remove", "restore", "relocate", "gc", "eval")
+    from collections.abc import Callable
 
 
 class Scene(NamedTuple):
-    """An index before a command, that command, and what the index holds and answers before it and after it."""
+    """A command that writes. ``words`` may say INDEX, OUT, PHOTOS, NEW and SHELF; ``base``: the index it is run on."""
 
-    before: Path | None
-    command: tuple[str, ...]
-    pictures: tuple[Path, ...]
-    answers: tuple[list[Any], list[Any]]
-    after: dict[str, np.ndarray]
+    base: str
+    words: tuple[str, ...]
+    writes_index: bool = True
+    renews: bool = (
+        False  #: repeated it makes the same under other names, since it was complete before it was killed
+    )
+
+
+EVAL = ("eval", "--dataset", "SHELF/manifest.json", "--index", "INDEX", "--encoder", "sum", "--quiet")
+SCENES = {
+    "index sift": Scene("", ("index", "PHOTOS", "--index", "INDEX", *SIFT, "--quiet")),
+    "index tiny": Scene("", ("index", "PHOTOS", "--index", "INDEX", *TINY, "--keep-features", "--quiet")),
+    "index another stage": Scene("many", ("index", "--index", "INDEX", "--weighting", "crow", "--quiet")),
+    "index --refit": Scene("tiny", ("index", "NEW", "--index", "INDEX", "--refit", "--quiet"), renews=True),
+    "add": Scene("changed", ("add", "CHANGED", "--index", "INDEX", "--quiet")),
+    "add new": Scene("many", ("add", "NEW", "--index", "INDEX", "--quiet")),
+    "remove": Scene("many", ("remove", "a/02.png", "b/07.png", "--index", "INDEX")),
+    "relocate": Scene("many", ("relocate", "PHOTOS", "OTHER", "--index", "INDEX")),
+    "gc": Scene("littered", ("gc", "--index", "INDEX")),
+    "gc --forget": Scene(
+        "many", ("gc", "--forget", "os", "--forget", "words", "--cache", "--index", "INDEX")
+    ),
+    "extract": Scene("tiny", ("extract", "NEW", "--index", "INDEX", "--set", "extractor.side=5", "--quiet")),
+    "eval": Scene("tiny", (*EVAL, "--run", "OUT/hits.run", "--html", "OUT/page.html")),
+    "export": Scene(
+        "many",
+        ("export", "--index", "INDEX", "--layer", "codes", "--force", "-o", "OUT/codes.npz"),
+        writes_index=False,
+    ),
+    "train": Scene(
+        "", ("train", "pupil", "--data", "SHELF/numbers", "--out", "OUT/pupil.pth", "--quiet"), False
+    ),
+    "sync": Scene("changed", ("sync", "--index", "INDEX", "--quiet")),
+    "restore": Scene("many", ("restore", "a/04.png", "--index", "INDEX", "--quiet")),
+}
+
+
+def scenes() -> list[str]:
+    """Those whose verb the program has."""
+    from instsearch_cli.main import COMMANDS
+
+    return [name for name, scene in SCENES.items() if scene.words[0] in COMMANDS]
+
+
+def base(shelf: Shelf, name: str) -> Path | None:
+    """The index that a scene starts from."""
+    scene = SCENES[name]
+    if scene.base not in ("changed", "littered"):
+        return shelf.index(scene.base) if scene.base else None
+    make = _changed if scene.base == "changed" else _littered
+    return shelf.once(f"scenes/{scene.base}", lambda path: make(shelf, path))
+
+
+def _changed(shelf: Shelf, path: Path) -> None:
+    """Two of ten photographs have changed since they were indexed, one has gone, and two are new."""
+    photos = copied(shelf.photos(), shelf.path / "changed photos")
+    done("index", photos, "--index", path, *TINY, "--searcher", "scan", "--name", "scan", "--quiet")
+    done("index", "--index", path, "--searcher", "faiss", "--name", "faiss", "--quiet")
+    for i, name in enumerate(("a/00.png", "b/09.png", "a/10.png", "b/11.png")):
+        texture(700 + i, 120, 100).save(photos / name)
+    (photos / "b" / "05.png").unlink()
+
+
+def _littered(shelf: Shelf, path: Path) -> None:
+    """What killed runs leave, and a pipeline that nobody recorded."""
+    copied(shelf.index("many"), path)
+    for name in ("os.json", "os.toml"):
+        (path / "pipelines" / name).unlink()
+    (path / "scratch" / "left" / "deep").mkdir(parents=True)
+    (path / "scratch" / "left" / "deep" / "file").write_bytes(b"x" * 100)
+    for folder in ("images", "models", next(path.glob("codes/*")).relative_to(path)):
+        (path / folder / f"part-0000000000-0000000004.h5.{'0' * 32}.partial").write_bytes(b"x" * 100)
+
+
+def words(shelf: Shelf, name: str, index: Path, out: Path) -> list[str]:
+    """A scene's command line for an index and a folder of outputs."""
+    places = {
+        "INDEX": index,
+        "OUT": out,
+        "PHOTOS": shelf.photos(),
+        "CHANGED": shelf.path / "changed photos",
+        "OTHER": shelf.path / "moved photos",
+        "NEW": shelf.new(),
+        "SHELF": shelf.path,
+    }
+    found = []
+    for word in SCENES[name].words:
+        head, slash, tail = word.partition("/")
+        found.append(f"{places[head]}{slash}{tail}" if head in places else word)
+    return found
+
+
+class Reference(NamedTuple):
+    """An undisturbed run: its moments and seconds, answers before and after it, and what it left, by digests."""
+
+    moments: int
+    failures: dict[str, int]
     seconds: float
-
-    def at(self, index: Path) -> list[str]:
-        return [word.replace("INDEX", str(index)) for word in self.command]
-
-    def copy(self, to: Path) -> Path:
-        """The index before, in a place of its own."""
-        shutil.rmtree(to, ignore_errors=True)
-        if self.before is not None:
-            shutil.copytree(self.before, to)
-        return to
+    before: str
+    after: str
+    contents: dict[str, str]
+    outputs: dict[str, str]
+    files: list[str]
 
 
-def answers(index: Path, pictures: tuple[Path, ...]) -> list[Any]:
-    """What an index answers to some pictures; None for each that it does not."""
-    return [hits(command("query", p, "--index", index, "--json", "-k", "40")) for p in pictures]
+def reference(shelf: Shelf, name: str) -> Reference:
+    """What an undisturbed run of a scene gives, worked out once."""
+    return Reference(**shelf.expected(f"scene {name}", lambda: _reference(shelf, name)))
 
 
-def contents(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an index, by where it lies, and which rows are images by which names."""
-    index, arrays = Index.open(path), {}
-    alive = index.images.alive()
-    for row, record in index.images.records():
-        arrays[f"images/{row}"] = np.frombuffer(repr((record, alive[row])).encode(), np.uint8)
-    for info in index.layers():
-        layer = index.layer(info.kind, info.name, info.encoding, info.identity)
-        if info.encoding == "arrays":
-            for span in layer.cover(len(index.images)):
-                arrays |= {f"{info.path}/{span}/{k}": np.array(v) for k, v in layer.arrays(span).items()}
-            continue
-        for span in layer.ranges():
-            for row in span:
-                arrays |= {f"{info.path}/{row}/{k}": np.asarray(v) for k, v in layer.read(row).items()}
-    for model in index.models():
-        found = index.read_model(model.name, model.identity)
-        assert found is not None
-        arrays |= {f"{model.path}/{k}": v for k, v in found[0].items()}
-    return arrays
+def _reference(shelf: Shelf, name: str) -> dict[str, Any]:
+    _beside(shelf)
+    started = base(shelf, name)
+    folder = Path(tempfile.mkdtemp(prefix="reference-", dir=shelf.path))
+    index, out = folder / "index", folder / "out"
+    before = ask(shelf, started)
+
+    def run(prepare: Callable[[], None] | None = None) -> children.Outcome:
+        for path in (index, out):
+            shutil.rmtree(path, ignore_errors=True)
+        out.mkdir()
+        if started is not None:
+            copied(started, index)
+        return children.command(*words(shelf, name, index, out), before=prepare)
+
+    made = _calls(folder, run)
+    failures = {error: sum(name in names for name in made) for error, (_, names, _) in calls.ERRORS.items()}
+    outcome = run()
+    if outcome.status:
+        raise children.FaultError(f"undisturbed: {outcome}")
+    after = ask(shelf, index)
+    if index.exists():
+        done("gc", "--index", index)
+    value = {
+        "moments": 2 * len(made),
+        "failures": failures,
+        "seconds": outcome.seconds,
+        "before": before,
+        "after": after,
+        "contents": contents(index) if index.exists() else {},
+        "outputs": outputs(out),
+        "files": sorted(files(index)) if index.exists() else [],
+    }
+    shutil.rmtree(folder)
+    return value
 
 
-def difference(path: Path, expected: dict[str, np.ndarray]) -> str:
-    """The first array that is not as it should be, "" if all are."""
-    found = contents(path)
-    if odd := sorted(found.keys() ^ expected.keys()):
-        return f"{odd[0]} is {'there' if odd[0] in found else 'missing'}"
-    return next((f"{k} differs" for k, v in expected.items() if not np.array_equal(v, found[k])), "")
+def _calls(folder: Path, run: Callable[[Callable[[], None]], children.Outcome]) -> list[str]:
+    """The calls that change the disk in a run."""
+    noted = os.open(folder / "calls", os.O_RDWR | os.O_CREAT)
+    write = os.write
+
+    def act(name: str, after: bool, path: object) -> None:
+        if not after:
+            write(noted, f"{name} ".encode())
+
+    run(lambda: calls.watch(act))
+    os.close(noted)
+    return (folder / "calls").read_text().split()
 
 
-class Scenes:
-    """One for each verb, made when it is first asked for."""
-
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
-
-    @functools.cache  # noqa: B019
-    def scene(self, verb: str) -> Scene:
-        """The scene of a verb."""
-        folder = self.shelf.work / f"scene-{verb}"
-        photos, before = draw(folder / "photos", range(8)), folder / "before"
-        pictures = (self.shelf.picture, folder / "new.png")
-        texture(50).resize((150, 112)).save(pictures[1])
-        start: Path | None = None
-        if verb not in ("index", "extract"):
-            must("index", photos, "--index", before, *KINDS["hamming"])
-            start = before
-        whole = ("--index", "INDEX")
-        commands: dict[str, tuple[str, ...]] = {
-            "index": ("index", str(photos), *whole, *KINDS["hamming"]),
-            "stage": ("index", *whole, *KINDS["inverted"], "--weighting", "gaussian", "--name", "other"),
-            "extract": (
-                "extract",
-                str(photos),
-                *whole,
-                "--extractor",
-                "sift",
-                "--set",
-                "extractor.keypoints=150",
-                "--quiet",
-            ),
-            "add": ("add", str(photos), *whole, "--quiet"),
-            "sync": ("sync", *whole, "--max-remove", "100%", "--quiet"),
-            "remove": ("remove", "001.png", "003.png", *whole),
-            "restore": ("restore", "--all", *whole, "--quiet"),
-            "relocate": ("relocate", str(photos), str(folder / "moved"), *whole),
-            "gc": ("gc", "--forget", "old*", *whole),
-            "eval": (
-                "eval",
-                "--dataset",
-                str(folder / "manifest.json"),
-                *whole,
-                *SIFT,
-                *WORDS,
-                "--weighting",
-                "gaussian",
-            ),
-        }
-        self._prepare(verb, folder, photos, before)
-        after = folder / "after"
-        if start is not None:
-            shutil.copytree(start, after)
-        was = answers(before, pictures) if start is not None else [None, None]
-        done = must(*(word.replace("INDEX", str(after)) for word in commands[verb]))
-        found = was, answers(after, pictures)
-        return Scene(start, commands[verb], pictures, found, contents(after), done.seconds)
-
-    def _prepare(self, verb: str, folder: Path, photos: Path, before: Path) -> None:
-        """What happened between the index and the command."""
-        if verb in ("add", "sync"):
-            texture(50).save(photos / "new.png")
-            texture(51).save(photos / "002.png")
-        if verb == "sync":
-            (photos / "004.png").rename(photos / "renamed.png")
-            (photos / "005.png").unlink()
-        elif verb == "restore":
-            must("remove", "001.png", "003.png", "--index", before)
-        elif verb == "relocate":
-            shutil.copytree(photos, folder / "moved")
-        elif verb == "gc":
-            must("index", "--index", before, *KINDS["inverted"], "--name", "old")
-            must("index", "--index", before, *KINDS["hamming"])
-        elif verb == "eval":
-            names = [f"photos/{i:03}.png" for i in range(8)]
-            query = {"id": "a", "image": names[3], "box": None, "positives": names[3:5], "exclude": []}
-            manifest = {"name": "drawn", "images": names, "queries": [query]}
-            (folder / "manifest.json").write_text(json.dumps(manifest))
+def _beside(shelf: Shelf) -> None:
+    """A manifest, numbers to train on, and where photographs move to."""
+    photos = shelf.photos()
+    removed = {"04.png", "05.png"}
+    images = [str(p.relative_to(shelf.path)) for p in sorted(photos.rglob("*.png")) if p.name not in removed]
+    queries = [
+        {"id": f"q{i}", "image": image, "box": [20, 10, 100, 90], "positives": [image]}
+        for i, image in enumerate(images[:3])
+    ]
+    manifest = {"name": "drawn", "images": images, "queries": queries}
+    (shelf.path / "manifest.json").write_text(json.dumps(manifest))
+    (shelf.path / "numbers").mkdir(exist_ok=True)
+    for i in range(7):
+        (shelf.path / "numbers" / f"{i}.txt").write_text(str(i / 7))
+    (shelf.path / "moved photos").mkdir(exist_ok=True)
 
 
-def settled(scene: Scene, index: Path) -> str:
-    """Run the command again, and look whether the index is what an undisturbed run leaves: the fault, "" for none."""
-    again: Ended = command(*scene.at(index))
-    if again.status or again.ended_by:
-        return f"again: {again.status} {again.ended_by} {again.err.strip()[-200:]}"
-    for arguments in (("verify", "--index", index, "--quiet"), ("gc", "--index", index)):
-        ended = command(*arguments)
-        if ended.status:
-            return f"{arguments[0]}: {ended.status} {(ended.out + ended.err).strip()[-200:]}"
-    if answers(index, scene.pictures) != scene.answers[1]:
-        return "another answer in the end"
-    return difference(index, scene.after)
+def ask(shelf: Shelf, index: Path | None) -> str:
+    """What the last pipeline of an index answers; nothing where there is none."""
+    if index is None or not index.exists():
+        return ""
+    outcome = children.command("query", shelf.picture, "--index", index, *QUERY)
+    if outcome.fault:
+        raise children.FaultError(f"{outcome.what}: {outcome.fault}")
+    return hits(outcome)

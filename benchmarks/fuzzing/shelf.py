@@ -1,117 +1,217 @@
-"""The small collections that trials are made with: drawn pictures, and an index of each kind of search structure."""
+"""What trials start from: small drawn collections, indexes of them, made once; what an index holds and answers."""
 
 from __future__ import annotations
 
-import functools
+import fcntl
+import hashlib
+import json
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
-from fuzzing.child import command, hits, must
+from fuzzing import children
+from fuzzing.children import FaultError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-PICTURES = 6
-WORDS = ("--set", "encoder.words=24", "--set", "encoder.n-train=3000")
-SIFT = ("--preset", "sift", "--set", "extractor.keypoints=150", "--quiet")
-VLAD = (
-    *(
-        *SIFT,
-        "--encoder",
-        "vlad",
-        "--rerank",
-        "none",
-        "--set",
-        "encoder.over=local",
-        "--set",
-        "encoder.words=4",
-    ),
-    *("--set", "encoder.whiten=false", "--set", "encoder.n-train=3000"),
-)
-INVERTED = ("--searcher", "inverted", "--rerank", "none")
-KINDS: dict[str, tuple[str, ...]] = {
-    "hamming": (*SIFT, *WORDS),
-    "inverted": (*SIFT, *WORDS, *INVERTED),
-    "flat": (*VLAD, "--searcher", "faiss"),
-    "hnsw": (*VLAD, "--searcher", "faiss", "--set", "searcher.factory=HNSW8"),
-    "graph": (*VLAD, "--searcher", "diffusion", "--set", "searcher.k=3", "--set", "searcher.kq=2"),
-    "features": (*SIFT, *WORDS, "--weighting", "gaussian", *INVERTED, "--keep-features"),
+TINY = ("--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--rerank", "none")
+SIFT = ("--preset", "sift", "--set", "encoder.words=32", "--set", "extractor.keypoints=80")
+REGIONS = ("--detector", "halves", "--searcher", "faiss")
+PIPELINES: dict[str, dict[str, tuple[str, ...]]] = {
+    "sift": {"sift-blcf": SIFT},
+    "tiny": {"scan": (*TINY, "--searcher", "scan"), "faiss": ("--searcher", "faiss")},
+    "many": {
+        "scan": (*TINY, "--searcher", "scan", "--keep-features"),
+        "words": ("--weighting", "bright", "--encoder", "blcf", "--set", "encoder.words=16"),
+        "regions": ("--encoder", "regions-mean", *REGIONS, "--rerank", "region-box"),
+        "diffusion": ("--encoder", "regions-sum", "--detector", "grid", "--searcher", "diffusion"),
+        "offline": ("--encoder", "vlad", "--searcher", "offline-diffusion", "--rerank", "aqe"),
+        "hnsw": ("--encoder", "sum", "--searcher", "faiss", "--set", "searcher.factory=HNSW8"),
+        "fs": ("--encoder", "sum", "--weighting", "fs", "--searcher", "faiss", "--rerank", "spatial"),
+        "os": ("--encoder", "sum", "--weighting", "os", *REGIONS),
+        "regional": ("--encoder", "gem", "--searcher", "regional-diffusion"),
+    },
+    "large": {
+        "hamming": (*SIFT[:4], "--set", "extractor.keypoints=400"),
+        "inverted": ("--searcher", "inverted", "--rerank", "none"),
+        "vlad": ("--encoder", "vlad", "--set", "encoder.over=local", "--searcher", "faiss"),
+    },
 }
-"""Pipelines that have every kind of layer and search structure between them, without a network."""
+"""The pipelines of each index, by name, as `index` is told of them one after the other."""
+
+QUERY = ("--box", "20,10,100,90", "-k", "40", "--json")
+N = 10  #: photographs of a collection
 
 
-def texture(seed: int, size: tuple[int, int] = (160, 120)) -> PIL.Image.Image:
-    """A picture full of corners, by its seed."""
+def texture(seed: int, width: int = 160, height: int = 120) -> PIL.Image.Image:
+    """A picture full of edges and corners at places of its own."""
     rng = np.random.default_rng(seed)
-    image = PIL.Image.new("RGB", size, tuple(int(v) for v in rng.integers(0, 256, 3)))
-    draw = PIL.ImageDraw.Draw(image)
-    for _ in range(60):
-        x, y, a, b = (int(v) for v in (*rng.integers(0, size), *rng.integers(4, 24, 2)))
+    picture = PIL.Image.new("RGB", (width, height), tuple(int(v) for v in rng.integers(0, 256, 3)))
+    draw = PIL.ImageDraw.Draw(picture)
+    for _ in range(width * height // 200):
+        x, y, a, b = (int(v) for v in (*rng.integers(0, (width, height)), *rng.integers(3, 30, 2)))
         shape = (draw.ellipse, draw.rectangle)[int(rng.integers(2))]
         shape((x - a, y - b, x + a, y + b), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
-    return image
+    return picture
 
 
-def draw(folder: Path, numbers: range) -> Path:
-    """A folder of pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in numbers:
-        texture(i).save(folder / f"{i:03}.png")
+def photographs(folder: Path, first: int = 0, n: int = N) -> Path:
+    """A folder of drawn pictures in two folders."""
+    for i in range(n):
+        path = folder / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texture(first + i).save(path)
     return folder
 
 
-class Made(NamedTuple):
-    """An index, and what it answers."""
-
-    path: Path
-    flags: tuple[str, ...]
-    answer: list[Any]
-
-
 class Shelf:
-    """Photographs and indexes in a folder, made when they are first asked for; nothing changes them."""
+    """Where collections and indexes lie that trials copy. Each is made once, when it is first wanted."""
 
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        self.photos = draw(work / "photos", range(PICTURES))
-        self.others = draw(work / "others", range(100, 100 + PICTURES))
-        self.picture = work / "asked.png"
-        texture(3).resize((150, 112)).save(self.picture)
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    @functools.cache  # noqa: B019  (a shelf lives as long as the program)
-    def index(self, kind: str, photos: str = "photos") -> Made:
-        """The index of a kind, over the photographs or over the others."""
-        path = self.work / f"{photos}-{kind}"
-        must("index", self.work / photos, "--index", path, *KINDS[kind])
-        return Made(path, KINDS[kind], self.answer(path))
+    def once(self, name: str, make: Callable[[Path], object]) -> Path:
+        """A file or folder of the shelf, made under another name if it is not there; others wait meanwhile."""
+        path = self.path / name
+        if not path.exists():
+            with (self.path / f"{name.replace('/', ' ')}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    aside = path.with_name(f"{path.name}.making")
+                    make(aside)
+                    aside.rename(path)
+        return path
 
-    def answer(self, index: Path) -> list[Any]:
-        """What an index answers. Raises SystemExit where it does not."""
-        found = hits(must("query", self.picture, "--index", index, "--json", "-k", "30"))
-        assert found
-        return found
+    def photos(self, other: bool = False) -> Path:
+        """Photographs that no trial changes, or as many others."""
+        return self.once(
+            "other photos" if other else "photos", lambda folder: photographs(folder, 1000 * other)
+        )
 
-    def copy(self, made: Made, to: Path) -> Path:
-        """A copy of an index, to be harmed."""
-        shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(made.path, to)
-        return to
+    def new(self) -> Path:
+        """Three more photographs."""
+        return self.once("new photos", lambda folder: photographs(folder, 500, 3))
+
+    @property
+    def picture(self) -> Path:
+        return self.photos() / "b" / "03.png"
+
+    def index(self, name: str, other: bool = False) -> Path:
+        """An index of these photographs, or of the others, with the pipelines of PIPELINES; two images are removed."""
+        where = "other indexes" if other else "indexes"
+        return self.once(f"{where}/{name}", lambda path: _make_index(path, self.photos(other), name))
+
+    def expected(self, name: str, make: Callable[[], Any]) -> Any:
+        """Something JSON-ready that is worked out once on what is sound, and read afterwards."""
+        path = self.once(f"expected/{name}.json", lambda path: path.write_text(json.dumps(make())))
+        return json.loads(path.read_text())
 
 
-def verbs(shelf: Shelf, index: Path, answer: list[Any]) -> tuple[str, str]:
-    """Ask a harmed index, and run every verb on it: the first fault, "" if there is none, and how it answered.
+def _make_index(path: Path, photos: Path, name: str) -> None:
+    for pipeline, flags in PIPELINES[name].items():
+        images = [photos] if not path.exists() else []
+        done("index", *images, "--index", path, *flags, "--name", pipeline, "--quiet")
+    for image in ("a/04.png", "b/05.png"):
+        done("remove", image, "--index", path)
+    for pipeline in PIPELINES[name]:
+        done("index", "--index", path, "--preset", path / "pipelines" / f"{pipeline}.toml", "--quiet")
 
-    That is "sound" where the answer is the old one, "refused" where there is none, or a word is said of it, "differs".
-    """
-    asked = command("query", shelf.picture, "--index", index, "--json", "-k", "30")
-    fault, found = asked.fault, hits(asked)
-    answered = "refused" if asked.status else "sound" if found == answer or asked.err.strip() else "differs"
-    for arguments in (("verify",), ("info",), ("add", shelf.photos, "--quiet"), ("gc",)):
-        ended = command(arguments[0], *arguments[1:], "--index", index)
-        if ended.fault:
-            fault = fault or f"{arguments[0]}: {ended.fault}"
-    return fault, answered
+
+def done(*words: object) -> children.Outcome:
+    """A command that has to succeed. Raises FaultError."""
+    outcome = children.command(*words)
+    if outcome.status:
+        raise FaultError(f"{outcome.what}: {outcome.fault or outcome.err}")
+    return outcome
+
+
+def copied(index: Path, target: Path) -> Path:
+    """A real copy of a folder."""
+    shutil.copytree(index, target)
+    return target
+
+
+def contents(index: Path) -> dict[str, str]:
+    """A digest of every array of an index, by where it lies, and of its images; computed in a child."""
+    return children.asked(f"contents of {index.name}", lambda: _contents(index))
+
+
+def _contents(path: Path) -> dict[str, str]:
+    from instsearch_formats import Index
+
+    index = Index.open(path)
+    arrays: dict[str, Any] = {}
+    removed = index.images.removed()
+    for row, record in index.images.records():
+        arrays[f"images/{row}"] = (repr(record), removed.get(row))
+    for info in index.layers():
+        layer = index.layer(info.kind, info.name, info.encoding, info.identity)
+        if info.encoding == "arrays":
+            for span in layer.cover(len(index.images)):
+                for name, array in layer.arrays(span).items():
+                    arrays[f"{info.path}/{span}/{name}"] = np.asarray(array)
+            continue
+        for row in filter(layer.covers, range(len(index.images))):
+            for name, array in layer.read(row).items():
+                arrays[f"{info.path}/{row}/{name}"] = np.asarray(array)
+    for model in index.models():
+        found = index.read_model(model.name, model.identity)
+        arrays |= {f"{model.path}/{name}": array for name, array in (found or ({}, {}))[0].items()}
+    arrays["roots"], arrays["replacing"] = index.images.roots, index.images.replacing()
+    return {where: digest(what) for where, what in arrays.items()}
+
+
+def digest(what: Any) -> str:
+    """Some digits that differ where arrays, or other values, do."""
+    if isinstance(what, np.ndarray):
+        head, body = f"{what.dtype} {what.shape}", np.ascontiguousarray(what).tobytes()
+    else:
+        head, body = "value", repr(what).encode()
+    return hashlib.sha256(head.encode() + b"\0" + body).hexdigest()[:16]
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """A digest of what commands wrote beside an index: arrays, weights, ranked lists."""
+    return children.asked("outputs", lambda: _outputs(folder))
+
+
+def _outputs(folder: Path) -> dict[str, str]:
+    import torch
+
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found |= {f"{name}/{k}": arrays[k] for k in arrays}
+        elif path.suffix == ".pth":
+            state = torch.load(path, weights_only=True)
+            found |= {f"{name}/{k}": v.numpy() for k, v in state.items()}
+        elif path.suffix == ".run":
+            found[name] = path.read_text()
+    return {where: digest(what) for where, what in found.items()}
+
+
+def files(index: Path) -> set[str]:
+    """The files of an index that a second run leaves as the first one did: all but notes and stamps."""
+    spared = {"lock", "stamps.txt"}
+    return {str(p.relative_to(index)) for p in index.rglob("*") if p.is_file() and p.name not in spared}
+
+
+def hits(outcome: children.Outcome) -> str:
+    """What a query answered, as people see it, as text that can be compared; nothing where it failed."""
+    if outcome.status:
+        return ""
+    answer = outcome.json
+    return json.dumps([answer["found"], [[h[k] for k in ("path", "score", "box")] for h in answer["hits"]]])
+
+
+def warned(outcome: children.Outcome) -> bool:
+    """Whether a query said that something is not as it should be."""
+    return bool(outcome.status) or "warning:" in outcome.err or bool(outcome.json.get("cautions"))
