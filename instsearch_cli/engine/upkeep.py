@@ -210,9 +210,8 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
     for record in kept:
         _check_models(index, record)
     if not dry_run:
-        for name in names:
-            if name not in gone:
-                records.forget(index, name)
+        for name in names:  # of one that a killed run forgot, the record may still be there
+            records.forget(index, name)
         records.mend(index)
     used = {layer for record in kept for layer in record.layers}
     if cache:

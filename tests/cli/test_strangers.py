@@ -460,6 +460,10 @@ def test_gc_forget_may_be_repeated(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(Index, "remove_text", killed)
+        cli("gc", "--forget", "other", "--index", index, status=130)
+    assert (index / "pipelines" / "other.json").exists()
+    with monkeypatch.context() as patch:
         patch.setattr(Index, "gc", killed)
         cli("gc", "--forget", "other", "--index", index, status=130)
     assert "no pipeline 'othr'" in cli("gc", "--forget", "othr", "--index", index, status=2).err
