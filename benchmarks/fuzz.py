@@ -16,6 +16,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import sys
 import tempfile
 import time
@@ -42,6 +43,32 @@ KINDS = {
     "mapped": "fuzzing.mapped",
 }
 """Modules with ``trial(bench)``, which raises FaultError."""
+
+PLUGINS = ("tiny", "school")  #: of the tests: small components, and a small training
+
+
+def load() -> None:
+    """Import all that a command may import, so that a forked child need not; no thread is started."""
+    from fuzzing import FAKES
+
+    sys.path[:0] = [str(FAKES / name) for name in PLUGINS]
+    os.environ["INSTSEARCH_OFFLINE"] = "1"
+    import cv2
+    import torch
+
+    for package in ("instsearch_formats", "instsearch_cli", "instsearch_plugins", "instsearch"):
+        module = importlib.import_module(package)
+        for found in pkgutil.walk_packages(module.__path__, f"{package}."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
+    for module_name in ("faiss", "h5py", "hdf5plugin", "tiny_plugin", "school_plugin", "scipy.sparse"):
+        importlib.import_module(module_name)
+    from instsearch_cli.engine import intake, registry
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    intake.RANGE = 4  # several parts of ten photographs
+    registry.load_registry()
 
 
 def trials(kind: str, seeds: range, shelf: Path, keep: Path | None, jobs: int) -> Iterator[Result]:
@@ -107,8 +134,6 @@ def main() -> None:
     kinds = list(KINDS) if options.kind == "all" else options.kind.split(",")
     if options.count < 1 or (odd := [kind for kind in kinds if kind not in KINDS]):
         parser.error("count is at least 1" if options.count < 1 else f"there is no kind {odd[0]!r}")
-    from fuzzing.loading import load
-
     load()
     results: dict[str, list[Result]] = {}
     began = time.monotonic()

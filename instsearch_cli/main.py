@@ -175,7 +175,7 @@ def _in_words(error: Exception) -> tuple[int, str]:
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning as one line on stderr, without the line of code that it comes from."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {_safe(str(message))}", file=sys.stderr)
 
 
 def _brief(line: str) -> str:
@@ -184,12 +184,16 @@ def _brief(line: str) -> str:
 
 
 def _print(text: str, status: int) -> None:
-    text = "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+    text = _safe(text)
     if status == 130:
         print(f"\n{text}", file=sys.stderr)
         return
     style = "\033[31merror:\033[0m" if sys.stderr.isatty() else "error:"
     print(f"{style} {text}", file=sys.stderr)
+
+
+def _safe(text: str) -> str:
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
 
 
 def _escaped(line: str) -> str:

@@ -71,6 +71,7 @@ class Layer:
         self._ranges: list[range] = []
         self._starts: list[int] = []
         self._lengths: dict[range, int] = {}
+        self._widths: dict[str, str] = {}
 
     def ranges(self) -> list[range]:
         """The rows of each part, ascending; FormatError where parts overlap (kind search: they may)."""
@@ -224,6 +225,9 @@ class Layer:
 
     def _check(self, part: Part) -> None:
         check_identity(part, self._canonical, self.encoding)
+        for name, width in part.widths().items():
+            if self._widths.setdefault(name, width) != width:
+                raise damaged(part.path, f"its {name} are {width}, other parts' {self._widths[name]}")
         check_pictures(part, self._pictures)
 
     def _find(self, row: int) -> range | None:

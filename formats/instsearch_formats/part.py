@@ -149,6 +149,11 @@ class Part:
                 block[field.name] = block[field.name][0]
         return block
 
+    def widths(self) -> dict[str, str]:
+        """Dtype and columns of what has entries: alike in all parts of a layer."""
+        fields = {f.name: self._fields[f.name] for f in self.encoding.fields if f.name in self._fields}
+        return {name: f"{data.dtype} {data.shape[1:]}" for name, data in fields.items() if data.shape[0]}
+
     def head(self, index: int) -> Item:
         """What the part's ``index``-th row always has one of, its grid say, without its values."""
         always = [f.name for f in self.encoding.fields if not f.level and not f.optional]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from instsearch_formats import places, seal
@@ -12,7 +13,7 @@ from instsearch_formats.part import Part, check_pictures, part_span
 from instsearch_formats.survey import layer_folders, model_files, odd, part_files, tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from instsearch_formats.images import ImageTable
@@ -74,12 +75,17 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
 def _gaps(index: Path) -> Iterator[Problem]:
     """The tombstones that are missing, by their numbers."""
     numbers = {int(path.name[8:18]) for path in tombstones(index)}
-    for number in sorted(set(range(max(numbers, default=-1))) - numbers)[:LISTED]:
+    for number in missing(numbers, max(numbers, default=0)):
         yield Problem(
             index / "images" / tombstone_name(number),
             "it is missing, and the images that it removed are found again: put it back from a copy, or remove them "
             "again with `instsearch remove`",
         )
+
+
+def missing(numbers: Collection[int], n: int) -> Iterator[int]:
+    """The first LISTED of the numbers below n that are not there."""
+    return itertools.islice((number for number in range(n) if number not in numbers), LISTED)
 
 
 def _faults(

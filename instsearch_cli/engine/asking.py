@@ -16,7 +16,7 @@ from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.overview import in_words
 from instsearch_cli.engine.query import Engine
-from instsearch_cli.engine.records import stand_in
+from instsearch_cli.engine.records import lost, stand_in
 from instsearch_cli.engine.stages import SEARCH, TABLE
 from instsearch_cli.engine.streaming import side_by_side
 from instsearch_cli.errors import UsageError
@@ -85,7 +85,7 @@ class Warm:
             engine, lock = self._engines[key]
         with lock:
             engine.refresh()
-            engine.caution = "" if name else stand_in(self.index)
+            engine.caution = (not name and stand_in(self.index)) or lost(self.index, pipeline.name)
         return engine, lock
 
     def forget(self) -> None:

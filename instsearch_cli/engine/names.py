@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,10 +130,9 @@ def composed(name: bytes) -> bytes:
 def labels(roots: Sequence[str]) -> list[str]:
     """For each folder the shortest end of its path that no other has."""
     parts = [Path(root).parts for root in roots]
+    ends = Counter(mine[-n:] for mine in parts for n in range(1, len(mine) + 1))
     found = []
     for mine in parts:
-        n = 1
-        while n < len(mine) and sum(other[-n:] == mine[-n:] for other in parts) > 1:
-            n += 1
+        n = next((n for n in range(1, len(mine)) if ends[mine[-n:]] == 1), len(mine))
         found.append("/".join(mine[-n:]).replace("//", "/"))
     return found

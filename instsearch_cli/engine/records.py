@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INDEX = "index"
 LAST = "pipelines/LAST"
+MOST = 10**10  #: rows that there can be
 FORGOTTEN = ".forgotten"
 
 
@@ -193,6 +194,24 @@ def last_name(index: Index) -> str:
         return ""
 
 
+def _number(value: Any) -> int:
+    """A number of rows or of files. Raises ValueError for what there cannot be."""
+    if type(value) is not int or not 0 <= value <= MOST:
+        raise ValueError(f"{str(value)[:40]} is no number of rows")
+    return value
+
+
+def lost(index: Index, name: str) -> str:
+    """That notes of removed images are missing which there were when a pipeline was recorded; "" if none is."""
+    if (record := last(index, name)) is None:
+        return ""
+    missing = record.tombstones - sum(number < record.tombstones for number in index.images.tombstones())
+    return (
+        f"{missing:,} notes of removed images are missing, which may be found again: run `instsearch verify`"
+        * (missing > 0)
+    )
+
+
 def stand_in(index: Index) -> str:
     """Where the last pipeline is damaged and another one is taken for it, that this is so; else ""."""
     try:
@@ -232,8 +251,8 @@ def _read(index: Index, name: str) -> Record | None:
             tuple(str(layer) for layer in used["layers"]),
             dict(used["facts"]),
             str(used.get("by", INDEX)),
-            {str(layer): int(n) for layer, n in used.get("rows", {}).items()},
-            int(used.get("tombstones", 0)),
+            {str(layer): _number(n) for layer, n in used.get("rows", {}).items()},
+            _number(used.get("tombstones", 0)),
             sealed,
             not sealed or beside == used["pipeline"],
         )

@@ -11,6 +11,7 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_formats import FormatError, Problem
 from instsearch_formats.images import REPLACING, tombstone_name
 from instsearch_formats.part import part_name
+from instsearch_formats.verify import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ def _missing(index: Index, found: Sequence[Record]) -> Iterator[Problem]:
         return
     total, folder = len(index.images), index.path / "images"
     layers = {layer.path: layer for layer in index.layers()}
-    for number in sorted(set(range(max((r.tombstones for r in found), default=0))) - set(numbers)):
+    for number in missing(set(numbers), max((r.tombstones for r in found), default=0)):
         yield Problem(
             folder / tombstone_name(number), "it is missing, and the images that it removed are found again"
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from instsearch_cli.engine import records
 from instsearch_formats import Index
 
 Cli = Callable[..., Any]
@@ -464,3 +465,27 @@ def test_gc_forget_may_be_repeated(
     assert "no pipeline 'othr'" in cli("gc", "--forget", "othr", "--index", index, status=2).err
     assert cli("gc", "--forget", "other", "--index", index, "--json").json["removed"]
     assert "no pipeline 'other'" in cli("gc", "--forget", "other", "--index", index, status=2).err
+
+
+def test_a_note_of_removed_images_that_is_gone_is_said_by_the_query(
+    cli: Cli, index: Path, photos: Path
+) -> None:
+    cli("index", "--index", index, "--quiet")
+    last = sorted((index / "images").glob("removed-*.h5"))[-1]
+    last.unlink()
+    answer = cli("query", photos / "a" / "1.png", "--index", index, "--json")
+    assert "1 notes of removed images are missing" in " ".join(answer.json["cautions"])
+    assert "may be found again" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("tombstones", 10**400), ("tombstones", -1), ("rows", {"codes/x": 10**12})]
+)
+def test_numbers_of_a_record_that_there_cannot_be(cli: Cli, index: Path, key: str, value: Any) -> None:
+    path = index / "pipelines" / "other.json"
+    used = json.loads(path.read_text()) | {key: value}
+    used.pop("sha256")
+    path.write_text(json.dumps(used | {"sha256": records._checksum(used)}))
+    told = cli("verify", "--index", index, status=1)
+    assert "other.json" in told.out
+    assert "is no number of rows" in told.out

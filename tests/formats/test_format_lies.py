@@ -296,3 +296,26 @@ def test_a_file_cut_short_while_it_is_mapped(index):
         layer.check_length(range(20))
     path.unlink()
     layer.check_length(range(20))
+
+
+def test_parts_of_a_layer_have_one_width(index, fill):
+    layer = fill(index, "vectors")
+    path = layer.path / "part-0000000008-0000000016.h5"
+
+    def change(file):
+        data = file["vectors"][()]
+        del file["vectors"]
+        data = np.concatenate([data, data], axis=1)
+        file.create_dataset("vectors", data=data, chunks=data.shape, fletcher32=True)
+
+    rewrite(path, change)
+    layer.read(3)
+    with pytest.raises(FormatError, match="other parts'"):
+        layer.read(12)
+
+
+def test_numbers_of_changes_have_no_end(index):
+    index.images.remove([3], "x")
+    first = index.images._layer.path / "removed-0000000000.h5"
+    shutil.copy(first, first.with_name("removed-9999999999.h5"))
+    assert len([p for p in index.verify() if "missing" in p.what]) == 100
