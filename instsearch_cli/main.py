@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DISK = frozenset(
-    getattr(errno, name, 0)
+    vars(errno).get(name, 0)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ENODEV", "ENXIO", "ESTALE", "EMFILE", "ENFILE")
 )  #: what a disk or the system says, and no mistake of a program's
 LONGEST = 1_000  #: characters of a line that says what is wrong

@@ -100,7 +100,7 @@ class ImageTable:
         try:
             found = json.loads(files.read_text(path, self._index) or '{"roots": []}')
             roots, moved = found["roots"], found.get("moved")
-            if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
+            if not isinstance(roots, list) or any(b"\0" in os.fsencode(root) for root in roots):
                 raise TypeError
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise FormatError(f'{path} should read {{"roots": ["/a/folder", ...]}}') from error
@@ -262,9 +262,8 @@ class ImageTable:
         try:
             found = {"rows": []} if text is None else json.loads(text)
             pairs, run, since = dict(found["rows"]), found.get("id", ""), found.get("since", 0)
-            if not all(type(row) is int for pair in pairs.items() for row in pair):
-                raise TypeError
-            if type(run) is not str or type(since) is not int:
+            rows = [since, *(row for pair in pairs.items() for row in pair)]
+            if type(run) is not str or any(type(row) is not int or not 0 <= row <= len(self) for row in rows):
                 raise TypeError
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError(f"{path} is damaged: delete it and run `instsearch index` again") from error

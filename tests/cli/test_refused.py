@@ -40,7 +40,7 @@ def index(
         ("presets mine.toml", 2, "no preset is called 'mine.toml'. There is: "),
         ("plugins geometrik --json", 2, "Did you mean 'geometric'"),
         ("weights import vgg61 x", 2, "Did you mean 'vgg16'"),
-        ("weights import salnet nowhere.bin", 1, "nowhere.bin: there is no such file"),
+        ("weights import salnet nowhere.bin", 1, "cannot read nowhere.bin: No such file or directory"),
         ("weights import salnet x --to a --to b", 2, "--to is given twice"),
         ("weights improt", 2, "No such command"),
         ("show photos/a/1.png --index i -o no/x.png", 2, "--out: there is no folder no"),

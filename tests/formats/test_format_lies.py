@@ -319,3 +319,21 @@ def test_numbers_of_changes_have_no_end(index):
     first = index.images._layer.path / "removed-0000000000.h5"
     shutil.copy(first, first.with_name("removed-9999999999.h5"))
     assert len([p for p in index.verify() if "missing" in p.what]) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("replacing.json", '{"rows": [[-1, 10]]}'),
+        ("replacing.json", '{"rows": [[1, 1000000000]]}'),
+        ("replacing.json", '{"rows": [[1180591620717411303424, 1]]}'),
+        ("replacing.json", '{"rows": [], "id": "x", "since": -4}'),
+        ("roots.json", '{"roots": ["/etc\\u0000x"]}'),
+        ("roots.json", '{"roots": ["/etc\\ud800x"]}'),
+        ("roots.json", '{"roots": [3]}'),
+    ],
+)
+def test_texts_that_lie(index, name, text):
+    (index.path / name).write_text(text)
+    with pytest.raises(FormatError, match=name):
+        index.images.replacing() if name == "replacing.json" else index.images.roots
