@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 SAID = {
     "ENOSPC": ("no space left",),
     "EDQUOT": ("no space left", "quota"),
-    "EROFS": ("read-only",),
+    "EROFS": ("read-only", "cannot be written"),
     "EIO": ("input/output error", "cannot"),
     "file size": ("no space left", "file too large"),
     "small disk": ("no space left", "free"),
-    "read-only disk": ("read-only",),
+    "read-only disk": ("read-only", "cannot be written"),
 }
 """What an error has to speak of, one of them."""
 
@@ -76,7 +76,7 @@ def _ill(bench: Bench, how: str, expected: Reference) -> Callable[[], None] | No
     """What makes the disk fail: in the child, or of the folder's disk."""
     chance = bench.chance
     if how == "file size":
-        limit = chance.choice((400, 600, 3000, 4200, 5000, 6000, 10_000, 60_000))
+        limit = chance.choice((3000, 3500, 4200, 5000, 6000, 10_000, 60_000))
         bench.note(f"files of at most {limit} bytes")
         return lambda: _limit(limit)
     if how == "small disk":
