@@ -9,7 +9,7 @@ import os
 import re
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -260,7 +260,7 @@ class ImageTable:
         path = self._index / REPLACING
         text = files.read_text(path, self._index)
         try:
-            found = {"rows": []} if text is None else json.loads(text)
+            found: dict[str, Any] = {"rows": []} if text is None else json.loads(text)
             pairs, run, since = dict(found["rows"]), found.get("id", ""), found.get("since", 0)
             rows = [since, *(row for pair in pairs.items() for row in pair)]
             if type(run) is not str or any(type(row) is not int or not 0 <= row <= len(self) for row in rows):
