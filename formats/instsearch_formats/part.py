@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BLOCK = 2**25  #: bytes of a block at most, unless one image has more
 _TEXT = 2**24  #: bytes of an attribute at most
-_MAPPED = 2**12  #: bytes from which an array is mapped rather than read: HDF5 aligns no smaller ones
+_MAPPED = 2**26  #: bytes from which an array is mapped: what was read, nobody can cut while it is used
 _NAME = re.compile(r"part-(\d{10})-(\d{10})\.h5")
 
 
@@ -215,13 +215,12 @@ class Part:
             return out
 
     def mapped(self, wanted: Mapping[str, declared.Array] | None = None) -> dict[str, np.ndarray]:
-        """As :meth:`arrays`, memory-mapped read-only; small ones are read.
+        """As :meth:`arrays`, read-only, those of 64 MiB and more memory-mapped.
 
         Their bytes are checked, those of an array of more than :data:`sums.WHOLE` by pages as they are used. A file
         that was written without sums is read whole for it.
         """
         with reading(self.path), seal.opened(self.path, self._top) as file:
-            base = np.memmap(file, mode="r")
             out: dict[str, np.ndarray] = {}
             kept = {name: self._sums(dataset) for name, dataset in self._fields.items()}
             if any(pages is None for pages in kept.values()):
@@ -231,9 +230,7 @@ class Part:
                     array = np.asarray(dataset[()])
                     array.flags.writeable = False
                 else:
-                    offset = dataset.id.get_offset()
-                    flat = base[offset : offset + dataset.nbytes].view(dataset.dtype)
-                    array = flat.reshape(dataset.shape)
+                    array = np.memmap(file, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
                 out[name] = sums.checked(array, kept[name])
             self._compare(out, wanted, start=self.span.start, n=len(self.span))
             return out

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 PAGE = 2**20  #: bytes of a page
-WHOLE = (
-    2**30
-)  #: bytes up to which an array is summed when it is opened; pages of longer ones, when they are first used
+WHOLE = 2**30  #: bytes up to which an array is summed when opened; of longer ones, pages as they are used
 
 
 def page_sums(array: np.ndarray) -> np.ndarray:

@@ -187,7 +187,9 @@ def test_long_identities(index, item_of):
     assert index.verify() == []
 
 
-def test_arrays_are_mapped(index):
+@pytest.mark.parametrize("least", [4096, parts._MAPPED])
+def test_long_arrays_are_mapped_and_short_ones_are_read(index, monkeypatch, least):
+    monkeypatch.setattr(parts, "_MAPPED", least)
     layer = index.layer("search", "faiss", "arrays", {})
     rng = np.random.default_rng(0)
     arrays = {
@@ -208,8 +210,8 @@ def test_arrays_are_mapped(index):
         assert back[name].dtype == array.dtype
         assert back[name].flags.aligned
         assert not back[name].flags.writeable
-        assert isinstance(back[name], np.memmap) == (array.nbytes >= 4096), name
-        if array.nbytes >= 4096:
+        assert isinstance(back[name], np.memmap) == (array.nbytes >= least), name
+        if array.nbytes >= least:
             assert back[name].ctypes.data % 512 == 0
     assert layer.attrs(range(20)) == {"metric": "ip", "n": 3}
 
