@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 
 class Scene(NamedTuple):
-    """A command that writes. ``words`` may say INDEX, OUT, PHOTOS, NEW and SHELF; ``base``: the index it is run on."""
+    """A command that writes. ``words`` may say INDEX, OUT, PHOTOS, NEW and SHELF; ``base``: the index it is run on.
+
+    renews: repeated it makes the same under other names, since it was complete before it was killed
+    refuses: what it says, with exit status 2, where it was complete before it was killed
+    """
 
     base: str
     words: tuple[str, ...]
     writes_index: bool = True
-    renews: bool = (
-        False  #: repeated it makes the same under other names, since it was complete before it was killed
-    )
+    renews: bool = False
+    refuses: str = ""
 
 
 EVAL = ("eval", "--dataset", "SHELF/manifest.json", "--index", "INDEX", "--encoder", "sum", "--quiet")
@@ -39,7 +42,9 @@ SCENES = {
     "relocate": Scene("many", ("relocate", "PHOTOS", "OTHER", "--index", "INDEX")),
     "gc": Scene("littered", ("gc", "--index", "INDEX")),
     "gc --forget": Scene(
-        "many", ("gc", "--forget", "os", "--forget", "words", "--cache", "--index", "INDEX")
+        "many",
+        ("gc", "--forget", "os", "--forget", "words", "--cache", "--index", "INDEX"),
+        refuses="has no pipeline 'os'",
     ),
     "extract": Scene("tiny", ("extract", "NEW", "--index", "INDEX", "--set", "extractor.side=5", "--quiet")),
     "eval": Scene("tiny", (*EVAL, "--run", "OUT/hits.run", "--html", "OUT/page.html")),
