@@ -1,7 +1,7 @@
 """Run by test_kill.py in a process of its own: kill `index` at random moments, resume, compare with a whole run.
 
-Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every file that they
-write or remove.
+Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every third or fifth of
+the moments before and after they write or remove a file (benchmarks/fuzz.py has all of them).
 
 Every run is a fork of this process, so that the imports are paid once.
 """
@@ -123,14 +123,16 @@ def answers(index: Path, pictures: list[Path]) -> list[Any]:
     return [[(hit["image"], hit["score"], hit["box"]) for hit in answer["hits"]] for answer in asked]
 
 
-def at_every_event(index: Path, work: Path, command: list[str], pictures: list[Path]) -> dict[str, int]:
-    """Kill a command at each event: the answer is of before or of after, and the command repeated ends well."""
+def at_events(
+    index: Path, work: Path, command: list[str], pictures: list[Path], moments: range
+) -> dict[str, int]:
+    """Kill a command at some moments: the answer is of before or of after, and the command repeated ends well."""
     before, whole = answers(index, pictures), work / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     shutil.copytree(index, whole)
     finish([word.replace("INDEX", str(whole)) for word in command])
     after, expected, counts = answers(whole, pictures), contents(whole), {"before": 0, "after": 0}
-    for n in range(1, 1000):
+    for n in moments:
         killed = work / "killed"
         shutil.rmtree(killed, ignore_errors=True)
         shutil.copytree(index, killed)
@@ -169,13 +171,15 @@ def events(photos: Path, work: Path) -> None:
     shutil.copy(photos / "00.png", pictures[0])
     for new in (work / "new").iterdir():
         shutil.copy(new, photos)
-    for searcher in ("faiss", "scan"):
+    for first, searcher in enumerate(("faiss", "scan"), 1):
         command = ["add", str(photos), "--index", "INDEX", "--quiet"]
-        report[f"add {searcher}"] = at_every_event(work / searcher, work, command, pictures)
+        moments = range(first, 1000, 3)
+        report[f"add {searcher}"] = at_events(work / searcher, work, command, pictures, moments)
     (work / "faiss" / "scratch" / "left" / "deep").mkdir(parents=True)
     for command in (["remove", "03.png"], ["relocate", str(photos), str(work)], ["gc"]):
         whole = [*command, "--index", "INDEX"]
-        report[command[0]] = at_every_event(work / "faiss", work, whole, pictures[:1])
+        moments = range(1, 1000, 3)
+        report[command[0]] = at_events(work / "faiss", work, whole, pictures[:1], moments)
     print(json.dumps(report))
 
 
@@ -195,12 +199,12 @@ def folders_that_changed(photos: Path, work: Path) -> None:
         (photos / f"{old}.png").rename(photos / f"{new_name}.png")
     os.link(photos / "05.png", photos / "zz.png")
     report = {}
-    for searcher in ("faiss", "scan"):
-        command = ["sync", "--index", "INDEX", "--quiet"]
-        report[f"sync {searcher}"] = at_every_event(work / searcher, work, command, pictures)
+    for first, searcher in enumerate(("faiss", "scan"), 1):
+        command, moments = ["sync", "--index", "INDEX", "--quiet"], range(first, 1000, 5)
+        report[f"sync {searcher}"] = at_events(work / searcher, work, command, pictures, moments)
         finish(["remove", str(photos), "--index", str(work / searcher)])
         command = ["restore", "--all", "--index", "INDEX", "--quiet"]
-        report[f"restore {searcher}"] = at_every_event(work / searcher, work, command, pictures[1:2])
+        report[f"restore {searcher}"] = at_events(work / searcher, work, command, pictures[1:2], moments)
     print(json.dumps(report))
 
 
