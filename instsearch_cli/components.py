@@ -11,8 +11,6 @@ A ``Config`` field made by :func:`option` says which layer its value first touch
 from __future__ import annotations
 
 import dataclasses
-import functools
-import types
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -75,15 +73,6 @@ def own(method: Callable[..., Any], default: Callable[..., Any]) -> bool:
     return getattr(method, "__func__", method) is not default
 
 
-@functools.cache
-def based(cls: Any, base: Any) -> Any:
-    """The class, with the base class of its kind if it has not got it: what it leaves out is then at its default."""
-    if issubclass(cls, base):
-        return cls
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return types.new_class(cls.__name__, (cls, base), exec_body=lambda namespace: namespace.update(names))
-
-
 class Progress(Protocol):
     """Says how far a long piece of work is: ``start`` begins one, ``advance`` says that n more units of it are done."""
 
@@ -130,12 +119,16 @@ class Component:
 
     concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
                 what it builds lazily is behind a lock
+    on_device   False: it computes with numpy alone, and is given None for a device
+    refits      options, "name=value", that `--refit` sets: those with which it learns
     learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file
     fit_needs   the layers that ``fit`` reads; None: those that its spec's ``needs`` has
     architecture, published  of a network: its name (NAME.pth is its file), what to fetch ("": torchvision has it)
     """
 
     concurrent: bool = False
+    on_device: ClassVar[bool] = True
+    refits: ClassVar[tuple[str, ...]] = ()
     learns: ClassVar[dict[str, Array]] = {}
     by_name: ClassVar[bool] = False  #: what it makes depends on images' names: renamed, they are made anew
     fit_needs: ClassVar[tuple[str, ...] | None] = None

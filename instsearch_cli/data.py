@@ -1,17 +1,17 @@
 """What flows between the stages: pictures, features, weights, regions, codes, queries and hits.
 
 Boxes are (x0, y0, x1, y1) in pixels of the upright original picture; pixel (0, 0) covers [0, 1) x [0, 1).
+Maps, weights, regions and vectors are torch tensors. Keypoints, words and sparse codes are numpy arrays, so that a
+pipeline of these alone imports no torch; tensors that are given to them are converted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,30 +82,41 @@ class Grid:
         sx, sy, ox, oy = self.transform
         return Grid(h, w, (sx * self.w / w, sy * self.h / h, ox, oy))
 
-    def centres(self) -> tuple[Tensor, Tensor]:
+    def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """x f32[w] and y f32[h] of the cell centres, in original pixels."""
-        sx, sy, ox, oy = self.transform
-        x = ox + sx * (torch.arange(self.w, dtype=torch.float32) + 0.5)
-        y = oy + sy * (torch.arange(self.h, dtype=torch.float32) + 0.5)
+        sx, sy, ox, oy = map(np.float32, self.transform)
+        x = ox + sx * (np.arange(self.w, dtype=np.float32) + np.float32(0.5))
+        y = oy + sy * (np.arange(self.h, dtype=np.float32) + np.float32(0.5))
         return x, y
 
-    def masks(self, boxes: Tensor) -> Tensor:
+    def masks(self, boxes: np.ndarray | Tensor) -> np.ndarray:
         """bool[M, h, w]: the cells whose centre is in the box; if none, the cell nearest to the box's centre.
 
         boxes: f32[M, 4]
         """
         x, y = self.centres()
-        x0, y0, x1, y1 = boxes.to(torch.float32)[..., None].unbind(1)
+        x0, y0, x1, y1 = np.asarray(boxes, np.float32).T[..., None]
         columns, rows = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
-        nearest_x = (x - (x0 + x1) / 2).abs().argmin(1)[:, None] == torch.arange(self.w)
-        nearest_y = (y - (y0 + y1) / 2).abs().argmin(1)[:, None] == torch.arange(self.h)
-        none = ~(columns.any(1) & rows.any(1))[:, None]
-        columns, rows = torch.where(none, nearest_x, columns), torch.where(none, nearest_y, rows)
-        return rows[:, :, None] & columns[:, None, :]
+        nearest_x = np.abs(x - (x0 + x1) / 2).argmin(axis=1)[:, None] == np.arange(self.w)
+        nearest_y = np.abs(y - (y0 + y1) / 2).argmin(axis=1)[:, None] == np.arange(self.h)
+        none = ~(columns.any(axis=1) & rows.any(axis=1))[:, None]
+        columns, rows = np.where(none, nearest_x, columns), np.where(none, nearest_y, rows)
+        inside: np.ndarray = rows[:, :, None] & columns[:, None, :]
+        return inside
 
-    def mask(self, box: Box) -> Tensor:
+    def mask(self, box: Box) -> np.ndarray:
         """bool[h, w]: :meth:`masks` of one box."""
-        return self.masks(torch.tensor([box]))[0]
+        inside: np.ndarray = self.masks(np.array([box]))[0]
+        return inside
+
+
+class _Arrays:
+    """A dataclass that holds numpy arrays: tensors are converted, wherever they are."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if hasattr(value, "detach"):
+                object.__setattr__(self, name, value.detach().cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +137,14 @@ class FeatureMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Keypoints:
+class Keypoints(_Arrays):
     """Local features at points: values f32[N, D]; geometry f32[N, 4] = x, y, scale (pixels), angle (degrees).
 
     x and y are in original pixels. ``grid`` is a nominal grid over the picture, for weight maps.
     """
 
-    values: Tensor
-    geometry: Tensor
+    values: np.ndarray
+    geometry: np.ndarray
     grid: Grid
 
     def within(self, box: Box | None) -> int:
@@ -142,18 +153,18 @@ class Keypoints:
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
+class Words(_Arrays):
     """Visual words: i32[h, w] on a grid, or i32[N] at points with geometry f32[N, 4]. -1 is no word.
 
     size        the number of words in the vocabulary
     signatures  i64[N], the 64 bits of each one's Hamming signature, row by row on a grid, where they were asked for
     """
 
-    words: Tensor
+    words: np.ndarray
     grid: Grid
-    geometry: Tensor | None = None
+    geometry: np.ndarray | None = None
     size: int = 2**31 - 1
-    signatures: Tensor | None = None
+    signatures: np.ndarray | None = None
 
 
 Features = FeatureMap | Keypoints
@@ -172,26 +183,30 @@ class WeightMap:
         """The weights resized bilinearly (no corner alignment) to h x w: f32[Z, h, w]."""
         if self.values.shape[1:] == (h, w):
             return self.values
+        import torch.nn.functional as F
+
         return F.interpolate(self.values[None], size=(h, w), mode="bilinear", align_corners=False)[0]
 
-    def at(self, geometry: Tensor) -> Tensor:
+    def at(self, geometry: np.ndarray) -> np.ndarray:
         """The weights read bilinearly at points: geometry f32[N, >=2] (x, y) -> f32[Z, N]."""
+        import torch
+        import torch.nn.functional as F
+
         sx, sy, ox, oy = self.grid.transform
         u = (geometry[:, 0] - ox) / (sx * self.grid.w) * 2 - 1
         v = (geometry[:, 1] - oy) / (sy * self.grid.h) * 2 - 1
-        points = torch.stack([u, v], dim=-1)[None, None]
+        points = torch.from_numpy(np.stack([u, v], axis=-1).astype(np.float32))[None, None]
         sampled = F.grid_sample(
-            self.values[None], points, mode="bilinear", padding_mode="border", align_corners=False
+            self.values[None].cpu(), points, mode="bilinear", padding_mode="border", align_corners=False
         )
-        return sampled[0, :, 0]
+        return np.asarray(sampled[0, :, 0])
 
-    def over(self, local: Local) -> Tensor:
-        """The weights of each local feature: f32[Z, h, w] over a map, f32[Z, N] over points."""
+    def over(self, local: Local) -> Any:
+        """The weights of each local feature, of its kind: f32[Z, h, w] over a map or words, f32[Z, N] over points."""
         if isinstance(local, FeatureMap):
             return self.on(*local.grid.shape)
-        if isinstance(local, Words) and local.geometry is None:
-            return self.on(*local.grid.shape)
-        assert local.geometry is not None
+        if local.geometry is None:
+            return self.on(*local.grid.shape).cpu().numpy()
         return self.at(local.geometry)
 
 
@@ -205,16 +220,20 @@ class BoxWeight:
     box: Box
     weights: WeightMap | None = None
 
-    def over(self, local: Local) -> Tensor:
+    def over(self, local: Local) -> Any:
         """As :meth:`WeightMap.over`; points count when they are inside, cells when their centre is."""
         if isinstance(local, FeatureMap) or local.geometry is None:
             inside = local.grid.mask(self.box)
         else:
-            x, y = local.geometry[:, 0], local.geometry[:, 1]
-            x0, y0, x1, y1 = self.box
+            (x, y), (x0, y0, x1, y1) = local.geometry[:, :2].T, self.box
             inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
-        alone = inside.to(torch.float32)[None]
-        return alone if self.weights is None else alone * self.weights.over(local).to(alone.device)
+        alone = inside.astype(np.float32)[None]
+        if not isinstance(local, FeatureMap):
+            return alone if self.weights is None else alone * self.weights.over(local)
+        import torch
+
+        mask = torch.from_numpy(alone)
+        return mask if self.weights is None else mask * self.weights.over(local).cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,17 +281,17 @@ class Vectors:
 
 
 @dataclass(frozen=True, eq=False)
-class SparseVectors:
+class SparseVectors(_Arrays):
     """Sparse codes of one image: M rows of a [M, K] matrix in CSR form, boxes f32[M, 4].
 
     indices i64[nnz] ascending in each row, data f32[nnz], indptr i64[M + 1], dim = K
     """
 
-    indices: Tensor
-    data: Tensor
-    indptr: Tensor
+    indices: np.ndarray
+    data: np.ndarray
+    indptr: np.ndarray
     dim: int
-    boxes: Tensor
+    boxes: np.ndarray
 
 
 Codes = Vectors | SparseVectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -13,6 +14,15 @@ from instsearch_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@functools.cache
+def based(cls: Any, base: Any) -> Any:
+    """The class, with the base class of its kind if it has not got it: what it leaves out is then at its default."""
+    if issubclass(cls, base):
+        return cls
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return types.new_class(cls.__name__, (cls, base), exec_body=lambda namespace: namespace.update(names))
 
 
 def make_config(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:

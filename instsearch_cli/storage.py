@@ -1,12 +1,12 @@
-"""Between the data types (torch) and the index's items (numpy): one function each way."""
+"""Between the data types and the index's items (numpy): one function each way. Torch is imported for maps alone."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from instsearch_cli.data import (
     FeatureMap,
@@ -60,20 +60,21 @@ def to_item(encoding: str, value: Any) -> Item:
             }
         case "keypoints", Keypoints(values=x, geometry=geometry, grid=grid):
             _check(x.ndim == 2 and geometry.shape == (len(x), 4), "f32[N, D] with geometry f32[N, 4]", x)
-            return {"values": _half(x), "geometry": _numpy(geometry, np.float32), **_grid(grid)}
+            half = np.clip(x, -F16_MAX, F16_MAX).astype(np.float16)
+            return {"values": half, "geometry": geometry.astype(np.float32, copy=False), **_grid(grid)}
         case "word-map", Words(words=words, grid=grid, geometry=geometry, size=size, signatures=signatures):
             small = size <= np.iinfo(np.uint16).max
-            stored = np.asarray(_numpy(words, np.int64).reshape(-1), np.uint16 if small else np.uint32)
+            stored = words.astype(np.int64).reshape(-1).astype(np.uint16 if small else np.uint32)
             item = {"words": stored, **_grid(grid)}  # -1 wraps to the largest value: no word
             if geometry is not None:
-                item["geometry"] = _numpy(geometry, np.float32)
+                item["geometry"] = geometry.astype(np.float32, copy=False)
             if signatures is not None:
                 _check(signatures.shape == stored.shape, f"{len(stored)} signatures i64", signatures)
-                item["signatures"] = _numpy(signatures, np.int64).view(np.uint64)
+                item["signatures"] = signatures.astype(np.int64, copy=False).view(np.uint64)
             return item
         case "weight-map", WeightMap(values=a, grid=grid, classes=classes):
             item = {"values": _half(_cells(a, grid)), **_grid(grid)}
-            _check(bool(torch.isfinite(a).all()) and bool((a >= 0).all()), "finite and not negative", a)
+            _check(bool(a.isfinite().all()) and bool((a >= 0).all()), "finite and not negative", a)
             if classes is not None:
                 _check(classes.shape == (len(a),), f"a class for each of {len(a)} maps", classes)
                 item["classes"] = _numpy(classes, np.int32)
@@ -90,10 +91,10 @@ def to_item(encoding: str, value: Any) -> Item:
             )
             index = np.uint16 if dim <= np.iinfo(np.uint16).max else np.uint32
             return {
-                "indices": _numpy(indices, index),
-                "data": _numpy(data, np.float32),
-                "indptr": _numpy(indptr, np.int64),
-                "boxes": _numpy(boxes, np.float32),
+                "indices": indices.astype(index),
+                "data": data.astype(np.float32, copy=False),
+                "indptr": indptr.astype(np.int64, copy=False),
+                "boxes": boxes.astype(np.float32, copy=False),
                 "dim": dim,
             }
     raise InstsearchError(f"made a {type(value).__name__} where the encoding is {encoding}")
@@ -104,7 +105,7 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
     match encoding:
         case "dense-map":
             grid = grid_of(item)
-            logits = _tensor(item["logits"], torch.float32) if "logits" in item else None
+            logits = _tensor(item["logits"]) if "logits" in item else None
             cam = _map(item["cam"], grid) if "cam" in item else None
             return FeatureMap(_map(item["values"], grid), grid, logits, cam)
         case "pyramid":
@@ -114,39 +115,33 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
             first, *others = [FeatureMap(_map(x, grid), grid) for x, grid in zip(parts, grids, strict=True)]
             return replace(first, levels=tuple(others))
         case "keypoints":
-            return Keypoints(
-                _tensor(item["values"], torch.float32),
-                _tensor(item["geometry"], torch.float32),
-                grid_of(item),
-            )
+            values, geometry = (np.asarray(item[name], np.float32) for name in ("values", "geometry"))
+            return Keypoints(values, geometry, grid_of(item))
         case "word-map":
             grid, stored = grid_of(item), item["words"]
             none = np.iinfo(stored.dtype).max
             words = stored.astype(np.int64)
             words[stored == none] = -1
-            tensor = torch.from_numpy(words.astype(np.int32))
-            signatures = None
-            if "signatures" in item:
-                signatures = _tensor(item["signatures"].view(np.int64), torch.int64)
+            words = words.astype(np.int32)
+            signatures = item["signatures"].view(np.int64) if "signatures" in item else None
             if "geometry" in item:
-                geometry = _tensor(item["geometry"], torch.float32)
-                return Words(tensor, grid, geometry, int(none), signatures)
-            return Words(tensor.reshape(grid.shape), grid, None, int(none), signatures)
+                return Words(words, grid, np.asarray(item["geometry"], np.float32), int(none), signatures)
+            return Words(words.reshape(grid.shape), grid, None, int(none), signatures)
         case "weight-map":
             grid = grid_of(item)
-            classes = _tensor(item["classes"], torch.int64) if "classes" in item else None
+            classes = _tensor(item["classes"]).long() if "classes" in item else None
             return WeightMap(_map(item["values"], grid), grid, classes)
         case "regions":
-            return Regions(_tensor(item["boxes"], torch.float32), _tensor(item["scores"], torch.float32))
+            return Regions(_tensor(item["boxes"]).float(), _tensor(item["scores"]).float())
         case "vectors":
-            return Vectors(_tensor(item["vectors"], torch.float32), _tensor(item["boxes"], torch.float32))
+            return Vectors(_tensor(item["vectors"]).float(), _tensor(item["boxes"]).float())
         case "csr":
             return SparseVectors(
-                _tensor(item["indices"].astype(np.int64), torch.int64),
-                _tensor(item["data"], torch.float32),
-                _tensor(item["indptr"], torch.int64),
+                item["indices"].astype(np.int64),
+                np.asarray(item["data"], np.float32),
+                np.asarray(item["indptr"], np.int64),
                 int(item["dim"]),
-                _tensor(item["boxes"], torch.float32),
+                np.asarray(item["boxes"], np.float32),
             )
     raise InstsearchError(f"no data type for encoding {encoding}")
 
@@ -154,7 +149,7 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
 def numbers(features: Features) -> int:
     """How many numbers the features of a picture are, all that they carry together."""
     if isinstance(features, Keypoints):
-        return features.values.numel() + features.geometry.numel()
+        return features.values.size + features.geometry.size
     carried = [features.values, features.cam, features.logits, *(level.values for level in features.levels)]
     return sum(x.numel() for x in carried if x is not None)
 
@@ -167,15 +162,18 @@ def blank(item: Mapping[str, Any]) -> bool:
 
 def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Named arrays ready to store."""
-    return {
-        k: v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else np.asarray(v)
-        for k, v in state.items()
-    }
+    return {k: np.asarray(v.detach().cpu() if is_tensor(v) else v) for k, v in state.items()}
 
 
-def _check(holds: bool, wanted: str, tensor: Tensor) -> None:
+def is_tensor(value: Any) -> bool:
+    """Whether something is a tensor of torch's, without importing it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _check(holds: bool, wanted: str, x: Tensor | np.ndarray) -> None:
     if not holds:
-        raise InstsearchError(f"made a {tensor.dtype} tensor of shape {tuple(tensor.shape)}; wanted {wanted}")
+        raise InstsearchError(f"made a {x.dtype} tensor of shape {tuple(x.shape)}; wanted {wanted}")
 
 
 def _cells(x: Tensor, grid: Grid) -> Tensor:
@@ -186,19 +184,22 @@ def _cells(x: Tensor, grid: Grid) -> Tensor:
 
 def _map(cells: np.ndarray, grid: Grid) -> Tensor:
     """The other way: [h w, D] -> f32[D, h, w]."""
-    return _tensor(cells, torch.float32).T.reshape(-1, grid.h, grid.w)
+    return _tensor(cells).float().T.reshape(-1, grid.h, grid.w)
 
 
 def _half(x: Tensor) -> np.ndarray:
-    return x.clamp(-F16_MAX, F16_MAX).to(torch.float16).cpu().numpy()
+    half: np.ndarray = x.clamp(-F16_MAX, F16_MAX).half().cpu().numpy()
+    return half
 
 
 def _numpy(x: Tensor, dtype: Any) -> np.ndarray:
     return x.detach().cpu().numpy().astype(dtype, copy=False)
 
 
-def _tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x)).to(dtype)
+def _tensor(x: np.ndarray) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(x))
 
 
 def _grid(grid: Grid) -> Item:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from instsearch_cli.components import Component, Detector, Encoder, Extractor, Reranker, Weighter, based
+from instsearch_cli.components import Component, Detector, Encoder, Extractor, Reranker, Weighter
 from instsearch_cli.data import (
     Codes,
     FeatureMap,
@@ -29,7 +29,7 @@ from instsearch_cli.data import (
     Vectors,
     WeightMap,
 )
-from instsearch_cli.options import make_config
+from instsearch_cli.options import based, make_config
 from instsearch_cli.storage import from_item, to_item
 
 

@@ -7,11 +7,11 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from instsearch_cli.data import Grid, SparseVectors
 from instsearch_cli.engine.stages import MAPPED
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.storage import is_tensor, to_state
 from instsearch_formats.encodings import ENCODINGS
 from instsearch_formats.errors import writing
 from instsearch_formats.files import replacing
@@ -90,8 +90,8 @@ def of_one(kind: str, image: str, item: Any) -> Arrays:
         value = vars(item)[field.name]
         if isinstance(value, Grid):
             arrays |= {"grid": np.array(value.shape), "transform": np.array(value.transform)}
-        elif isinstance(value, torch.Tensor):
-            arrays[field.name] = value.detach().cpu().numpy()
+        elif isinstance(value, np.ndarray) or is_tensor(value):
+            arrays |= to_state({field.name: value})
     if isinstance(item, SparseVectors):
         arrays["shape"] = np.array([len(item.indptr) - 1, item.dim])
     return Arrays(kind, [image], at_the_door(arrays))

@@ -12,7 +12,7 @@ import numpy as np
 
 from instsearch_cli.boxes import box_caution, clip_box, refuse_fractions
 from instsearch_cli.engine.answer import Answer, Hit
-from instsearch_cli.engine.assembly import Assembly, pick_device
+from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.overview import in_words
 from instsearch_cli.engine.query import Engine
@@ -77,7 +77,7 @@ class Warm:
         key = pipeline.to_toml()
         with self._lock:
             if key not in self._engines:
-                assembly = Assembly(pipeline, self.registry, pick_device(self.device))
+                assembly = Assembly(pipeline, self.registry, self.device)
                 self._engines[key] = Engine(self.index, assembly), threading.RLock()
                 while len(self._engines) > WARM:
                     self._engines.popitem(last=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -25,32 +26,42 @@ if TYPE_CHECKING:
 Identity = dict[str, Any]
 
 
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def check_device(name: str) -> None:
+    """Raises UsageError for what is no name of a device; whether it is there is seen when a component needs one."""
+    if not DEVICE.fullmatch(name):
+        raise UsageError(f"--device is auto, cpu or cuda[:n], not '{name}'")
+
+
 def pick_device(name: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:n". Raises UsageError for what this machine has not got."""
     import torch
 
+    check_device(name)
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device is auto, cpu or cuda[:n], not '{name}'") from error
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here"
         )
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device is auto, cpu or cuda[:n], not '{name}'")
     return device
 
 
 @dataclass(frozen=True)
 class Part:
-    """One built component and where it came from; ``lock`` is for one that does not work in several threads at once."""
+    """One built component and where it came from; ``lock`` is for one that does not work in several threads at once.
+
+    device: what it was built with, None for one that computes with numpy alone
+    """
 
     stage: str
     offer: Offer
     config: Any
+    device: Any
     component: Any
     lock: threading.RLock = field(default_factory=threading.RLock, compare=False)
 
@@ -61,6 +72,10 @@ class Part:
     @property
     def name(self) -> str:
         return self.offer.spec.name
+
+    def anew(self) -> Any:
+        """Another component with the same options."""
+        return type(self.component)(self.config, self.device)
 
     @property
     def fits(self) -> bool:
@@ -109,8 +124,10 @@ class Assembly:
     fingerprints of the inputs}.
     """
 
-    def __init__(self, pipeline: Pipeline, registry: Registry, device: torch.device) -> None:
-        self.pipeline, self.registry, self.device = pipeline, registry, device
+    def __init__(self, pipeline: Pipeline, registry: Registry, device: torch.device | str) -> None:
+        self.pipeline, self.registry, self._device = pipeline, registry, device
+        if isinstance(device, str):
+            check_device(device)
         self.stages: dict[str, Part] = {}
         for name, stage in pipeline.stages().items():
             if name != "searcher":
@@ -123,6 +140,11 @@ class Assembly:
         self.rerankers = [self._build("rerank", stage) for stage in pipeline.rerank]
         self.pipeline = self._typed()
         self._check_needs()
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Where tensors are. Raises UsageError for what this machine has not got."""
+        return pick_device(self._device) if isinstance(self._device, str) else self._device
 
     @property
     def extractor(self) -> Part:
@@ -160,7 +182,8 @@ class Assembly:
         cls = offer.load()
         prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
         config = make_config(cls, stage.options, prefix)
-        return Part(kind, offer, config, cls(config, self.device))
+        device = self.device if cls.on_device else None
+        return Part(kind, offer, config, device, cls(config, device))
 
     def _typed(self) -> Pipeline:
         """The pipeline with its options as numbers and truth values, not as the text of a flag."""

@@ -167,6 +167,14 @@ def valid_name(name: str) -> str:
     return name
 
 
+def refitted(pipeline: Pipeline, registry: Registry) -> Pipeline:
+    """With models that are to be fitted anew, also where a component would do without."""
+    for stage, chosen in pipeline.stages().items():
+        options = registry.get(stage, chosen.name).load().refits
+        pipeline = pipeline.with_options(f"{stage}.{option}" for option in options)
+    return pipeline.refitted()
+
+
 def _start(registry: Registry, base: Pipeline | None, choice: Choice) -> Pipeline:
     if choice.preset:
         return load_preset(choice.preset, registry)

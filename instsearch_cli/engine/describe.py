@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
 from instsearch_cli.components import Weighter, own
 from instsearch_cli.data import BoxWeight, Inputs, Regions
 from instsearch_cli.engine.stages import CODES, FEATURES, GRID, IMAGE, LOCAL, REGIONS, TABLE, WEIGHTS
+from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.storage import from_item, grid_of, to_item
 
@@ -170,7 +169,7 @@ class Described:
                 found[kind] = shown
         return found
 
-    @torch.inference_mode()
+    @inference()
     def _explained(self, kind: str) -> list[Drawing]:
         inputs = self.inputs(kind)
         whole = Inputs(**{**vars(inputs), kind: self[kind]})
@@ -191,7 +190,7 @@ class Described:
         return grid_of(self.source.head(kind))
 
 
-@torch.inference_mode()
+@inference()
 def make(assembly: Assembly, kind: str, many: Sequence[Described]) -> None:
     """Let the component behind a layer make it of some pictures; what it raises is told with its name and theirs.
 
@@ -275,6 +274,8 @@ class DescribedQuery(Described):
 
 def regions_in(regions: Regions, box: Box) -> Regions:
     """The regions whose centre is in a box, cut to it; if there is none, the box, with score 1."""
+    import torch
+
     low, high = regions.boxes.new_tensor([box[:2], box[2:]])
     centres = (regions.boxes[:, :2] + regions.boxes[:, 2:]) / 2
     inside = ((centres >= low) & (centres < high)).all(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from instsearch_cli.data import FeatureMap, Grid, Keypoints, Regions, SparseVectors, Vectors, WeightMap, Words
 from instsearch_cli.storage import to_item
@@ -66,16 +65,18 @@ def _emptied(encoding: str, item: Item) -> Item:
 
 def _smallest(encoding: str) -> Item:
     """An item of the smallest widths there are."""
+    import torch
+
     grid, box = Grid(1, 1, (1.0, 1.0, 0.0, 0.0)), torch.zeros(1, 4)
     one = torch.zeros(1, 1, 1)
     values: dict[str, Any] = {
         "dense-map": FeatureMap(one, grid),
         "pyramid": FeatureMap(one, grid),
-        "keypoints": Keypoints(torch.zeros(1, 1), torch.zeros(1, 4), grid),
-        "word-map": Words(torch.zeros(1, 1), grid),
+        "keypoints": Keypoints(np.zeros((1, 1)), np.zeros((1, 4)), grid),
+        "word-map": Words(np.zeros((1, 1)), grid),
         "weight-map": WeightMap(one, grid),
         "regions": Regions(box, torch.zeros(1)),
         "vectors": Vectors(torch.zeros(1, 1), box),
-        "csr": SparseVectors(torch.zeros(1), torch.zeros(1), torch.tensor([0, 1]), 1, box),
+        "csr": SparseVectors(np.zeros(1), np.zeros(1), np.array([0, 1]), 1, np.zeros((1, 4))),
     }
     return to_item(encoding, values[encoding])

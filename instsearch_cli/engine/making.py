@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records, skipped
-from instsearch_cli.engine.assembly import Assembly, pick_device
-from instsearch_cli.engine.choosing import Choice, choose, inherited, valid_name
+from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.choosing import Choice, choose, inherited, refitted, valid_name
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import Intake, take_in
 from instsearch_cli.engine.overview import pipeline_lines
@@ -129,8 +129,8 @@ def index_images(
     if keep_features is not None:
         pipeline = replace(pipeline, keep_features=keep_features)
     if refit:
-        pipeline = pipeline.refitted()
-    assembly = Assembly(pipeline, registry, pick_device(how.device))
+        pipeline = refitted(pipeline, registry)
+    assembly = Assembly(pipeline, registry, how.device)
     from_last = inherited(base, choice, pipeline)
     table, before, found = index.images, len(index.images), discover(list(images)) if images else None
     for line in pipeline_lines(assembly, from_last):
@@ -182,7 +182,7 @@ def extract_images(
     pipeline = choose(registry, base, choice, extract_only=True)
     if base is None or base.encoder is None or base.extractor != pipeline.extractor:
         pipeline = Pipeline("extract", pipeline.extractor, query=pipeline.query, fit=pipeline.fit)
-    assembly = Assembly(replace(pipeline, keep_features=True), registry, pick_device(how.device))
+    assembly = Assembly(replace(pipeline, keep_features=True), registry, how.device)
     before = len(index.images)
     intake = _take(index, discover(list(images)), how)
     index.images.change(intake.change)

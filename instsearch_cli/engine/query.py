@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.stages import CODES, SEARCH
+from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Engine:
             if span in there:
                 layer.check_length(span)
             else:
-                component = type(part.component)(part.config, self.assembly.device)
+                component = part.anew()
                 component.load(layer.arrays(span, component.learns))
                 there[span] = (self.data.segment(span), component)
             segments.append(there[span])
@@ -149,7 +149,7 @@ class Engine:
             crop = self._closer(picture, box)
         return self.encode(id, image, box, exclude, crop)
 
-    @torch.inference_mode()
+    @inference()
     def encode(
         self,
         id: str,
@@ -199,7 +199,7 @@ class Engine:
         middle = time.perf_counter()
         self.timing.search += middle - began
         for part in rerankers:
-            with torch.inference_mode():
+            with inference():
                 hits = part.component.rerank(queries, hits, self.data, self._again(queries))
         self.timing.rerank += time.perf_counter() - middle
         return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
@@ -231,7 +231,7 @@ class Engine:
         return replace(query, exclude=query.exclude | outside) if outside else query
 
     def _first(self, queries: Sequence[Query], k: int) -> Hits:
-        with torch.inference_mode():
+        with inference():
             found = [component.search(queries, data, k) for data, component in self.segments]
         hits = found[0] if len(found) == 1 else merge(found, k)
         detected = self.assembly.detector is not None and self.data.encoder.localises

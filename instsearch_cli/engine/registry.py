@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pluggy
 
 from instsearch_cli import hookspecs
-from instsearch_cli.components import BASES, based
+from instsearch_cli.components import BASES
 from instsearch_cli.engine.strangers import GROUP
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.options import based
 from instsearch_cli.specs import SPECS, Spec
 
 if TYPE_CHECKING:

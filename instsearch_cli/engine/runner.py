@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.filling import Filling
 from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.records import contents, read_all, unrecorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
+from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import printable
 from instsearch_cli.storage import blank, to_state
@@ -114,7 +114,7 @@ class Runner:
         """What a component learns from a collection, and the rows that it looked at."""
         data.touched = set()
         try:
-            with torch.inference_mode():
+            with inference():
                 state = to_state(part.component.fit(data, self.progress))
         except Exception as error:
             error.add_note(f"{part}, while fitting")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import torch
-
 from instsearch_cli.engine.describe import make
 from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, TABLE
+from instsearch_cli.engine.tensors import free_threads, one_thread_each
 from instsearch_cli.images import BadImage, Reader
 from instsearch_cli.storage import numbers
 
@@ -43,19 +41,10 @@ Done = tuple[Job, BadImage | None]
 
 
 def side_by_side(jobs: Iterable[J], work: Callable[[J], R]) -> Generator[tuple[J, R | BadImage], None, None]:
-    """Jobs done several at once, in their order, each in a thread of its own with one thread of torch's.
-
-    So has the consumer meanwhile: threads of torch's that wait for work take a core from the others.
-    """
-    threads = torch.get_num_threads()
-    workers = min(threads, MOST_WORKERS)
-    alone = functools.partial(torch.set_num_threads, 1)
-    alone()
-    try:
-        with Reader(jobs, work, workers, 2 * workers, alone) as reader:
-            yield from reader
-    finally:
-        torch.set_num_threads(threads)
+    """Jobs done several at once, in their order, each in a thread of its own that computes in one thread."""
+    workers = min(free_threads(), MOST_WORKERS)
+    with one_thread_each() as alone, Reader(jobs, work, workers, 2 * workers, alone) as reader:
+        yield from reader
 
 
 class Streaming:

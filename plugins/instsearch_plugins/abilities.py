@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from instsearch_cli.components import Encoder, Weighter
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from instsearch_cli.data import BoxWeight, FeatureMap, Features, WeightMap
@@ -42,11 +43,11 @@ class WordEncoder(Encoder):
     idf  f32[K], how rare each word is
     """
 
-    idf: Tensor
+    idf: np.ndarray
 
     def assignments(
-        self, values: Tensor, k: int, ratio: float, words: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, values: np.ndarray, k: int, ratio: float, words: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The words of descriptors f32[n, D] that are not 0, as many as k each (:func:`hamming.nearest_words`).
 
         words: the nearest ones, int[n], where they are known. Returns number of the descriptor, word, and its

@@ -520,4 +520,4 @@ def test_killed_at_events_the_answer_is_of_before_or_of_after(tmp_path: Path, dr
     for verb in ("sync faiss", "sync scan"):
         assert report[verb]["before"] >= 2, report
         assert report[verb]["after"] >= 1, report
-    assert all(min(counts.values()) >= 1 for counts in report.values()), report
+    assert all(sum(counts.values()) >= 2 for counts in report.values()), report

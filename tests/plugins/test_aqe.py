@@ -33,7 +33,7 @@ def to_dense(codes) -> np.ndarray:
     out = np.zeros((len(codes.indptr) - 1, codes.dim), np.float32)
     for row in range(len(out)):
         at = slice(codes.indptr[row], codes.indptr[row + 1])
-        assert (codes.indices[at].diff() > 0).all()
+        assert (np.diff(codes.indices[at]) > 0).all()
         out[row, codes.indices[at]] = codes.data[at]
     return out
 

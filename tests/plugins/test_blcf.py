@@ -67,7 +67,7 @@ def dense(codes):
     for m in range(len(out)):
         span = slice(int(codes.indptr[m]), int(codes.indptr[m + 1]))
         assert codes.indices[span].tolist() == sorted(set(codes.indices[span].tolist()))
-        out[m, codes.indices[span]] = codes.data[span]
+        out[m, torch.from_numpy(codes.indices[span])] = torch.from_numpy(codes.data[span])
     return out
 
 

@@ -170,13 +170,12 @@ class BLCF(WordEncoder):
         if self.config.signatures and "rotation" not in state:
             raise InstsearchError(DAMAGED)
         arrays = {k: torch.from_numpy(np.asarray(v)).to(self.device) for k, v in state.items()}
-        self.centroids, self.idf = arrays["centroids"], arrays["idf"]
+        self.centroids, self.idf = arrays["centroids"], np.asarray(state["idf"])
         self.whitening = (arrays["mean"], arrays["projection"]) if "mean" in arrays else None
-        self.hamming = (arrays["rotation"], arrays["thresholds"]) if "rotation" in arrays else None
-        self.compared = None
-        if self.hamming is not None:
-            near, centroids = (torch.from_numpy(np.asarray(state[k])) for k in ("neighbours", "centroids"))
-            self.compared = (near.long(), centroids)
+        self.hamming = self.compared = None
+        if "rotation" in state:
+            self.hamming = (np.asarray(state["rotation"]), np.asarray(state["thresholds"]))
+            self.compared = (np.asarray(state["neighbours"]), np.asarray(state["centroids"]))
 
     # -- encoding -------------------------------------------------------------------------------------
 
@@ -189,8 +188,7 @@ class BLCF(WordEncoder):
         if words.signatures is None or words.geometry is None:
             return words
         size = np.array(words.grid.transform[:2]) * words.grid.shape[::-1]
-        stepped = hamming.unpacked(hamming.packed(words.geometry.cpu().numpy(), size), size)
-        return replace(words, geometry=torch.from_numpy(stepped))
+        return replace(words, geometry=hamming.unpacked(hamming.packed(words.geometry, size), size))
 
     def embed_query(self, features: Features) -> Words:
         """As :meth:`embed`, on a map made ``query_interp`` times as fine."""
@@ -204,17 +202,18 @@ class BLCF(WordEncoder):
         else:
             geometry = features.geometry
         x = _rows(features).to(self.device)
-        words = torch.full((len(x),), -1, dtype=torch.int32, device=self.device)
         some = (x != 0).any(1)
         x = self._unit(x[some])
-        found = nearest(x, self.centroids)
-        words[some] = found.int()
+        found = nearest(x, self.centroids).cpu().numpy()
+        there = some.cpu().numpy()
+        words = np.full(len(there), -1, np.int32)
+        words[there] = found
         signatures = None
         if self.hamming is not None:
-            signatures = torch.zeros(len(words), dtype=torch.int64, device=self.device)
-            signatures[some] = hamming.signatures(x, found, *self.hamming)
+            signatures = np.zeros(len(words), np.int64)
+            signatures[there] = hamming.signatures(x.cpu().numpy(), found, *self.hamming)
         if geometry is None:
-            words = words.view(grid.shape)
+            words = words.reshape(grid.shape)
         return Words(words, grid, geometry, len(self.centroids), signatures)
 
     def _unit(self, x: Tensor) -> Tensor:
@@ -223,14 +222,15 @@ class BLCF(WordEncoder):
         return x if self.whitening is None else l2(whiten(x, *self.whitening))
 
     def assignments(
-        self, values: Tensor, k: int, ratio: float, words: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, values: np.ndarray, k: int, ratio: float, words: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See :meth:`WordEncoder.assignments`."""
         if self.hamming is None or self.compared is None:
             raise InstsearchError(hamming.UNSIGNED)
-        x, (P, tau) = self._unit(values.to(self.device)), self.hamming
-        first = nearest(x, self.centroids) if words is None else words
-        i, found = hamming.nearest_words(x.cpu(), first.cpu().long(), *self.compared, k, ratio)
+        unit, (P, tau) = self._unit(torch.from_numpy(values).to(self.device)), self.hamming
+        first = nearest(unit, self.centroids).cpu().numpy() if words is None else words
+        x = unit.cpu().numpy()
+        i, found = hamming.nearest_words(x, first, *self.compared, k, ratio)
         return i, found, hamming.signed((x @ P.T)[i], found, tau)
 
     def aggregate(
@@ -238,19 +238,19 @@ class BLCF(WordEncoder):
     ) -> SparseVectors:
         """One L2-normalised histogram a region, or one for the picture; an empty one is an empty row."""
         masks, boxes = region_masks(local, regions)
-        words = local.words.flatten().long()
-        alpha = masks.flatten(1).to(words.device, torch.float32)
+        words = torch.from_numpy(local.words).flatten().long()
+        alpha = masks.flatten(1).float()
         over = weights_over(local, weights)
         if over is not None:
-            alpha = alpha * over.flatten().to(words.device)
+            alpha = alpha * over.flatten().cpu()
         indices, h, indptr = weighted_histogram(words, alpha, len(self.centroids))
         if self.config.sqrt:
             h = h.sqrt()
         if self.config.idf:
-            h = h * self.idf.to(h.device)[indices]
+            h = h * torch.from_numpy(self.idf)[indices]
         row = torch.repeat_interleave(indptr.diff())
         norm = torch.zeros(len(boxes), device=h.device).index_add_(0, row, h.square()).sqrt()
-        return SparseVectors(indices, h / norm[row], indptr, len(self.centroids), boxes)
+        return SparseVectors(indices, h / norm[row], indptr, len(self.centroids), boxes)  # type: ignore[arg-type]
 
 
 def interpolated(features: FeatureMap, factor: int) -> FeatureMap:
@@ -262,7 +262,7 @@ def interpolated(features: FeatureMap, factor: int) -> FeatureMap:
 
 
 def _rows(features: Features) -> Tensor:
-    x = features.values
+    x = torch.as_tensor(features.values)
     return x.flatten(1).T if isinstance(features, FeatureMap) else x
 
 

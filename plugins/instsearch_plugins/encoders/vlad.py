@@ -231,7 +231,7 @@ def _rows(local: Features) -> Tensor:
     """Local features f32[n, C], of all the picture's sizes."""
     if isinstance(local, FeatureMap):
         return torch.cat([size.values.flatten(1).T for size in (local, *local.levels)])
-    return local.values
+    return torch.from_numpy(local.values)
 
 
 def _sizes(local: Features) -> tuple[Features, ...]:

@@ -5,11 +5,10 @@ should know to improve object retrieval", CVPR 2012), by OpenCV. Needs no weight
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import cv2
 import numpy as np
-import torch
 
 from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import Grid, Keypoints
@@ -69,6 +68,7 @@ class Sift(Extractor):
     encoding: str = "keypoints"
     batch: int = 1
     concurrent: bool = True  #: OpenCV lets go of Python's lock
+    on_device: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:
@@ -94,8 +94,7 @@ class Sift(Extractor):
             if self.faint_threshold <= 0:
                 raise ValueError("faint_threshold is above 0")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config, self.device = config, device
+    config: Config
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""
@@ -108,11 +107,7 @@ class Sift(Extractor):
 
     def _extract(self, image: Image) -> Keypoints:
         points, descriptors = self._detect(cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY))
-        return Keypoints(
-            torch.from_numpy(rootsift(descriptors)).to(self.device),
-            torch.from_numpy(to_original(points, image.scale)).to(self.device),
-            Grid.nominal(image.size),
-        )
+        return Keypoints(rootsift(descriptors), to_original(points, image.scale), Grid.nominal(image.size))
 
     def _detect(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points f32[N, 4] (x, y, scale, angle) in OpenCV's pixels, and histograms f32[N, 128]."""

@@ -2,17 +2,20 @@
 
 Jegou, Douze and Schmid: "Hamming embedding and weak geometric consistency for large scale image search" (HE), ECCV
 2008; "On the burstiness of visual elements", CVPR 2009; "Improving bag-of-features for large scale image search",
-IJCV 2010. Learning and signatures are of tensors, matching is of numpy arrays.
+IJCV 2010. Learning is of tensors, all else of numpy arrays.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from instsearch_plugins.numeric.ranking import leads
+
+if TYPE_CHECKING:
+    import torch
 
 BITS = 64
 UNSIGNED = (
@@ -35,6 +38,8 @@ def projection(D: int, seed: int) -> torch.Tensor:
 
     The rows are orthonormal; where D < 64, each D of them are. Reference: HE, section 3.2.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     blocks = []
     for _ in range(-(-BITS // D)):
@@ -53,6 +58,8 @@ def thresholds(
     An even number has the mean of the middle two; a word without a descriptor has its centroid for one.
     x f32[n, D], words a i64[n], P f32[64, D], centroids f32[K, D]. Reference: HE, section 3.2.
     """
+    import torch
+
     tau = centroids @ P.T
     sizes = torch.bincount(words, minlength=len(centroids))
     order = words.argsort(stable=True)
@@ -65,7 +72,7 @@ def thresholds(
     return tau
 
 
-def signatures(x: torch.Tensor, words: torch.Tensor, P: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+def signatures(x: np.ndarray, words: np.ndarray, P: np.ndarray, tau: np.ndarray) -> np.ndarray:
     """The bits of descriptors within their words: i64[n], bit b of b_i being 1 where P_b . x_i > tau_(a_i)b.
 
     x f32[n, D], words a i64[n], P f32[64, D], tau f32[K, 64]. Reference: HE, equation 6.
@@ -73,10 +80,11 @@ def signatures(x: torch.Tensor, words: torch.Tensor, P: torch.Tensor, tau: torch
     return signed(x @ P.T, words, tau)
 
 
-def signed(y: torch.Tensor, words: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+def signed(y: np.ndarray, words: np.ndarray, tau: np.ndarray) -> np.ndarray:
     """:func:`signatures` of what is projected already, y = P x: f32[n, 64]."""
-    bits = np.packbits((y > tau[words]).cpu().numpy(), axis=1, bitorder="little")
-    return torch.from_numpy(bits.view("<u8")[:, 0].astype(np.int64)).to(y.device)
+    bits = np.packbits(y > tau[words], axis=1, bitorder="little")
+    out: np.ndarray = bits.view("<u8")[:, 0].astype(np.int64)
+    return out
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -189,6 +197,8 @@ def neighbours(centroids: torch.Tensor, m: int = 64) -> torch.Tensor:
 
     centroids f32[K, D], all different.
     """
+    import torch
+
     half = centroids.square().sum(1) / 2
     near = [
         torch.addmm(half, some, centroids.T, beta=-1).topk(min(m, len(centroids)), dim=1).indices
@@ -198,14 +208,14 @@ def neighbours(centroids: torch.Tensor, m: int = 64) -> torch.Tensor:
 
 
 def nearest_words(
-    x: torch.Tensor, words: torch.Tensor, near: torch.Tensor, centroids: torch.Tensor, k: int, ratio: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    x: np.ndarray, words: np.ndarray, near: np.ndarray, centroids: np.ndarray, k: int, ratio: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Multiple assignment: the k nearest words of each descriptor that are not much farther than the nearest.
 
     {j among the k nearest of N(a_i) : |x_i - c_j| <= ratio |x_i - c_(a_i)|}
 
     where a_i, words i64[n], is the nearest word and N its neighbours, near i64[K, m]: m comparisons instead of K.
-    x f32[n, D], centroids f32[K, D], all on the CPU. Returns the pairs, by descriptor and nearest first: number of
+    x f32[n, D], centroids f32[K, D]. Returns the pairs, by descriptor and nearest first: number of
     the descriptor and word, both i64[p]. Raises ValueError where descriptors and centroids differ in length.
     Reference: IJCV 2010, section 4.4 (ratio 1.2).
     """
@@ -214,15 +224,16 @@ def nearest_words(
     if x.shape[1] != centroids.shape[1]:
         raise ValueError(f"descriptors have {x.shape[1]} values, and words {centroids.shape[1]}")
 
-    around = near[words]
-    squared = torch.empty(around.shape)
-    arrays = [v.contiguous().numpy() for v in (squared, x, centroids, around)]  # faiss takes addresses
-    pointers = map(faiss.swig_ptr, arrays)
+    around = near[words].astype(np.int64)
+    squared = np.empty(around.shape, np.float32)
+    x, centroids = (np.ascontiguousarray(v, np.float32) for v in (x, centroids))
+    pointers = map(faiss.swig_ptr, (squared, x, centroids, around))
     faiss.fvec_L2sqr_by_idx(*pointers, x.shape[1], *around.shape)  # pyright: ignore[reportAttributeAccessIssue]
-    squared, order = squared.topk(min(k, squared.shape[1]), dim=1, largest=False)
+    order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+    squared = np.take_along_axis(squared, order, 1)
     taken = squared <= ratio**2 * squared[:, :1]
-    taken[:, 0] = True
-    return taken.nonzero()[:, 0], around.gather(1, order)[taken]
+    taken[:, :1] = True
+    return np.nonzero(taken)[0], np.take_along_axis(around, order, 1)[taken]
 
 
 # -- geometry in 32 bits ------------------------------------------------------------------------------------

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
-
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 CELLS, ORIENTATIONS = 4, 8  # of a SIFT descriptor
 
 
-def mirrored(values: torch.Tensor, geometry: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+def mirrored(values: np.ndarray, geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints of the picture mirrored left to right, about its left edge.
 
     x' = -x,  angle' = 180 - angle,  d'_(r, c, o) = d_(3 - r, c, -o mod 8)
@@ -20,8 +15,8 @@ def mirrored(values: torch.Tensor, geometry: np.ndarray) -> tuple[torch.Tensor, 
     where d has 4 x 4 cells of 8 orientations in the keypoint's own frame, the mirror being along its direction.
     values f32[n, 128], geometry f32[n, 4] -> the same.
     """
-    d = values.view(-1, CELLS, CELLS, ORIENTATIONS)
-    backwards = -torch.arange(ORIENTATIONS) % ORIENTATIONS
+    d = values.reshape(-1, CELLS, CELLS, ORIENTATIONS)
+    backwards = -np.arange(ORIENTATIONS) % ORIENTATIONS
     turned = geometry.copy()
     turned[:, 0], turned[:, 3] = -geometry[:, 0], (180 - geometry[:, 3]) % 360
-    return d.flip(1)[..., backwards].reshape(len(values), -1), turned
+    return d[:, ::-1][..., backwards].reshape(len(values), -1), turned

@@ -96,12 +96,12 @@ def region_masks(local: Local, regions: Regions | None) -> tuple[Tensor, Tensor]
         shape = local.grid.shape if geometry is None else (len(geometry),)
         return torch.ones(1, *shape, dtype=torch.bool), torch.tensor([extent(local.grid)])
     if geometry is None:
-        return local.grid.masks(regions.boxes), regions.boxes
-    x, y = geometry[:, 0], geometry[:, 1]
-    x0, y0, x1, y1 = regions.boxes.to(geometry.device)[..., None].unbind(1)
+        return torch.from_numpy(local.grid.masks(regions.boxes.cpu())), regions.boxes
+    x, y = torch.from_numpy(geometry[:, :2].T)
+    x0, y0, x1, y1 = regions.boxes.cpu()[..., None].unbind(1)
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1), regions.boxes
 
 
 def weights_over(local: Local, weights: WeightMap | BoxWeight | None) -> Tensor | None:
     """One weight a local feature, f32[h, w] or f32[N], summed over the Z maps; None without weights."""
-    return None if weights is None else weights.over(local).sum(0)
+    return None if weights is None else torch.as_tensor(weights.over(local)).sum(0)

@@ -73,7 +73,7 @@ def cell_boxes(cells: Tensor | np.ndarray, grid: Grid) -> Tensor:
 
 def box_cells(boxes: Tensor, grid: Grid) -> Tensor:
     """The cells that :meth:`Grid.masks` gives each box, as rectangles: f32[R, 4] -> i64[R, 4]."""
-    masks = grid.masks(boxes)
+    masks = torch.from_numpy(grid.masks(boxes.cpu()))
     columns, rows = masks.any(1), masks.any(2)
     x0, y0 = columns.int().argmax(1), rows.int().argmax(1)
     return torch.stack([x0, y0, x0 + columns.sum(1), y0 + rows.sum(1)], 1)

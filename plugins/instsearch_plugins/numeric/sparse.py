@@ -19,7 +19,7 @@ Row = tuple["Tensor", "Tensor"]
 def row_of(codes: SparseVectors, row: int) -> Row:
     """One row as (words i64[nnz], values f32[nnz])."""
     at = slice(int(codes.indptr[row]), int(codes.indptr[row + 1]))
-    return codes.indices[at], codes.data[at]
+    return torch.from_numpy(codes.indices[at]), torch.from_numpy(codes.data[at])
 
 
 def added(rows: Iterable[Row]) -> Row:

@@ -19,6 +19,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             default_for=("any",),
         ),
         EncoderSpec(
+            "bovw",
+            f"{HERE}.encoders.bovw:BagOfVisualWords",
+            "bag of visual words at keypoints, with Hamming signatures; a vocabulary for sift comes with it",
+            "Sivic & Zisserman, Video Google, 2003; Jégou et al., 2008",
+            READS,
+        ),
+        EncoderSpec(
             "sum",
             f"{HERE}.encoders.sum_pooling:SumPooling",
             "weighted sum pooling, PCA-whitened",

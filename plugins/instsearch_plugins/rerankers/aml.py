@@ -117,7 +117,7 @@ class AML(HitByHit):
         """The best window of each hit, and its codes' likeness to the query's."""
         X, grid = _map(query.features)
         box = box_of(query)
-        a = max_pool(X, grid.mask(box)[None].to(X.device))[0].clamp(min=0).cpu().numpy()
+        a = max_pool(X, torch.from_numpy(grid.mask(box))[None].to(X.device))[0].clamp(min=0).cpu().numpy()
         kinds = ("features",) if data.encoder.local is None else ("features", "local")
         for inputs in data.inputs(kinds, rows):
             yield Look(inputs.row, *self._found(inputs, query, a, box, data))

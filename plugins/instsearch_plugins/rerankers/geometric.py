@@ -7,7 +7,7 @@ box under that transform says where the object is in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Geometric(QueryByQuery, Verifying):
         min_inliers: int = 4  #: fewer inliers than this verify nothing
 
     config: Config
+    on_device: ClassVar[bool] = False
 
     def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
         """Verify the first ``depth`` hits. Raises UsageError where features are no keypoints."""
@@ -105,7 +106,7 @@ def _keypoints(features: Features | None) -> Arrays:
             "the geometric reranker needs keypoints; this pipeline's extractor makes maps. "
             "Use --extractor sift, or another reranker"
         )
-    return features.values.cpu().float().numpy(), features.geometry.cpu().float().numpy()
+    return features.values, features.geometry
 
 
 def _inside(query: Query) -> Arrays:
@@ -113,5 +114,5 @@ def _inside(query: Query) -> Arrays:
     values, geometry = _keypoints(query.features)
     if query.box is None:
         return values, geometry
-    inside = BoxWeight(query.box).over(query.features)[0].bool().cpu().numpy()
+    inside = BoxWeight(query.box).over(query.features)[0].astype(bool)
     return values[inside], geometry[inside]

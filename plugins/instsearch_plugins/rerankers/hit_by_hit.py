@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from instsearch_cli.components import Reranker
 from instsearch_cli.data import Hits, Keypoints, SparseVectors, Vectors
@@ -16,6 +15,7 @@ from instsearch_cli.errors import InstsearchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import torch
     from torch import Tensor
 
     from instsearch_cli.components import Data
@@ -150,11 +150,14 @@ def likeness(codes: Codes, asked: Codes) -> Tensor:
         return codes.vectors @ asked.vectors.T
     if not isinstance(codes, SparseVectors) or not isinstance(asked, SparseVectors):
         raise InstsearchError("dense and sparse codes cannot be compared: the index is not of one pipeline")
-    Q = torch.zeros(asked.dim, len(asked.boxes), device=asked.data.device)
+    import torch
+
+    Q = np.zeros((asked.dim, len(asked.boxes)), np.float32)
     Q[asked.indices, _row_of_each(asked)] = asked.data
-    products = codes.data[:, None] * Q[codes.indices]
-    return products.new_zeros(len(codes.boxes), Q.shape[1]).index_add_(0, _row_of_each(codes), products)
+    products = torch.from_numpy(codes.data[:, None] * Q[codes.indices])
+    row = torch.from_numpy(_row_of_each(codes))
+    return products.new_zeros(len(codes.boxes), Q.shape[1]).index_add_(0, row, products)
 
 
-def _row_of_each(codes: SparseVectors) -> Tensor:
-    return torch.repeat_interleave(codes.indptr.diff())
+def _row_of_each(codes: SparseVectors) -> np.ndarray:
+    return np.repeat(np.arange(len(codes.boxes)), np.diff(codes.indptr))

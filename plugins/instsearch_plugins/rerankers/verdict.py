@@ -8,17 +8,14 @@ The coefficients are learnt from queries asked with and without their object (Pl
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import expit
 
 from instsearch_cli.components import Reranker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import torch
 
     from instsearch_cli.components import Data
     from instsearch_cli.data import Codes, Hits, Query
@@ -44,6 +41,7 @@ class Verdict(Reranker):
     """score = 1 / (1 + exp(-w x)); the order stays. To be the last reranker, on the scores it was learnt from."""
 
     probabilities = True
+    on_device: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:
@@ -67,8 +65,7 @@ class Verdict(Reranker):
             if self.score < 0:
                 raise ValueError("score is at least 0: the order stays")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config = config
+    config: Config
 
     def rerank(
         self,
@@ -88,5 +85,6 @@ class Verdict(Reranker):
         """Of the scores f32[n] of one query's hits, best first: f64[n]."""
         c = self.config
         w = np.array([c.bias, c.score, c.rest, c.best])
-        p: np.ndarray = expit(evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w)
+        x = evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w
+        p: np.ndarray = np.exp(-np.logaddexp(0, -x))  # 1 / (1 + exp(-x)), without overflow
         return p

@@ -5,10 +5,9 @@ keypoints: what is stored is enough, no picture is read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from instsearch_cli.data import BoxWeight, Hits, Words
 from instsearch_cli.errors import UsageError
@@ -102,8 +101,8 @@ class VerifiedQueryExpansion(Verifying):
             if min(self.depth, self.min_inliers) < 1 or not 0 <= self.ht <= hamming.BITS:
                 raise ValueError(f"depth and min_inliers are at least 1, ht is 0 to {hamming.BITS}")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config = config
+    config: Config
+    on_device: ClassVar[bool] = False
 
     def rerank(
         self,
@@ -184,10 +183,7 @@ def _points(local: object) -> Points:
             "the verified-qe reranker needs words at keypoints: take --extractor sift --encoder blcf, or "
             "--rerank lqe"
         )
-    signatures = None if local.signatures is None else local.signatures.cpu().numpy()
-    return Points(
-        local.words.cpu().numpy().astype(np.int64), local.geometry.cpu().float().numpy(), signatures
-    )
+    return Points(local.words.astype(np.int64), local.geometry, local.signatures)
 
 
 def _inside(points: Points, box: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -206,12 +202,11 @@ def _joined(parts: Sequence[Points]) -> Points:
 def _with(query: Query, points: Points, data: Data) -> Query:
     """The query with these keypoints for its own, and the codes that they give."""
     assert isinstance(query.local, Words)
-    device = query.local.words.device
     local = replace(
         query.local,
-        words=torch.from_numpy(points.words).to(device, torch.int32),
-        geometry=torch.from_numpy(points.geometry).to(device),
-        signatures=None if points.signatures is None else torch.from_numpy(points.signatures).to(device),
+        words=points.words.astype(np.int32),
+        geometry=points.geometry,
+        signatures=points.signatures,
     )
     within = query.weights if query.box is None else BoxWeight(query.box, query.weights)
     return replace(query, local=local, codes=data.encoder.aggregate(local, within, None))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import BoxWeight, Hits, Keypoints, Words
@@ -72,6 +71,7 @@ class HammingEmbedding(Searcher):
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
+    on_device: ClassVar[bool] = False
     learns: ClassVar[dict[str, Array]] = POSTINGS
     locates: bool = True  #: its boxes hold without a detector
 
@@ -106,7 +106,7 @@ class HammingEmbedding(Searcher):
             ):
                 raise ValueError("verify is 0 or more, min_inliers at least 1, the tolerances above 0")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: Config, device: None = None) -> None:
         self.config = config
         self.weights = hamming.weights(config.sigma, config.ht)
         self.reach = int(np.flatnonzero(self.weights)[-1])  #: bits beyond which matches count nothing
@@ -153,27 +153,27 @@ class HammingEmbedding(Searcher):
         if local.signatures is None:
             raise InstsearchError(hamming.UNSIGNED)
         box = box_of(query)
-        weight = BoxWeight(box, query.weights).over(local).sum(0).cpu().numpy()
-        every = local.words.cpu().numpy()
+        weight = BoxWeight(box, query.weights).over(local).sum(0)
+        every = local.words
         inside = np.flatnonzero((weight > 0) & (every >= 0))
-        nearest, geometry = every[inside].astype(np.int64), local.geometry.cpu().numpy()[inside]
+        nearest, geometry = every[inside].astype(np.int64), local.geometry[inside]
         idf = _idf(data, int(nearest.max(initial=-1)) + 1)
         norm = np.linalg.norm(np.bincount(nearest, minlength=len(idf)) * idf)
         usual = float(np.mean(idf[nearest] ** 2)) if len(nearest) else 1.0
         keypoint, word = np.arange(len(inside)), nearest
-        signature = local.signatures.cpu().numpy()[inside]
+        signature = local.signatures[inside]
         if config.assign > 1 or mirror:
             encoder, values = _described(query, data)
             n = int(np.searchsorted(inside, len(values)))  # only words are known of what expansion adds after
-            values = values[torch.from_numpy(inside[:n])]
+            values = values[inside[:n]]
             if mirror:
                 values, geometry = mirrored(values, geometry[:n])
                 box = (-box[2], box[1], -box[0], box[3])
-            known = None if mirror else torch.from_numpy(nearest[:n])
+            known = None if mirror else nearest[:n]
             found = encoder.assignments(values, config.assign, config.assign_ratio, known)
             added = slice(len(inside) if mirror else n, None)
             keypoint, word, signature = (
-                np.concatenate([anew.cpu().numpy(), before[added]])
+                np.concatenate([anew, before[added]])
                 for anew, before in zip(found, (keypoint, word, signature), strict=True)
             )
         worth = (idf**2)[word] * weight[inside][keypoint]
@@ -277,14 +277,16 @@ def _vote(v: np.ndarray, norms: np.ndarray) -> np.ndarray:
     return votes
 
 
-def _described(query: Query, data: Data) -> tuple[WordEncoder, torch.Tensor]:
+def _described(query: Query, data: Data) -> tuple[WordEncoder, np.ndarray]:
     """The encoder and the query's descriptors. Raises InstsearchError where they cannot be had as words anew."""
     if not isinstance(data.encoder, WordEncoder) or not isinstance(query.features, Keypoints):
-        raise InstsearchError("searcher.assign over 1 and searcher.mirrored need encoder blcf over keypoints")
+        raise InstsearchError(
+            "searcher.assign over 1 and searcher.mirrored need encoder bovw, or blcf over keypoints"
+        )
     return data.encoder, query.features.values
 
 
 def _idf(data: Data, least: int = 0) -> np.ndarray:
     """idf f32[K] of the encoder's words; ones, ``least`` of them, where it has none."""
     encoder = data.encoder
-    return encoder.idf.cpu().numpy() if isinstance(encoder, WordEncoder) else np.ones(least, np.float32)
+    return encoder.idf if isinstance(encoder, WordEncoder) else np.ones(least, np.float32)

@@ -160,7 +160,7 @@ class Inverted(Searcher):
         return Hits.stack(ranked, k)
 
     def _scores(self, codes: SparseVectors, block: int, n: int) -> np.ndarray:
-        words, values = codes.indices.cpu().numpy(), codes.data.cpu().numpy()
+        words, values = codes.indices, codes.data
         scores: np.ndarray | None = None
         for a, b in pairwise(codes.indptr.tolist()):
             one = self._product(words[a:b], values[a:b], block, n)

@@ -1,0 +1,49 @@
+"""What the engine asks of torch, where a pipeline has it: without torch imported nothing here imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """No gradients, where torch has been imported; for functions as for blocks."""
+    torch = sys.modules.get("torch")
+    with contextlib.nullcontext() if torch is None else torch.inference_mode():
+        yield
+
+
+def free_threads() -> int:
+    """How many threads may compute at once: torch's number where it has been imported, else the cores we may use."""
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None else len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[Any]:
+    """While several threads work, each of them computes in one: gives what each has to call first.
+
+    The consumer, too: threads that wait for work take a core from the others.
+    """
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else 0
+
+    def alone() -> None:
+        if torch is not None:
+            torch.set_num_threads(1)
+
+    with threadpool_limits(1):
+        alone()
+        try:
+            yield alone
+        finally:
+            if torch is not None:
+                torch.set_num_threads(threads)
