@@ -1,4 +1,4 @@
-"""Learns the vocabulary that comes with encoder bovw: 20,000 words of RootSIFT, with Hamming signatures.
+"""Learns the vocabulary that comes with encoder bovw: 16,000 words of RootSIFT, with Hamming signatures.
 
 python benchmarks/included_vocabulary.py FOLDER [FOLDER ...] [--drawn N] [--out FILE] [--words N] [--descriptors N]
 
@@ -20,7 +20,7 @@ import torch
 from arguments import Parser
 from instsearch_cli.demo import make_scenes
 from instsearch_cli.images import discover, read_image
-from instsearch_plugins.encoders.blcf import inverse_document_frequency
+from instsearch_plugins.encoders.blcf import COMPARISONS, inverse_document_frequency
 from instsearch_plugins.encoders.bovw import INCLUDED, packed_vocabulary
 from instsearch_plugins.extractors.sift import Sift
 from instsearch_plugins.numeric import hamming
@@ -46,7 +46,7 @@ def learnt(
     x: torch.Tensor, image: torch.Tensor, words: int, iterations: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Centroids, idf and what signatures need."""
-    centroids, assigned = kmeans(x, words, iterations, seed)
+    centroids, assigned = kmeans(x, words, iterations, seed, COMPARISONS)
     P = hamming.projection(x.shape[1], seed)
     return {
         "centroids": centroids.numpy(),
@@ -61,7 +61,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="photographs")
     parser.add_argument("--drawn", type=int, default=200, help="scenes that the demo draws")
-    parser.add_argument("--words", type=int, default=20_000)
+    parser.add_argument("--words", type=int, default=16_000)
     parser.add_argument("--descriptors", type=int, default=500_000)
     parser.add_argument("--iterations", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fuzzing.bench import Bench
+    from fuzzing.children import Outcome
 
 
 def trial(bench: Bench) -> None:
@@ -37,7 +38,7 @@ def trial(bench: Bench) -> None:
             seconds = bench.chance.uniform(0, 1.2 * expected.seconds)
             bench.note(f"killed after {seconds:.3f} s")
             outcome = bench.add(command(*words, seconds=seconds, dies=True), may_die=True)
-        if not outcome.killed and outcome.status:
+        if not outcome.killed and outcome.status and not _refused(name, outcome):
             raise FaultError(f"exit status {outcome.status}: {outcome.err[-300:]}")
         if SCENES[name].writes_index:
             _ask(bench, index, expected)
@@ -59,8 +60,8 @@ def _ask(bench: Bench, index: Path, expected: Reference) -> None:
 def complete(bench: Bench, name: str, words: list[str]) -> None:
     """Repeat the command, and compare what is there with what an undisturbed run leaves."""
     expected, index = scenes.reference(bench.shelf, name), bench.folder / "index"
-    outcome, refuses = bench.run(*words), SCENES[name].refuses
-    if outcome.status and not (outcome.status == 2 and refuses and refuses in outcome.err):
+    outcome = bench.run(*words)
+    if outcome.status and not _refused(name, outcome):
         raise FaultError(f"repeated, it ends with {outcome.status}: {outcome.err.strip()[:300]}")
     if outputs(bench.folder / "out") != expected.outputs:
         raise FaultError("what it wrote beside the index differs")
@@ -83,6 +84,12 @@ def complete(bench: Bench, name: str, words: list[str]) -> None:
         raise FaultError(f"differs in the end: {', '.join(keys[:3])} and {len(keys)} in all")
     if there != wanted:
         raise FaultError(f"other files in the end: {sorted(there ^ wanted)[:4]}")
+
+
+def _refused(name: str, outcome: Outcome) -> bool:
+    """Whether there was nothing left to do."""
+    refuses = SCENES[name].refuses
+    return outcome.status == 2 and bool(refuses) and refuses in outcome.err
 
 
 def _plain(path: str) -> str:

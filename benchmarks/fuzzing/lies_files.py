@@ -16,7 +16,7 @@ FRAMES: tuple[dict[str, Any], ...] = (
     {"libver": "latest"},
     {"userblock_size": 1024},
     {"userblock_size": 2**20},
-    {"fs_strategy": "page", "fs_page_size": 4096},
+    {"fs_strategy": "page", "fs_page_size": 512},
     {"fs_strategy": "aggregate", "fs_persist": True},
     {"track_order": True},
     {"alignment_threshold": 1, "alignment_interval": 256},

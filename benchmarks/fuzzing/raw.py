@@ -36,7 +36,8 @@ def trial(bench: Bench) -> None:
     files = sorted(str(path.relative_to(sound)) for path in sound.rglob("*.*"))
     spoilt = [file for file in files if not _same(index / file, sound / file)]
     plain = "roots.json" in spoilt  # which may say that the photographs lie anywhere
-    if len(spoilt) == 1 and how != "renamed" and kind in KEPT and chance.random() < 0.3:
+    kind = spoilt[0].partition("/")[0] if len(spoilt) == 1 else ""
+    if how != "renamed" and kind in KEPT and chance.random() < 0.3:
         pipelines = related(bench, name, spoilt[0])
         reread(bench, index, name, spoilt[0], pipelines, plain)
         mended(bench, index, name, spoilt[0], pipelines)

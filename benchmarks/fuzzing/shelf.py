@@ -205,11 +205,15 @@ def files(index: Path) -> set[str]:
 
 
 def hits(outcome: children.Outcome) -> str:
-    """What a query answered, as people see it, as text that can be compared; nothing where it failed."""
+    """What a query answered, as people see it, as text that can be compared; nothing where it failed.
+
+    Scores to five digits: sums over other rows, one more that was removed say, are rounded otherwise.
+    """
     if outcome.status:
         return ""
     answer = outcome.json
-    return json.dumps([answer["found"], [[h[k] for k in ("path", "score", "box")] for h in answer["hits"]]])
+    seen = [[h["path"], float(f"{h['score']:.5g}"), h["box"]] for h in answer["hits"]]
+    return json.dumps([answer["found"], seen])
 
 
 def warned(outcome: children.Outcome) -> bool:

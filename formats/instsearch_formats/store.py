@@ -287,8 +287,8 @@ def _what_it_is(path: Path) -> str:
     if not path.is_dir():
         return f"{path} is a file; an index is a folder"
     names = [entry.suffix.lower() for entry in path.iterdir()]
-    if not names:
-        return f"{path} is an empty folder, not an index"
+    if files.vacant(path):
+        return f"{path} is an empty folder, no index yet: make one with `instsearch index IMAGES --index {path}`"
     pictures = sum(suffix in {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"} for suffix in names)
     if pictures:
         return (
