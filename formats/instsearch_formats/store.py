@@ -288,7 +288,9 @@ def _what_it_is(path: Path) -> str:
         return f"{path} is a file; an index is a folder"
     names = [entry.suffix.lower() for entry in path.iterdir()]
     if files.vacant(path):
-        return f"{path} is an empty folder, no index yet: make one with `instsearch index IMAGES --index {path}`"
+        return (
+            f"{path} is an empty folder, no index yet: make one with `instsearch index IMAGES --index {path}`"
+        )
     pictures = sum(suffix in {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"} for suffix in names)
     if pictures:
         return (
