@@ -104,7 +104,6 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
-        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -112,11 +111,9 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
-        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -311,6 +308,14 @@ class Reranker(Component):
         """``search`` asks again, with other codes for each, or with other queries of some, for k hits each."""
         raise NotImplementedError
 
+    def evidence(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
+        """As :meth:`rerank`, for :meth:`score` to make its scores of: log-odds, say, where sure hits are all 1."""
+        return self.rerank(queries, hits, data, search)
+
+    def score(self, evidence: np.ndarray) -> np.ndarray:
+        """The scores that these of :meth:`evidence` stand for; they rise with them."""
+        return evidence
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageRef:
@@ -388,13 +393,6 @@ class Dataset:
         return self.boxes().get(name, ())
 
 
-BASES: dict[str, Any] = {
-    "extractor": Extractor,
-    "weighting": Weighter,
-    "detector": Detector,
-    "encoder": Encoder,
-    "searcher": Searcher,
-    "rerank": Reranker,
-    "dataset": Dataset,
-}
+BASES: dict[str, Any] = {"extractor": Extractor, "weighting": Weighter, "detector": Detector}
+BASES |= {"encoder": Encoder, "searcher": Searcher, "rerank": Reranker, "dataset": Dataset}
 """The base class of each kind of component."""
