@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +42,7 @@ def parse_view(text: str, flag: str) -> tuple[str, tuple[float, float, float, fl
     names the flag, for a box that is none.
     """
     name, colon, box = text.rpartition(":")
-    if not colon or os.path.lexists(text) or not (BOXLIKE.fullmatch(box) or Path(name).is_file()):
+    if not colon or os.path.lexists(text) or not (BOXLIKE.fullmatch(box) or os.path.lexists(name)):
         return text, None
     try:
         return name, parse_box(box)

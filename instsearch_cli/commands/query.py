@@ -83,7 +83,7 @@ STREAM = Path("-")
     "--copy-to",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Copy the photographs found into a new or empty folder.",
+    help="Copy the hits' photographs into a new or empty folder.",
 )
 def command(
     image: Path,

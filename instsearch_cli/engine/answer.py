@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
@@ -164,7 +165,8 @@ class Answer(Sequence[Hit]):
     @property
     def below(self) -> tuple[Hit, ...]:
         """The nearest of the others, best first."""
-        return (*self.hits[len(self.above) :], *self.near)
+        line = -math.inf if self.line is None else self.line
+        return (*(hit for hit in self.hits if hit.score < line), *self.near)
 
     @property
     def shown(self) -> tuple[Hit, ...]:

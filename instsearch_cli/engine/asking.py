@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 WARM = 4  #: engines kept, of the pipelines that were asked last
 AGAIN = 20  #: times that a question is asked anew because the index changed meanwhile
 TOGETHER = 32  #: questions that are searched at once
-DEEP, DEEPER = (
-    100,
-    1000,
-)  #: hits of each view and each negative that are compared; without a reranker, which costs
+DEEP = 100  #: hits of each view and each negative that are compared, as deep as rerankers look
+DEEPER = 1000  #: the same where there is no reranker
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class Question:
 
 def boxes(box: Any) -> list[Any]:
     """Boxes out of one, several or None. Raises UsageError for an empty list of them."""
-    if not isinstance(box, (list, tuple, np.ndarray)) or (len(box) and np.isscalar(box[0])):
+    single = box.ndim != 2 if isinstance(box, np.ndarray) else not isinstance(box, (list, tuple))
+    if single or (len(box) and np.isscalar(box[0])):
         return [box]
     if not len(box):
         raise UsageError("there is no box in the list of boxes: give None for the whole picture")
