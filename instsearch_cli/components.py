@@ -104,6 +104,7 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
+        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -111,9 +112,11 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
+        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -393,6 +396,5 @@ class Dataset:
         return self.boxes().get(name, ())
 
 
-BASES: dict[str, Any] = {"extractor": Extractor, "weighting": Weighter, "detector": Detector}
+BASES: dict[str, Any] = {"extractor": Extractor, "weighting": Weighter, "detector": Detector}  #: by kind
 BASES |= {"encoder": Encoder, "searcher": Searcher, "rerank": Reranker, "dataset": Dataset}
-"""The base class of each kind of component."""

@@ -88,7 +88,8 @@ def _parts(role: str, name: str, given: Iterable[Any]) -> list[Part]:
         raise UsageError(f"{name} is a list of pictures, or of pairs of a picture and a box")
     parts = []
     for each in given:
-        picture, box = each if isinstance(each, (list, tuple)) and len(each) == 2 else (each, None)
+        pair: Any = each if isinstance(each, (list, tuple)) and len(each) == 2 else (each, None)
+        picture, box = pair
         called = ""
         try:
             photograph = Photograph.of(picture)

@@ -21,7 +21,7 @@ VIEW = "view"  #: title of a column more, before the image's, where there are se
 def rows(result: Answer) -> list[tuple[str, ...]]:
     """Titles, then rank, score, box, view where there are several, and name of each hit, as text."""
     several = len(result.views) > 1
-    cells = [(*HEADER[:3], *([VIEW] if several else []), HEADER[3])]
+    cells: list[tuple[str, ...]] = [(*HEADER[:3], *([VIEW] if several else []), HEADER[3])]
     for hit, score in zip(result.shown, score_texts(result.shown), strict=True):
         view = [str(hit.view + 1)] if several else []
         cells.append((str(hit.rank), score, box_text(hit.box), *view, printable(hit.image)))
