@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from instsearch_cli import InstsearchError, UsageError, __version__
     from instsearch_cli.demo import make_scenes as demo
-    from instsearch_cli.engine.answer import Answer, Hit
+    from instsearch_cli.engine.answer import Answer, Hit, View
     from instsearch_cli.engine.arrays import Arrays
     from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
     from instsearch_cli.engine.session import Index
@@ -49,6 +49,7 @@ _PLACES = {
     "IndexInUse": "errors:IndexInUse",
     "InstsearchError": "errors:InstsearchError",
     "UsageError": "errors:UsageError",
+    "View": "engine.answer:View",
     "classes": "measure.classes:classes",
     "compare": "measure.comparison:compare",
     "copy_hits": "report:copy_hits",
@@ -84,6 +85,7 @@ __all__ = [
     "IndexInUse",
     "InstsearchError",
     "UsageError",
+    "View",
     "__version__",
     "classes",
     "compare",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,27 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
             f"for example 120,80,200,150; got {text!r}"
         )
     return x, y, w, h
+
+
+BOXLIKE = re.compile(r"[-+\d.,\s]*")  #: what may follow a picture's name and a colon, no part of a path
+
+
+def parse_view(text: str, flag: str) -> tuple[str, tuple[float, float, float, float] | None]:
+    """Read ``"IMAGE"`` or ``"IMAGE:x,y,w,h"``: a picture, and a box in it, None for all of it.
+
+    A file that is there by the whole name is that file; a drive letter is no picture. Raises :class:`UsageError`, which
+    names the flag, for a box that is none.
+    """
+    name, colon, box = text.rpartition(":")
+    if not colon or os.path.lexists(text) or not (BOXLIKE.fullmatch(box) or os.path.lexists(name)):
+        return text, None
+    try:
+        return name, parse_box(box)
+    except UsageError:
+        raise UsageError(
+            f"{flag} takes IMAGE or IMAGE:x,y,w,h, the box in pixels of the upright picture, width and height above 0, "
+            f"for example picture.jpg:120,80,200,150; got {text!r}"
+        ) from None
 
 
 def clip_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> Box:

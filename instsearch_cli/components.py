@@ -304,6 +304,14 @@ class Reranker(Component):
         """``search`` asks again, with other codes for each, or with other queries of some, for k hits each."""
         raise NotImplementedError
 
+    def evidence(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
+        """As :meth:`rerank`, for :meth:`score` to make its scores of: log-odds, say, where sure hits are all 1."""
+        return self.rerank(queries, hits, data, search)
+
+    def score(self, evidence: np.ndarray) -> np.ndarray:
+        """The scores that these of :meth:`evidence` stand for; they rise with them."""
+        return evidence
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageRef:
@@ -381,13 +389,5 @@ class Dataset:
         return self.boxes().get(name, ())
 
 
-BASES: dict[str, Any] = {
-    "extractor": Extractor,
-    "weighting": Weighter,
-    "detector": Detector,
-    "encoder": Encoder,
-    "searcher": Searcher,
-    "rerank": Reranker,
-    "dataset": Dataset,
-}
-"""The base class of each kind of component."""
+BASES: dict[str, Any] = {"extractor": Extractor, "weighting": Weighter, "detector": Detector}  #: by kind
+BASES |= {"encoder": Encoder, "searcher": Searcher, "rerank": Reranker, "dataset": Dataset}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ import click
 from instsearch_cli.commands import common
 
 if TYPE_CHECKING:
-    from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.answer import XYWH, Answer
 
 STREAM = Path("-")
 
@@ -22,7 +23,26 @@ STREAM = Path("-")
 @common.command("query")
 @click.argument("image", type=click.Path(path_type=Path))
 @common.index_option
-@click.option("--box", help="x,y,w,h in pixels of the upright picture; without it the whole picture.")
+@click.option(
+    "--box",
+    "boxes",
+    multiple=True,
+    help="x,y,w,h in pixels of the upright picture; without it the whole picture. Repeatable: several views of one "
+    "object.",
+)
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="IMAGE[:x,y,w,h]",
+    help="Another view of the same object; of each photograph the view that fits best counts. Repeatable.",
+)
+@click.option(
+    "--not",
+    "against",
+    multiple=True,
+    metavar="IMAGE[:x,y,w,h]",
+    help="What the object is not: a photograph that agrees as well with it is no hit. Repeatable.",
+)
 @click.option(
     "-k", "--hits", "k", default=20, show_default=True, type=click.IntRange(min=1), help="How many hits."
 )
@@ -37,7 +57,8 @@ STREAM = Path("-")
     "--min-score",
     type=float,
     metavar="P",
-    help="Leave out hits that score less, and say so where none is left (default: the pipeline's).",
+    help="Hits that score less are none: JSON, CSV, copies and paths leave them out, the table, page and sheet show "
+    "them below a line (default: the pipeline's; the line is at 0.5 without).",
 )
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @common.rerank_option
@@ -62,12 +83,14 @@ STREAM = Path("-")
     "--copy-to",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Copy the photographs found into a new or empty folder.",
+    help="Copy the hits' photographs into a new or empty folder.",
 )
 def command(
     image: Path,
     index_path: Path,
-    box: str | None,
+    boxes: tuple[str, ...],
+    also: tuple[str, ...],
+    against: tuple[str, ...],
     k: int,
     as_json: bool,
     paths0: bool,
@@ -80,8 +103,11 @@ def command(
     """Rank the indexed photographs by whether they show what is in the box of IMAGE, and say where.
 
     IMAGE is any picture, in the index or not; - reads one from standard input. With a pipeline that ends in the
-    reranker verdict scores are probabilities, and --min-score 0.5 gives what is more likely the object than not. That
-    nothing scores as much is an answer, no error: the exit status is 0.
+    reranker verdict scores are probabilities, and a line parts what is more likely the object than not from the rest;
+    --min-score puts it elsewhere. That nothing reaches it is an answer, no error: the exit status is 0.
+
+    \b
+    instsearch query front.jpg --box 120,80,200,150 --also back.jpg:40,60,220,160 --not lookalike.jpg
     """
     streams = {"--json": as_json, "--paths0": paths0, "--csv -": csv == STREAM, "--html -": html == STREAM}
     printed = [flag for flag, given in streams.items() if given]
@@ -91,12 +117,16 @@ def command(
     for flag, path in (("--csv", csv), ("--html", html), ("--sheet", sheet)):
         common.writable(flag, path)
     from instsearch_cli import report
-    from instsearch_cli.boxes import parse_box
+    from instsearch_cli.boxes import parse_box, parse_view
     from instsearch_cli.report.page import page
     from instsearch_cli.report.results import write_text
 
-    parsed = parse_box(box) if box is not None else None
-    answer = search(image, parsed, index_path, k, options)
+    parsed = [parse_box(box) for box in boxes]
+    views = {
+        "also": [parse_view(text, "--also") for text in also],
+        "against": [parse_view(text, "--not") for text in against],
+    }
+    answer = search(image, parsed, views, index_path, k, options)
     written: list[object] = []
     if html not in (None, STREAM):
         report.write_page(answer, html)
@@ -134,13 +164,14 @@ def command(
 
 def search(
     image: Path,
-    box: tuple[float, float, float, float] | None,
+    boxes: list[XYWH],
+    views: dict[str, list[tuple[str, XYWH | None]]],
     index_path: Path,
     k: int,
     options: dict[str, Any],
 ) -> Answer:
     """Ask the index, and say on stderr what one should know about the answer."""
-    from instsearch_cli.images import read_stream
+    from instsearch_cli.images import Photograph, read_stream
 
     index = common.open_index(index_path, options)
     name, arguments = options["pipeline_name"], common.choice(options)
@@ -152,8 +183,14 @@ def search(
             err=True,
         )
     least, several = options["min_score"], options["per_image"]
-    picture = read_stream(sys.stdin.buffer, "standard input") if image == STREAM else image
-    answer = index.query(picture, box, k, pipeline=name, per_image=several, min_score=least, **arguments)
+
+    @functools.cache
+    def read(image: str) -> Photograph | str:
+        return read_stream(sys.stdin.buffer, "standard input") if image == str(STREAM) else image
+
+    pairs = {which: [(read(image), box) for image, box in given] for which, given in views.items()}
+    asking = {"pipeline": name, "per_image": several, "min_score": least, **pairs, **arguments}
+    answer = index.query(read(str(image)), boxes or None, k, **asking)
     for caution in answer.cautions:
         click.echo(f"warning: {caution}", err=True)
     return answer
@@ -161,9 +198,9 @@ def search(
 
 def question_lines(answer: Answer) -> Iterator[str]:
     """What was asked for, as it was understood; and how to ask for a part of a picture that was asked for whole."""
-    from instsearch_cli.images import printable
+    from instsearch_cli.report.results import view_lines
 
-    yield f"asked: {printable(answer.question)}"
-    if answer.box is None and answer.size is not None:
+    yield from view_lines(answer)
+    if answer.box is None and answer.size is not None and not answer.also:
         w, h = answer.size
         yield f"for one object in it give its box, x,y,w,h: --box {w // 4},{h // 4},{w // 2},{h // 2} is its middle"

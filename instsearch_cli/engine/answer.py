@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
@@ -18,6 +19,36 @@ if TYPE_CHECKING:
 XYWH = tuple[float, float, float, float]
 
 
+LINE = 0.5  #: the probability from which on a hit counts as found, where no min-score says another
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture of the object, or of what it is not, and where in it.
+
+    name     what the user called the picture
+    picture  its file; or itself, where it was in memory
+    corners  of the box, (x0, y0, x1, y1); None: the whole picture
+    size     (width, height) of the picture, upright; None: unknown
+    """
+
+    name: str
+    picture: Path | PIL.Image.Image
+    corners: Box | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def box(self) -> XYWH | None:
+        """The box: x, y, width and height; None: the whole picture."""
+        return None if self.corners is None else xywh(self.corners)
+
+    @property
+    def question(self) -> str:
+        """What was asked for, in words: the box as it was understood, of which picture."""
+        asked_for = "the whole picture" if self.size is None else box_question(self.box, self.size)
+        return f"{self.name}: {asked_for}"
+
+
 @dataclass(frozen=True)
 class Hit:
     """One image found, or one of its regions.
@@ -28,6 +59,7 @@ class Hit:
     corners  (x0, y0, x1, y1) in pixels of the upright original; None: unknown
     size     (width, height) of the upright original in pixels; None: unknown
     root     the folder that the collection's names are relative to
+    view     which of the answer's views it agrees with best, from 0
     """
 
     rank: int
@@ -37,6 +69,7 @@ class Hit:
     corners: Box | None
     size: tuple[int, int] | None = None
     root: str = ""
+    view: int = 0
 
     @property
     def box(self) -> XYWH | None:
@@ -48,19 +81,21 @@ class Hit:
 class Answer(Sequence[Hit]):
     """A query and its hits, best first.
 
-    query      what the user called the picture
-    picture    its file; or itself, where it was in memory
-    corners    of the query's box, (x0, y0, x1, y1); None: the whole picture
+    query, picture, corners, size: its first view, as :class:`View` has it
+
     settings   what to say about how the hits were found, in order
     seconds    from the decoded query to the hits
     n_images   how many images were searched
     min_score  hits with a lower score were left out; None: none was
     best       the score of the best hit before that; None: there was no hit
     cautions   what one should know about this query
-    size       (width, height) of the query's picture, upright; None: unknown
     pipeline   the name of the pipeline that was asked
     indexes    the indexes that were asked
     probability  scores are probabilities that a hit shows the object
+    also       further views of the object
+    against    what the object is not
+    dropped    so many hits were none, since something in ``against`` fits them as well
+    near       the best of the hits that were left out, where scores are probabilities
     """
 
     query: str
@@ -77,6 +112,10 @@ class Answer(Sequence[Hit]):
     pipeline: str = ""
     indexes: tuple[Path, ...] = ()
     probability: bool = False
+    also: tuple[View, ...] = ()
+    against: tuple[View, ...] = ()
+    dropped: int = 0
+    near: tuple[Hit, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -92,15 +131,19 @@ class Answer(Sequence[Hit]):
         return f"<{self.query}: {self.summary}>"
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """All views of the object, the query's picture first."""
+        return View(self.query, self.picture, self.corners, self.size), *self.also
+
+    @property
     def box(self) -> XYWH | None:
         """The query's box: x, y, width and height; None: the whole picture."""
-        return None if self.corners is None else xywh(self.corners)
+        return self.views[0].box
 
     @property
     def question(self) -> str:
-        """What was asked for, in words: the box as it was understood, of which picture."""
-        asked_for = "the whole picture" if self.size is None else box_question(self.box, self.size)
-        return f"{self.query}: {asked_for}"
+        """What was asked for first, in words: the box as it was understood, of which picture."""
+        return self.views[0].question
 
     @property
     def found(self) -> bool:
@@ -108,30 +151,89 @@ class Answer(Sequence[Hit]):
         return bool(self.hits)
 
     @property
+    def line(self) -> float | None:
+        """The score from which on a hit counts as found, ``min_score`` or 0.5; None: scores are no probabilities."""
+        if not self.probability:
+            return None
+        return LINE if self.min_score is None else self.min_score
+
+    @property
+    def above(self) -> tuple[Hit, ...]:
+        """The hits that count as found: all, where scores are no probabilities."""
+        return self.hits if self.line is None else tuple(h for h in self.hits if h.score >= self.line)
+
+    @property
+    def below(self) -> tuple[Hit, ...]:
+        """The nearest of the others, best first."""
+        line = -math.inf if self.line is None else self.line
+        return (*(hit for hit in self.hits if hit.score < line), *self.near)
+
+    @property
+    def shown(self) -> tuple[Hit, ...]:
+        """What people are shown: what is found, and the nearest below the line."""
+        return (*self.above, *self.below)
+
+    @property
     def counts(self) -> str:
-        """``20 hits``, or ``20 hits in 7 images`` where an image has several; ``no hits``, ``not found``."""
-        if not self.hits:
-            return "no hits" if self.min_score is None else "not found"
-        images = len({hit.image for hit in self.hits})
-        where = f" in {counted(images, 'image')}" if images < len(self.hits) else ""
-        return counted(len(self.hits), "hit") + where
+        """``20 hits``, ``20 hits in 7 images``, ``no hits``; of probabilities ``3 found``, or :attr:`nothing`."""
+        if not self.above:
+            return self.nothing if self._sought else "no hits"
+        images = len({hit.image for hit in self.above})
+        where = f" in {counted(images, 'image')}" if images < len(self.above) else ""
+        what = counted(len(self.above), "hit") if self.line is None else f"{len(self.above):,} found"
+        return what + where
+
+    @property
+    def _sought(self) -> bool:
+        """Whether there is a score to be reached."""
+        return self.min_score is not None or bool(self.below)
+
+    @property
+    def rest(self) -> str:
+        """``; the 17 nearest below the line``; "" where nothing is."""
+        n = len(self.below)
+        return f"; the {f'{n:,} ' if n > 1 else ''}nearest below the line" if n else ""
+
+    @property
+    def title(self) -> str:
+        """``3 found; the 17 nearest below the line``."""
+        return f"{self.counts}{self.rest if self.above else ''}"
 
     @property
     def summary(self) -> str:
-        """``20 hits among 5,000 images in 0.42 s``; with a min-score what it is, and the best where it left none."""
+        """``20 hits among 5,000 images in 0.42 s``; the line where there is one, the best where nothing reached it."""
         among = f"among {counted(self.n_images, 'image')} in {self.seconds:.2f} s"
-        if self.min_score is None:
-            return f"{self.counts} {among}"
-        if self.hits:
-            return f"{self.counts} of at least {self.min_score:g} {among}"
-        return f"not found: {self.nothing} {among}"
+        least = "" if self.min_score is None else f" of at least {self.min_score:g}"
+        if self.above:
+            return f"{self.counts}{least} {among}{self.rest}"
+        if self._sought:
+            return f"not found: {self.nothing} {among}{self.rest}"
+        return f"{self.counts} {among}"
 
     @property
     def nothing(self) -> str:
-        """``nothing reached 0.5; the best is 0.0001``: what there is to say where there is no hit."""
-        if self.min_score is None or self.best is None:
-            return "no image has anything in common with it"
-        return f"nothing reached {self.min_score:g}; the best is {self.best:.4g}"
+        """``nothing reached 0.5; the best is 0.0001``: what there is to say where nothing is found."""
+        line = self.min_score if self.line is None else self.line
+        if line is not None and self.best is not None:
+            return f"nothing reached {line:g}; the best is {self.best:.4g}"
+        if self.against:
+            return "every image agrees as well with what was given as not the object"
+        return "no image has anything in common with it"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else to say of the hits: how many were dropped, and what scores that are no probabilities mean."""
+        said = []
+        if self.against and not self.shown and not self._sought:
+            said.append(self.nothing)
+        elif self.dropped:
+            agree = "agrees" if self.dropped == 1 else "agree"
+            said.append(
+                f"{counted(self.dropped, 'hit')} {agree} better with what was given as not the object"
+            )
+        if self.hits and not self.probability:
+            said.append("scores are no probabilities: higher is better, and that is all they say")
+        return tuple(said)
 
 
 def counted(n: int, what: str) -> str:

@@ -10,35 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.boxes import box_caution, clip_box, refuse_fractions
 from instsearch_cli.engine.answer import Answer, Hit
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
+from instsearch_cli.engine.fusion import alone, fuse
 from instsearch_cli.engine.overview import in_words
 from instsearch_cli.engine.query import Engine
+from instsearch_cli.engine.questions import Question, encoded
 from instsearch_cli.engine.records import lost, stand_in
-from instsearch_cli.engine.stages import SEARCH, TABLE
-from instsearch_cli.engine.streaming import side_by_side
 from instsearch_cli.errors import UsageError
-from instsearch_cli.images import BadImage, Photograph
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator, Sequence
 
-    import PIL.Image
-
-    from instsearch_cli.data import Hits, Query
-    from instsearch_cli.engine.answer import XYWH
+    from instsearch_cli.data import Hits
     from instsearch_cli.engine.choosing import Choice
+    from instsearch_cli.engine.fusion import Fused
+    from instsearch_cli.engine.questions import Encoded
     from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index
-
-    Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Photograph
 
 WARM = 4  #: engines kept, of the pipelines that were asked last
 AGAIN = 20  #: times that a question is asked anew because the index changed meanwhile
 TOGETHER = 32  #: questions that are searched at once
+DEEP = 100  #: hits of each view and each negative that are compared, as deep as rerankers look
+DEEPER = 1000  #: the same where there is no reranker
 
 
 @dataclass(frozen=True)
@@ -93,11 +89,9 @@ class Warm:
         with self._lock:
             self._engines.clear()
 
-    def ask(
-        self, picture: Picture, box: Sequence[float] | None, name: str | None, wish: Wish, choice: Choice
-    ) -> Answer:
-        """The hits of a picture, or of what is in a box (x, y, w, h) of it."""
-        return self._together(*self.engine(name, choice), [Question(picture, box)], wish)[0]
+    def ask(self, question: Question, name: str | None, wish: Wish, choice: Choice) -> Answer:
+        """The answer to a question."""
+        return self._together(*self.engine(name, choice), [question], wish)[0]
 
     def ask_many(
         self, questions: Iterable[Any], name: str | None, wish: Wish, choice: Choice
@@ -123,18 +117,42 @@ class Warm:
         _check_least(engine, wish.min_score)
         with lock:
             began = time.perf_counter()
-            queries = _encoded(engine, questions, wish)
-            hits = engine.search(queries, wish.k)
+            asked_for = encoded(engine, questions, wish.per_image)
+            found = searched(engine, asked_for, wish.k)
             for _ in range(AGAIN):
                 if engine.current:
                     break
                 engine.refresh()
-                hits = engine.search(queries, wish.k)
+                found = searched(engine, asked_for, wish.k)
             each = (time.perf_counter() - began) / len(questions)
-            return [
-                answered(engine, question, query, hits, i, wish, each)
-                for i, (question, query) in enumerate(zip(questions, queries, strict=True))
-            ]
+            pairs = zip(asked_for, found, strict=True)
+            return [answered(engine, question, fused, wish, each) for question, fused in pairs]
+
+
+def searched(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:
+    """The first k hits of each question; several views and negatives are compared by their evidence."""
+    found: dict[int, Fused] = {}
+    plain = [i for i, question in enumerate(questions) if question.plain]
+    if plain:
+        hits = engine.search([questions[i].queries[0] for i in plain], k)
+        found = {i: alone(hits, q) for q, i in enumerate(plain)}
+    several = [i for i, question in enumerate(questions) if not question.plain]
+    if several:
+        rerankers = engine.assembly.rerankers
+        queries = [query for i in several for query in questions[i].queries]
+        hits = engine.search(queries, max(k, DEEP if rerankers else DEEPER), evidence=True)
+        first = 0
+        for i in several:
+            middle, last = first + len(questions[i].views), first + len(questions[i].queries)
+            fused = fuse(_rows(hits, first, middle), _rows(hits, middle, last), k)
+            found[i] = fused.scored(rerankers[-1].component.score) if rerankers else fused
+            first = last
+    return [found[i] for i in range(len(questions))]
+
+
+def _rows(hits: Hits, first: int, last: int) -> Hits:
+    rows = slice(first, last)
+    return replace(hits, images=hits.images[rows], scores=hits.scores[rows], boxes=hits.boxes[rows])
 
 
 def _check_least(engine: Engine, least: float | None) -> None:
@@ -147,96 +165,51 @@ def _check_least(engine: Engine, least: float | None) -> None:
         )
 
 
-class Question:
-    """A picture and a box in it, checked. Raises InstsearchError or UsageError that says what is wrong."""
-
-    def __init__(self, picture: Picture, box: Sequence[float] | None) -> None:
-        self.picture = Photograph.of(picture)
-        self.corners, self.cautions = None, []
-        if box is not None:
-            checked = checked_box(box)
-            refuse_fractions(checked, self.picture.size)
-            self.corners = clip_box(checked, self.picture.size)
-            self.cautions = [text for text in [box_caution(checked, self.picture.size)] if text]
-
-    def encoded(self, engine: Engine, wish: Wish) -> Query:
-        """The query that it is."""
-        query = engine.query(self.picture.name, self.picture, self.corners)
-        return replace(query, per_image=wish.per_image)
-
-
-def checked_box(box: Sequence[float]) -> XYWH:
-    """A box x, y, w, h of numbers. Raises UsageError for another."""
-    try:
-        x, y, w, h = (float(v) for v in box)
-    except (TypeError, ValueError):
-        x = y = w = h = float("nan")
-    if not np.isfinite((x, y, w, h)).all() or w <= 0 or h <= 0:
-        raise UsageError(
-            "a box is x, y, width and height in pixels of the upright picture, width and height above 0, "
-            f"for example (120, 80, 200, 150); got {box!r}"
-        )
-    return x, y, w, h
-
-
-def _encoded(engine: Engine, questions: Sequence[Question], wish: Wish) -> list[Query]:
-    """The queries, made side by side where the pipeline's components work in several threads."""
-
-    def encode(question: Question) -> Query:
-        return question.encoded(engine, wish)
-
-    described = [part for stage, part in engine.assembly.stages.items() if stage != TABLE[SEARCH].stage]
-    if len(questions) == 1 or not all(part.component.concurrent for part in described):
-        return [encode(question) for question in questions]
-    queries = []
-    for _, query in side_by_side(questions, encode):
-        if isinstance(query, BadImage):
-            raise query
-        queries.append(query)
-    return queries
-
-
-def answered(
-    engine: Engine, question: Question, query: Query, hits: Hits, i: int, wish: Wish, seconds: float
-) -> Answer:
-    """Row ``i`` of some hits as people read it."""
-    data = engine.data
+def answered(engine: Engine, question: Encoded, fused: Fused, wish: Wish, seconds: float) -> Answer:
+    """Hits of a question as people read them."""
+    data, hits = engine.data, fused.hits
     least = engine.min_score if wish.min_score is None else wish.min_score
-    n = hits.valid(i)
-    scores = hits.scores[i, :n].tolist()
-    found = []
-    for rank, score in enumerate(scores):
-        if least is not None and score < least:
-            continue
-        row, where = int(hits.images[i, rank]), hits.boxes[i, rank]
+    scores = hits.scores[0].tolist()
+    found: list[Hit] = []
+    near: list[Hit] = []
+    for rank, (score, view) in enumerate(zip(scores, fused.views.tolist(), strict=True)):
+        row, where = int(hits.images[0, rank]), hits.boxes[0, rank]
         corners: Any = None if np.isnan(where).any() else tuple(float(v) for v in where)
         record = data.record(row)
         size = record.width, record.height
         name, root = data.called(row), data.root(row)
-        found.append(Hit(rank + 1, name, data.path(row), score, corners, size, root))
+        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view)
+        (found if least is None or score >= least else near).append(hit)
     pipeline = engine.assembly.pipeline
     settings = {
         stage: in_words(value)
         for stage, value in pipeline.plain().items()
         if stage not in ("name", "keep_features")
     }
-    picture = question.picture
-    return Answer(
-        query=picture.name,
-        picture=picture.path or picture.original(),
-        corners=question.corners,
+    (first, *also), against = (
+        [part.view for part, _ in parts] for parts in (question.views, question.against)
+    )
+    answer = Answer(
+        query=first.name,
+        picture=first.picture,
+        corners=first.corners,
         hits=tuple(found),
         settings={"pipeline": pipeline.name, **settings},
         seconds=seconds,
         n_images=len(data.images),
         min_score=least,
         best=max(scores, default=None),
-        cautions=(*question.cautions, *_of_scores(engine, wish), *engine.cautions(query)),
-        size=picture.size,
+        cautions=(*question.cautions, *_of_scores(engine, wish)),
+        size=first.size,
         pipeline=pipeline.name,
         indexes=(engine.index.path,),
         probability=engine.probabilities,
+        also=tuple(also),
+        against=tuple(against),
+        near=tuple(near) if engine.probabilities else (),
     )
+    line = least if answer.line is None else answer.line
+    return replace(answer, dropped=int((fused.dropped >= (-np.inf if line is None else line)).sum()))
 
 
 def _of_scores(engine: Engine, wish: Wish) -> list[str]:

@@ -184,9 +184,10 @@ class Engine:
         """Every layer of a picture, in or out of the collection, as the collection's are."""
         return Described(self.assembly, Picture(picture.read(self.assembly.extractor.component.fit_size)))
 
-    def search(self, queries: Sequence[Query], k: int) -> Hits:
+    def search(self, queries: Sequence[Query], k: int, evidence: bool = False) -> Hits:
         """Rank the collection for each query, then rerank as the pipeline says. One row of k hits each.
 
+        With ``evidence`` their scores are what the last reranker makes its scores of (``Reranker.evidence``).
         Raises UsageError where a query wants several hits of an image (``per_image``) and cannot have them.
         """
         began = time.perf_counter()
@@ -199,8 +200,10 @@ class Engine:
         middle = time.perf_counter()
         self.timing.search += middle - began
         for part in rerankers:
+            last = evidence and part is rerankers[-1]
+            rerank = part.component.evidence if last else part.component.rerank
             with inference():
-                hits = part.component.rerank(queries, hits, self.data, self._again(queries))
+                hits = rerank(queries, hits, self.data, self._again(queries))
         self.timing.rerank += time.perf_counter() - middle
         return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
 

@@ -7,67 +7,42 @@ import functools
 import os
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import arrays, records, upkeep
 from instsearch_cli.engine.asking import Warm, Wish
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
 from instsearch_cli.engine.making import How, extract_images, index_images
 from instsearch_cli.engine.names import Names
+from instsearch_cli.engine.opened import format_errors, opened
+from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.engine.syncing import Plan
-from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError
+from instsearch_cli.errors import UsageError
 from instsearch_cli.images import MAX_PIXELS, Photograph
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
-from instsearch_formats import FormatError, LockedError
 from instsearch_formats import Index as Store
 from instsearch_formats.files import vacant
 from instsearch_formats.lock import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
     from instsearch_cli.engine.arrays import Arrays
-    from instsearch_cli.engine.asking import Picture
     from instsearch_cli.engine.describe import Described
     from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.query import Engine
+    from instsearch_cli.engine.questions import Picture
     from instsearch_cli.engine.restoring import Restored
     from instsearch_cli.engine.syncing import Synced
     from instsearch_formats.verify import Problem
-
-Method = TypeVar("Method", bound="Callable[..., Any]")
-
-
-@contextlib.contextmanager
-def format_errors() -> Iterator[None]:
-    """What the format raises is an InstsearchError too, with the same words."""
-    try:
-        yield
-    except LockedError as error:
-        raise IndexInUse(str(error)) from error
-    except FormatError as error:
-        raise InstsearchError(str(error)) from error
-
-
-def _open(method: Method) -> Method:
-    """A method of an index that is not closed."""
-
-    @functools.wraps(method)
-    def checked(self: Index, *arguments: Any, **options: Any) -> Any:
-        if self.closed:
-            raise InstsearchError(f"the index {self.path} is closed: open it again")
-        with format_errors():
-            return method(self, *arguments, **options)
-
-    return checked  # type: ignore[return-value]
 
 
 class Index:
@@ -128,7 +103,7 @@ class Index:
 
     # -- what it holds --------------------------------------------------------------------------------
 
-    @_open
+    @opened
     def __len__(self) -> int:
         """How many images there are."""
         return int(self.store.images.alive().sum())
@@ -139,36 +114,36 @@ class Index:
         self._names.refresh()
         return [self._names.of(record) for _, record in self._live()]
 
-    @_open
+    @opened
     def _live(self) -> list[tuple[int, Any]]:
         return self._names.live()
 
-    @_open
+    @opened
     def path_of(self, image: Anywhere) -> Path:
         """Where an image lies that is called so, as hits and tables have it."""
         return self.store.images.path(self._names.find(as_path(image, "an image"))[0])
 
     @property
-    @_open
+    @opened
     def pipelines(self) -> dict[str, Pipeline]:
         """The pipelines that were run, by name."""
         return {record.pipeline.name: record.pipeline for record in records.recorded(self.store)}
 
     @property
-    @_open
+    @opened
     def last(self) -> str | None:
         """The name of the pipeline that was run last, which is asked where none is named."""
         record = records.last(self.store)
         return record.pipeline.name if record else None
 
-    @_open
+    @opened
     def info(self) -> dict[str, Any]:
         """What `instsearch info --json` prints."""
         return upkeep.facts(self.store)
 
     # -- making it ------------------------------------------------------------------------------------
 
-    @_open
+    @opened
     def index(
         self,
         images: Anywhere | Sequence[Anywhere] = (),
@@ -208,7 +183,7 @@ class Index:
             self.progress.say(f"warning: {note}")
         return record.pipeline if record else None
 
-    @_open
+    @opened
     def add(
         self,
         images: Anywhere | Sequence[Anywhere],
@@ -227,7 +202,7 @@ class Index:
             base = self._base(pipeline)
             return index_images(self.store, self._registry, listed(images), base, Choice(), how)
 
-    @_open
+    @opened
     def extract(
         self,
         images: Anywhere | Sequence[Anywhere],
@@ -243,7 +218,7 @@ class Index:
         with self._locked(), decoding_within(memory):
             return extract_images(self.store, self._registry, listed(images), selection, how)
 
-    @_open
+    @opened
     def sync(
         self,
         folders: Anywhere | Sequence[Anywhere] = (),
@@ -268,7 +243,7 @@ class Index:
                 return plan.preview()
             return plan.carry_out(self._registry, self._base(pipeline), max_remove)
 
-    @_open
+    @opened
     def remove(
         self, *images: Anywhere, missing: bool = False, max_remove: str | int | None = None
     ) -> tuple[int, int]:
@@ -277,26 +252,26 @@ class Index:
             paths = [as_path(image, "an image") for image in images]
             return upkeep.remove_images(self.store, paths, missing, max_remove)
 
-    @_open
+    @opened
     def restore(self, *images: Anywhere, everything: bool = False) -> Restored:
         """Bring back images that were removed, by file, folder, name or pattern, or all; nothing is computed again."""
         with self._locked():
             return restore(self.store, [as_path(image, "an image") for image in images], everything)
 
-    @_open
+    @opened
     def relocate(self, old: Anywhere, new: Anywhere) -> tuple[str, str]:
         """The photographs under ``old`` now lie under ``new``."""
         with self._locked():
             return upkeep.relocate(self.store, as_path(old, "a folder"), as_path(new, "a folder"))
 
-    @_open
+    @opened
     def gc(self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
         """Remove what no recorded pipeline uses; returns what was, or would be, removed."""
         with contextlib.nullcontext() if dry_run else self._locked():
             self._warm.forget()
             return upkeep.sweep(self.store, dry_run, forget, cache)
 
-    @_open
+    @opened
     def verify(self) -> list[Problem]:
         """Read every byte; returns what is damaged."""
         try:
@@ -312,13 +287,15 @@ class Index:
 
     # -- asking it ------------------------------------------------------------------------------------
 
-    @_open
+    @opened
     def query(
         self,
         picture: Picture,
-        box: Sequence[float] | None = None,
+        box: Sequence[float] | Sequence[Sequence[float]] | None = None,
         k: int = 20,
         *,
+        also: Sequence[Any] = (),
+        against: Sequence[Any] = (),
         pipeline: str | None = None,
         per_image: int = 1,
         min_score: float | None = None,
@@ -326,11 +303,14 @@ class Index:
     ) -> Answer:
         """The photographs that show what is in a box (x, y, width, height) of a picture, best first, and where.
 
-        picture: a path, a picture of Pillow's or an array u8[H, W, 3]; without a box all of it is asked for.
+        picture: a path, a picture of Pillow's or an array u8[H, W, 3]; without a box all of it is asked for. Several
+        boxes, and pictures or (picture, box) pairs in ``also``, are views of one object: of each photograph the best
+        counts. One that agrees as well with some of ``against``, which is given likewise, is no hit.
         """
-        return self._warm.ask(picture, box, pipeline, Wish(k, per_image, min_score), chosen(choice))
+        question = Question(picture, box, also, against)
+        return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
 
-    @_open
+    @opened
     def query_many(
         self,
         questions: Iterable[Any],
@@ -347,12 +327,12 @@ class Index:
         wish = Wish(k, per_image, min_score)
         return list(self._warm.ask_many(questions, pipeline, wish, chosen(choice)))
 
-    @_open
+    @opened
     def engine(self, pipeline: str | None = None, **choice: Any) -> Engine:
         """The engine that answers questions to a pipeline."""
         return self._warm.engine(pipeline, chosen(choice))[0]
 
-    @_open
+    @opened
     def describe(self, picture: Picture, pipeline: str | None = None, **choice: Any) -> Described:
         """What the stages make of any picture, layer by layer, as of the collection's."""
         engine = self._warm.engine(pipeline, chosen(choice))[0]
@@ -360,7 +340,7 @@ class Index:
 
     # -- looking into it ------------------------------------------------------------------------------
 
-    @_open
+    @opened
     def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
         """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
         engine, lock = self._warm.engine(pipeline, Choice())

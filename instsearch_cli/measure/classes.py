@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Dataset
-    from instsearch_cli.engine.asking import Picture as Given
+    from instsearch_cli.engine.questions import Picture as Given
     from instsearch_cli.engine.registry import Registry
 
     XYWH = tuple[float, float, float, float]

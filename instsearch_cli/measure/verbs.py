@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.components import Dataset
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, as_path, choose, chosen
+from instsearch_cli.engine.opened import format_errors
 from instsearch_cli.engine.pipeline import load_preset, presets
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.engine.session import Index, format_errors
+from instsearch_cli.engine.session import Index
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.measure import saliency as fixated
 from instsearch_cli.measure import saliency_precision as annotated

@@ -79,6 +79,11 @@ header p { margin: 0; color: var(--soft); }
 .file { flex: 0 1 auto; min-width: 40%; overflow: hidden; text-overflow: ellipsis; }
 .hits .file:only-child { min-width: 0; }
 .hits a[href]:hover .file { color: var(--deep); text-decoration: underline; text-underline-offset: 3px; }
+.parting { display: flex; align-items: center; gap: 14px; margin: 30px 0 22px; color: var(--soft); font-weight: 600; }
+.parting::before, .parting::after { content: ""; flex: 1 0 24px; border-top: 2px solid var(--mark); }
+.parting::before { flex: 0 0 24px; }
+.query .label:not(:first-of-type) { margin-top: 22px; }
+.query a + a, .query .where + a { display: block; margin-top: 16px; }
 .none { padding: 72px 24px; border: 1.5px dashed var(--line); border-radius: 14px; color: var(--soft);
   text-align: center; }
 @media (max-width: 860px) { .page { display: block; padding: 20px 16px 40px; } .query { position: static;

@@ -12,7 +12,7 @@ from instsearch_cli.report.pictures import Thumbnail, thumbnail
 from instsearch_cli.report.results import box_text, score_texts, write_text
 
 if TYPE_CHECKING:
-    from instsearch_cli.engine.answer import XYWH, Answer, Hit
+    from instsearch_cli.engine.answer import XYWH, Answer, Hit, View
 
 SIDE = 480  #: longer side of thumbnails
 FULL = 60  #: so many hits have thumbnails of full size; more share the same weight
@@ -40,39 +40,58 @@ def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None) -> 
     )
 
 
+def _view(view: View, folder: Path | None) -> str:
+    """A picture that was asked with, its box over it and in words."""
+    thumb = thumbnail(view.picture, SIDE)
+    box = f"--box {box_text(view.box)}" if view.box is not None else "the whole picture"
+    if view.size is not None:
+        box += f" of {view.size[0]} x {view.size[1]}"
+    seen = framed(thumb, view.corners, _alt(view.name, thumb, view.box))
+    named = f'{seen}<p class="name">{escaped(Path(view.name).name)}</p>'
+    if isinstance(view.picture, Path):
+        named = f"<a{href(view.picture, folder)}>{named}</a>"
+    return f'{named}<div class="where">{box}</div>'
+
+
+def _hits(result: Answer, folder: Path | None) -> str:
+    """The hits, those that count as found parted from the rest by a line."""
+    shown, n = result.shown, len(result.above)
+    side = max(160, min(SIDE, int(SIDE * math.sqrt(FULL / max(len(shown), 1)))))
+    best = max((hit.score for hit in shown), default=0.0)
+    shares = [min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0 for hit in shown]
+    cards = [_hit(*row, side, folder) for row in zip(shown, score_texts(shown), shares, strict=True)]
+    if not cards:
+        return f'<p class="none">{escaped(_capital(result.nothing))}.</p>'
+    found, rest = (
+        f'<ol class="hits">{"".join(some)}</ol>' if some else "" for some in (cards[:n], cards[n:])
+    )
+    line = f'<p class="parting">below {result.line:g}</p>' if rest else ""
+    return f"{found}{line}{rest}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def page(result: Answer, folder: Path | None = None) -> str:
     """The page as text, for a file in ``folder``; photographs below that are linked from there."""
-    query = thumbnail(result.picture, SIDE)
-    side = max(160, min(SIDE, int(SIDE * math.sqrt(FULL / max(len(result.hits), 1)))))
-    best = max((hit.score for hit in result.hits), default=0.0)
-    shares = [min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0 for hit in result.hits]
-    cards = [
-        _hit(*row, side, folder) for row in zip(result.hits, score_texts(result.hits), shares, strict=True)
-    ]
-    hits = (
-        f'<ol class="hits">{"".join(cards)}</ol>'
-        if cards
-        else f'<p class="none">{escaped(result.nothing.capitalize())}.</p>'
-    )
     settings = "".join(
         f"<div><dt>{escaped(k)}</dt><dd>{escaped(v)}</dd></div>" for k, v in result.settings.items()
     )
-    box = f"--box {box_text(result.box)}" if result.box is not None else "the whole picture"
-    if result.size is not None:
-        box += f" of {result.size[0]} x {result.size[1]}"
-    searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
     title = escaped(Path(result.query).name)
-    view = framed(query, result.corners, _alt(result.query, query, result.box))
-    named = f'{view}<p class="name">{title}</p>'
-    if isinstance(result.picture, Path):
-        named = f"<a{href(result.picture, folder)}>{named}</a>"
+    views = "".join(_view(view, folder) for view in result.views)
+    against = "".join(_view(view, folder) for view in result.against)
+    unlike = f'<p class="label">And not</p>{against}' if against else ""
     aside = (
         f'<aside class="query" aria-label="Query"><p class="brand">{BRAND}instsearch</p>'
-        f'<p class="label">Looking for</p>{named}<div class="where">{box}</div>'
+        f'<p class="label">Looking for</p>{views}'
+        f"{unlike}"
         f"{f'<dl>{settings}</dl>' if settings else ''}</aside>"
     )
-    header = f"<header><h1>{result.counts.capitalize()}</h1><p>{searched}</p></header>"
-    body = f'<div class="page">{aside}\n<main>{header}\n{hits}</main></div>'
+    searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
+    said = "".join(f"<p>{escaped(_capital(note))}.</p>" for note in result.notes)
+    header = f"<header><h1>{escaped(_capital(result.title))}</h1><p>{searched}</p>{said}</header>"
+    body = f'<div class="page">{aside}\n<main>{header}\n{_hits(result, folder)}</main></div>'
     return document(f"{title} - instsearch", STYLE, body)
 
 

@@ -13,12 +13,18 @@ from instsearch_cli.images import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from instsearch_cli.engine.answer import XYWH, Answer, Hit
+    from instsearch_cli.engine.answer import XYWH, Answer, Hit, View
 
 
 def box_text(box: XYWH | None) -> str:
     """A box as ``--box`` takes it, in whole pixels; a dash where there is none."""
     return "-" if box is None else ",".join(f"{v:.0f}" for v in box)
+
+
+def view_lines(answer: Answer) -> list[str]:
+    """Every view and what the object is not, a line each, as they were understood."""
+    words = (("asked", answer.views[:1]), ("also", answer.also), ("not", answer.against))
+    return [f"{word}: {printable(view.question)}" for word, views in words for view in views]
 
 
 def score_texts(hits: tuple[Hit, ...]) -> list[str]:
@@ -42,15 +48,17 @@ def to_json(answer: Answer) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "query": {
-            "image": answer.query,
-            "size": None if answer.size is None else list(answer.size),
-            "box": _listed(answer.box),
+            **_seen(answer.views[0]),
+            "views": [_seen(view) for view in answer.views],
+            "against": [_seen(view) for view in answer.against],
         },
         "index": [str(path) for path in answer.indexes],
         "pipeline": answer.pipeline,
         "found": answer.found,
         "threshold": answer.min_score,
         "best": answer.best,
+        "line": answer.line,
+        "dropped": answer.dropped,
         "probability": answer.probability,
         "seconds": round(answer.seconds, 4),
         "images": answer.n_images,
@@ -66,6 +74,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
                 "box": _listed(hit.box),
                 "boxes": [] if hit.box is None else [_listed(hit.box)],
                 "index": 0,
+                "view": hit.view,
             }
             for hit in answer.hits
         ],
@@ -116,6 +125,11 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, "utf-8")
     except OSError as error:
         raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _seen(view: View) -> dict[str, Any]:
+    size = None if view.size is None else list(view.size)
+    return {"image": view.name, "size": size, "box": _listed(view.box)}
 
 
 def _listed(box: XYWH | None) -> list[float] | None:

@@ -27,6 +27,7 @@ PAPER, INK, SOFT, LINE, TRACK = (
 )
 WIDTH, EDGE, GAP, LEFT = 1760, 44, 18, 380  #: pixels; LEFT is the query's column
 ROW, CAPTION = 230, 66  #: height aimed at for a row of pictures; room for what is written under them
+PARTING = 44  #: room for the line between the found and the rest
 MOST = 200  #: hits on a sheet
 
 
@@ -79,22 +80,32 @@ def rounded(width: int, height: int, radius: float) -> Image.Image:
 
 
 def _query(result: Answer) -> Image.Image:
-    """The left column: the query with its box, and what was asked of the search."""
-    thumb = thumbnail(result.picture, 960)
-    scale = min(LEFT / thumb.image.width, 480 / thumb.image.height)
-    picture = framed(
-        thumb, result.corners, round(thumb.image.width * scale), round(thumb.image.height * scale)
-    )
-    column = Image.new("RGB", (LEFT, 46 + picture.height + 96 + 27 * len(result.settings)), PAPER)
+    """The left column: the views with their boxes, what the object is not, and what was asked of the search."""
+    views = [("Looking for", view) for view in result.views] + [("And not", view) for view in result.against]
+    high = max(150, 480 // len(views))
+    pictures = []
+    for _, view in views:
+        thumb = thumbnail(view.picture, 960)
+        scale = min(LEFT / thumb.image.width, high / thumb.image.height)
+        size = round(thumb.image.width * scale), round(thumb.image.height * scale)
+        pictures.append(framed(thumb, view.corners, *(max(1, side) for side in size)))
+    titles = [i == 0 or views[i][0] != views[i - 1][0] for i in range(len(views))]
+    height = sum(picture.height + 85 + 40 * title for picture, title in zip(pictures, titles, strict=True))
+    column = Image.new("RGB", (LEFT, height + 17 + 27 * len(result.settings)), PAPER)
     draw = ImageDraw.Draw(column)
-    draw.text((0, 13), "Looking for", SOFT, font(21), anchor="lm")
-    column.paste(picture, (0, 40))
-    y = 40 + picture.height + 26
-    name = clipped(printable(result.query.rpartition("/")[2]), font(21), LEFT, keep="end")
-    draw.text((0, y), name, INK, font(21), anchor="lm")
-    box = "the whole picture" if result.box is None else f"box {box_text(result.box)}"
-    draw.text((0, y + 29), box, SOFT, font(17), anchor="lm")
-    y += 70
+    y = 0
+    for (title, view), picture, first in zip(views, pictures, titles, strict=True):
+        if first:
+            draw.text((0, y + 13), title, SOFT, font(21), anchor="lm")
+            y += 40
+        column.paste(picture, (0, y))
+        y += picture.height + 26
+        name = clipped(printable(view.name.rpartition("/")[2]), font(21), LEFT, keep="end")
+        draw.text((0, y), name, INK, font(21), anchor="lm")
+        box = "the whole picture" if view.box is None else f"box {box_text(view.box)}"
+        draw.text((0, y + 29), box, SOFT, font(17), anchor="lm")
+        y += 59
+    y += 11
     for key, value in result.settings.items():
         draw.line((0, y - 14, LEFT, y - 14), LINE)
         draw.text((0, y), clipped(printable(key), font(16), 96), SOFT, font(16), anchor="lm")
@@ -123,23 +134,40 @@ def _tile(image: Image.Image, tile: Tile, x: int, y: int, width: int, height: in
 
 
 def sheet(result: Answer) -> Image.Image:
-    """Draw the query with its box, what was asked of the search, and up to 200 hits with boxes and scores."""
-    shown = result.hits[:MOST]
+    """Draw what was asked for, and up to 200 hits with boxes and scores, a line between the found and the rest."""
+    shown = result.shown[:MOST]
     tiles = []
-    for hit, score in zip(shown, score_texts(result.hits), strict=False):
+    for hit, score in zip(shown, score_texts(result.shown), strict=False):
         thumb = thumbnail(hit.path, 640)
         tiles.append(Tile(hit, score, thumb, min(max(thumb.image.width / thumb.image.height, 0.56), 2.6)))
     x0 = EDGE + LEFT + 2 * GAP
     inner = WIDTH - EDGE - x0
-    rows, column = rows_of(tiles, inner), _query(result)
-    more = len(result.hits) - len(shown)
-    right = 40 + sum(height + CAPTION for height, _ in rows) + (30 if more else 0)
+    n, column = len(result.above), _query(result)
+    found, rest = rows_of(tiles[:n], inner), rows_of(tiles[n:], inner)
+    more = len(result.shown) - len(shown)
+    head = 40 + 28 * len(result.notes)
+    heights = sum(height + CAPTION for height, _ in (*found, *rest))
+    right = head + heights + (PARTING if rest else 0) + (30 if more else 0)
     image = Image.new("RGB", (WIDTH, 2 * EDGE + max(column.height, right) - 14), PAPER)
     draw = ImageDraw.Draw(image)
     image.paste(column, (EDGE, EDGE))
     draw.text((x0, EDGE + 13), result.summary, INK, font(21), anchor="lm", stroke_width=0.3)
-    best = max((hit.score for hit in result.hits), default=0.0)
-    y = EDGE + 40
+    for i, note in enumerate(result.notes):
+        draw.text((x0, EDGE + 44 + 28 * i), note, SOFT, font(17), anchor="lm")
+    best = max((hit.score for hit in result.shown), default=0.0)
+    y = _rows(image, found, x0, EDGE + head, best)
+    if rest:
+        text = f"below {result.line:g}"
+        draw.text((x0, y + 8), text, SOFT, font(17), anchor="lm")
+        draw.line((x0 + font(17).getlength(text) + 14, y + 8, WIDTH - EDGE, y + 8), MARK, 2)
+        y = _rows(image, rest, x0, y + PARTING, best)
+    if more:
+        draw.text((x0, y), f"and {more:,} more", SOFT, font(18), anchor="lm")
+    return image
+
+
+def _rows(image: Image.Image, rows: list[tuple[int, list[Tile]]], x0: int, y: int, best: float) -> int:
+    """Rows of hits from x0, y on; returns where the next one would be."""
     for height, row in rows:
         x = float(x0)
         for tile in row:
@@ -148,9 +176,7 @@ def sheet(result: Answer) -> Image.Image:
             _tile(image, tile, round(x), y, round(x + width) - round(x), height, share)
             x += width + GAP
         y += height + CAPTION
-    if more:
-        draw.text((x0, y), f"and {more:,} more", SOFT, font(18), anchor="lm")
-    return image
+    return y
 
 
 def write_sheet(result: Answer, path: Path) -> None:

@@ -15,23 +15,34 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.answer import Answer
 
 HEADER = ("rank", "score", "box x,y,w,h", "image")
+VIEW = "view"  #: title of a column more, before the image's, where there are several views
 
 
-def rows(result: Answer) -> list[tuple[str, str, str, str]]:
-    """Rank, score, box and name of each hit, as text."""
-    return [
-        (str(hit.rank), score, box_text(hit.box), hit.image)
-        for hit, score in zip(result.hits, score_texts(result.hits), strict=True)
-    ]
+def rows(result: Answer) -> list[tuple[str, ...]]:
+    """Titles, then rank, score, box, view where there are several, and name of each hit, as text."""
+    several = len(result.views) > 1
+    cells: list[tuple[str, ...]] = [(*HEADER[:3], *([VIEW] if several else []), HEADER[3])]
+    for hit, score in zip(result.shown, score_texts(result.shown), strict=True):
+        view = [str(hit.view + 1)] if several else []
+        cells.append((str(hit.rank), score, box_text(hit.box), *view, printable(hit.image)))
+    return cells
+
+
+def parting(result: Answer) -> str:
+    """What stands between the found and the rest; "" where there is no rest."""
+    return f"-- below {result.line:g} --" if result.below else ""
 
 
 def plain_table(result: Answer) -> str:
     """The hits in columns of one width, names in full at the end of the line; no line for no hits."""
-    cells = [HEADER, *((rank, score, box, printable(name)) for rank, score, box, name in rows(result))]
+    cells = rows(result)
     if len(cells) == 1:
         return ""
-    wide = [max(len(row[i]) for row in cells) for i in range(3)]
-    return "\n".join(f"{a:>{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}" for a, b, c, d in cells)
+    wide = [max(len(row[i]) for row in cells) for i in range(len(cells[0]) - 1)]
+    lines = ["  ".join([*(f"{a:>{w}}" for a, w in zip(row, wide, strict=False)), row[-1]]) for row in cells]
+    if text := parting(result):
+        lines.insert(1 + len(result.above), text)
+    return "\n".join(lines)
 
 
 def rich_table(result: Answer, width: int) -> Table:
@@ -40,16 +51,23 @@ def rich_table(result: Answer, width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    cells = rows(result)
-    fixed = [max(len(row[i]) for row in (HEADER, *cells)) for i in range(3)]
-    room = max(12, width - sum(fixed) - 3 * 3 - 2)  # three spaces between columns, one at either edge
+    titles, *cells = rows(result)
+    fixed = [max(len(row[i]) for row in (titles, *cells)) for i in range(len(titles) - 1)]
+    room = max(
+        12, width - sum(fixed) - 3 * len(fixed) - 2
+    )  # three spaces between columns, one at either edge
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for title, wide in zip(HEADER, (*fixed, room), strict=True):
+    for title, wide in zip(titles, (*fixed, room), strict=True):
         table.add_column(
             title, justify="left" if title == HEADER[-1] else "right", no_wrap=True, min_width=wide
         )
-    for rank, score, where, name in cells:
-        table.add_row(Text(rank, "dim"), Text(score, "bold"), Text(where, "cyan"), Text(_fitting(name, room)))
+    styles = ["dim", "bold", "cyan", "", ""]
+    for at, (*row, name) in enumerate(cells):
+        if result.below and at == len(result.above):
+            table.add_row(*[""] * len(fixed), Text(parting(result), "dim"))
+        found = at < len(result.above)
+        texts = [Text(text, style if found else "dim") for text, style in zip(row, styles, strict=False)]
+        table.add_row(*texts, Text(_fitting(name, room), "" if found else "dim"))
     return table
 
 
@@ -70,11 +88,12 @@ def print_table(result: Answer, console: Console | None = None) -> None:
     from rich.console import Console
 
     console = console or Console(file=sys.stdout)
-    if console.is_terminal and result.hits:
+    if console.is_terminal and result.shown:
         console.print(rich_table(result, console.width))
-        console.print(result.summary, style="dim", highlight=False)
+        for line in (result.summary, *result.notes):
+            console.print(line, style="dim", highlight=False)
         return
     table = plain_table(result)
     encoding = getattr(console.file, "encoding", None) or "utf-8"
-    for line in [*([table] if table else []), result.summary]:
+    for line in [*([table] if table else []), result.summary, *result.notes]:
         console.file.write(line.encode(encoding, "replace").decode(encoding) + "\n")

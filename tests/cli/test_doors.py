@@ -44,7 +44,7 @@ def test_the_default_index_is_that_of_the_environment(
     assert cli("info").out.startswith(f"{index}: 10 images\n")
 
 
-@pytest.mark.parametrize("flag", ["--box", "--index", "--weighting"])
+@pytest.mark.parametrize("flag", ["--csv", "--index", "--weighting"])
 def test_an_option_given_twice_is_refused(cli: Cli, index: Path, photos: Path, flag: str) -> None:
     verb = ("index", photos) if flag == "--weighting" else ("query", photos / "a/1.png")
     told = cli(*verb, "--index", index, flag, "1,1,9,9", flag, "2,2,9,9", status=2)
@@ -96,7 +96,8 @@ def test_a_box_is_echoed_as_it_was_understood(cli: Cli, index: Path, photos: Pat
     told = cli("query", photos / "a/1.png", "--index", index, "--box", "8,8,32,24")
     assert told.err.endswith("a/1.png: box 8,8,32,24 (x,y,w,h) of the picture's 64 x 48, 25 % of it\n")
     asked = cli("query", photos / "a/1.png", "--index", index, "--box", "8,8,32,24", "--json").json
-    assert asked["query"] == {"image": str(photos / "a/1.png"), "size": [64, 48], "box": [8, 8, 32, 24]}
+    view = {"image": str(photos / "a/1.png"), "size": [64, 48], "box": [8, 8, 32, 24]}
+    assert asked["query"] == {**view, "views": [view], "against": []}
     assert asked["cautions"] == []
 
 

@@ -85,16 +85,27 @@ def test_what_is_there_is_found_and_the_rest_left_out(cli: Cli, place: Path, ind
     assert told["best"] == scores[0] > 0.9
     assert {hit["image"] for hit in told["hits"]} == {f"{i}.png" for i in HIDDEN}
     assert told["hits"] == [hit for hit in plain["hits"] if hit["score"] >= 0.5]
-    assert "3 hits of at least 0.5 among 10 images in " in cli(*ask, "--min-score", 0.5).out
+    for more, least in ((), ""), (("--min-score", 0.5), " of at least 0.5"):
+        *_, third, line, fourth, _, _, _, _, _, _, summary = cli(*ask, *more).out.splitlines()
+        assert third.startswith("   3  ")
+        assert line == "-- below 0.5 --"
+        assert fourth.startswith("   4  ")
+        assert summary.startswith(f"3 found{least} among 10 images in ")
+        assert summary.endswith("; the 7 nearest below the line")
 
 
 def test_not_found_is_an_answer(cli: Cli, place: Path, index: Path) -> None:
     page, sheet = place / "none.html", place / "none.png"
     ask = ("query", place / "q" / "absent.png", "--box", BOX, "--index", index, *JUDGED, "--min-score", 0.9)
     out = cli(*ask, "--html", page, "--sheet", sheet).out
-    assert out.startswith("not found: nothing reached 0.9; the best is ")
+    assert out.splitlines()[1] == "-- below 0.9 --"
+    assert "\nnot found: nothing reached 0.9; the best is " in out
     assert " among 10 images in " in out
-    assert "<h1>Not found</h1>" in page.read_text("utf-8")
+    assert "; the 10 nearest below the line\n" in out
+    written = page.read_text("utf-8")
+    assert "<h1>Nothing reached 0.9; the best is 0." in written
+    assert written.count("<li ") == 10
+    assert "below 0.9</p>" in written
     assert sheet.stat().st_size > 0
     told = cli(*ask, "--json").json
     assert (told["found"], told["hits"]) == (False, [])

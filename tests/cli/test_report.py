@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
-from instsearch_cli.engine.answer import Answer, Hit
+from instsearch_cli.engine.answer import Answer, Hit, View
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.report import copy_hits, print_table, to_csv, to_json, write_page, write_sheet
 from instsearch_cli.report.page import page
@@ -48,7 +49,9 @@ def result(tmp_path: Path) -> Answer:
 def test_json_has_boxes_as_they_are_given_on_the_command_line(result: Answer) -> None:
     written = json.loads(json.dumps(to_json(result)))
     assert written["schema"] == 2
-    assert written["query"] == {"image": "query.jpg", "size": [800, 600], "box": [100, 50, 200, 200]}
+    view = {"image": "query.jpg", "size": [800, 600], "box": [100, 50, 200, 200]}
+    assert written["query"] == {**view, "views": [view], "against": []}
+    assert (written["line"], written["dropped"]) == (None, 0)
     assert written["found"] is True
     assert [hit["box"] for hit in written["hits"]] == [[10, 20, 100, 50], None, [0, 0, 5, 5]]
     assert [hit["boxes"] for hit in written["hits"]] == [[[10, 20, 100, 50]], [], [[0, 0, 5, 5]]]
@@ -98,6 +101,7 @@ def test_output_that_is_no_terminal_is_plain_and_takes_any_name(result: Answer) 
     assert lines[1].endswith(r"0.5000            -  caf\xe9\n\x1b[31mred.jpg")
     assert lines[2].endswith("?" * 300)
     assert lines[3] == "2 hits among 2 images in 1.00 s"
+    assert lines[4].startswith("scores are no probabilities: ")
 
 
 def test_no_hits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +278,107 @@ def test_pages_of_many_hits_have_smaller_thumbnails(tmp_path: Path) -> None:
         return int(Page(page(Answer("q", path, None, hits, {}, 0.1, n))).all("img")[-1]["width"])
 
     assert (width(1), width(60), width(240)) == (480, 480, 240)
+
+
+# Probabilities, several views, and what the object is not
+
+
+@pytest.fixture
+def judged(result: Answer) -> Answer:
+    """Three hits of 0.9, 0.5 and 0.0001."""
+    hits = tuple(replace(hit, score=p) for hit, p in zip(result.hits, (0.9, 0.5, 1e-4), strict=True))
+    return replace(result, hits=hits, probability=True, best=0.9)
+
+
+def test_a_line_parts_the_found_from_the_rest(judged: Answer, tmp_path: Path) -> None:
+    assert (judged.line, len(judged.above), len(judged.below)) == (0.5, 2, 1)
+    assert judged.title == "2 found; the nearest below the line"
+    assert judged.summary == "2 found among 1,234 images in 0.04 s; the nearest below the line"
+    assert [line[:15] for line in plain_table(judged).splitlines()[2:]] == [
+        "   2  0.5000   ",
+        "-- below 0.5 --",
+        "   3  0.0001   ",
+    ]
+    text = page(judged)
+    assert text.index("two.png</span>") < text.index("below 0.5</p>") < text.index("gone.jpg</span>")
+    assert " ".join(Page(text).words).count("2 found; the nearest below the line") == 1
+    out = io.StringIO()
+    print_table(judged, Console(file=out, width=80, force_terminal=True, color_system=None))
+    rows = [line.strip() for line in out.getvalue().splitlines()]
+    line = rows.index("-- below 0.5 --")
+    assert (rows[line - 1][0], rows[line + 1][0]) == ("2", "3")
+
+    found = replace(judged, hits=judged.hits[:2])
+    assert found.title == "2 found"
+    assert "below" not in page(found)
+    with_line, without = (sheet_lines(answer, tmp_path) for answer in (judged, found))
+    assert (with_line, without) == (1, 0)
+
+
+def sheet_lines(answer: Answer, folder: Path) -> int:
+    """How many lines in the colour of boxes go through most of the sheet's width."""
+    write_sheet(answer, folder / "sheet.png")
+    with Image.open(folder / "sheet.png") as sheet:
+        pink = (np.asarray(sheet.convert("RGB")) == MARK).all(2).sum(1) > 1000
+    return int((np.diff(pink.astype(int)) == 1).sum())
+
+
+def test_nothing_above_the_line_is_no_claim_that_there_is_nothing(judged: Answer) -> None:
+    none = replace(judged, hits=judged.hits[2:], best=1e-4)
+    assert none.title == "nothing reached 0.5; the best is 0.0001"
+    assert none.summary == (
+        "not found: nothing reached 0.5; the best is 0.0001 among 1,234 images in 0.04 s; the nearest below the line"
+    )
+    assert "<h1>Nothing reached 0.5; the best is 0.0001</h1>" in page(none)
+    left_out = replace(none, hits=(), near=none.hits, min_score=0.7)
+    assert left_out.title == "nothing reached 0.7; the best is 0.0001"
+    assert "gone.jpg" in plain_table(left_out)
+    assert not left_out.found
+    for answer in (none, left_out):
+        assert "no image" not in page(answer) + plain_table(answer) + answer.summary
+
+
+def test_scores_that_are_no_probabilities_have_no_line(result: Answer) -> None:
+    assert (result.line, result.above, result.below) == (None, result.hits, ())
+    assert "below" not in plain_table(result)
+    assert result.title == "3 hits"
+    assert "Scores are no probabilities: higher is better" in page(result)
+
+
+def test_views_and_what_it_is_not_are_shown_with_the_query(judged: Answer, tmp_path: Path) -> None:
+    other = View("also.jpg", picture(tmp_path / "also.jpg", (200, 100)), (5.0, 6.0, 55.0, 36.0), (200, 100))
+    unlike = View("unlike.jpg", picture(tmp_path / "unlike.jpg"), None, (400, 300))
+    hits = (judged.hits[0], replace(judged.hits[1], view=1))
+    answer = replace(judged, hits=hits, also=(other,), against=(unlike,), dropped=2)
+    assert [view.name for view in answer.views] == ["query.jpg", "also.jpg"]
+    told = "2 hits agree better with what was given as not the object"
+    assert answer.notes == (told,)
+    assert replace(answer, dropped=1).notes == ("1 hit agrees" + told.removeprefix("2 hits agree"),)
+    seen = Page(page(answer))
+    words = " ".join(seen.words)
+    for part in ("also.jpg", "--box 5,6,50,30 of 200 x 100", "And not", "unlike.jpg", told):
+        assert part in words
+    assert (
+        words.index("Looking for") < words.index("also.jpg") < words.index("And not") < words.index("unlike")
+    )
+    boxes = seen.all("rect", **{"class": "box"})
+    assert [[float(a[k]) for k in ("x", "y", "width", "height")] for a in boxes[:2]] == [
+        [100, 50, 200, 200],
+        [5, 6, 50, 30],
+    ]
+    assert [line.split()[-2:] for line in plain_table(answer).splitlines()] == [
+        ["view", "image"],
+        ["1", "a/one.jpg"],
+        ["2", "two.png"],
+    ]
+    written = to_json(answer)
+    assert written["query"]["views"][1] == {"image": "also.jpg", "size": [200, 100], "box": [5, 6, 50, 30]}
+    assert written["query"]["against"] == [{"image": "unlike.jpg", "size": [400, 300], "box": None}]
+    assert (written["dropped"], [hit["view"] for hit in written["hits"]]) == (2, [0, 1])
+    write_sheet(answer, tmp_path / "sheet.png")
+    emptied = replace(answer, hits=(), best=None)
+    assert emptied.summary.startswith("no hits among ")
+    assert emptied.notes == ("every image agrees as well with what was given as not the object",)
 
 
 # The sheet

@@ -65,6 +65,19 @@ def test_many_true_hits_are_no_reason_against_each_other():
     assert verdict()._probabilities(chance)[0] < 0.1 < 0.5 < verdict()._probabilities(few)[0]
 
 
+@given(falling)
+def test_probabilities_are_those_of_the_log_odds_to_the_bit(s):
+    """The log-odds are still apart where the probabilities are all 1."""
+    n = len(s)
+    hits = Hits.stack([(np.arange(n), s, None)], n + 2)
+    component = verdict()
+    odds, p = (how([None], hits, None, None) for how in (component.evidence, component.rerank))
+    assert (odds.scores.dtype, p.scores.dtype) == (np.float64, np.float32)
+    np.testing.assert_array_equal(component.score(odds.scores).astype(np.float32), p.scores)
+    falls = np.diff(s.astype(np.float64))
+    np.testing.assert_allclose(np.diff(odds.scores[0, :n]), component.config.score * falls, atol=1e-9)
+
+
 def test_hits_keep_their_order_boxes_and_padding():
     boxes = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     images = np.array([[4, 2, -1], [-1, -1, -1]])

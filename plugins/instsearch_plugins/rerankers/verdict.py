@@ -75,16 +75,36 @@ class Verdict(Reranker):
         search: Callable[[Sequence[Codes], int], Hits],
     ) -> Hits:
         """The same hits with probabilities for scores."""
-        scores = hits.scores.copy()
+        judged = self.evidence(queries, hits, data, search)
+        return replace(judged, scores=self.score(judged.scores).astype(np.float32))
+
+    def evidence(
+        self,
+        queries: Sequence[Query],
+        hits: Hits,
+        data: Data,
+        search: Callable[[Sequence[Codes], int], Hits],
+    ) -> Hits:
+        """The same hits with log-odds w x for scores, f64: probabilities near 1 run together."""
+        scores = hits.scores.astype(np.float64)
         for q in range(len(queries)):
             n = hits.valid(q)
-            scores[q, :n] = self._probabilities(hits.scores[q, :n])
+            scores[q, :n] = self._log_odds(hits.scores[q, :n])
         return replace(hits, scores=scores)
 
-    def _probabilities(self, s: np.ndarray) -> np.ndarray:
+    def score(self, evidence: np.ndarray) -> np.ndarray:
+        """Probabilities f64 of log-odds; padding stays at -inf."""
+        p = np.exp(-np.logaddexp(0, -evidence))  # 1 / (1 + exp(-x)), without overflow
+        judged: np.ndarray = np.where(np.isneginf(evidence), -np.inf, p)
+        return judged
+
+    def _log_odds(self, s: np.ndarray) -> np.ndarray:
         """Of the scores f32[n] of one query's hits, best first: f64[n]."""
         c = self.config
         w = np.array([c.bias, c.score, c.rest, c.best])
-        x = evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w
-        p: np.ndarray = np.exp(-np.logaddexp(0, -x))  # 1 / (1 + exp(-x)), without overflow
-        return p
+        x: np.ndarray = evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w
+        return x
+
+    def _probabilities(self, s: np.ndarray) -> np.ndarray:
+        """Likewise the probabilities: f64[n]."""
+        return self.score(self._log_odds(s))
