@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
     from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.teaching import train
+    from instsearch_cli.engine.together import query
     from instsearch_cli.errors import IndexInUse
     from instsearch_cli.measure.classes import classes
     from instsearch_cli.measure.comparison import compare
@@ -65,6 +66,7 @@ _PLACES = {
     "precision": "measure.verbs:precision",
     "preset": "engine.listing:preset",
     "presets": "engine.listing:presets",
+    "query": "engine.together:query",
     "reproduce": "measure.verbs:reproduce",
     "saliency": "measure.verbs:saliency",
     "schema": "report:schema",
@@ -102,6 +104,7 @@ __all__ = [
     "precision",
     "preset",
     "presets",
+    "query",
     "reproduce",
     "saliency",
     "schema",

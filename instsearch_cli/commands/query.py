@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,16 @@ STREAM = Path("-")
 
 @common.command("query")
 @click.argument("image", type=click.Path(path_type=Path))
-@common.index_option
+@click.option(
+    "--index",
+    "index_paths",
+    required=True,
+    multiple=True,
+    envvar="INSTSEARCH_INDEX",
+    type=click.Path(path_type=Path),
+    help="Folder of the index (default: the one that INSTSEARCH_INDEX names). Repeatable: several are asked together, "
+    "where their pipelines are alike and learn nothing from the photographs, as the default's.",
+)
 @click.option(
     "--box",
     "boxes",
@@ -87,7 +96,7 @@ STREAM = Path("-")
 )
 def command(
     image: Path,
-    index_path: Path,
+    index_paths: tuple[Path, ...],
     boxes: tuple[str, ...],
     also: tuple[str, ...],
     against: tuple[str, ...],
@@ -126,7 +135,7 @@ def command(
         "also": [parse_view(text, "--also") for text in also],
         "against": [parse_view(text, "--not") for text in against],
     }
-    answer = search(image, parsed, views, index_path, k, options)
+    answer = search(image, parsed, views, index_paths, k, options)
     written: list[object] = []
     if html not in (None, STREAM):
         report.write_page(answer, html)
@@ -166,22 +175,24 @@ def search(
     image: Path,
     boxes: list[XYWH],
     views: dict[str, list[tuple[str, XYWH | None]]],
-    index_path: Path,
+    index_paths: Sequence[Path],
     k: int,
     options: dict[str, Any],
 ) -> Answer:
     """Ask the index, and say on stderr what one should know about the answer."""
+    from instsearch_cli.engine import together
     from instsearch_cli.images import Photograph, read_stream
 
-    index = common.open_index(index_path, options)
     name, arguments = options["pipeline_name"], common.choice(options)
-    engine = index.engine(name, **arguments)
-    if engine.unsearchable:
-        click.echo(
-            f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
-            f"'{engine.assembly.pipeline.name}': run `instsearch index --index {index_path}`",
-            err=True,
-        )
+    indexes = [common.open_index(path, options) for path in index_paths]
+    for index in indexes:
+        engine = index.engine(name, **arguments)
+        if engine.unsearchable:
+            click.echo(
+                f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
+                f"'{engine.assembly.pipeline.name}': run `instsearch index --index {index.path}`",
+                err=True,
+            )
     least, several = options["min_score"], options["per_image"]
 
     @functools.cache
@@ -190,7 +201,7 @@ def search(
 
     pairs = {which: [(read(image), box) for image, box in given] for which, given in views.items()}
     asking = {"pipeline": name, "per_image": several, "min_score": least, **pairs, **arguments}
-    answer = index.query(read(str(image)), boxes or None, k, **asking)
+    answer = together.query(indexes, read(str(image)), boxes or None, k, **asking)
     for caution in answer.cautions:
         click.echo(f"warning: {caution}", err=True)
     return answer

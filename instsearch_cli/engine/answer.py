@@ -60,6 +60,7 @@ class Hit:
     size     (width, height) of the upright original in pixels; None: unknown
     root     the folder that the collection's names are relative to
     view     which of the answer's views it agrees with best, from 0
+    index    which of the answer's indexes it is from, from 0
     """
 
     rank: int
@@ -70,6 +71,7 @@ class Hit:
     size: tuple[int, int] | None = None
     root: str = ""
     view: int = 0
+    index: int = 0
 
     @property
     def box(self) -> XYWH | None:

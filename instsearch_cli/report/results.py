@@ -73,7 +73,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
                 "score": hit.score,
                 "box": _listed(hit.box),
                 "boxes": [] if hit.box is None else [_listed(hit.box)],
-                "index": 0,
+                "index": hit.index,
                 "view": hit.view,
             }
             for hit in answer.hits

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.answer import Answer
 
 HEADER = ("rank", "score", "box x,y,w,h", "image")
-VIEW = "view"  #: title of a column more, before the image's, where there are several views
+VIEW, INDEX = "view", "index"  #: titles of columns more, before the image's, where there are several of them
 
 
 def rows(result: Answer) -> list[tuple[str, ...]]:
-    """Titles, then rank, score, box, view where there are several, and name of each hit, as text."""
-    several = len(result.views) > 1
-    cells: list[tuple[str, ...]] = [(*HEADER[:3], *([VIEW] if several else []), HEADER[3])]
+    """Titles, then rank, score, box, view and index where there are several, and name of each hit, as text."""
+    views, indexes = len(result.views) > 1, len(result.indexes) > 1
+    more = [title for title, there in ((VIEW, views), (INDEX, indexes)) if there]
+    cells: list[tuple[str, ...]] = [(*HEADER[:3], *more, HEADER[3])]
     for hit, score in zip(result.shown, score_texts(result.shown), strict=True):
-        view = [str(hit.view + 1)] if several else []
-        cells.append((str(hit.rank), score, box_text(hit.box), *view, printable(hit.image)))
+        view = [str(hit.view + 1)] if views else []
+        index = [printable(result.indexes[hit.index].name)] if indexes else []
+        cells.append((str(hit.rank), score, box_text(hit.box), *view, *index, printable(hit.image)))
     return cells
 
 
@@ -61,7 +63,7 @@ def rich_table(result: Answer, width: int) -> Table:
         table.add_column(
             title, justify="left" if title == HEADER[-1] else "right", no_wrap=True, min_width=wide
         )
-    styles = ["dim", "bold", "cyan", "", ""]
+    styles = ["dim", "bold", "cyan", "", "", ""]
     for at, (*row, name) in enumerate(cells):
         if result.below and at == len(result.above):
             table.add_row(*[""] * len(fixed), Text(parting(result), "dim"))

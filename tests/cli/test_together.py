@@ -1,0 +1,132 @@
+"""Several indexes asked as one: the hits of the whole collection, and a clear word where scores cannot be compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+import instsearch
+from instsearch_cli.engine.answer import Answer, Hit
+from instsearch_cli.engine.together import merged
+from schema_check import valid
+
+Cli = Callable[..., Any]
+BOX = "30,20,100,100"
+
+
+def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve scenes, six in each of two folders; the thing asked for is in two of each."""
+    folder, thing = tmp_path_factory.mktemp("together"), texture(100, (100, 100))
+    for i in range(13):
+        pixels = 90 + texture(i, (240, 180)) // 4
+        at = (30, 20) if i == 12 else (10 * i, 5 * i)
+        seen = thing if i % 3 == 0 else texture(50 + i, (100, 100))
+        pixels[at[1] : at[1] + 100, at[0] : at[0] + 100] = seen[: 180 - at[1], : 240 - at[0]]
+        path = folder / ("query.png" if i == 12 else f"{'ab'[i % 2]}/{i}.png")
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture
+def indexes(cli: Cli, place: Path) -> list[Path]:
+    paths = [place / name for name in ("of-a", "of-b", "of-both")]
+    for path, folders in zip(paths, (["a"], ["b"], ["a", "b"]), strict=True):
+        if not path.exists():
+            cli("index", *(place / name for name in folders), "--index", path, "--preset", "sift", "--quiet")
+    return paths
+
+
+def test_as_the_whole_collection_in_one(cli: Cli, place: Path, indexes: list[Path]) -> None:
+    asking = ("query", place / "query.png", "--box", BOX, "--json")
+    both = valid("query", cli(*asking, "--index", indexes[0], "--index", indexes[1]).out)
+    whole = cli(*asking, "--index", indexes[2]).json
+    assert both["index"] == [str(path) for path in indexes[:2]]
+    assert both["images"] == whole["images"] == 12
+    sure, wanted = (
+        {hit["path"]: hit["score"] for hit in found["hits"] if hit["score"] >= 0.5} for found in (both, whole)
+    )
+    assert {Path(path).name for path in sure} == {"0.png", "3.png", "6.png", "9.png"}
+    assert sure == pytest.approx(wanted, abs=0.01)
+    assert [hit["rank"] for hit in both["hits"]] == list(range(1, len(both["hits"]) + 1))
+    for hit in both["hits"]:
+        assert Path(hit["path"]).parent.name == "ab"[hit["index"]]
+    assert sorted((h["score"] for h in both["hits"]), reverse=True) == [h["score"] for h in both["hits"]]
+
+
+def test_the_table_says_which_index(cli: Cli, place: Path, indexes: list[Path]) -> None:
+    asking = ("query", place / "query.png", "--box", BOX)
+    several = cli(*asking, "--index", indexes[0], "--index", indexes[1]).out.splitlines()
+    assert several[0].split() == ["rank", "score", "box", "x,y,w,h", "index", "image"]
+    assert {line.split()[3] for line in several[1:5]} == {"of-a", "of-b"}
+    assert "index" not in cli(*asking, "--index", indexes[0]).out.splitlines()[0]
+
+
+def test_in_python(place: Path, indexes: list[Path]) -> None:
+    opened = [instsearch.open(path) for path in indexes[:2]]
+    answer = instsearch.query(opened, place / "query.png", (30, 20, 100, 100), k=3)
+    assert len(answer) == 3
+    assert answer.indexes == tuple(indexes[:2])
+    assert {hit.index for hit in answer} == {0, 1}
+    alone = instsearch.query(opened[:1], place / "query.png", (30, 20, 100, 100))
+    assert [hit.path for hit in alone] == [
+        hit.path for hit in opened[0].query(place / "query.png", (30, 20, 100, 100))
+    ]
+    with pytest.raises(instsearch.UsageError, match="no index"):
+        instsearch.query([], place / "query.png")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wrong"),
+    [
+        (
+            ("--preset", "sift", "--refit", "--set", "encoder.words=64"),
+            "encoder 'bovw'.* learnt from its own",
+        ),
+        (("--preset", "sift", "--set", "extractor.keypoints=99"), "different pipelines"),
+    ],
+)
+def test_scores_that_cannot_be_compared(
+    cli: Cli, place: Path, indexes: list[Path], tmp_path: Path, flags: tuple[str, ...], wrong: str
+) -> None:
+    cli("index", place / "b", "--index", tmp_path / "own", *flags, "--quiet")
+    outcome = cli("query", place / "query.png", "--index", indexes[0], "--index", tmp_path / "own", status=2)
+    assert len(outcome.err.strip().splitlines()) <= 2
+    assert re.search(wrong, outcome.err)
+
+
+def test_merging_against_a_plain_sort() -> None:
+    rng = np.random.default_rng(0)
+    answers = []
+    for i in range(3):
+        scores = np.sort(rng.integers(0, 5, 6) / 5)[::-1]
+        hits = tuple(
+            Hit(r + 1, f"{i}-{r}", Path(f"{i}/{r}"), float(s), None) for r, s in enumerate(scores.tolist())
+        )
+        answers.append(
+            Answer("q", Path("q"), None, hits, {}, 0.1, 6, indexes=(Path(str(i)),), cautions=("all", f"c{i}"))
+        )
+    whole = merged(answers, 7)
+    plain = sorted(
+        ((hit, i) for i, answer in enumerate(answers) for hit in answer),
+        key=lambda p: (-p[0].score, p[1], p[0].rank),
+    )
+    assert [(hit.image, hit.index, hit.rank) for hit in whole] == [
+        (hit.image, i, r) for r, (hit, i) in enumerate(plain[:7], 1)
+    ]
+    assert whole.n_images == 18
+    assert whole.seconds == pytest.approx(0.3)
+    assert whole.cautions == ("all", "0: c0", "1: c1", "2: c2")
