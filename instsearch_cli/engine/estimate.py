@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     if not isinstance(first, FeatureMap):  # pictures differ
         several += [features for features in samples if features is not None]
         stored, dim = BYTES_PER_CELL | BYTES_PER_KEYPOINT, first.values.shape[1]
-    cells = sum(features.values.numel() for features in several) / len(several) / dim
+    cells = sum(math.prod(features.values.shape) for features in several) / len(several) / dim
     each = {encoding: per * cells for encoding, per in stored.items()} | BYTES_PER_PICTURE
     each |= dict.fromkeys(
         ("dense-map", "pyramid", "keypoints"), sum(map(numbers, several)) / len(several) * 2 * COMPRESSED
