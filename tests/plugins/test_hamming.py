@@ -173,8 +173,8 @@ def test_multiple_assignment_equals_the_plain_loop(seed, k, ratio):
     g = torch.Generator().manual_seed(seed)
     x, centroids = torch.randn(6, 4, generator=g), torch.randn(4, 4, generator=g)
     nearest = torch.cdist(x, centroids).argmin(1)
-    arrays = [v.numpy() for v in (x, nearest, hamming.neighbours(centroids), centroids)]
-    rows, words = hamming.nearest_words(*arrays, k, ratio)
+    near = hamming.neighbours(centroids).numpy()
+    rows, words = hamming.nearest_words(x.numpy(), nearest.numpy(), near, centroids.numpy(), k, ratio)
     assert rows.dtype == words.dtype == np.int64
     wanted = []
     for i in range(6):
