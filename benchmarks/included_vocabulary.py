@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.kmeans import kmeans
 from instsearch_plugins.numeric.normalise import l2
 
-OUT = Path(__file__).parents[1] / "plugins" / "instsearch_plugins" / INCLUDED
+OUT = Path(str(resources.files("instsearch_plugins") / INCLUDED))
 
 
 def descriptors(paths: list[Path], n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -162,7 +162,7 @@ def opening(folder: Path, n: int) -> None:
 def sparse_of(query: Query) -> tuple[np.ndarray, np.ndarray]:
     """The words of a query i64[m] and their values f32[m]."""
     assert isinstance(query.codes, SparseVectors)
-    return query.codes.indices.numpy(), query.codes.data.numpy()
+    return query.codes.indices, query.codes.data
 
 
 def exact(codes: sparse.csr_array, query: Query) -> np.ndarray:

@@ -7,6 +7,7 @@ pipeline of these alone imports no torch; tensors that are given to them are con
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -110,12 +111,18 @@ class Grid:
         return inside
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether something is a tensor of torch's, without importing it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 class _Arrays:
     """A dataclass that holds numpy arrays: tensors are converted, wherever they are."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if hasattr(value, "detach"):
+            if is_tensor(value):
                 object.__setattr__(self, name, value.detach().cpu().numpy())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from instsearch_cli.data import (
     Vectors,
     WeightMap,
     Words,
+    is_tensor,
 )
 from instsearch_cli.errors import InstsearchError
 
@@ -163,12 +163,6 @@ def blank(item: Mapping[str, Any]) -> bool:
 def to_state(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Named arrays ready to store."""
     return {k: np.asarray(v.detach().cpu() if is_tensor(v) else v) for k, v in state.items()}
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether something is a tensor of torch's, without importing it."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _check(holds: bool, wanted: str, x: Tensor | np.ndarray) -> None:

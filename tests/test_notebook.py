@@ -65,7 +65,7 @@ def test_the_notebook_runs_and_finds_what_it_says(tmp_path: Path, monkeypatch: p
 
     text = {cell.id: printed(cell) for cell in cells}
     assert "'local': 60" in text["make"]
-    assert "fitted: [\"encoder 'blcf' on 60 images\"]" in text["make"]
+    assert "fitted: [\"encoder 'bovw' on 60 images\"]" in text["make"]
     assert text["swap-searcher"] == "written: {'search': 60}\n"
     assert "written: {'weights': 60, 'codes': 60, 'search': 60}\nfitted: []\n" in text["swap-weighting"]
 

@@ -73,6 +73,7 @@ def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel: Path) -> Non
         "instsearch_formats/SPEC.md",
         "instsearch_plugins/presets/sift.toml",
         "instsearch_plugins/tables/mohedano2018.toml",
+        "instsearch_plugins/vocabularies/rootsift.npz",
         "instsearch_cli/report/schemas/saliency.json",
     ):
         assert wanted in expected

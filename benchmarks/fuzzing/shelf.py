@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TINY = ("--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--rerank", "none")
-SIFT = ("--preset", "sift", "--set", "encoder.words=32", "--set", "extractor.keypoints=80")
+SIFT = (
+    *("--preset", "sift", "--set", "encoder.vocabulary=own", "--set", "encoder.words=32"),
+    *("--set", "extractor.keypoints=80"),
+)
 REGIONS = ("--detector", "halves", "--searcher", "faiss")
 PIPELINES: dict[str, dict[str, tuple[str, ...]]] = {
-    "sift": {"sift-blcf": SIFT},
+    "sift": {"sift-bovw": SIFT},
     "tiny": {"scan": (*TINY, "--searcher", "scan"), "faiss": ("--searcher", "faiss")},
     "many": {
         "scan": (*TINY, "--searcher", "scan", "--keep-features"),
@@ -37,7 +40,7 @@ PIPELINES: dict[str, dict[str, tuple[str, ...]]] = {
         "regional": ("--encoder", "gem", "--searcher", "regional-diffusion"),
     },
     "large": {
-        "hamming": (*SIFT[:4], "--set", "extractor.keypoints=400"),
+        "hamming": (*SIFT[:6], "--set", "extractor.keypoints=400"),
         "inverted": ("--searcher", "inverted", "--rerank", "none"),
         "vlad": ("--encoder", "vlad", "--set", "encoder.over=local", "--searcher", "faiss"),
     },

@@ -11,8 +11,6 @@ import click
 
 from instsearch_cli.commands import common
 
-WORDS = 4000
-"""Enough for 150 scenes; clustering more would take most of the time."""
 SURE = 0.9  #: score of a hit that is shown
 WRITTEN = {"manifest": "manifest.json", "index": "index", "html": "hits.html", "sheet": "hits.png"}
 
@@ -49,7 +47,7 @@ def command(folder: Path, scenes: int, seed: int, device: str, as_json: bool, qu
     first = json.loads(manifest.read_text("utf-8"))["queries"][0]
     preset = default_preset(common.registry())
     index = common.open_index(folder / "index", {"device": device, "quiet": quiet}, create=True)
-    index.index(folder / "images", preset=preset, options=[f"encoder.words={WORDS}"], keep_features=True)
+    index.index(folder / "images", preset=preset, keep_features=True)
     measured = evaluate(index, manifest, pipeline=index.last, device=device, progress=progress)
     result = index.query(folder / first["image"], first["box"], 12, min_score=SURE)
     write_page(result, folder / "hits.html")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.data import Grid, SparseVectors
+from instsearch_cli.data import Grid, SparseVectors, is_tensor
 from instsearch_cli.engine.stages import MAPPED
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.storage import is_tensor, to_state
+from instsearch_cli.storage import to_state
 from instsearch_formats.encodings import ENCODINGS
 from instsearch_formats.errors import writing
 from instsearch_formats.files import replacing

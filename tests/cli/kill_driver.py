@@ -28,7 +28,7 @@ from instsearch_formats import Index
 
 FLAGS = [
     *("--preset", "sift", "--rerank", "none", "--quiet", "--json"),
-    *("--set", "encoder.words=64", "--set", "extractor.keypoints=60"),
+    *("--set", "encoder.vocabulary=own", "--set", "encoder.words=64", "--set", "extractor.keypoints=60"),
 ]
 
 

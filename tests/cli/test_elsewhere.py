@@ -117,5 +117,9 @@ def test_a_weighted_box_counts_inside_only() -> None:
     inside = BoxWeight((10, 0, 30, 10), weights)
     expected = torch.tensor([[[0, 0.2, 0.3], [0, 0, 0]]])
     torch.testing.assert_close(inside.over(FeatureMap(torch.zeros(1, 2, 3), grid)), expected)
-    points = Words(torch.zeros(2, dtype=torch.int32), grid, torch.tensor([[15.0, 5, 1, 0], [15.0, 15, 1, 0]]))
-    torch.testing.assert_close(inside.over(points), torch.tensor([[0.2, 0]]))
+    geometry = np.array([[15, 5, 1, 0], [15, 15, 1, 0]], np.float32)
+    found = inside.over(Words(np.zeros(2, np.int32), grid, geometry))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[0.2, 0]], rtol=1e-6)
+    cells = inside.over(Words(np.zeros((2, 3), np.int32), grid))
+    np.testing.assert_array_equal(cells, expected)

@@ -80,7 +80,7 @@ def test_installed_and_run(tmp_path: Path, photos: Path) -> None:
 
     assert "[instsearch-example-plugin 0.1.0]" in program("plugins")
     index = tmp_path / "index"
-    flags = ("--weighting", "edges", "--set", "encoder.words=32", "--rerank", "cut", "--quiet")
+    flags = ("--weighting", "edges", "--rerank", "cut", "--quiet")
     program("index", photos, "--index", index, *flags)
     hits = json.loads(program("query", photos / "a/1.png", "--index", index, "--json"))["hits"]
     assert hits[0]["image"] == "a/1.png"

@@ -49,6 +49,15 @@ MIXED: dict[str, Pipeline] = {
     ),
     "sift spread": stages(extractor="sift spread=8", encoder="vlad over=local"),
     "sift faint": stages(extractor="sift at_least=100", weighting="l2norm", encoder="blcf"),
+    "sift blcf": stages(
+        extractor="sift keypoints=1000",
+        weighting="none",
+        encoder="blcf words=10000 n_train=200000 whiten=false sqrt=true idf=true signatures=true",
+        searcher="hamming",
+    ),
+    "sift bovw own": stages(
+        extractor=SIFT, encoder="bovw vocabulary=own words=500 idf=false", searcher="hamming"
+    ),
     "spoc": stages(extractor=SQUEEZE, encoder="spoc dims=64"),
     "gem channels": stages(extractor="resnet50 layer=layer3", encoder="gem p=4 channels=ssw"),
     "crow crow": stages(extractor=SQUEEZE, weighting="crow", encoder="crow", searcher="diffusion k=20"),

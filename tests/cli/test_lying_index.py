@@ -20,7 +20,8 @@ from resealed import rewrite
 
 Cli = Callable[..., Any]
 Draw = Callable[..., None]
-SIFT = ("--preset", "sift", "--set", "encoder.words=20", "--set", "encoder.n-train=2000", "--quiet")
+OWN = ("--set", "encoder.vocabulary=own", "--set", "encoder.words=20", "--set", "encoder.n-train=2000")
+SIFT = ("--preset", "sift", *OWN, "--quiet")
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_ctrl_c_is_one_line_and_the_index_goes_on(
         "--index",
         str(tmp_path / "i"),
     ]
-    flags = ["--set", "encoder.words=50", "--rerank", "none"]
+    flags = ["--set", "encoder.vocabulary=own", "--set", "encoder.words=50", "--rerank", "none"]
     process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "i" / "images").glob("part-*.h5")) and time.monotonic() < deadline:

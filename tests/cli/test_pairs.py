@@ -19,7 +19,16 @@ from instsearch_cli.measure.pairs import Miner, Pair, at_most, writable
 Cli = Callable[..., Any]
 SHOWS = {"a/0.png": "A", "a/1.png": "A", "b/2.png": "A", "b/3.png": "B", "b/4.png": "B", "c, d.png": "C"}
 MATCHING = {("a/0.png", "a/1.png"), ("a/0.png", "b/2.png"), ("a/1.png", "b/2.png"), ("b/3.png", "b/4.png")}
-SIFT = ("--preset", "sift", "--set", "encoder.words=32", "--keep-features", "--quiet")
+SIFT = (
+    "--preset",
+    "sift",
+    "--set",
+    "encoder.vocabulary=own",
+    "--set",
+    "encoder.words=32",
+    "--keep-features",
+    "--quiet",
+)
 
 
 def texture(seed: int, width: int, height: int) -> np.ndarray:
@@ -175,7 +184,7 @@ def test_whitening_is_learnt_from_the_file(
     failed = cli("pairs", "--index", index, "-o", tmp_path / "p.csv", status=1).err
     assert "pipeline 'm' has none, 'cells' makes maps" in failed
     assert f"instsearch index --index {index} --preset sift" in failed
-    again = cli("pairs", "--index", index, "--pipeline", "sift-blcf", "-o", tmp_path / "p.csv")
+    again = cli("pairs", "--index", index, "--pipeline", "sift-bovw", "-o", tmp_path / "p.csv")
     assert read(tmp_path / "p.csv") == read(out), again
 
 

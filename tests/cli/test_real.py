@@ -36,8 +36,17 @@ def subset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_default_pipeline_finds_and_localises(cli: Cli, subset: Path, tmp_path: Path) -> None:
-    flags = ("--set", "encoder.words=4000", "--boxes", INSTRE / "boxes.csv", "--json", "--quiet")
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param((), id="included"),
+        pytest.param(("--set", "encoder.vocabulary=own", "--set", "encoder.words=4000"), id="own"),
+    ],
+)
+def test_the_default_pipeline_finds_and_localises(
+    cli: Cli, subset: Path, tmp_path: Path, own: tuple[str, ...]
+) -> None:
+    flags = (*own, "--boxes", INSTRE / "boxes.csv", "--json", "--quiet")
     run = ("eval", "--preset", "sift", "--dataset", subset, "--index", tmp_path / "i", *flags)
     words = cli(*run, "--rerank", "none", "--keep-features").json["metrics"]
     whole = cli(*run, "--keep-features").json["metrics"]

@@ -87,6 +87,6 @@ def test_wrong_usage_and_errors_are_told_in_a_line_or_two(
 def test_quiet_pairs_say_what_was_found_alone(cli: Cli, draw: Draw, tmp_path: Path) -> None:
     for i in range(2):
         draw(tmp_path / "p" / f"{i}.png", i, (320, 240))
-    cli("index", tmp_path / "p", "--index", tmp_path / "i", "--set", "encoder.words=16", "--quiet")
+    cli("index", tmp_path / "p", "--index", tmp_path / "i", "--quiet")
     failed = cli("pairs", "--index", tmp_path / "i", "-o", tmp_path / "x.csv", "--quiet", status=1).err
     assert failed.startswith("error: no pair among 1 candidates of 2 images")

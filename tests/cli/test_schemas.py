@@ -255,7 +255,7 @@ def test_pairs(cli: Cli, photos: Path, draw: Draw, tmp_path: Path) -> None:
     draw(tmp_path / "p" / "1.png", 41, (320, 240))
     with PIL.Image.open(tmp_path / "p" / "0.png") as image:
         image.crop((20, 20, 300, 220)).save(tmp_path / "p" / "2.png")
-    cli("index", tmp_path / "p", "--index", tmp_path / "i", "--set", "encoder.words=16", "--quiet")
+    cli("index", tmp_path / "p", "--index", tmp_path / "i", "--quiet")
     run = ("pairs", "--index", tmp_path / "i", "-o", tmp_path / "p.csv", "--json")
     found = valid("pairs", cli(*run).out)
     assert [{pair["a"], pair["b"]} for pair in found["pairs"]] == [{"0.png", "2.png"}]

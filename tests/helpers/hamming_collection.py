@@ -36,11 +36,11 @@ def keypoints(n, seed=0, size=SIZE):
 
 def words_of(words, signatures, geometry, size=SIZE, K=K):
     return Words(
-        torch.as_tensor(np.asarray(words), dtype=torch.int32),
+        np.asarray(words, np.int32),
         Grid.nominal(size),
-        torch.from_numpy(np.asarray(geometry, np.float32).reshape(-1, 4)),
+        np.asarray(geometry, np.float32).reshape(-1, 4),
         K,
-        torch.from_numpy(np.asarray(signatures, np.uint64).view(np.int64)),
+        np.asarray(signatures, np.uint64).view(np.int64),
     )
 
 
@@ -48,7 +48,7 @@ class Weighed(WordEncoder):
     """Words by how rare they are alone."""
 
     def __init__(self, idf):
-        self.idf = torch.as_tensor(idf, dtype=torch.float32)
+        self.idf = np.asarray(idf, np.float32)
 
 
 class Collection:

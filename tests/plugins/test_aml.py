@@ -107,7 +107,7 @@ class Collection:
 def query(features: Any, box) -> Query:
     codes = Vectors(torch.ones(1, 64) / 8, torch.zeros(1, 4))
     if isinstance(features, FeatureMap):
-        masks = features.grid.mask(box)[None]
+        masks = torch.from_numpy(features.grid.mask(box))[None]
         codes = Vectors(
             torch.nn.functional.normalize(max_pool(features.values, masks), dim=1), torch.tensor([box])
         )

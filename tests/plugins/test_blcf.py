@@ -81,7 +81,7 @@ def test_the_cards_histogram():
     codes = with_words(4).aggregate(WORDS, ALPHA, None)
     torch.testing.assert_close(dense(codes), torch.tensor([[0.37139, 0.92848, 0, 0]]), atol=1e-5, rtol=0)
     assert codes.indices.tolist() == [0, 1]  # the word of weight 0 leaves no entry
-    assert codes.indices.dtype == codes.indptr.dtype == torch.int64
+    assert codes.indices.dtype == codes.indptr.dtype == np.int64
     assert (codes.dim, codes.boxes.tolist()) == (4, [[0, 0, 20, 10]])
 
 
@@ -108,14 +108,14 @@ def test_histogram_against_a_slow_loop(seed, n, M, K):
     assert indptr[0] == 0
     assert len(indptr) == M + 1
     assert len(h) == np.count_nonzero(slow)
-    got = dense(SimpleNamespace(indices=indices, data=h, indptr=indptr, dim=K)).numpy()
+    got = dense(SimpleNamespace(indices=indices.numpy(), data=h.numpy(), indptr=indptr, dim=K)).numpy()
     np.testing.assert_allclose(got, slow, atol=1e-5)
 
 
 def test_a_row_for_each_region():
     boxes = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [0, 0, 20, 10]])
     codes = with_words(4).aggregate(WORDS, ALPHA, Regions(boxes, torch.ones(3)))
-    assert codes.boxes is boxes
+    assert np.array_equal(codes.boxes, boxes)
     rows = dense(codes)
     left, right = torch.tensor([0.5, 0.25, 0, 0]), torch.tensor([0, 1.0, 0, 0])
     torch.testing.assert_close(rows[0], left / left.norm())
@@ -156,7 +156,7 @@ def test_the_cards_box_takes_four_cells():
     words = Words(torch.arange(40, dtype=torch.int32).view(8, 5), grid, None, 40)
     codes = with_words(40).aggregate(words, BoxWeight((40, 20, 80, 60)), None)
     assert codes.indices.tolist() == [1 * 5 + 2, 1 * 5 + 3, 2 * 5 + 2, 2 * 5 + 3]
-    torch.testing.assert_close(codes.data, torch.full((4,), 0.5))
+    np.testing.assert_allclose(codes.data, np.full(4, 0.5), rtol=1e-6)
 
 
 def test_a_tiny_box_still_takes_a_cell():
@@ -185,9 +185,9 @@ def test_only_the_query_is_made_finer():
     assert twice.grid == Grid.over(8, 10, (50, 40))
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         assert once.words[corner] == twice.words[corner]
-    assert torch.equal(encoder.embed_query(interpolated(features[0], 1)).words, twice.words)
+    assert np.array_equal(encoder.embed_query(interpolated(features[0], 1)).words, twice.words)
     both = fitted(features, words=20, iterations=3, db_interp=2)
-    assert torch.equal(both.embed(features[0]).words, twice.words)
+    assert np.array_equal(both.embed(features[0]).words, twice.words)
 
 
 # -- learning -------------------------------------------------------------------------------------------
@@ -221,9 +221,9 @@ def test_embedding_against_a_slow_loop(options):
     assert (encoder.whitening is None) == (options.get("whiten") is False)
     for f in features[:4]:
         words = encoder.embed(f)
-        assert words.words.dtype == torch.int32
+        assert words.words.dtype == np.int32
         assert words.size == 30
-        assert (words.words.numpy() == slow_words(encoder, f)).all()
+        assert (words.words == slow_words(encoder, f)).all()
 
 
 def test_a_blank_cell_has_no_word():
@@ -231,7 +231,7 @@ def test_a_blank_cell_has_no_word():
     features[0].values[:, 1, 2] = 0
     encoder = fitted(features, words=10, iterations=2)
     words = encoder.embed(features[0]).words
-    assert (words == -1).nonzero().tolist() == [[1, 2]]
+    assert np.argwhere(words == -1).tolist() == [[1, 2]]
     assert not any((encoder.embed(f).words == -1).any() for f in features[1:])
 
 
@@ -245,9 +245,9 @@ def test_keypoints_are_encoded_alike():
     words = encoder.embed(images[2])
     assert words.words.shape == (50,)
     assert words.geometry is images[2].geometry
-    x = torch.nn.functional.normalize(images[2].values, dim=1)
-    assert torch.equal(words.words.long(), torch.cdist(x, encoder.centroids).argmin(1))
-    assert torch.equal(encoder.embed_query(images[2]).words, words.words)
+    x = torch.nn.functional.normalize(torch.from_numpy(images[2].values), dim=1)
+    assert np.array_equal(words.words, torch.cdist(x, encoder.centroids).argmin(1))
+    assert np.array_equal(encoder.embed_query(images[2]).words, words.words)
     assert encoder.embed(images[1]).words.shape == (0,)
     assert encoder.aggregate(encoder.embed(images[1]), None, None).indptr.tolist() == [0, 0]
 

@@ -101,7 +101,7 @@ def test_cells_of_any_box_are_those_of_the_mask(h, w, seed):
         torch.rand(6, 2, 2, generator=torch.Generator().manual_seed(seed)).mul(120).sub(15).sort(1).values
     )
     boxes = corners.flatten(1)
-    masks = grid.masks(boxes)
+    masks = torch.from_numpy(grid.masks(boxes))
     for mask, (x0, y0, x1, y1) in zip(masks, box_cells(boxes, grid).tolist(), strict=True):
         again = torch.zeros(h, w, dtype=torch.bool)
         again[y0:y1, x0:x1] = True

@@ -178,7 +178,7 @@ def test_what_a_verified_hit_shows_more_of_the_object_is_asked_for_too():
     assert local.words[:50].tolist() == first_half().words.tolist()
     assert sorted(local.words[50:].tolist()) == sorted(WORDS[30:50].tolist())
     place = {int(word): OBJECT[i] for i, word in enumerate(WORDS)}
-    for word, geometry in zip(local.words[50:].tolist(), local.geometry[50:].numpy(), strict=True):
+    for word, geometry in zip(local.words[50:].tolist(), local.geometry[50:], strict=True):
         np.testing.assert_allclose(geometry[:3], place[word][:3], atol=0.5)
     assert set(WORDS[:50].tolist()) == set(again.codes.indices.tolist())  # what is out of the box stays out
 

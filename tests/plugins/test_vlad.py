@@ -163,11 +163,11 @@ def test_over_local_features_each_region_has_a_code(make, whiten):
     encoder, state = fitted(Collection(features), over="local", words=3, whiten=whiten, rotate=False)
     assert ("mean" in state) == whiten
     f = features[0]
-    x = f.values if isinstance(f, Keypoints) else f.values.flatten(1).T
+    x = torch.from_numpy(f.values) if isinstance(f, Keypoints) else f.values.flatten(1).T
     if isinstance(f, Keypoints):
-        at = f.geometry[:, :2]
+        at = torch.from_numpy(f.geometry[:, :2])
     else:
-        cx, cy = GRID.centres()
+        cx, cy = map(torch.from_numpy, GRID.centres())
         at = torch.stack([cx.repeat(4), cy.repeat_interleave(6)], 1)
     got = encoder.aggregate(f, None, REGIONS)
     assert torch.equal(got.boxes, REGIONS.boxes)

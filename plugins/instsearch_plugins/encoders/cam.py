@@ -144,4 +144,5 @@ class CAM(Pooled, ClassEncoder):
                 "the cam encoder weighs by class maps: add --weighting cam (or, for its baselines without them, "
                 "--set encoder.cams=false)"
             )
-        return maps.over(local)
+        over: Tensor = maps.over(local)
+        return over

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -28,3 +30,15 @@ def added(rows: Iterable[Row]) -> Row:
     distinct, place = torch.unique(torch.cat(words), return_inverse=True)
     total = torch.zeros(len(distinct), dtype=torch.float32)
     return distinct, total.index_add_(0, place, torch.cat(values).to(torch.float32))
+
+
+def normalised(rows: Sequence[Row], query: SparseVectors) -> SparseVectors:
+    """L2(x_r) of sparse rows, one for each of the query's, as codes with its boxes; a row of zero stays zero."""
+    if not rows:
+        return query
+    return replace(
+        query,
+        indices=torch.cat([words for words, _ in rows]).numpy(),
+        data=torch.cat([F.normalize(values, dim=0) for _, values in rows]).numpy(),
+        indptr=torch.tensor([0, *(len(words) for words, _ in rows)]).cumsum(0).numpy(),
+    )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from instsearch_cli.data import Codes, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.numeric.sparse import added, row_of
+from instsearch_plugins.numeric.sparse import added, normalised, row_of
 from instsearch_plugins.rerankers.aqe import AverageQueryExpansion
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ def weighted(query: Codes, hits: Sequence[tuple[Codes, int]], alpha: float) -> C
     for q in (row_of(query, i) for i in range(len(query.indptr) - 1)):
         s = torch.stack([_dot(q, x) for x in words]).clamp(min=0) ** alpha if words else torch.zeros(0)
         sums.append(added([q, *((i, float(w) * v) for w, (i, v) in zip(s, words, strict=True))]))
-    return SparseVectors(
-        indices=torch.cat([i for i, _ in sums]) if sums else query.indices,
-        data=torch.cat([F.normalize(v, dim=0) for _, v in sums]) if sums else query.data,
-        indptr=torch.tensor([0, *(len(i) for i, _ in sums)]).cumsum(0),
-        dim=query.dim,
-        boxes=query.boxes,
-    )
+    return normalised(sums, query)
 
 
 def _dot(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 import torch.nn.functional as F
 
 from instsearch_cli.components import Reranker
 from instsearch_cli.data import Codes, Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.numeric.sparse import added, row_of
+from instsearch_plugins.numeric.sparse import added, normalised, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
+    import torch
 
     from instsearch_cli.components import Data
     from instsearch_cli.data import Hits
@@ -42,21 +42,14 @@ def expanded(query: Codes, hits: Sequence[tuple[Codes, int]]) -> Codes:
             raise InstsearchError("dense and sparse codes do not add up: the index is not of one pipeline")
         rows.append(row_of(codes, row))
     sums = [added([row_of(query, i), *rows]) for i in range(len(query.indptr) - 1)]
-    return SparseVectors(
-        indices=torch.cat([words for words, _ in sums]) if sums else query.indices,
-        data=torch.cat([F.normalize(values, dim=0) for _, values in sums]) if sums else query.data,
-        indptr=torch.tensor([0, *(len(words) for words, _ in sums)]).cumsum(0),
-        dim=query.dim,
-        boxes=query.boxes,
-    )
+    return normalised(sums, query)
 
 
 def matched(codes: Codes, box: np.ndarray) -> int | None:
     """The row of an image's codes that a hit's box belongs to; the first where none does, None without rows."""
     if not len(codes.boxes):
         return None
-    same = torch.isclose(codes.boxes, torch.from_numpy(box), atol=1e-3).all(dim=1)
-    return int(same.to(torch.uint8).argmax())
+    return int(np.isclose(np.asarray(codes.boxes), box, atol=1e-3).all(axis=1).argmax())
 
 
 class AverageQueryExpansion(Reranker):

@@ -150,7 +150,7 @@ def expanded(query: Codes, looks: Iterable[Look], n: int) -> Codes:
     if not best:
         return query
     total = torch.stack([look.code for look in best if look.code is not None]).sum(0, keepdim=True)
-    return Vectors(l2(total).to(_vectors(query).device), query.boxes)
+    return Vectors(l2(total).to(_vectors(query).device), torch.as_tensor(query.boxes))
 
 
 def replaced(hits: Ranked, query: Codes, looks: Sequence[Look]) -> Ranked:

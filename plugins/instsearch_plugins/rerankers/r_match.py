@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from instsearch_plugins.rerankers.hit_by_hit import HitByHit, Look, likeness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
 
     from instsearch_cli.components import Data
     from instsearch_cli.data import Query
@@ -33,5 +33,5 @@ class RMatch(HitByHit):
             products = likeness(inputs.codes, query.codes).cpu()
             if products.numel():
                 best, of = products.max(dim=0)
-                box = inputs.codes.boxes[int(of[best.argmax()])].cpu().numpy()
+                box = np.asarray(inputs.codes.boxes[int(of[best.argmax()])])
                 yield Look(inputs.row, float(best.sum()), box)

@@ -74,6 +74,7 @@ class RegionBox(QueryByQuery):
                 continue
             s = likeness(codes, query.codes).amax(1).cpu()
             if (s > 0).any():
-                box = moments_box(codes.boxes.cpu(), s, inputs.size, self.config.power, self.config.scale)
+                regions = torch.as_tensor(codes.boxes).cpu()
+                box = moments_box(regions, s, inputs.size, self.config.power, self.config.scale)
                 boxes[r] = box.numpy()
         return images, scores, boxes

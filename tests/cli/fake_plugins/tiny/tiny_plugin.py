@@ -135,7 +135,7 @@ class Centred(Component):
         masks = [alpha[0]]
         if regions is not None:
             boxes = regions.boxes
-            masks = [alpha[0] * local.grid.mask(tuple(b.tolist())) for b in boxes]
+            masks = [alpha[0] * torch.from_numpy(mask) for mask in local.grid.masks(boxes)]
         x = torch.stack([(local.values * m).sum((1, 2)) / m.sum().clamp(min=1e-6) for m in masks]) - self.mean
         return Vectors(torch.nn.functional.normalize(x**self.config.power, dim=1), boxes)
 
