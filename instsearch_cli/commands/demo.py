@@ -32,13 +32,13 @@ def command(folder: Path, scenes: int, seed: int, device: str, as_json: bool, qu
     """
     from instsearch_cli.commands.eval import say
     from instsearch_cli.demo import make_scenes
-    from instsearch_cli.engine.assembly import pick_device
+    from instsearch_cli.engine.assembly import check_device
     from instsearch_cli.engine.pipeline import default_preset
     from instsearch_cli.measure.verbs import evaluate
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report import print_table, write_page, write_sheet
 
-    pick_device(device)
+    check_device(device)
     began = time.perf_counter()
     progress = make_progress(quiet)
     manifest = make_scenes(folder, n=scenes, seed=seed, progress=progress)
