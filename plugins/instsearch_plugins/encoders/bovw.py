@@ -14,7 +14,7 @@ import numpy as np
 
 from instsearch_cli.components import option
 from instsearch_cli.data import Keypoints, SparseVectors, Words
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
 from instsearch_formats import Array
 from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric import hamming
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
 
 TILE = 1 << 21  #: scores held at once
-INCLUDED = "vocabularies/rootsift.npz"  #: made by benchmarks/vocabulary.py
+INCLUDED = "vocabularies/rootsift.npz"  #: made by benchmarks/included_vocabulary.py
 NEIGHBOURS = 16  #: of each word that come with it
 
 
@@ -84,8 +84,8 @@ class BagOfVisualWords(WordEncoder):
         vocabulary: Literal["included", "own"] = (
             "included"  #: own: learnt from the collection, also by --refit
         )
-        words: int = 20_000  #: of an own vocabulary; fewer where the sample has under 8 descriptors a word
-        n_train: int = 400_000  #: descriptors to learn it from
+        words: int = 10_000  #: of an own vocabulary; fewer where the sample has under 8 descriptors a word
+        n_train: int = 200_000  #: descriptors to learn it from
         fit_images: int = 2000  #: images to take them from, or more where these have too few
         iterations: int = 6  #: of k-means
         seed: int = 0  #: of the sample and of k-means
@@ -94,9 +94,13 @@ class BagOfVisualWords(WordEncoder):
         idf: bool = option(True, touches="codes")  #: weight each word by how rare it is
 
         def __post_init__(self) -> None:
-            for name in ("words", "n_train", "fit_images", "iterations"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+            own = ("words", "n_train", "fit_images", "iterations", "seed")
+            for name in own:
+                if name != "seed" and vars(self)[name] < 1:
+                    raise ValueError(f"{name} is at least 1, not {vars(self)[name]}")
+            usual = type(self)
+            if self.vocabulary == "included" and any(vars(self)[n] != vars(usual)[n] for n in own):
+                raise ValueError(f"{', '.join(own)} are of a vocabulary=own; the included one is learnt already")
 
     config: Config
 
@@ -133,6 +137,8 @@ class BagOfVisualWords(WordEncoder):
 
     def load(self, state: Any) -> None:
         """Take over what ``fit`` returned."""
+        if self.config.signatures and "rotation" not in state:
+            raise InstsearchError(f"the vocabulary is damaged: {REPAIR}")
         self._state = {name: np.asarray(array) for name, array in state.items()}
 
     @functools.cached_property

@@ -180,7 +180,7 @@ def _points(local: object) -> Points:
     """The words of keypoints; one that has none stays, as word -1."""
     if not isinstance(local, Words) or local.geometry is None:
         raise UsageError(
-            "the verified-qe reranker needs words at keypoints: take --extractor sift --encoder blcf, or "
+            "the verified-qe reranker needs words at keypoints: take --extractor sift --encoder bovw, or "
             "--rerank lqe"
         )
     return Points(local.words.astype(np.int64), local.geometry, local.signatures)
