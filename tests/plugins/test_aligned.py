@@ -8,7 +8,7 @@ import torch
 
 from instsearch_cli.data import Grid, Hits, Image, Inputs, Query, Words
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_plugins.rerankers.aligned import LAST, Aligned
+from instsearch_plugins.rerankers.aligned import LAST, Aligned, comparisons
 from twin_labels import BOX, LABEL, photograph, twin
 
 K = 500
@@ -90,8 +90,7 @@ def test_a_twin_falls_behind_the_object():
 def test_the_score_is_the_formula():
     data: Any = Collection()
     c = Aligned.Config()
-    reranker = Aligned(c, torch.device("cpu"))
-    one = reranker.aligned(query(), np.array([TRUE]), data)[TRUE]
+    one = comparisons(query(), np.array([TRUE]), data, c)[TRUE]
     assert one is not None
     change = c.bias + c.agreement * one.agreement - c.disagreement * one.disagreement - c.hue * one.hue
     assert after([TRUE], [3.0])[TRUE] == pytest.approx(3 + change, rel=1e-5)
@@ -139,4 +138,4 @@ def test_maps_are_a_usage_error():
     flat: Any = Words(torch.zeros(4, 4), Grid.nominal(SIZE))
     hits = Hits.stack([(np.array([TRUE]), np.float32([2]), None)], 1)
     with pytest.raises(UsageError, match="words at keypoints"):
-        reranker.rerank([query(flat)], hits, data, lambda queries, k: hits)  # type: ignore[arg-type]
+        reranker.rerank([query(flat)], hits, data, lambda queries, k: hits)

@@ -53,8 +53,8 @@ class Aligned(QueryByQuery, Verifying):
         depth: int = 50  #: how many of the best hits are looked at
         bias: float = -2.0  #: added to the score of a hit that was aligned
         agreement: float = 8.0  #: times the share of the box that agrees, added to it
-        disagreement: float = 6.0  #: times the share that should agree and does not, taken off
-        hue: float = 2.0  #: times the difference of hues, 0 to 2, taken off
+        disagreement: float = 8.0  #: times the share that should agree and does not, taken off
+        hue: float = 3.0  #: times the difference of hues, 0 to 2, taken off
         unaligned: float = 1.5  #: taken off the score of a hit that cannot be aligned
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
@@ -79,69 +79,70 @@ class Aligned(QueryByQuery, Verifying):
 
     def _changes(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[tuple[int, float]]:
         """What the score of each hit changes by, of those that could be read, in their order."""
-        c = self.config
-        found = self.aligned(query, rows, data)
+        found = comparisons(query, rows, data, self.config)
         for row in rows.tolist():
             if row in found:
                 one = found[row]
-                yield (
-                    row,
-                    -c.unaligned
-                    if one is None
-                    else c.bias
-                    + c.agreement * one.agreement
-                    - c.disagreement * one.disagreement
-                    - c.hue * one.hue,
-                )
+                yield row, -self.config.unaligned if one is None else self._change(one)
 
-    def aligned(self, query: Query, rows: np.ndarray, data: Data) -> dict[int, Compared | None]:
-        """The hits in these rows as compared with the query; None where one cannot be aligned."""
-        box = box_of(query)
-        points = points_of(query.local)
-        own = points.at(inside_box(points, box))
-        scale = 1 / np.tile(query.image.scale, 2)
-        asked = template(query.image.pixels, tuple((np.array(box) * scale).tolist()))
-        found: dict[int, Compared | None] = {}
-        helpers: list[tuple[float, Points]] = []
-        for inputs, image in _readable(data, rows):
-            one = self._compared(asked, own, box, inputs, image)
-            found[inputs.row] = one
-            if one is not None and one.agreement > SURE:
-                shown = _brought(points_of(inputs.local), one, asked, box, image)
-                helpers.append((one.agreement, shown.at(inside_box(shown, box))))
-        helpers.sort(key=lambda helper: -helper[0])
-        if helpers:
-            more = joined([own, *(shown for _, shown in helpers[:HELPERS])])
-            for inputs, image in _readable(data, [row for row, one in found.items() if one is None]):
-                found[inputs.row] = self._compared(asked, more, box, inputs, image)
-        return found
-
-    def _compared(
-        self, asked: Template, own: Points, box: Box, inputs: Inputs, image: Image
-    ) -> Compared | None:
-        """A hit as compared with what is asked, by what the keypoints own agree with it on."""
-        transform = self._transform(own, points_of(inputs.local), inputs.size)
-        if transform is None:
-            return None
-        sx, sy = image.scale
-        return compared(asked, image.pixels, np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box))
-
-    def _transform(self, own: Points, other: Points, size: tuple[int, int]) -> Transform | None:
+    def _change(self, one: Compared) -> float:
         c = self.config
-        i, j, w = matches(own, other, c.ht)
-        if len(i) < c.min_inliers:
-            return None
-        found = verified(
-            own.geometry[i],
-            other.geometry[j],
-            np.zeros(len(i), np.int64),
-            (places(own.geometry)[i], places(other.geometry)[j]),
-            w,
-            1,
-            Agreement(c.tolerance * max(size), c.octaves, c.degrees),
-            c.min_inliers,
-        )
-        return found.transforms.at(0) if found.inliers[0] else None
+        return c.bias + c.agreement * one.agreement - c.disagreement * one.disagreement - c.hue * one.hue
+
+
+def comparisons(
+    query: Query, rows: np.ndarray, data: Data, config: Aligned.Config
+) -> dict[int, Compared | None]:
+    """Hits as compared with the query, by row; None where one cannot be aligned; one that cannot be read is not there.
+
+    Raises UsageError where the query is not words at keypoints.
+    """
+    box = box_of(query)
+    points = points_of(query.local)
+    own = points.at(inside_box(points, box))
+    asked = template(query.image.pixels, tuple((np.array(box) / np.tile(query.image.scale, 2)).tolist()))
+    found: dict[int, Compared | None] = {}
+    helpers: list[tuple[float, Points]] = []
+    for inputs, image in _readable(data, rows):
+        one = _compared(asked, own, box, inputs, image, config)
+        found[inputs.row] = one
+        if one is not None and one.agreement > SURE:
+            shown = _brought(points_of(inputs.local), one, box, image)
+            helpers.append((one.agreement, shown.at(inside_box(shown, box))))
+    if helpers:
+        helpers.sort(key=lambda helper: -helper[0])
+        more = joined([own, *(shown for _, shown in helpers[:HELPERS])])
+        for inputs, image in _readable(data, [row for row, one in found.items() if one is None]):
+            found[inputs.row] = _compared(asked, more, box, inputs, image, config)
+    return found
+
+
+def _compared(
+    asked: Template, own: Points, box: Box, inputs: Inputs, image: Image, config: Aligned.Config
+) -> Compared | None:
+    """A hit as compared with what is asked, by what the keypoints own agree with it on."""
+    transform = _transform(own, points_of(inputs.local), inputs.size, config)
+    if transform is None:
+        return None
+    sx, sy = image.scale
+    return compared(asked, image.pixels, np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box))
+
+
+def _transform(own: Points, other: Points, size: tuple[int, int], config: Aligned.Config) -> Transform | None:
+    i, j, w = matches(own, other, config.ht)
+    if len(i) < config.min_inliers:
+        return None
+    found = verified(
+        own.geometry[i],
+        other.geometry[j],
+        np.zeros(len(i), np.int64),
+        (places(own.geometry)[i], places(other.geometry)[j]),
+        w,
+        1,
+        Agreement(config.tolerance * max(size), config.octaves, config.degrees),
+        config.min_inliers,
+    )
+    return found.transforms.at(0) if found.inliers[0] else None
 
 
 def _readable(data: Data, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[Inputs, Image]]:
@@ -155,9 +156,9 @@ def _readable(data: Data, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[In
             continue  # gone or changed since: what the words say stands
 
 
-def _brought(points: Points, one: Compared, asked: Template, box: Box, image: Image) -> Points:
+def _brought(points: Points, one: Compared, box: Box, image: Image) -> Points:
     """A hit's keypoints in the query's frame, by the affinity that is nearest to its homography in the box."""
-    h, w = asked.picture.shape[:2]
+    h, w = one.own.shape[:2]
     unit = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
     x = unit * [box[2] - box[0], box[3] - box[1]] + [box[0], box[1]]
     there = applied(one.H, unit * [w, h]) * image.scale
