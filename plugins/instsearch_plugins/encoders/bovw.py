@@ -100,7 +100,9 @@ class BagOfVisualWords(WordEncoder):
                     raise ValueError(f"{name} is at least 1, not {vars(self)[name]}")
             usual = type(self)
             if self.vocabulary == "included" and any(vars(self)[n] != vars(usual)[n] for n in own):
-                raise ValueError(f"{', '.join(own)} are of a vocabulary=own; the included one is learnt already")
+                raise ValueError(
+                    f"{', '.join(own)} are of a vocabulary=own; the included one is learnt already"
+                )
 
     config: Config
 

@@ -89,6 +89,13 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             ("local",),
         ),
         RerankerSpec(
+            "aligned",
+            f"{HERE}.rerankers.aligned:Aligned",
+            "look-alikes: hits aligned with the query's box, lowered by what differs; before verdict",
+            "Shi and Tomasi, 1994; Philbin et al., 2007",
+            ("image", "local"),
+        ),
+        RerankerSpec(
             "verdict",
             f"{HERE}.rerankers.verdict:Verdict",
             "scores become probabilities that a hit shows the object; last, after geometric; ranks stay",

@@ -134,11 +134,11 @@ class VerifiedQueryExpansion(Verifying):
         """The query with the keypoints of the verified ones among its best hits, and their rows; None without any."""
         c, box = self.config, box_of(query)
         local = query.local
-        asked = _points(local)
-        own = asked.at(_inside(asked, box))
+        asked = points_of(local)
+        own = asked.at(inside_box(asked, box))
         theirs, sizes, there = [], [], []
         for inputs in data.inputs(("local",), rows[~np.isin(rows, list(query.exclude))][: c.depth]):
-            theirs.append(_points(inputs.local))
+            theirs.append(points_of(inputs.local))
             sizes.append(inputs.size)
             there.append(inputs.row)
         if not theirs or not len(own.words):
@@ -155,12 +155,12 @@ class VerifiedQueryExpansion(Verifying):
         sure = (found.inliers > 0) & (found.weight >= c.min_weight)
         for n in np.flatnonzero(sure).tolist():
             shown = theirs[n]._replace(geometry=mapped_back(theirs[n].geometry, found.transforms.at(n)))
-            added.append(shown.at(_inside(shown, box)))
+            added.append(shown.at(inside_box(shown, box)))
         if not added:
             return None
-        more = _joined(added)
+        more = joined(added)
         more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
-        return _with(query, _joined([asked, more]), data), np.array(there)[sure]
+        return _with(query, joined([asked, more]), data), np.array(there)[sure]
 
 
 def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:
@@ -176,23 +176,23 @@ def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:
     )
 
 
-def _points(local: object) -> Points:
+def points_of(local: object) -> Points:
     """The words of keypoints; one that has none stays, as word -1."""
     if not isinstance(local, Words) or local.geometry is None:
         raise UsageError(
-            "the verified-qe reranker needs words at keypoints: take --extractor sift --encoder bovw, or "
+            "rerankers verified-qe and aligned need words at keypoints: take --extractor sift --encoder bovw, or "
             "--rerank lqe"
         )
     return Points(local.words.astype(np.int64), local.geometry, local.signatures)
 
 
-def _inside(points: Points, box: Sequence[float] | np.ndarray) -> np.ndarray:
+def inside_box(points: Points, box: Sequence[float] | np.ndarray) -> np.ndarray:
     """Those that have a word and are in the box: i64[n]."""
     (x, y), (x0, y0, x1, y1) = points.geometry[:, :2].T, box
     return np.flatnonzero((points.words >= 0) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1))
 
 
-def _joined(parts: Sequence[Points]) -> Points:
+def joined(parts: Sequence[Points]) -> Points:
     words = np.concatenate([part.words for part in parts])
     geometry = np.concatenate([part.geometry for part in parts])
     signatures = [part.signatures for part in parts if part.signatures is not None]

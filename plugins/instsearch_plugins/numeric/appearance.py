@@ -1,0 +1,203 @@
+"""Whether two aligned pictures look alike, cell by cell: in gradients, and in hue but for the light's.
+
+What tells look-alikes is a part that should agree, since all around it does, and does not. Edges agree with any edge of
+their direction, so that cells count by their corners (Shi and Tomasi 1994), and a hand in front has few.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from instsearch_plugins.numeric.registration import (
+    BLOCK,
+    STEPS,
+    cells,
+    correlations,
+    gradients,
+    magnification,
+    registered,
+    warped,
+)
+
+SIDE = 192  # longer side of the template on which pictures are compared
+REACH = 3  # pixels by which cells are moved still
+LOW, HIGH = 0.5, 0.8  # correlation below which cells disagree, and from which they agree wholly
+NEUTRAL = 0.12  # saturation below which white balance is read off
+COLOURED = 0.05  # chroma below which there is no hue
+
+
+class Template(NamedTuple):
+    """A picture, or a box of it, to compare others with: u8[h, w, 3], and its gradients at the sizes of STEPS."""
+
+    picture: np.ndarray
+    steps: list[np.ndarray]
+
+
+class Compared(NamedTuple):
+    """A picture aligned with a template. Cells as in registration.
+
+    own      u8[h, w, 3]: the template, as blurred as the picture
+    picture  u8[h, w, 3], as the template sees it
+    H        f64[3, 3]: where the template's points are in the picture
+    ncc      f32[m, n]: how well the gradients agree
+    region   bool[m, n]: the convex hull of the cells that agree
+    corners  f32[m, n]: by how much each cell counts, which sums to 1 over the template
+    texture  f32[m, n]: how strong the picture's gradients are by the template's, where those agree being 1; 1 at most
+    hue      how much hues differ in the region, 0 to 2
+    """
+
+    own: np.ndarray
+    picture: np.ndarray
+    H: np.ndarray
+    ncc: np.ndarray
+    region: np.ndarray
+    corners: np.ndarray
+    texture: np.ndarray
+    hue: float
+
+    @property
+    def agreement(self) -> float:
+        """The share of the template that agrees: sum_region c_i clip((ncc_i - LOW) / (HIGH - LOW), 0, 1)."""
+        alike = np.clip((self.ncc - LOW) / (HIGH - LOW), 0, 1)
+        return float((self.corners * alike)[self.region].sum())
+
+    @property
+    def disagreeing(self) -> np.ndarray:
+        """The cells that should agree and do not: bool[m, n]."""
+        return self.region & (self.corners > 0) & (self.ncc < LOW)
+
+    @property
+    def disagreement(self) -> float:
+        """The share of the template that should agree and does not, by how textured the picture is there."""
+        return float((self.corners * self.texture)[self.disagreeing].sum())
+
+
+def template(picture: np.ndarray, box: tuple[float, float, float, float]) -> Template:
+    """What is in a box (x0, y0, x1, y1), in pixels of the picture u8[h, w, 3]."""
+    x0, y0, x1, y1 = box
+    sides = np.maximum([x1 - x0, y1 - y0], 1e-3)
+
+    def sized(longer: int) -> np.ndarray:
+        w, h = (max(4, round(side * longer / sides.max() / BLOCK)) * BLOCK for side in sides)
+        H = np.array([[sides[0] / w, 0, x0], [0, sides[1] / h, y0], [0, 0, 1]])
+        return warped(picture, H, (w, h))[0]
+
+    return Template(sized(SIDE), [gradients(sized(longer)) for longer, _ in STEPS])
+
+
+def onto_box(A: np.ndarray, t: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The homography that takes the unit square to A x + t, x in a box (x0, y0, x1, y1)."""
+    x0, y0, x1, y1 = box
+    H = np.eye(3)
+    H[:2, :2], H[:2, 2] = A * [x1 - x0, y1 - y0], A @ [x0, y0] + t
+    return H
+
+
+def cornerness(g: np.ndarray) -> np.ndarray:
+    """sqrt(lambda_2) of each cell's structure tensor, of gradients f32[6, h, w]: f32[m, n]."""
+    x, y = g[:3], g[3:]
+    xx, xy, yy = (cells((u * v).sum(axis=0)) for u, v in ((x, x), (x, y), (y, y)))
+    smaller = (xx + yy) / 2 - np.sqrt(np.square((xx - yy) / 2) + xy * xy)
+    root: np.ndarray = np.sqrt(smaller.clip(0))
+    return root
+
+
+def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared:
+    """A picture u8[h, w, 3] with a template, of which a coarse homography takes the unit square into it."""
+    own = template.picture
+    h, w = own.shape[:2]
+    H = registered(template.steps, picture, H) @ np.diag([1 / w, 1 / h, 1])
+    seen, inside = warped(picture, H, (w, h), REACH)
+    middle = slice(REACH, REACH + h), slice(REACH, REACH + w)
+    enlarged = 1 / max(magnification(H, (w, h)), 0.05)
+    if enlarged > 1.2:  # as blurred as the other
+        own = cv2.GaussianBlur(own, (0, 0), 0.4 * np.sqrt(enlarged**2 - 1))
+    g = gradients(own)
+    found = correlations(g, gradients(seen), REACH)
+    corners = cornerness(g)
+    total = max(float(corners.sum()), 1e-6)
+    there = cells(inside[middle].astype(np.float32)) > 0.9
+    textured = found.own > 0.02 * np.quantile(found.own, 0.9)
+    corners = np.where(there & textured, corners / total, 0)
+    agree = (found.ncc > (LOW + HIGH) / 2 - 0.05) & (corners > 0)
+    region = hull(agree & (_near(agree) >= 4))
+    contrast = np.sqrt(found.other / np.maximum(found.own, 1e-6))
+    texture = (
+        np.minimum(contrast / max(float(np.median(contrast[agree])), 1e-3), 1) if agree.any() else contrast
+    )
+    seen = seen[middle]
+    return Compared(own, seen, H, found.ncc, region, corners, texture, hues(own, seen, region))
+
+
+def _near(x: np.ndarray) -> np.ndarray:
+    """Sums over the 3 x 3 cells around each."""
+    summed: np.ndarray = cv2.boxFilter(
+        x.astype(np.float32), cv2.CV_32F, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
+    )
+    return summed
+
+
+def hull(mask: np.ndarray) -> np.ndarray:
+    """The cells in the convex hull of bool[m, n]."""
+    inside = np.zeros(mask.shape, np.uint8)
+    if mask.any():
+        points = np.ascontiguousarray(np.argwhere(mask)[:, ::-1], np.int32)
+        cv2.fillConvexPoly(inside, cv2.convexHull(points), 1)
+    return inside > 0
+
+
+def hues(own: np.ndarray, other: np.ndarray, region: np.ndarray) -> float:
+    """By how much the hues of aligned pictures u8[h, w, 3] differ in a region of cells.
+
+    sum_x w (1 - cos(p, q)) / (sum_x w + 1 / 2),  w = min(sqrt(|p| |q|), 1 / 2)
+
+    p, q: the opponent colours (R - G, (R + G) / 2 - B) of a pixel, all in [0, 1]; white balance and exposure of the
+    other are brought to the own's by what is neutral, and bright, in the own.
+    """
+    if not region.any():
+        return 0.0
+    y, x = np.nonzero(region)
+    mask = np.zeros(own.shape[:2], np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.stack([x + 1, y + 1], axis=1).astype(np.int32) * BLOCK), 1)
+    smooth = (cv2.GaussianBlur(picture, (0, 0), 1.5)[::2, ::2] for picture in (own, other))
+    a, b = (colours[mask[::2, ::2] > 0].astype(np.float32) / 255 for colours in smooth)
+    light = a.max(axis=1)
+    neutral = (light - a.min(axis=1) < NEUTRAL) & (light > 0.35) & (b.max(axis=1) > NEUTRAL)
+    n = np.count_nonzero(neutral)
+    if n:
+        ratio = np.log((b + 0.02) / (a + 0.02))
+        balance = np.median((ratio - ratio.mean(axis=1, keepdims=True))[neutral], axis=0)
+        b = b / np.exp(np.clip(balance * n / (n + 15), -0.5, 0.5))  # few pixels say little
+    bright = light > 0.3
+    if bright.any():
+        b = b / max(float(np.median(b.max(axis=1)[bright] / (light[bright] + 0.02))), 0.05)
+    p, q = (np.stack([c[:, 0] - c[:, 1], (c[:, 0] + c[:, 1]) / 2 - c[:, 2]], axis=1) for c in (a, b))
+    both = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+    w = np.minimum(np.sqrt(both), 0.5)
+    w[w < COLOURED] = 0
+    return float(w @ (1 - (p * q).sum(axis=1) / (both + 1e-4)) / (w.sum() + 0.5))
+
+
+def side_by_side(one: Compared, gap: int = BLOCK) -> np.ndarray:
+    """The template and the aligned picture, u8[h, 2 w + gap, 3]; what disagrees is framed red, what agrees green.
+
+    What neither frame holds was not compared: it is even, out of the picture, or covered.
+    """
+    framed = []
+    for picture in (one.own, one.picture):
+        drawn = picture.copy()
+        for cells_, colour in (
+            (one.region & ~one.disagreeing, (40, 170, 60)),
+            (one.disagreeing, (230, 30, 30)),
+        ):
+            mask = np.kron(cells_.astype(np.uint8), np.ones((BLOCK, BLOCK), np.uint8))
+            mask = np.pad(mask, BLOCK // 2)[
+                : picture.shape[0], : picture.shape[1]
+            ]  # around the cells' centres
+            outlines = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+            cv2.drawContours(drawn, outlines, -1, colour, 1)
+        framed.append(drawn)
+    return np.concatenate([framed[0], np.full((len(framed[0]), gap, 3), 255, np.uint8), framed[1]], axis=1)

@@ -1,0 +1,186 @@
+"""Aligning a picture with another by their gradients, from a coarse transform on (Lucas and Kanade 1981 in spirit;
+by block matching and a robust fit, as Black and Anandan 1996 fit one motion to many).
+
+Pictures are u8[h, w, 3]. Points are x, y in pixels; pixel (0, 0) covers [0, 1) x [0, 1). Homographies f64[3, 3] take
+points of the first picture, the template, to the second. Blocks are BLOCK pixels wide, cells two blocks, one cell
+beginning at each block: m x n cells of a template of BLOCK (m + 1) x BLOCK (n + 1) pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+BLOCK = 8
+NOISE = 0.5  # mean square of the gradients of an even surface, in grey levels a pixel
+STEPS = ((64, 3), (128, 3))  # longer side of the template, and by how many pixels cells are moved
+AGREES = 0.4  # correlation from which a cell's move says something
+MISSED = 1.5  # pixels: a move that misses the homography by these counts half
+STIFFNESS = np.array(
+    [0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.1, 0.1]
+)  # against leaving the identity: of each entry
+
+
+class Correlations(NamedTuple):
+    """What comparing a template's cells with a picture's gives.
+
+    ncc f32[m, n]: the best over all moves; move i64[m, n, 2]: x, y of it; own, other f32[m, n]: mean squares of the
+    gradients of both, the other's at that move.
+    """
+
+    ncc: np.ndarray
+    move: np.ndarray
+    own: np.ndarray
+    other: np.ndarray
+
+
+def gradients(picture: np.ndarray) -> np.ndarray:
+    """The horizontal and vertical derivatives of each colour, blurred by a pixel: f32[6, h, w]."""
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    both = [cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1))]
+    return np.ascontiguousarray(np.concatenate(both, axis=2).transpose(2, 0, 1))
+
+
+def cells(x: np.ndarray) -> np.ndarray:
+    """Means over the cells of f32[h, w]: f32[m, n]."""
+    h, w = x.shape[0] // BLOCK, x.shape[1] // BLOCK
+    b = cv2.resize(x[: h * BLOCK, : w * BLOCK], (w, h), interpolation=cv2.INTER_AREA)
+    return _joined(b)
+
+
+def _joined(b: np.ndarray) -> np.ndarray:
+    """Cells out of blocks."""
+    joined: np.ndarray = (b[:-1, :-1] + b[1:, :-1] + b[:-1, 1:] + b[1:, 1:]) / 4
+    return joined
+
+
+def correlations(own: np.ndarray, other: np.ndarray, reach: int) -> Correlations:
+    """Normalised cross-correlation of each cell's gradients with those at all moves of a length up to ``reach``.
+
+    ncc = max_d sum_c <g(x), g'(x + d)> / sqrt(sum_c |g(x)|^2 sum_c |g'(x + d)|^2)
+
+    over the pixels x of the cell, sums of squares counted NOISE higher. own f32[6, h, w]; other f32[6, h + 2 reach,
+    w + 2 reach], ``reach`` more on each side.
+    """
+    h, w = own.shape[1:]
+    energy = cells(np.einsum("chw,chw->hw", own, own)) + NOISE
+    squares = np.einsum("chw,chw->hw", other, other)
+    summed = cv2.boxFilter(squares, cv2.CV_32F, (BLOCK, BLOCK), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    x, y = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1)
+    length = np.square(x - reach) + np.square(y - reach)
+    moves = np.column_stack([x, y])[np.argsort(length, kind="stable")][: np.count_nonzero(length <= reach**2)]
+    ncc = np.full(energy.shape, -np.inf, np.float32)
+    best, there = np.zeros(energy.shape, np.int64), np.zeros_like(ncc)
+    product = np.empty((h, w), np.float32)
+    for k, (x, y) in enumerate(moves.tolist()):  # of equals the shortest
+        np.einsum("chw,chw->hw", own, other[:, y : y + h, x : x + w], out=product)
+        theirs = _joined(summed[y : y + h : BLOCK, x : x + w : BLOCK]) + NOISE
+        r = cells(product) / np.sqrt(energy * theirs)
+        better = r > ncc
+        ncc[better], best[better], there[better] = r[better], k, theirs[better]
+    return Correlations(ncc, moves[best] - reach, energy - NOISE, there - NOISE)
+
+
+def warped(
+    picture: np.ndarray, H: np.ndarray, size: tuple[int, int], margin: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A picture as a template of (width, height) pixels sees it, with a margin all around.
+
+    What is reduced is averaged first. Returns u8[h, w, 3] and which pixels are in the picture, bool[h, w].
+    """
+    w, h = size[0] + 2 * margin, size[1] + 2 * margin
+    H = H @ _moved(-margin, -margin)
+    corners = applied(H, np.array([[0, 0], [w, 0], [w, h], [0, h]], float))
+    low = np.clip(np.floor(corners.min(axis=0)) - 2, 0, None).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, picture.shape[1::-1]).astype(int)
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    if min(part.shape[:2]) < 2:
+        return np.zeros((h, w, 3), np.uint8), np.zeros((h, w), bool)
+    reduced = max(1.0, magnification(H, size))
+    fitting = tuple(max(2, round(side / reduced)) for side in part.shape[1::-1])
+    scale = np.array(fitting) / part.shape[1::-1]
+    if reduced > 1:
+        part = cv2.resize(part, fitting, interpolation=cv2.INTER_AREA)
+    # OpenCV counts from the centre of the first pixel
+    H = _moved(-0.5, -0.5) @ np.diag([*scale, 1]) @ _moved(*-low) @ H @ _moved(0.5, 0.5)
+    flags = cv2.WARP_INVERSE_MAP
+    seen = cv2.warpPerspective(
+        part, H, (w, h), flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    inside = cv2.warpPerspective(
+        np.ones(part.shape[:2], np.uint8), H, (w, h), flags=flags | cv2.INTER_NEAREST
+    )
+    return seen, inside > 0
+
+
+def _moved(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
+
+
+def applied(H: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points f64[n, 2] under a homography."""
+    moved = np.column_stack([points, np.ones(len(points))]) @ H.T
+    z = moved[:, 2:]
+    result: np.ndarray = moved[:, :2] / np.where(np.abs(z) < 1e-9, 1e-9, z)
+    return result
+
+
+def magnification(H: np.ndarray, size: tuple[int, int]) -> float:
+    """By how much a homography enlarges lengths in the middle of a template of (width, height) pixels."""
+    x, y = size[0] / 2, size[1] / 2
+    z = H[2] @ [x, y, 1]
+    return float(np.sqrt(np.abs(np.linalg.det(H) / z**3)))
+
+
+def homography(p: np.ndarray, q: np.ndarray, weight: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The homography that takes points p f64[n, 2] of a template to about q, not far from the identity.
+
+    argmin_H sum_i w_i / (1 + e_i^2 / MISSED^2) |(h_1 p_i, h_2 p_i) - (h_3 p_i) q_i|^2 + sum_k s_k (h_k - I_k)^2 sum w
+
+    with e_i by how many pixels it misses, by iterated least squares; coordinates counted from the template's middle in
+    halves of its longer side.
+    """
+    centre, half = np.array(size) / 2, max(size) / 2
+    x, y = (p - centre) / half, (q - centre) / half
+    X, nothing = np.column_stack([x, np.ones(len(x))]), np.zeros((len(x), 3))
+    rows = np.concatenate([np.hstack([X, nothing, -y[:, :1] * x]), np.hstack([nothing, X, -y[:, 1:] * x])])
+    target, identity = y.T.reshape(-1), np.array([1.0, 0, 0, 0, 1, 0, 0, 0])
+    stiff = np.diag(STIFFNESS * weight.sum())
+    robust = np.ones(len(x))
+    for _ in range(5):
+        w = np.tile(weight * robust, 2)
+        h = np.linalg.solve((rows.T * w) @ rows + stiff, rows.T @ (w * target) + stiff @ identity)
+        H = np.append(h, 1).reshape(3, 3)
+        robust = 1 / (1 + np.square(np.linalg.norm(applied(H, x) - y, axis=1) * half / MISSED))
+    into = np.array([[1 / half, 0, -centre[0] / half], [0, 1 / half, -centre[1] / half], [0, 0, 1]])
+    return np.asarray(np.linalg.inv(into) @ H @ into)
+
+
+def centres(shape: tuple[int, int]) -> np.ndarray:
+    """x, y of the centres of m x n cells: f64[m, n, 2]."""
+    y, x = np.indices(shape)
+    return np.stack([x + 1, y + 1], axis=-1).astype(float) * BLOCK
+
+
+def registered(templates: list[np.ndarray], picture: np.ndarray, H: np.ndarray) -> np.ndarray:
+    """A coarse homography of templates to a picture made finer, template by template.
+
+    templates: gradients of one picture at several sizes; H takes points of the unit square, which it fills.
+    """
+    for (_, reach), own in zip(STEPS, templates, strict=True):
+        h, w = own.shape[1:]
+        seen, inside = warped(picture, H @ np.diag([1 / w, 1 / h, 1]), (w, h), reach)
+        found = correlations(own, gradients(seen), reach)
+        there = cells(inside[reach : reach + h, reach : reach + w].astype(np.float32)) > 0.9
+        textured = found.own > 0.3 * np.median(found.own)
+        sure = np.clip(found.ncc - AGREES, 0, None) ** 2 * np.sqrt(np.minimum(found.own, found.other).clip(0))
+        weight = np.where(there & textured, sure, 0)
+        some = weight > 0
+        if np.count_nonzero(some) < 8:
+            break
+        p = centres(some.shape)[some]
+        finer = homography(p, p + found.move[some], weight[some], (w, h))
+        H = H @ np.diag([1 / w, 1 / h, 1]) @ finer @ np.diag([w, h, 1])
+    return H

@@ -1,0 +1,187 @@
+"""Look-alikes told from the object: hits are aligned with the query, and compared with it cell by cell.
+
+Alignment starts from the transform that visual words agree on (Philbin et al., CVPR 2007), or, as in query expansion
+(Chum et al., ICCV 2007), that they agree on with hits aligned before; it is made finer on the pictures. What is aligned
+and differs speaks against a hit.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric.appearance import Compared, Template, compared, onto_box, template
+from instsearch_plugins.numeric.geometry import Agreement, Transform, places
+from instsearch_plugins.numeric.hypotheses import verified
+from instsearch_plugins.numeric.registration import applied
+from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, Verifying, box_of
+from instsearch_plugins.rerankers.verified_qe import (
+    Points,
+    inside_box,
+    joined,
+    mapped_back,
+    matches,
+    points_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Box, Image, Inputs, Query
+
+SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
+HELPERS = 10  # hits whose keypoints are, at most
+LAST = 10  # hits looked at last: the others change as these do
+SIDE_BY_SIDE = 4  # hits compared at once
+
+
+class Aligned(QueryByQuery, Verifying):
+    """score = max(1, score before + bias + w_a agreement - w_d disagreement - w_h hue) of hits looked at.
+
+    agreement: the share of the query's box that agrees in the hit, aligned; disagreement: the share that does not
+    though it is among what agrees; hue: by how much hues differ there (numeric.appearance). A hit that cannot be
+    aligned loses ``unaligned``; a photograph that cannot be read keeps its score. Hits further down change as the last
+    ones looked at do on the whole, since look-alikes are as likely there. Scores are those of searcher ``hamming``,
+    where a verified hit has 1 or more.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        depth: int = 100  #: how many of the best hits are looked at
+        least: float = 2.0  #: hits that score less are not: few of them show the object
+        bias: float = -2.0  #: added to the score of a hit that was aligned
+        agreement: float = 8.0  #: times the share of the box that agrees, added to it
+        disagreement: float = 8.0  #: times the share that should agree and does not, taken off
+        hue: float = 3.0  #: times the difference of hues, 0 to 2, taken off
+        unaligned: float = 1.5  #: taken off the score of a hit that cannot be aligned
+        min_inliers: int = 4  #: fewer inliers than this align nothing
+        ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
+        tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
+        octaves: float = 1.0  #: how far an inlier's change of scale may be from the transform's, in log2
+        degrees: float = 30.0  #: how far an inlier's turn may be from the transform's
+
+    config: Config
+    on_device: ClassVar[bool] = False
+
+    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
+        """Look at the first ``depth`` hits. Raises UsageError where queries are not words at keypoints."""
+        images, scores, boxes = hits[0], hits[1].copy(), hits[2]
+        sure = scores >= max(1, self.config.least)
+        top = images[: self.config.depth][sure[: self.config.depth]]
+        change = dict(self._changes(query, top, data))
+        each = np.array([change.get(row, 0.0) for row in images.tolist()], np.float32)
+        if change:
+            each[len(images[: self.config.depth]) :] = np.mean(list(change.values())[-LAST:])
+        scores[sure] = np.maximum(1, scores[sure] + each[sure])
+        order = np.argsort(-scores, kind="stable")
+        return images[order], scores[order], boxes[order]
+
+    def _changes(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[tuple[int, float]]:
+        """What the score of each hit changes by, of those that could be read, in their order."""
+        found = comparisons(query, rows, data, self.config)
+        for row in rows.tolist():
+            if row in found:
+                one = found[row]
+                yield row, -self.config.unaligned if one is None else self._change(one)
+
+    def _change(self, one: Compared) -> float:
+        c = self.config
+        return c.bias + c.agreement * one.agreement - c.disagreement * one.disagreement - c.hue * one.hue
+
+
+def comparisons(
+    query: Query, rows: np.ndarray, data: Data, config: Aligned.Config
+) -> dict[int, Compared | None]:
+    """Hits as compared with the query, by row; None where one cannot be aligned; one that cannot be read is not there.
+
+    Raises UsageError where the query is not words at keypoints.
+    """
+    box = box_of(query)
+    points = points_of(query.local)
+    own = points.at(inside_box(points, box))
+    asked = template(query.image.pixels, tuple((np.array(box) / np.tile(query.image.scale, 2)).tolist()))
+    found: dict[int, Compared | None] = {}
+    helpers: list[tuple[float, Points]] = []
+    for inputs, image, one in _each(asked, own, box, _readable(data, rows), config):
+        found[inputs.row] = one
+        if one is not None and one.agreement > SURE:
+            shown = _brought(points_of(inputs.local), one, box, image)
+            helpers.append((one.agreement, shown.at(inside_box(shown, box))))
+    if helpers:
+        helpers.sort(key=lambda helper: -helper[0])
+        more = joined([own, *(shown for _, shown in helpers[:HELPERS])])
+        again = _readable(data, [row for row, one in found.items() if one is None])
+        found |= {inputs.row: one for inputs, _, one in _each(asked, more, box, again, config)}
+    return found
+
+
+def _each(
+    asked: Template,
+    own: Points,
+    box: Box,
+    hits: Iterator[tuple[Inputs, Image]],
+    config: Aligned.Config,
+) -> Iterator[tuple[Inputs, Image, Compared | None]]:
+    """Hits compared, a few at a time, side by side: OpenCV lets go of Python's lock."""
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        while some := list(islice(hits, 2 * SIDE_BY_SIDE)):
+            work = [pool.submit(_compared, asked, own, box, *hit, config) for hit in some]
+            yield from ((*hit, each.result()) for hit, each in zip(some, work, strict=True))
+
+
+def _compared(
+    asked: Template, own: Points, box: Box, inputs: Inputs, image: Image, config: Aligned.Config
+) -> Compared | None:
+    """A hit as compared with what is asked, by what the keypoints own agree with it on."""
+    transform = _transform(own, points_of(inputs.local), inputs.size, config)
+    if transform is None:
+        return None
+    sx, sy = image.scale
+    return compared(asked, image.pixels, np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box))
+
+
+def _transform(own: Points, other: Points, size: tuple[int, int], config: Aligned.Config) -> Transform | None:
+    i, j, w = matches(own, other, config.ht)
+    if len(i) < config.min_inliers:
+        return None
+    found = verified(
+        own.geometry[i],
+        other.geometry[j],
+        np.zeros(len(i), np.int64),
+        (places(own.geometry)[i], places(other.geometry)[j]),
+        w,
+        1,
+        Agreement(config.tolerance * max(size), config.octaves, config.degrees),
+        config.min_inliers,
+    )
+    return found.transforms.at(0) if found.inliers[0] else None
+
+
+def _readable(data: Data, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[Inputs, Image]]:
+    """Hits with their words and their pictures, but for those whose picture cannot be read."""
+    for inputs in data.inputs(("local",), rows):
+        try:
+            for seen in data.inputs(("image",), [inputs.row]):
+                if seen.image is not None:
+                    yield inputs, seen.image
+        except InstsearchError:
+            continue  # gone or changed since: what the words say stands
+
+
+def _brought(points: Points, one: Compared, box: Box, image: Image) -> Points:
+    """A hit's keypoints in the query's frame, by the affinity that is nearest to its homography in the box."""
+    h, w = one.own.shape[:2]
+    unit = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
+    x = unit * [box[2] - box[0], box[3] - box[1]] + [box[0], box[1]]
+    there = applied(one.H, unit * [w, h]) * image.scale
+    affinity = np.linalg.lstsq(np.column_stack([x, np.ones(4)]), there, rcond=None)[0].astype(np.float32)
+    A = affinity[:2].T
+    if np.linalg.det(A) <= 0:
+        return points.at(np.zeros(0, np.int64))
+    return points._replace(geometry=mapped_back(points.geometry, Transform(A, affinity[2])))

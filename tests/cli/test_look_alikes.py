@@ -1,0 +1,61 @@
+"""Labels that differ in one part, through the program: index, then query with reranker aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+Cli = Callable[..., Any]
+TRUE, TWINS = (1, 4, 7), (2, 5, 8)
+ALIGNED = ("--rerank", "verified-qe", "--rerank", "aligned")
+
+
+def texture(seed: int, side: int, blur: float) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), blur)
+    return np.asarray(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX))  # type: ignore[call-overload]
+
+
+def photograph(path: Path, label: np.ndarray, i: int) -> None:
+    """A label turned by 4 i degrees, some of it smaller, on a faint ground."""
+    turn = cv2.getRotationMatrix2D((90, 90), 4 * i, 1 - 0.02 * i)
+    turn[:, 2] += 60, 50
+    pixels = 90 + texture(i, 320, 4) // 4
+    cv2.warpAffine(label, turn, (320, 320), pixels, borderMode=cv2.BORDER_TRANSPARENT)
+    path.parent.mkdir(exist_ok=True)
+    PIL.Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labels")
+    label = texture(100, 180, 2)
+    twin = label.copy()
+    twin[50:130, 50:130] = texture(101, 80, 2)
+    for i in range(10):
+        shown = label if i in TRUE else twin if i in TWINS else texture(i + 50, 180, 2)
+        photograph(folder / "c" / f"{i}.png", shown, i)
+    photograph(folder / "q.png", label, 0)
+    return folder
+
+
+def test_twins_come_after_the_object_and_a_photograph_that_is_gone_stays(cli: Cli, place: Path) -> None:
+    index = place / "index"
+    cli("index", place / "c", "--index", index, "--preset", "sift", "--quiet")
+    ask = ("query", place / "q.png", "--box", "60,50,180,180", "--index", index, "--json")
+    before = cli(*ask, "--rerank", "verified-qe").json["hits"]
+    hits = cli(*ask, *ALIGNED).json["hits"]
+    scores = {int(Path(hit["image"]).stem): hit["score"] for hit in hits}
+    assert {*TRUE, *TWINS} <= {*scores}
+    assert min(scores[i] for i in TRUE) > max(scores[i] for i in TWINS) + 1
+    (place / "c" / "5.png").rename(place / "5.png")
+    gone = cli(*ask, *ALIGNED).json["hits"]
+    was, now = ({hit["image"]: hit["score"] for hit in some} for some in (before, gone))
+    assert now["5.png"] == was["5.png"]
+    assert now["2.png"] == pytest.approx(scores[2])

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from instsearch_cli.data import Grid, Hits, Image, Inputs, Query, Words
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.rerankers.aligned import LAST, Aligned, comparisons
+from twin_labels import BOX, LABEL, photograph, twin
+
+K = 500
+SIZE = (400, 340)
+TRUE, TWIN, GONE, ELSEWHERE, OTHER_SIDE = range(5)
+
+
+def keypoints(seed: int, n: int = 60) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(BOX[0], BOX[2], n), rng.uniform(BOX[1], BOX[3], n)
+    return np.stack([x, y, rng.uniform(2, 8, n), rng.uniform(0, 360, n)], 1).astype(np.float32)
+
+
+def seen(geometry: np.ndarray) -> np.ndarray:
+    """Where photographs have keypoints of the label."""
+    H = np.array([[0.8, -0.2, 90], [0.2, 0.8, 30], [2e-4, 0, 1]])
+    x = np.column_stack([geometry[:, :2], np.ones(len(geometry))]) @ H.T
+    turn = np.degrees(np.arctan2(0.2, 0.8))
+    there = [x[:, :2] / x[:, 2:], geometry[:, 2:3] * 0.82, (geometry[:, 3:] + turn) % 360]
+    return np.concatenate(there, axis=1).astype(np.float32)
+
+
+def words(numbers: np.ndarray, geometry: np.ndarray) -> Words:
+    return Words(
+        torch.from_numpy(numbers.astype(np.int32)), Grid.nominal(SIZE), torch.from_numpy(geometry), K
+    )
+
+
+OWN, MORE = keypoints(0), keypoints(1)
+NUMBERS = np.random.default_rng(0).permutation(K)
+LOCAL = words(NUMBERS[:60], OWN)
+VISIBLE = words(NUMBERS[:120], seen(np.concatenate([OWN, MORE])))
+
+
+class Collection:
+    """Photographs: of the object, of its twin, one that is gone, one of nothing, and one of other keypoints of it."""
+
+    encoder: Any = None
+
+    def __init__(self) -> None:
+        nothing = words(NUMBERS[200:260], keypoints(5))
+        known = words(NUMBERS[60:120], seen(MORE))
+        self.local = {TRUE: VISIBLE, TWIN: VISIBLE, GONE: VISIBLE, ELSEWHERE: nothing, OTHER_SIDE: known}
+        labels = {TRUE: LABEL, TWIN: twin(), ELSEWHERE: LABEL[::-1], OTHER_SIDE: LABEL}
+        self.pictures = {row: photograph(label)[0] for row, label in labels.items()}
+        self.read: list[int] = []
+
+    def inputs(self, kinds, rows):
+        for row in map(int, rows):
+            image = None
+            if "image" in kinds:
+                self.read.append(row)
+                if row not in self.pictures:
+                    raise InstsearchError("gone")
+                image = Image(self.pictures[row], SIZE)
+            yield Inputs(size=SIZE, row=row, local=self.local[row] if "local" in kinds else None, image=image)
+
+
+def query(local: Any = LOCAL, box=BOX) -> Query:
+    nothing: Any = None
+    return Query("q", Image(LABEL, (280, 260)), box, nothing, local, nothing)
+
+
+def after(rows, scores, data: Any = None, **options) -> dict[int, float]:
+    hits = Hits.stack([(np.array(rows), np.float32(scores), None)], len(rows))
+    reranker = Aligned(Aligned.Config(**options), torch.device("cpu"))
+    found = reranker.rerank([query()], hits, data or Collection(), lambda queries, k: hits)
+    assert (np.diff(found.scores[0]) <= 0).all()
+    return dict(zip(found.images[0].tolist(), found.scores[0].tolist(), strict=True))
+
+
+def test_a_twin_falls_behind_the_object():
+    found = after([TWIN, TRUE], [5.1, 5.0])
+    assert list(found) == [TRUE, TWIN]
+    assert found[TRUE] > 5.0
+    assert found[TRUE] - found[TWIN] > 0.5
+
+
+def test_the_score_is_the_formula():
+    data: Any = Collection()
+    c = Aligned.Config()
+    one = comparisons(query(), np.array([TRUE]), data, c)[TRUE]
+    assert one is not None
+    change = c.bias + c.agreement * one.agreement - c.disagreement * one.disagreement - c.hue * one.hue
+    assert after([TRUE], [3.0])[TRUE] == pytest.approx(3 + change, rel=1e-5)
+
+
+def test_a_photograph_that_is_gone_keeps_its_score():
+    found = after([GONE, TWIN], [5.0, 4.0])
+    assert found[GONE] == 5.0
+    assert found[TWIN] != 4.0
+
+
+def test_a_hit_that_is_not_aligned_loses_and_no_verified_hit_falls_below_one():
+    assert after([ELSEWHERE], [4.0])[ELSEWHERE] == 2.5
+    assert after([ELSEWHERE], [2.2])[ELSEWHERE] == 1
+    assert after([ELSEWHERE], [1.9])[ELSEWHERE] == pytest.approx(1.9)  # it is not looked at
+    assert after([ELSEWHERE], [0.4])[ELSEWHERE] == pytest.approx(0.4)  # not verified: not looked at
+
+
+def test_what_the_query_does_not_show_is_aligned_by_a_hit_that_does():
+    """OTHER_SIDE shares no word with the query, but 60 with TRUE."""
+    alone, helped = after([OTHER_SIDE], [4.0]), after([TRUE, OTHER_SIDE], [5.0, 4.0])
+    assert alone[OTHER_SIDE] == 2.5
+    assert helped[OTHER_SIDE] > 4.0
+
+
+def test_hits_further_down_change_as_the_last_ones_do():
+    data = Collection()
+    found = after([TRUE, TWIN, ELSEWHERE, OTHER_SIDE], [6.0, 5.5, 5.0, 0.5], data, depth=2)
+    changes = [found[TRUE] - 6.0, found[TWIN] - 5.5]
+    assert len(changes) < LAST
+    assert found[ELSEWHERE] == pytest.approx(5.0 + np.mean(changes), rel=1e-5)
+    assert found[OTHER_SIDE] == 0.5  # not verified
+    assert data.read == [TRUE, TWIN]
+
+
+def test_nothing_to_look_at():
+    assert after([GONE], [5.0]) == {GONE: 5.0}
+    reranker = Aligned(Aligned.Config(), torch.device("cpu"))
+    data: Any = Collection()
+    empty = Hits.stack([(np.zeros(0, np.int64), np.zeros(0, np.float32), None)], 2)
+    assert reranker.rerank([query()], empty, data, lambda queries, k: empty).valid(0) == 0
+
+
+def test_maps_are_a_usage_error():
+    reranker, data = Aligned(Aligned.Config(), torch.device("cpu")), Collection()
+    flat: Any = Words(torch.zeros(4, 4), Grid.nominal(SIZE))
+    hits = Hits.stack([(np.array([TRUE]), np.float32([2]), None)], 1)
+    with pytest.raises(UsageError, match="words at keypoints"):
+        reranker.rerank([query(flat)], hits, data, lambda queries, k: hits)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from instsearch_plugins.numeric.appearance import (
+    Compared,
+    compared,
+    cornerness,
+    hues,
+    hull,
+    side_by_side,
+    template,
+)
+from instsearch_plugins.numeric.registration import gradients
+from twin_labels import BOX, LABEL, PART, photograph, twin
+
+
+def test_a_photograph_of_the_object_agrees():
+    one = compared(template(LABEL, BOX), *photograph(LABEL))
+    assert one.agreement > 0.85
+    assert one.disagreement < 0.02
+    assert one.hue < 0.05
+    assert one.corners.sum() == pytest.approx(1, abs=0.05)
+
+
+def test_a_twin_disagrees_where_it_differs():
+    one = compared(template(LABEL, BOX), *photograph(twin()))
+    same = compared(template(LABEL, BOX), *photograph(LABEL))
+    assert one.disagreement > 0.04
+    assert one.agreement < same.agreement - 0.05
+    y, x = np.nonzero(one.disagreeing)  # a cell's centre is at 8 (i + 1); the box is shown at its own size
+    assert (x * 8 + 8 + BOX[0] > PART[1].start - 8).all()
+    assert (x * 8 + 8 + BOX[0] < PART[1].stop + 8).all()
+    assert (y * 8 + 8 + BOX[1] > PART[0].start - 8).all()
+    assert (y * 8 + 8 + BOX[1] < PART[0].stop + 8).all()
+
+
+def test_an_even_blob_in_front_is_no_disagreement():
+    covered = LABEL.copy()
+    cv2.circle(covered, (140, 130), 34, (205, 160, 130), -1)
+    blob = compared(template(LABEL, BOX), *photograph(covered))
+    other = compared(template(LABEL, BOX), *photograph(twin()))
+    assert blob.disagreement < other.disagreement / 2
+    assert blob.agreement < 0.98
+
+
+def test_nothing_in_common_is_nothing():
+    one = compared(template(LABEL, BOX), np.full((340, 400, 3), 128, np.uint8), photograph(LABEL)[1])
+    assert (one.agreement, one.disagreement, one.hue) == (0, 0, 0)
+    assert not one.region.any()
+
+
+def test_shares_by_hand():
+    """Cells of 1/4: one agrees wholly, one half, one disagrees and is half as textured, one is out of the region."""
+    nothing = np.zeros((8, 8, 3), np.uint8)
+    one = Compared(
+        nothing,
+        nothing,
+        np.eye(3),
+        np.float32([[0.9, 0.65], [0.1, 0.9]]),
+        np.array([[True, True], [True, False]]),
+        np.full((2, 2), 0.25, np.float32),
+        np.float32([[1, 1], [0.5, 1]]),
+        0.0,
+    )
+    assert one.agreement == pytest.approx(0.25 + 0.125)
+    assert one.disagreement == pytest.approx(0.125)
+    assert one.disagreeing.tolist() == [[False, False], [True, False]]
+
+
+def test_edges_have_no_corners():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, 32:] = 255
+    assert cornerness(gradients(picture)).max() < 0.1
+    picture[32:] = 0
+    corners = cornerness(gradients(picture))
+    assert corners[3, 3] > 5
+    assert corners[0].max() < 0.1
+
+
+def test_the_hull_fills_a_ring():
+    ring = np.ones((5, 6), bool)
+    ring[1:4, 1:5] = False
+    assert hull(ring).all()
+    assert not hull(np.zeros((3, 3), bool)).any()
+
+
+def test_hues_survive_light_and_tell_red_from_green():
+    own = np.full((64, 64, 3), 230, np.uint8)
+    own[16:48, 16:48] = (200, 30, 30)
+    region = np.ones((7, 7), bool)
+    warm = (own * np.array([0.7, 0.6, 0.5])).astype(np.uint8)
+    green = own.copy()
+    green[16:48, 16:48] = (30, 160, 40)
+    assert hues(own, own, region) == pytest.approx(0, abs=1e-3)
+    assert hues(own, warm, region) < 0.02
+    assert hues(own, green, region) > 0.3
+
+
+def test_side_by_side_frames_what_differs():
+    one = compared(template(LABEL, BOX), *photograph(twin()))
+    drawn = side_by_side(one)
+    assert drawn.shape == (192, 2 * 192 + 8, 3)
+    red = (drawn == (230, 30, 30)).all(axis=-1)
+    assert red[:, :192].sum() == red[:, 200:].sum() > 0
