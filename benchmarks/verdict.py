@@ -1,12 +1,14 @@
 """The verdict: what it takes to tell an object that is there from one that is not, learnt and measured.
 
-    python benchmarks/verdict.py --data DIR [--manifest manifest-ext.json] [--preset sift]
+    python benchmarks/verdict.py MANIFEST [MANIFEST ...] [--preset sift] [--score-alone]
 
 Every query is asked twice: as it is, and with all that shows its object taken out of the collection. The weights of
 reranker ``verdict`` are fitted to the verified hits and the first hit of both. Reported is what they are worth on
 objects that they were not fitted to (one object left out in turn), beside the plain score: the share of queries whose
 object is found where 1, 5 and 10 % of those without find one, the reliability, and the expected calibration error.
-The last lines are the weights of all queries together, as a pipeline file takes them.
+With several manifests all queries are fitted together, and the reliability of each collection is reported as well.
+--score-alone leaves out what depends on the rest of the collection. The last lines are the weights of all queries
+together, as a pipeline file takes them.
 
 An image that shows a query's object although the ground truth does not say so would count as found falsely:
 --unlabelled FILE takes such images out as well. unlabelled.json lists what was seen, by eye, among the first hits of
@@ -43,13 +45,22 @@ if TYPE_CHECKING:
 USUAL = Verdict.Config()
 Raw = dict[str, np.ndarray]
 """present, absent f32[Q, k]: the scores of each query's hits, -inf after them; truth bool[Q, k], of present;
-group i64[Q]: the object."""
+group i64[Q]: the object; collection i64[Q]: which manifest."""
 
 
-def collect(options: argparse.Namespace) -> Raw:
+def together(raws: list[Raw]) -> Raw:
+    """Queries of several collections as one."""
+    groups = np.cumsum([0, *(raw["group"].max() + 1 for raw in raws)])
+    out = {name: np.concatenate([raw[name] for raw in raws]) for name in ("present", "absent", "truth")}
+    out["group"] = np.concatenate([raw["group"] + first for raw, first in zip(raws, groups, strict=False)])
+    out["collection"] = np.repeat(np.arange(len(raws)), [len(raw["group"]) for raw in raws])
+    return out
+
+
+def collect(manifest: Path, options: argparse.Namespace) -> Raw:
     """Ask all queries twice."""
     known = load_registry()
-    dataset = load_dataset(known, str(options.data / options.manifest), None)
+    dataset = load_dataset(known, str(manifest), None)
 
     def choose(last: Any) -> Any:
         chosen = Choice(preset=options.preset, options=options.assignments, rerank=options.rerank or None)
@@ -57,7 +68,8 @@ def collect(options: argparse.Namespace) -> Raw:
         rerank = [stage.name for stage in pipeline.rerank if stage.name != "verdict"]
         return replace(pipeline.with_rerank(rerank or ["none"]), keep_features=True)
 
-    made = prepare(known, dataset, options.index, choose, make_progress(False))
+    index = options.index / f"{manifest.parent.name}-{manifest.stem}"
+    made = prepare(known, dataset, index, choose, make_progress(False))
     engine = Engine(made.index, made.assembly)
     raw: dict[str, list[Any]] = {"present": [], "absent": [], "truth": [], "group": []}
     objects: dict[frozenset[str], int] = {}
@@ -88,6 +100,8 @@ def cases(raw: Raw, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
         x[i, :n] = evidence(s[:n], options.start, options.depth, options.rest_cap, options.best_cap)
     counts = there & (scores >= options.floor)
     counts[:, 0] = there[:, 0]
+    if options.score_alone:
+        x = x[..., :2]
     return x, truth, counts
 
 
@@ -110,9 +124,9 @@ def row(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_data("manifest.json")
-    parser.add_argument("--manifest", default="manifest.json", help="of --data")
-    parser.add_argument("--index", type=Path, default=Path("out/verdict"), help="where the index is kept")
+    parser.add_argument("manifests", nargs="+", type=Path, metavar="MANIFEST")
+    parser.add_argument("--index", type=Path, default=Path("out/verdict"), help="where the indexes are kept")
+    parser.add_argument("--score-alone", action="store_true", help="whatever else is in the collection")
     parser.add_argument("--preset", default="sift")
     parser.add_argument("--rerank", action="append", default=[], help="instead of the preset's; repeatable")
     parser.add_argument(
@@ -129,7 +143,7 @@ def main() -> None:
     if options.hits is not None and options.hits.exists():
         raw: Raw = dict(np.load(options.hits, allow_pickle=False))
     else:
-        raw = collect(options)
+        raw = together([collect(manifest, options) for manifest in options.manifests])
         if options.hits is not None:
             np.savez(options.hits, **raw)  # type: ignore[arg-type]
     x, truth, counts = cases(raw, options)
@@ -144,12 +158,21 @@ def main() -> None:
     for least in (0.1, 0.3, 0.5, 0.7, 0.9):
         present = np.where(truth & counts, p, 0)[:q].max(axis=1)
         print(f"{least:<22}{found_rate(present, least):>9.3f}{found_rate(p[q:, 0], least):>9.3f}")
-    print(f"\n{'reliability':<22}{'hits':>9}{'mean p':>9}{'true':>9}")
-    for low in np.arange(0, 1, 0.1):
-        inside = counts & (p >= low) & ((p < low + 0.1) | (low > 0.85))
-        if inside.any():
-            name = f"{low:.1f} to {low + 0.1:.1f}"
-            print(f"{name:<22}{inside.sum():>9,}{p[inside].mean():>9.3f}{truth[inside].mean():>9.3f}")
+    for c, manifest in enumerate(options.manifests):
+        own = np.tile(raw["collection"] == c, 2)[:, None]
+        print(f"\n{f'reliability, {manifest.parent.name}':<22}{'hits':>9}{'mean p':>9}{'true':>9}")
+        for low in np.arange(0, 1, 0.1):
+            inside = own & counts & (p >= low) & ((p < low + 0.1) | (low > 0.85))
+            if inside.any():
+                name = f"{low:.1f} to {low + 0.1:.1f}"
+                print(f"{name:<22}{inside.sum():>9,}{p[inside].mean():>9.3f}{truth[inside].mean():>9.3f}")
+        sure, q = own & counts & (p >= 0.9), len(p) // 2
+        there = (truth & own)[:q].sum()
+        print(
+            f"of 0.9 and more {truth[sure].mean() if sure.any() else np.nan:.3f} are right, "
+            f"{(truth & sure)[:q].sum() / max(there, 1):.3f} of what is found at all; "
+            f"{sure[q:].any(axis=1).sum()} of {own[:q].sum()} absent objects have some"
+        )
     first = np.zeros_like(counts)
     first[:, 0] = counts[:, 0]
     print(f"\ncalibration error: verified hits {calibration_error(p[counts], truth[counts]):.3f}, ", end="")
@@ -157,7 +180,7 @@ def main() -> None:
     w = logistic_regression(x[counts], truth[counts])
     print('[[rerank]]\nname = "verdict"')
     print(
-        "\n".join(f"{name} = {v:.3f}" for name, v in zip(("bias", "score", "rest", "best"), w, strict=True))
+        "\n".join(f"{name} = {v:.3f}" for name, v in zip(("bias", "score", "rest", "best"), w, strict=False))
     )
     for name in ("start", "depth", "rest_cap", "best_cap"):
         if getattr(options, name) != getattr(USUAL, name):

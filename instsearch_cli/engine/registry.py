@@ -191,9 +191,9 @@ def load_registry() -> Registry:
 def _entry_points() -> Iterable[tuple[str, str, importlib.metadata.EntryPoint]]:
     seen = set()
     for distribution in importlib.metadata.distributions():
-        for entry in distribution.entry_points:
+        for entry in distribution.entry_points.select(group=GROUP):  # names are in longer files
             key = (distribution.name, entry.name, entry.value)
-            if entry.group == GROUP and key not in seen:
+            if key not in seen:
                 seen.add(key)
                 yield distribution.name, distribution.version, entry
 

@@ -92,8 +92,11 @@ def test_the_score_is_the_formula():
     c = Aligned.Config()
     one = comparisons(query(), np.array([TRUE]), data, c)[TRUE]
     assert one is not None
-    change = c.bias + c.agreement * one.agreement - c.disagreement * one.disagreement - c.hue * one.hue
-    assert after([TRUE], [3.0])[TRUE] == pytest.approx(3 + change, rel=1e-5)
+    against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
+    for score, share in ((3.0, 0), (4.5, 0), (4.9, 0.4), (5.5, 1), (7.0, 1)):
+        x = score + c.agreement * one.agreement - share * against
+        expected = c.least + np.log(1 + np.exp(x - c.least))
+        assert after([TRUE], [score])[TRUE] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_photograph_that_is_gone_keeps_its_score():
@@ -102,26 +105,32 @@ def test_a_photograph_that_is_gone_keeps_its_score():
     assert found[TWIN] != 4.0
 
 
-def test_a_hit_that_is_not_aligned_loses_and_no_verified_hit_falls_below_one():
-    assert after([ELSEWHERE], [4.0])[ELSEWHERE] == 2.5
-    assert after([ELSEWHERE], [2.2])[ELSEWHERE] == 1
-    assert after([ELSEWHERE], [1.9])[ELSEWHERE] == pytest.approx(1.9)  # it is not looked at
-    assert after([ELSEWHERE], [0.4])[ELSEWHERE] == pytest.approx(0.4)  # not verified: not looked at
+def test_a_hit_that_is_not_aligned_keeps_its_score_and_none_falls_below_the_least():
+    assert after([ELSEWHERE], [4.0])[ELSEWHERE] == 4.0
+    assert after([ELSEWHERE], [7.0])[ELSEWHERE] == 7.0
+    data: Any = Collection()
+    assert after([TRUE], [2.4], data)[TRUE] == pytest.approx(2.4)
+    assert data.read == []  # it is not looked at
+    found = after([TWIN, ELSEWHERE], [5.5, 2.49], bias=50.0)
+    assert list(found) == [TWIN, ELSEWHERE]
+    assert 2.5 <= found[TWIN] < 2.51
 
 
 def test_what_the_query_does_not_show_is_aligned_by_a_hit_that_does():
     """OTHER_SIDE shares no word with the query, but 60 with TRUE."""
     alone, helped = after([OTHER_SIDE], [4.0]), after([TRUE, OTHER_SIDE], [5.0, 4.0])
-    assert alone[OTHER_SIDE] == 2.5
+    assert alone[OTHER_SIDE] == 4.0
     assert helped[OTHER_SIDE] > 4.0
 
 
 def test_hits_further_down_change_as_the_last_ones_do():
     data = Collection()
     found = after([TRUE, TWIN, ELSEWHERE, OTHER_SIDE], [6.0, 5.5, 5.0, 0.5], data, depth=2)
-    changes = [found[TRUE] - 6.0, found[TWIN] - 5.5]
+    least = Aligned.Config.least
+    before = {row: least + np.log(np.exp(found[row] - least) - 1) for row in (TRUE, TWIN, ELSEWHERE)}
+    changes = [before[TRUE] - 6.0, before[TWIN] - 5.5]
     assert len(changes) < LAST
-    assert found[ELSEWHERE] == pytest.approx(5.0 + np.mean(changes), rel=1e-5)
+    assert before[ELSEWHERE] == pytest.approx(5.0 + np.mean(changes), rel=1e-4)
     assert found[OTHER_SIDE] == 0.5  # not verified
     assert data.read == [TRUE, TWIN]
 
