@@ -1,4 +1,4 @@
-"""Learns the vocabulary that comes with encoder bovw: 5,000 words of RootSIFT, with Hamming signatures.
+"""Learns the vocabulary that comes with encoder bovw: 2,500 words of RootSIFT, with Hamming signatures.
 
 python benchmarks/included_vocabulary.py FOLDER [FOLDER ...] [--drawn N] [--out FILE] [--words N] [--descriptors N]
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="photographs")
     parser.add_argument("--drawn", type=int, default=150, help="scenes that the demo draws")
-    parser.add_argument("--words", type=int, default=5_000)
+    parser.add_argument("--words", type=int, default=2_500)
     parser.add_argument("--descriptors", type=int, default=640_000)
     parser.add_argument("--iterations", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
