@@ -93,7 +93,7 @@ def test_the_score_is_the_formula():
     one = comparisons(query(), np.array([TRUE]), data, c)[TRUE]
     assert one is not None
     against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
-    for score, share in ((3.0, 0), (4.5, 0), (4.9, 0.4), (5.5, 1), (7.0, 1)):
+    for score, share in ((3.0, 0), (4.0, 0), (5.5, 0.5), (7.0, 1), (8.0, 1)):
         x = score + c.agreement * one.agreement - share * against
         expected = c.least + np.log(1 + np.exp(x - c.least))
         assert after([TRUE], [score])[TRUE] == pytest.approx(expected, rel=1e-5)

@@ -44,7 +44,7 @@ SIDE_BY_SIDE = 4  # hits compared at once
 class Aligned(QueryByQuery, Verifying):
     """score = l + log(1 + exp(x - l)),  x = s + w_a agreement - g(s) (b + w_d disagreement + w_h hue).
 
-    s is the score before, g(s) = clip(s - t, 0, 1): a hit that scores much by its keypoints must agree as a whole,
+    s is the score before, g(s) = clip((s - t) / r, 0, 1): a hit that scores much by its keypoints must agree as a whole,
     since look-alikes score as much; for one that scores little agreement speaks, and nothing against it. agreement:
     the share of the query's box that agrees in the hit, aligned; disagreement: the share that does not though it is
     among what agrees; hue: by how much hues differ there (numeric.appearance). Hits of l = ``least`` or more are looked
@@ -59,11 +59,12 @@ class Aligned(QueryByQuery, Verifying):
 
         depth: int = 100  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
-        much: float = 4.5  #: score t from which on a hit must agree as a whole
-        bias: float = 3.7  #: taken off the score of such a hit
-        agreement: float = 11.0  #: times the share of the box that agrees, added
-        disagreement: float = 7.7  #: times the share that should agree and does not, taken off of such a hit
-        hue: float = 4.0  #: times the difference of hues, 0 to 2, taken off of such a hit
+        much: float = 4.0  #: score t from which on a hit must agree as a whole
+        ramp: float = 3.0  #: it must wholly, from so much more on (r)
+        bias: float = 4.3  #: taken off the score of such a hit
+        agreement: float = 8.4  #: times the share of the box that agrees, added
+        disagreement: float = 7.8  #: times the share that should agree and does not, taken off of such a hit
+        hue: float = 3.2  #: times the difference of hues, 0 to 2, taken off of such a hit
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
@@ -94,7 +95,7 @@ class Aligned(QueryByQuery, Verifying):
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
         against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
-        return c.agreement * one.agreement - min(max(score - c.much, 0), 1) * against
+        return c.agreement * one.agreement - min(max((score - c.much) / c.ramp, 0), 1) * against
 
 
 def comparisons(
