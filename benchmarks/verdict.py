@@ -66,7 +66,7 @@ def collect(manifest: Path, options: argparse.Namespace) -> Raw:
         chosen = Choice(preset=options.preset, options=options.assignments, rerank=options.rerank or None)
         pipeline = choose_pipeline(known, None, chosen)
         rerank = [stage.name for stage in pipeline.rerank if stage.name != "verdict"]
-        return replace(pipeline.with_rerank(rerank or ["none"]), keep_features=True)
+        return pipeline.with_rerank(rerank or ["none"])
 
     index = options.index / f"{manifest.parent.name}-{manifest.stem}"
     made = prepare(known, dataset, index, choose, make_progress(False))
