@@ -44,8 +44,8 @@ SIDE_BY_SIDE = 4  # hits compared at once
 class Aligned(QueryByQuery, Verifying):
     """score = l + log(1 + exp(x - l)),  x = s + w_a agreement - g(s) (b + w_d disagreement + w_h hue).
 
-    s is the score before, g(s) = clip((s - t) / r, 0, 1): a hit that scores much by its keypoints must agree as a whole,
-    since look-alikes score as much; for one that scores little agreement speaks, and nothing against it. agreement:
+    s is the score before, g(s) = clip((s - t) / r, 0, 1): a hit that scores much by its keypoints must agree as a
+    whole, since look-alikes score as much; for one that scores little agreement speaks, nothing against it. agreement:
     the share of the query's box that agrees in the hit, aligned; disagreement: the share that does not though it is
     among what agrees; hue: by how much hues differ there (numeric.appearance). Hits of l = ``least`` or more are looked
     at, and none falls below it, so that the others stay below them. One that cannot be aligned, or read, keeps its
