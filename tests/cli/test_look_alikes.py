@@ -19,7 +19,7 @@ ALIGNED = ("--rerank", "verified-qe", "--rerank", "aligned")
 def texture(seed: int, side: int, blur: float) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     smooth = cv2.GaussianBlur(noise, (0, 0), blur)
-    return np.asarray(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX))  # type: ignore[call-overload]
+    return np.asarray(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX))
 
 
 def photograph(path: Path, label: np.ndarray, i: int) -> None:
