@@ -128,7 +128,10 @@ def test_a_pipeline_may_say_how_much_is_enough(cli: Cli, place: Path, index: Pat
 def test_refine_takes_the_pipelines_surer_rerankers(cli: Cli, place: Path, tmp_path: Path) -> None:
     """The images are read again: descriptors of the query's keypoints, not words alone, decide."""
     index = tmp_path / "index"
-    cli("index", place / "c", "--index", index, "--preset", "sift", "--quiet")
+    shown = cli("presets", "sift").out
+    refine = '\n[[refine]]\nname = "verified-qe"\n[[refine]]\nname = "geometric"\n[[refine]]\nname = "verdict"\n'
+    (tmp_path / "sift.toml").write_text(shown + refine)
+    cli("index", place / "c", "--index", index, "--preset", tmp_path / "sift.toml", "--quiet")
     ask = ("query", place / "q" / "there.png", "--box", BOX, "--index", index, "--json")
     plain, refined = (cli(*ask, *more).json for more in ((), ("--refine",)))
     for told in (plain, refined):

@@ -352,7 +352,7 @@ def test_preset_sift_indexes_and_asks_without_torch_and_scipy(tmp_path):
     program = "from instsearch_cli.main import run\nassert run({}) == 0"
     index = ["index", "photos", "--index", "index", "--preset", "sift", "--quiet"]
     assert heavy(tmp_path, program.format(index))[0] == []
-    for more in ([], ["--box", "60,50,180,140"], ["--box", "60,50,180,140", "--refine"]):
+    for more in ([], ["--box", "60,50,180,140"], ["--box", "60,50,180,140", "--rerank", "geometric"]):
         ask = ["query", "photos/3.png", *more, "--index", "index", "--json"]
         found, printed = heavy(tmp_path, program.format(ask))
         assert found == [], more
