@@ -44,7 +44,7 @@ def test_the_default_index_is_that_of_the_environment(
     assert cli("info").out.startswith(f"{index}: 10 images\n")
 
 
-@pytest.mark.parametrize("flag", ["--csv", "--index", "--weighting"])
+@pytest.mark.parametrize("flag", ["--csv", "--sheet", "--weighting"])
 def test_an_option_given_twice_is_refused(cli: Cli, index: Path, photos: Path, flag: str) -> None:
     verb = ("index", photos) if flag == "--weighting" else ("query", photos / "a/1.png")
     told = cli(*verb, "--index", index, flag, "1,1,9,9", flag, "2,2,9,9", status=2)

@@ -50,10 +50,11 @@ def test_the_default_pipeline_finds_and_localises(
     run = ("eval", "--preset", "sift", "--dataset", subset, "--index", tmp_path / "i", *flags)
     words = cli(*run, "--rerank", "none", "--keep-features").json["metrics"]
     whole = cli(*run, "--keep-features").json["metrics"]
-    refined = cli(*run, "--refine", "--keep-features").json["metrics"]
+    geometric = ("--rerank", "verified-qe", "--rerank", "geometric")
+    again = cli(*run, *geometric, "--keep-features").json["metrics"]
     assert whole["mAP"] > words["mAP"] > 0.8
-    assert refined["mAP"] > 0.8
-    assert min(metrics["localised@10"] for metrics in (words, whole, refined)) > 0.8
+    assert again["mAP"] > 0.8
+    assert min(metrics["localised@10"] for metrics in (words, whole, again)) > 0.75
 
 
 @pytest.mark.skipif(not SQUEEZENET.exists(), reason="the SqueezeNet weights are not here")
