@@ -42,8 +42,8 @@ def check_alike(engines: Sequence[Engine]) -> None:
             part = engine.assembly.part(engine.assembly.learnt[0])
             raise UsageError(
                 f"{engine.index.path}: {part.stage} '{part.name}' of pipeline '{engine.assembly.pipeline.name}' learnt "
-                "from its own photographs, so that scores of several indexes cannot be compared. Index them with "
-                "--preset sift, or ask one at a time"
+                "from its own photographs, so that scores of several indexes cannot be compared. Ask "
+                "one at a time"
             )
     for engine in others:
         if _meaning(engine) != _meaning(first):

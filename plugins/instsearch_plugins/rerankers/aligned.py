@@ -55,16 +55,16 @@ class Aligned(QueryByQuery, Verifying):
 
     @dataclass(frozen=True)
     class Config:
-        """The weights are those of a regression on hits of two collections, INSTRE and groceries."""
+        """The weights are those of a regression on hits of INSTRE, of groceries and of drawn scenes, alike in weight."""
 
         depth: int = 100  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
         much: float = 4.0  #: score t from which on a hit must agree as a whole
         ramp: float = 3.0  #: it must wholly, from so much more on (r)
-        bias: float = 4.3  #: taken off the score of such a hit
-        agreement: float = 8.4  #: times the share of the box that agrees, added
-        disagreement: float = 7.8  #: times the share that should agree and does not, taken off of such a hit
-        hue: float = 3.2  #: times the difference of hues, 0 to 2, taken off of such a hit
+        bias: float = 2.6  #: taken off the score of such a hit
+        agreement: float = 11.5  #: times the share of the box that agrees, added
+        disagreement: float = 15.2  #: times the share that should agree and does not, taken off of such a hit
+        hue: float = 4.4  #: times the difference of hues, 0 to 2, taken off of such a hit
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
