@@ -149,3 +149,14 @@ def test_maps_are_a_usage_error():
     hits = Hits.stack([(np.array([TRUE]), np.float32([2]), None)], 1)
     with pytest.raises(UsageError, match="words at keypoints"):
         reranker.rerank([query(flat)], hits, data, lambda queries, k: hits)
+
+
+def test_what_is_aligned_elsewhere_than_it_was_found_is_not_compared():
+    """The words agree on another place than the hit's box: the hit keeps its score, as one that is not aligned."""
+    data: Any = Collection()
+    c = Aligned.Config()
+    here = np.array([[90.0, 30.0, 250.0, 260.0]], np.float32)
+    there = np.array([[380.0, 320.0, 399.0, 339.0]], np.float32)
+    assert comparisons(query(), np.array([TRUE]), data, c, here)[TRUE] is not None
+    assert comparisons(query(), np.array([TRUE]), data, c, there)[TRUE] is None
+    assert comparisons(query(), np.array([TRUE]), data, c, here * np.nan)[TRUE] is not None

@@ -16,7 +16,7 @@ import numpy as np
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.appearance import Compared, Template, compared, onto_box, template
-from instsearch_plugins.numeric.geometry import Agreement, Transform, places
+from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.registration import applied
 from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, Verifying, box_of
@@ -55,7 +55,7 @@ class Aligned(QueryByQuery, Verifying):
 
     @dataclass(frozen=True)
     class Config:
-        """The weights are those of a regression on hits of INSTRE, of groceries and of drawn scenes, alike in weight."""
+        """The weights are of a regression on hits of INSTRE, of groceries and of drawn scenes, each kind for a third."""
 
         depth: int = 100  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
@@ -80,7 +80,7 @@ class Aligned(QueryByQuery, Verifying):
         least = self.config.least
         some = np.flatnonzero(scores >= least)
         top = some[some < self.config.depth]
-        found = comparisons(query, images[top], data, self.config)
+        found = comparisons(query, images[top], data, self.config, boxes[top])
         change = np.zeros(len(scores), np.float32)
         for i in top.tolist():
             one = found.get(int(images[i]))
@@ -99,19 +99,23 @@ class Aligned(QueryByQuery, Verifying):
 
 
 def comparisons(
-    query: Query, rows: np.ndarray, data: Data, config: Aligned.Config
+    query: Query,
+    rows: np.ndarray,
+    data: Data,
+    config: Aligned.Config,
+    boxes: np.ndarray | None = None,
 ) -> dict[int, Compared | None]:
     """Hits as compared with the query, by row; None where one cannot be aligned; one that cannot be read is not there.
 
     Raises UsageError where the query is not words at keypoints.
     """
-    box = box_of(query)
+    box, where = box_of(query), {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
     points = points_of(query.local)
     own = points.at(inside_box(points, box))
     asked = template(query.image.pixels, tuple((np.array(box) / np.tile(query.image.scale, 2)).tolist()))
     found: dict[int, Compared | None] = {}
     helpers: list[tuple[float, Points]] = []
-    for inputs, image, one in _each(asked, own, box, _readable(data, rows), config):
+    for inputs, image, one in _each(asked, own, box, _readable(data, rows), where, config):
         found[inputs.row] = one
         if one is not None and one.agreement > SURE:
             shown = _brought(points_of(inputs.local), one, box, image)
@@ -120,7 +124,7 @@ def comparisons(
         helpers.sort(key=lambda helper: -helper[0])
         more = joined([own, *(shown for _, shown in helpers[:HELPERS])])
         again = _readable(data, [row for row, one in found.items() if one is None])
-        found |= {inputs.row: one for inputs, _, one in _each(asked, more, box, again, config)}
+        found |= {inputs.row: one for inputs, _, one in _each(asked, more, box, again, where, config)}
     return found
 
 
@@ -129,24 +133,41 @@ def _each(
     own: Points,
     box: Box,
     hits: Iterator[tuple[Inputs, Image]],
+    where: dict[int, np.ndarray],
     config: Aligned.Config,
 ) -> Iterator[tuple[Inputs, Image, Compared | None]]:
     """Hits compared, a few at a time, side by side: OpenCV lets go of Python's lock."""
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         while some := list(islice(hits, 2 * SIDE_BY_SIDE)):
-            work = [pool.submit(_compared, asked, own, box, *hit, config) for hit in some]
+            work = [
+                pool.submit(_compared, asked, own, box, *hit, where.get(hit[0].row), config) for hit in some
+            ]
             yield from ((*hit, each.result()) for hit, each in zip(some, work, strict=True))
 
 
 def _compared(
-    asked: Template, own: Points, box: Box, inputs: Inputs, image: Image, config: Aligned.Config
+    asked: Template,
+    own: Points,
+    box: Box,
+    inputs: Inputs,
+    image: Image,
+    where: np.ndarray | None,
+    config: Aligned.Config,
 ) -> Compared | None:
-    """A hit as compared with what is asked, by what the keypoints own agree with it on."""
+    """A hit as compared with what is asked, by what the keypoints own agree with it on; None if that is elsewhere."""
     transform = _transform(own, points_of(inputs.local), inputs.size, config)
-    if transform is None:
+    if transform is None or _apart(box_under(transform, box, inputs.size), where):
         return None
     sx, sy = image.scale
     return compared(asked, image.pixels, np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box))
+
+
+def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
+    """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
+    if where is None or np.isnan(where).any():
+        return False
+    shared = np.maximum(np.minimum(box[2:], where[2:]) - np.maximum(box[:2], where[:2]), 0).prod()
+    return bool(shared < min((box[2:] - box[:2]).prod(), (where[2:] - where[:2]).prod()) / 4)
 
 
 def _transform(own: Points, other: Points, size: tuple[int, int], config: Aligned.Config) -> Transform | None:
