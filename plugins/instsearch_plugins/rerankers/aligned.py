@@ -55,7 +55,7 @@ class Aligned(QueryByQuery, Verifying):
 
     @dataclass(frozen=True)
     class Config:
-        """The weights are of a regression on hits of INSTRE, of groceries and of drawn scenes, each kind for a third."""
+        """The weights are of a regression on hits of INSTRE, groceries and drawn scenes, a third of each."""
 
         depth: int = 100  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
