@@ -129,7 +129,9 @@ def test_refine_takes_the_pipelines_surer_rerankers(cli: Cli, place: Path, tmp_p
     """The images are read again: descriptors of the query's keypoints, not words alone, decide."""
     index = tmp_path / "index"
     shown = cli("presets", "sift").out
-    refine = '\n[[refine]]\nname = "verified-qe"\n[[refine]]\nname = "geometric"\n[[refine]]\nname = "verdict"\n'
+    refine = (
+        '\n[[refine]]\nname = "verified-qe"\n[[refine]]\nname = "geometric"\n[[refine]]\nname = "verdict"\n'
+    )
     (tmp_path / "sift.toml").write_text(shown + refine)
     cli("index", place / "c", "--index", index, "--preset", tmp_path / "sift.toml", "--quiet")
     ask = ("query", place / "q" / "there.png", "--box", BOX, "--index", index, "--json")
