@@ -150,13 +150,8 @@ def narrower(file: h5py.File, name: str, chance: Random) -> None:
 
 def other_axes(file: h5py.File, name: str, chance: Random) -> None:
     array = values(file, name)
-    put(
-        file,
-        name,
-        chance.choice(
-            (array.reshape(-1), array[None], array[..., None], np.array(array.T), array.sum()[...])
-        ),
-    )
+    turned = (array.reshape(-1), array[None], array[..., None], np.array(array.T), array.sum()[...])
+    put(file, name, chance.choice([other for other in turned if other.shape != array.shape]))
 
 
 def other_dtype(file: h5py.File, name: str, chance: Random) -> None:
