@@ -11,7 +11,7 @@ import click
 
 from instsearch_cli.commands import common
 
-SURE = 0.9  #: score of a hit that is shown
+SURE = 0.5  #: score of a hit that is shown
 WRITTEN = {"manifest": "manifest.json", "index": "index", "html": "hits.html", "sheet": "hits.png"}
 
 

@@ -23,7 +23,7 @@ def test_demo_finds_its_objects_and_shows_them(cli: Callable[..., Any], tmp_path
     localised = re.search(r"localised@10 +([0-9.]+)", text)
     assert localised
     assert float(localised[1]) > 0.6
-    assert re.search(r"^[0-9]+ found of at least 0\.9 among 40 images in ", text, re.MULTILINE)
+    assert re.search(r"^[0-9]+ found of at least 0\.5 among 40 images in ", text, re.MULTILINE)
     page = (folder / "hits.html").read_text("utf-8")
     assert "data:image/jpeg;base64," in page
     assert not re.search(r'(?:src|href)="https?:', page)
