@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.engine.session import Index
 
+ASKING = ("also", "against", "pipeline", "per_image", "min_score")
+"""What :meth:`Index.query` takes that is no choice of components."""
+
 
 def query(indexes: Sequence[Index], picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
     """The answer of several indexes together, as :meth:`Index.query` gives that of one; hits say of which they are.
@@ -23,27 +26,22 @@ def query(indexes: Sequence[Index], picture: Any, box: Any = None, k: int = 20, 
     """
     if not indexes:
         raise UsageError("there is no index to ask")
-    choice = {name: value for name, value in wishes.items() if name not in ASKING}
-    check_alike([index.engine(wishes.get("pipeline"), **choice) for index in indexes])
+    if len(indexes) > 1:
+        choice = {name: value for name, value in wishes.items() if name not in ASKING}
+        check_alike([index.engine(wishes.get("pipeline"), **choice) for index in indexes])
     return merged([index.query(picture, box, k, **wishes) for index in indexes], k)
-
-
-ASKING = ("also", "against", "pipeline", "per_image", "min_score")
-"""What :meth:`Index.query` takes that is no choice of components."""
 
 
 def check_alike(engines: Sequence[Engine]) -> None:
     """Raises UsageError where the scores of several engines do not mean the same."""
-    if len(engines) < 2:
-        return
     first, *others = engines
     for engine in engines:
         if engine.assembly.learnt:
             part = engine.assembly.part(engine.assembly.learnt[0])
             raise UsageError(
                 f"{engine.index.path}: {part.stage} '{part.name}' of pipeline '{engine.assembly.pipeline.name}' learnt "
-                "from its own photographs, so that scores of several indexes cannot be compared. Ask "
-                "one at a time"
+                "from its own photographs, so that scores of several indexes cannot be compared. Ask one "
+                "at a time"
             )
     for engine in others:
         if _meaning(engine) != _meaning(first):
@@ -57,7 +55,7 @@ def check_alike(engines: Sequence[Engine]) -> None:
 def _meaning(engine: Engine) -> Any:
     """Equal where scores mean the same: what is searched, and how hits are ranked."""
     assembly = engine.assembly
-    return assembly.fingerprint(SEARCH), assembly.pipeline.rerank, vars(assembly.part(SEARCH).config)
+    return assembly.fingerprint(SEARCH), assembly.pipeline.rerank, assembly.part(SEARCH).config
 
 
 def merged(answers: Sequence[Answer], k: int) -> Answer:

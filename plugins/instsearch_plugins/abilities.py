@@ -5,15 +5,38 @@ One that needs an ability asks by ``isinstance``, so that another plugin's compo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from instsearch_cli.components import Encoder, Weighter
+from instsearch_cli.errors import REPAIR
+from instsearch_formats import Array
+from instsearch_plugins.numeric import hamming
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from instsearch_cli.data import BoxWeight, FeatureMap, Features, WeightMap
+    from instsearch_cli.data import BoxWeight, FeatureMap, Features, WeightMap, Words
+
+VOCABULARY = {
+    "centroids": Array("f4", ("K", "D"), some=True),
+    "idf": Array("f4", ("K",)),
+    "rotation": Array("f4", (hamming.BITS, "D"), group="signatures"),
+    "thresholds": Array("f4", ("K", hamming.BITS), group="signatures"),
+    "neighbours": Array("i4", ("K", "m"), group="signatures", below="K", some=True),
+}
+"""What an encoder by visual words learns, as it must be."""
+DAMAGED = f"the vocabulary is damaged: {REPAIR}"
+
+
+def stepped(words: Words) -> Words:
+    """Words with signatures at keypoints brought to the steps of :func:`hamming.packed`; others as they are."""
+    if words.signatures is None or words.geometry is None:
+        return words
+    size = np.array(words.grid.transform[:2]) * words.grid.shape[::-1]
+    return replace(words, geometry=hamming.unpacked(hamming.packed(words.geometry, size), size))
 
 
 class ClassWeighter(Weighter):

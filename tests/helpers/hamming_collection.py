@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,6 +18,17 @@ from instsearch_plugins.searchers.hamming import HammingEmbedding
 CPU = torch.device("cpu")
 SIZE = (640, 480)
 K = 6
+
+
+class Pictures:
+    """Keypoints of some pictures, as encoders see them."""
+
+    def __init__(self, features):
+        self.features, self.images = features, np.arange(len(features))
+
+    def inputs(self, kinds, rows=None):
+        for row in rows:
+            yield SimpleNamespace(row=int(row), features=self.features[row])
 
 
 def keypoints(n, seed=0, size=SIZE):

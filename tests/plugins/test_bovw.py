@@ -8,7 +8,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import instsearch_plugins
-from hamming_collection import SIZE, Collection, fitted, query, ranking
+from hamming_collection import SIZE, Collection, Pictures, fitted, query, ranking
 from hamming_collection import keypoints as geometry_of
 from instsearch_cli.data import BoxWeight, FeatureMap, Grid, Keypoints, WeightMap, Words
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -32,17 +31,6 @@ from states import load
 
 GRID = Grid.nominal(SIZE)
 SEEDS = st.integers(0, 10_000)
-
-
-class Pictures:
-    """Keypoints of some pictures, as encoders see them."""
-
-    def __init__(self, features):
-        self.features, self.images = features, np.arange(len(features))
-
-    def inputs(self, kinds, rows=None):
-        for row in rows:
-            yield SimpleNamespace(row=int(row), features=self.features[row])
 
 
 def described(n, seed, D=128):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from hamming_collection import CPU, SIZE, Collection, fitted, keypoints, query, random_words, ranking
+from hamming_collection import (
+    CPU,
+    SIZE,
+    Collection,
+    Pictures,
+    fitted,
+    keypoints,
+    query,
+    random_words,
+    ranking,
+)
 from instsearch_cli.data import Grid, Image, Keypoints
 from instsearch_cli.engine.filling import Filling
 from instsearch_cli.errors import InstsearchError
@@ -24,17 +33,6 @@ ADDED = ("words", "geometry", "signatures")
 
 
 # -- with the encoder -----------------------------------------------------------------------------------------
-
-
-class Pictures:
-    """Keypoints of some pictures, as encoders see them."""
-
-    def __init__(self, features):
-        self.features, self.images = features, np.arange(len(features))
-
-    def inputs(self, kinds, rows=None):
-        for row in rows:
-            yield SimpleNamespace(row=int(row), features=self.features[row])
 
 
 def described(n, seed, D=128):

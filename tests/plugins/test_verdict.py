@@ -43,26 +43,31 @@ def test_evidence_is_the_plain_loop(s, start, stop):
         assert x[i] == pytest.approx(expected, abs=1e-4)
 
 
+def probabilities(component: Verdict, s: np.ndarray) -> np.ndarray:
+    """Of the scores of one query's hits, best first."""
+    return component.score(component._log_odds(s))
+
+
 def test_a_verdict_by_hand():
     """Log-odds of a hit with 8 inliers: -4 + 1 * 8 - 2 * r + 0.25 * 8, r = (1 + 0) / 2."""
     component = verdict(bias=-4, score=1, rest=-2, best=0.25, start=2, depth=6)
-    p = component._probabilities(np.float32([8, 2, 1, 0]))
+    p = probabilities(component, np.float32([8, 2, 1, 0]))
     expected = [-4 + 8 - 1 + 2, -4 + 2 - 1 + 2, -4 + 1 - 1 + 2, -4 - 1 + 2]
     np.testing.assert_allclose(p, [1 / (1 + math.exp(-z)) for z in expected], rtol=1e-6)
 
 
 @given(falling)
 def test_probabilities_fall_along_the_list_as_scores_do(s):
-    p = verdict()._probabilities(s)
+    p = probabilities(verdict(), s)
     assert ((p >= 0) & (p <= 1)).all()
     assert (np.diff(p) <= 0).all()
 
 
 def test_many_true_hits_are_no_reason_against_each_other():
     """Where the rest shows the object, too, it counts no more than its cap."""
-    assert verdict()._probabilities(np.full(100, 40, np.float32)).min() > 0.99
+    assert probabilities(verdict(), np.full(100, 40, np.float32)).min() > 0.99
     chance, few = (np.float32([7, *[5] * n, *[0.05] * (99 - n)]) for n in (60, 3))
-    assert verdict()._probabilities(chance)[0] < 0.1 < 0.5 < verdict()._probabilities(few)[0]
+    assert probabilities(verdict(), chance)[0] < 0.1 < 0.5 < probabilities(verdict(), few)[0]
 
 
 @given(falling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,9 +12,8 @@ import torch.nn.functional as F
 
 from instsearch_cli.components import option
 from instsearch_cli.data import FeatureMap, SparseVectors, Words
-from instsearch_cli.errors import REPAIR, InstsearchError
-from instsearch_formats import Array
-from instsearch_plugins.abilities import WordEncoder
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.abilities import DAMAGED, VOCABULARY, WordEncoder, stepped
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.kmeans import kmeans, nearest
 from instsearch_plugins.numeric.normalise import l2
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
+    from instsearch_formats import Array
 
 CHUNK = 1 << 14  #: descriptors worked on at once while fitting
 MIN_PER_WORD = 8  #: descriptors that a word is learnt from, at least
 SHORT = 128  #: descriptors of so many values are compared to all centroids faster than to the right hundred
 COMPARISONS = 100  #: centroids that a descriptor is compared to while clustering, as in the paper's k-means
-DAMAGED = f"the vocabulary is damaged: {REPAIR}"
 
 
 def weighted_histogram(words: Tensor, alpha: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,13 +71,7 @@ class BLCF(WordEncoder):
     local: ClassVar[str] = "word-map"
     codes: ClassVar[str] = "csr"
     fit_needs: ClassVar[tuple[str, ...]] = ("features",)
-    learns: ClassVar[dict[str, Array]] = LEARNT | {
-        "centroids": Array("f4", ("K", "D"), some=True),
-        "idf": Array("f4", ("K",)),
-        "rotation": Array("f4", (hamming.BITS, "D"), group="signatures"),
-        "thresholds": Array("f4", ("K", hamming.BITS), group="signatures"),
-        "neighbours": Array("i4", ("K", "m"), group="signatures", below="K", some=True),
-    }
+    learns: ClassVar[dict[str, Array]] = LEARNT | VOCABULARY
     concurrent: bool = True
 
     @dataclass(frozen=True)
@@ -184,11 +177,7 @@ class BLCF(WordEncoder):
 
         With signatures, keypoints are brought to the steps of :func:`hamming.packed`, which take less room.
         """
-        words = self._assign(features, self.config.db_interp)
-        if words.signatures is None or words.geometry is None:
-            return words
-        size = np.array(words.grid.transform[:2]) * words.grid.shape[::-1]
-        return replace(words, geometry=hamming.unpacked(hamming.packed(words.geometry, size), size))
+        return stepped(self._assign(features, self.config.db_interp))
 
     def embed_query(self, features: Features) -> Words:
         """As :meth:`embed`, on a map made ``query_interp`` times as fine."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, replace
+import io
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,14 +15,14 @@ import numpy as np
 
 from instsearch_cli.components import option
 from instsearch_cli.data import Keypoints, SparseVectors, Words
-from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
-from instsearch_formats import Array
-from instsearch_plugins.abilities import WordEncoder
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.abilities import DAMAGED, VOCABULARY, WordEncoder, stepped
 from instsearch_plugins.numeric import hamming
 
 if TYPE_CHECKING:
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
+    from instsearch_formats import Array
 
 TILE = 1 << 21  #: scores held at once
 INCLUDED = "vocabularies/rootsift.npz"  #: made by benchmarks/included_vocabulary.py
@@ -66,13 +67,7 @@ class BagOfVisualWords(WordEncoder):
     codes: ClassVar[str] = "csr"
     localises: bool = False
     fit_needs: ClassVar[tuple[str, ...]] = ("features",)
-    learns: ClassVar[dict[str, Array]] = {
-        "centroids": Array("f4", ("K", "D"), some=True),
-        "idf": Array("f4", ("K",)),
-        "rotation": Array("f4", (hamming.BITS, "D"), group="signatures"),
-        "thresholds": Array("f4", ("K", hamming.BITS), group="signatures"),
-        "neighbours": Array("i4", ("K", "m"), group="signatures", below="K", some=True),
-    }
+    learns: ClassVar[dict[str, Array]] = VOCABULARY
     concurrent: bool = True
     on_device: ClassVar[bool] = False
     refits: ClassVar[tuple[str, ...]] = ("vocabulary=own",)
@@ -140,7 +135,7 @@ class BagOfVisualWords(WordEncoder):
     def load(self, state: Any) -> None:
         """Take over what ``fit`` returned."""
         if self.config.signatures and "rotation" not in state:
-            raise InstsearchError(f"the vocabulary is damaged: {REPAIR}")
+            raise InstsearchError(DAMAGED)
         self._state = {name: np.asarray(array) for name, array in state.items()}
 
     @functools.cached_property
@@ -161,11 +156,7 @@ class BagOfVisualWords(WordEncoder):
 
         Keypoints are brought to the steps of :func:`hamming.packed`, which take less room.
         """
-        words = self.embed_query(features)
-        if words.signatures is None or words.geometry is None:
-            return words
-        size = np.array(words.grid.transform[:2]) * words.grid.shape[::-1]
-        return replace(words, geometry=hamming.unpacked(hamming.packed(words.geometry, size), size))
+        return stepped(self.embed_query(features))
 
     def embed_query(self, features: Features) -> Words:
         """As :meth:`embed`, with the keypoints where they are. Raises UsageError for maps."""
@@ -240,8 +231,6 @@ def included_digest() -> str:
 @functools.cache
 def included() -> dict[str, np.ndarray]:
     """The vocabulary that comes with this package, as ``fit`` would return it: of RootSIFT descriptors."""
-    import io
-
     with np.load(io.BytesIO(_packed()), allow_pickle=False) as file:
         packed = {name: file[name] for name in file.files}
     return unpacked_vocabulary(packed)

@@ -15,10 +15,10 @@ import numpy as np
 from instsearch_cli.components import Reranker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from instsearch_cli.components import Data
-    from instsearch_cli.data import Codes, Hits, Query
+    from instsearch_cli.components import Data, Search
+    from instsearch_cli.data import Hits, Query
 
 
 def evidence(s: np.ndarray, start: int, stop: int, rest_cap: float, best_cap: float) -> np.ndarray:
@@ -67,24 +67,12 @@ class Verdict(Reranker):
 
     config: Config
 
-    def rerank(
-        self,
-        queries: Sequence[Query],
-        hits: Hits,
-        data: Data,
-        search: Callable[[Sequence[Codes], int], Hits],
-    ) -> Hits:
+    def rerank(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
         """The same hits with probabilities for scores."""
         judged = self.evidence(queries, hits, data, search)
         return replace(judged, scores=self.score(judged.scores).astype(np.float32))
 
-    def evidence(
-        self,
-        queries: Sequence[Query],
-        hits: Hits,
-        data: Data,
-        search: Callable[[Sequence[Codes], int], Hits],
-    ) -> Hits:
+    def evidence(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
         """The same hits with log-odds w x for scores, f64: probabilities near 1 run together."""
         scores = hits.scores.astype(np.float64)
         for q in range(len(queries)):
@@ -104,7 +92,3 @@ class Verdict(Reranker):
         w = np.array([c.bias, c.score, c.rest, c.best])
         x: np.ndarray = evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w
         return x
-
-    def _probabilities(self, s: np.ndarray) -> np.ndarray:
-        """Likewise the probabilities: f64[n]."""
-        return self.score(self._log_odds(s))
