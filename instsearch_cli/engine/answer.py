@@ -98,6 +98,7 @@ class Answer(Sequence[Hit]):
     against    what the object is not
     dropped    so many hits were none, since something in ``against`` fits them as well
     near       the best of the hits that were left out, where scores are probabilities
+    step       the component that ranked them, where others are to rank them again; "": this is the answer
     """
 
     query: str
@@ -118,6 +119,7 @@ class Answer(Sequence[Hit]):
     against: tuple[View, ...] = ()
     dropped: int = 0
     near: tuple[Hit, ...] = ()
+    step: str = ""
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
