@@ -61,6 +61,7 @@ class Hit:
     root     the folder that the collection's names are relative to
     view     which of the answer's views it agrees with best, from 0
     index    which of the answer's indexes it is from, from 0
+    row      its row in that index's image table; -1: unknown
     """
 
     rank: int
@@ -72,6 +73,7 @@ class Hit:
     root: str = ""
     view: int = 0
     index: int = 0
+    row: int = -1
 
     @property
     def box(self) -> XYWH | None:

@@ -228,7 +228,7 @@ def answered(
         record = data.record(row)
         size = record.width, record.height
         name, root = data.called(row), data.root(row)
-        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view)
+        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view, row=row)
         (found if least is None or score >= least else near).append(hit)
     pipeline = engine.assembly.pipeline
     settings = {

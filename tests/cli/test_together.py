@@ -66,6 +66,7 @@ def test_as_the_whole_collection_in_one(cli: Cli, place: Path, indexes: list[Pat
     assert sure == pytest.approx(wanted, abs=0.01)
     assert [hit["rank"] for hit in both["hits"]] == list(range(1, len(both["hits"]) + 1))
     for hit in both["hits"]:
+        assert instsearch.open(indexes[hit["index"]]).store.images.path(hit["row"]) == Path(hit["path"])
         assert Path(hit["path"]).parent.name == "ab"[hit["index"]]
     assert sorted((h["score"] for h in both["hits"]), reverse=True) == [h["score"] for h in both["hits"]]
 
