@@ -93,7 +93,9 @@ class Warm:
         """The answer to a question."""
         return self._together(*self.engine(name, choice), [question], wish)[0]
 
-    def answers(self, question: Question, name: str | None, wish: Wish, choice: Choice) -> Generator[Answer, None, None]:
+    def answers(
+        self, question: Question, name: str | None, wish: Wish, choice: Choice
+    ) -> Generator[Answer, None, None]:
         """The answer as it comes: the searcher's, then each reranker's; the last is the one of :meth:`ask`."""
         engine, lock = self.engine(name, choice)
         _check_least(engine, wish.min_score)

@@ -30,7 +30,7 @@ from instsearch_formats.files import vacant
 from instsearch_formats.lock import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
