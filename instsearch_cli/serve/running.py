@@ -137,6 +137,7 @@ class Running:
 
     def stop(self) -> None:
         """No more answers; returns within a second."""
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # of what is cut off
         self.server.should_exit = True
         self.thread.join(ENDING / 2)
         self.server.force_exit = True

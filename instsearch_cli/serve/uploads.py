@@ -13,10 +13,12 @@ from typing import Any
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import Photograph
+from instsearch_cli.report.pictures import shrink
 from instsearch_cli.serve.problems import Problem
 
 MOST_BYTES = 100_000_000  #: of one picture
 MOST_PICTURES = 200
+SMALL = 64  #: pixels
 MOST_IN_ALL = 1_000_000_000  #: bytes
 
 
@@ -39,7 +41,7 @@ class Upload:
 
 
 class Uploads:
-    """Pictures by id: at most so many, and so many bytes in all. Files are not decoded before they are asked for."""
+    """Pictures by id: at most so many, and so many bytes in all. Files are decoded whenever they are asked for."""
 
     def __init__(
         self, bytes_each: int = MOST_BYTES, pictures: int = MOST_PICTURES, in_all: int = MOST_IN_ALL
@@ -62,6 +64,7 @@ class Uploads:
         if len(data) > self.bytes_each:
             raise Problem(413, f"a picture has at most {self.bytes_each // 1_000_000:,} MB")
         name = Path(name.replace("\\", "/")).name[:200] or "the picture"
+        name = "".join(c if c.isprintable() else "_" for c in name)
         id = hashlib.sha256(name.encode("utf-8", "surrogatepass") + b"\0" + data).hexdigest()[:32]
         with self._lock:
             if id in self._there:
@@ -72,6 +75,7 @@ class Uploads:
         path.write_bytes(data)
         try:
             upload = Upload(id, path, Photograph(path, name))
+            upload.photograph.read(lambda w, h: shrink(w, h, SMALL))  # what is damaged is said now
         except InstsearchError as error:
             path.unlink(missing_ok=True)
             raise Problem(422, str(error)) from error
