@@ -103,8 +103,8 @@ def test_the_packages_it_needs_are_named(monkeypatch: pytest.MonkeyPatch, cli: C
 
 def start(*words: object, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "instsearch_cli", *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=os.environ | environment, **pipes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=os.environ | environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_ctrl_c_ends_it_within_a_second(place: Path) -> None:

@@ -175,7 +175,11 @@ def test_what_is_no_json(web: httpx.Client, text: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=5),
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(
