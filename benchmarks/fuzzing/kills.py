@@ -92,7 +92,7 @@ def _refused(name: str, outcome: Outcome) -> bool:
 
 
 def _renamed(digests: dict[str, str], renews: bool) -> dict[str, list[str]]:
-    """Digests by where they lie; where fingerprints are new each time, by the places without them, which several share."""
+    """Digests by where they lie: where fingerprints are new each time, by the places without, which several share."""
     found: dict[str, list[str]] = {}
     for path, digest in sorted(digests.items(), key=lambda each: each[1]):
         found.setdefault(_plain(path) if renews else path, []).append(digest)
