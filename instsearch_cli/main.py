@@ -27,6 +27,8 @@ COMMANDS = {
     "extract": "Extract local features and keep them.",
     "index": "Make a folder of photographs searchable.",
     "query": "Find the object in a box.",
+    "serve": "Open a page to draw boxes on, and answer over HTTP.",
+    "box": "Draw a box on a picture, and print it.",
     "eval": "Measure retrieval on a dataset.",
     "saliency": "Measure saliency maps against eye fixations or annotated objects.",
     "reproduce": "Measure a paper's tables again.",

@@ -30,9 +30,10 @@ FLOORS = {
     "measure": 5,
     "report": 6,
     "demo": 6,
-    "commands": 7,
-    "main": 8,
-    "__main__": 9,
+    "serve": 7,
+    "commands": 8,
+    "main": 9,
+    "__main__": 10,
 }
 """The floor of each room of the core; imports go down, or stay on their floor where it is one room."""
 PLUGINS_MAY = {*CONTRACT, "", "images", "networks", "outside"}

@@ -61,6 +61,7 @@ class Hit:
     root     the folder that the collection's names are relative to
     view     which of the answer's views it agrees with best, from 0
     index    which of the answer's indexes it is from, from 0
+    row      its row in that index's image table; -1: unknown
     """
 
     rank: int
@@ -72,6 +73,7 @@ class Hit:
     root: str = ""
     view: int = 0
     index: int = 0
+    row: int = -1
 
     @property
     def box(self) -> XYWH | None:
@@ -98,6 +100,7 @@ class Answer(Sequence[Hit]):
     against    what the object is not
     dropped    so many hits were none, since something in ``against`` fits them as well
     near       the best of the hits that were left out, where scores are probabilities
+    step       the component that ranked them, where others are to rank them again; "": this is the answer
     """
 
     query: str
@@ -118,6 +121,7 @@ class Answer(Sequence[Hit]):
     against: tuple[View, ...] = ()
     dropped: int = 0
     near: tuple[Hit, ...] = ()
+    step: str = ""
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

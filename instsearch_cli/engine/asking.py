@@ -21,7 +21,7 @@ from instsearch_cli.engine.records import lost, stand_in
 from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from instsearch_cli.data import Hits
     from instsearch_cli.engine.choosing import Choice
@@ -93,6 +93,22 @@ class Warm:
         """The answer to a question."""
         return self._together(*self.engine(name, choice), [question], wish)[0]
 
+    def answers(
+        self, question: Question, name: str | None, wish: Wish, choice: Choice
+    ) -> Generator[Answer, None, None]:
+        """The answer as it comes: the searcher's, then each reranker's; the last is the one of :meth:`ask`."""
+        engine, lock = self.engine(name, choice)
+        _check_least(engine, wish.min_score)
+        with lock:
+            began = time.perf_counter()
+            (asked_for,) = encoded(engine, [question], wish.per_image)
+            for step, fused in in_steps(engine, asked_for, wish.k):
+                if step:
+                    yield answered(engine, asked_for, fused, wish, time.perf_counter() - began, step)
+            if not engine.current:
+                (fused,) = of_one_state(engine, [asked_for], wish.k)
+            yield answered(engine, asked_for, fused, wish, time.perf_counter() - began)
+
     def ask_many(
         self, questions: Iterable[Any], name: str | None, wish: Wish, choice: Choice
     ) -> Iterator[Answer]:
@@ -118,15 +134,21 @@ class Warm:
         with lock:
             began = time.perf_counter()
             asked_for = encoded(engine, questions, wish.per_image)
-            found = searched(engine, asked_for, wish.k)
-            for _ in range(AGAIN):
-                if engine.current:
-                    break
-                engine.refresh()
-                found = searched(engine, asked_for, wish.k)
+            found = of_one_state(engine, asked_for, wish.k)
             each = (time.perf_counter() - began) / len(questions)
             pairs = zip(asked_for, found, strict=True)
             return [answered(engine, question, fused, wish, each) for question, fused in pairs]
+
+
+def of_one_state(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:
+    """As :func:`searched`, again where something became of the index meanwhile."""
+    found = searched(engine, questions, k)
+    for _ in range(AGAIN):
+        if engine.current:
+            break
+        engine.refresh()
+        found = searched(engine, questions, k)
+    return found
 
 
 def searched(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:
@@ -138,16 +160,41 @@ def searched(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused
         found = {i: alone(hits, q) for q, i in enumerate(plain)}
     several = [i for i, question in enumerate(questions) if not question.plain]
     if several:
-        rerankers = engine.assembly.rerankers
         queries = [query for i in several for query in questions[i].queries]
-        hits = engine.search(queries, max(k, DEEP if rerankers else DEEPER), evidence=True)
+        hits = engine.search(queries, max(k, _deep(engine)), evidence=True)
         first = 0
         for i in several:
-            middle, last = first + len(questions[i].views), first + len(questions[i].queries)
-            fused = fuse(_rows(hits, first, middle), _rows(hits, middle, last), k)
-            found[i] = fused.scored(rerankers[-1].component.score) if rerankers else fused
-            first = last
+            found[i] = _scored(engine, _fused(hits, questions[i], first, k))
+            first += len(questions[i].queries)
     return [found[i] for i in range(len(questions))]
+
+
+def in_steps(engine: Engine, question: Encoded, k: int) -> Iterator[tuple[str, Fused]]:
+    """The first k hits of a question as they come, after the component of a name; "": the last."""
+    deep = k if question.plain else max(k, _deep(engine))
+    names = (part.name for part in engine.assembly.rerankers)
+    for step, hits in engine.steps(question.queries, deep, evidence=not question.plain):
+        fused = alone(hits, 0) if question.plain else _fused(hits, question, 0, k)
+        if next(names, ""):
+            yield step, fused
+        else:
+            yield "", fused if question.plain else _scored(engine, fused)
+
+
+def _deep(engine: Engine) -> int:
+    return DEEP if engine.assembly.rerankers else DEEPER
+
+
+def _fused(hits: Hits, question: Encoded, first: int, k: int) -> Fused:
+    """One list for a question of several parts, of which ``first`` is the row of the first."""
+    middle, last = first + len(question.views), first + len(question.queries)
+    return fuse(_rows(hits, first, middle), _rows(hits, middle, last), k)
+
+
+def _scored(engine: Engine, fused: Fused) -> Fused:
+    """With scores in place of evidence."""
+    rerankers = engine.assembly.rerankers
+    return fused.scored(rerankers[-1].component.score) if rerankers else fused
 
 
 def _rows(hits: Hits, first: int, last: int) -> Hits:
@@ -165,10 +212,15 @@ def _check_least(engine: Engine, least: float | None) -> None:
         )
 
 
-def answered(engine: Engine, question: Encoded, fused: Fused, wish: Wish, seconds: float) -> Answer:
-    """Hits of a question as people read them."""
+def answered(
+    engine: Engine, question: Encoded, fused: Fused, wish: Wish, seconds: float, step: str = ""
+) -> Answer:
+    """Hits of a question as people read them; after a ``step`` others come, and scores only order."""
     data, hits = engine.data, fused.hits
+    probability = engine.probabilities and not step
     least = engine.min_score if wish.min_score is None else wish.min_score
+    if step:
+        least = None
     scores = hits.scores[0].tolist()
     found: list[Hit] = []
     near: list[Hit] = []
@@ -178,7 +230,7 @@ def answered(engine: Engine, question: Encoded, fused: Fused, wish: Wish, second
         record = data.record(row)
         size = record.width, record.height
         name, root = data.called(row), data.root(row)
-        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view)
+        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view, row=row)
         (found if least is None or score >= least else near).append(hit)
     pipeline = engine.assembly.pipeline
     settings = {
@@ -199,14 +251,15 @@ def answered(engine: Engine, question: Encoded, fused: Fused, wish: Wish, second
         n_images=len(data.images),
         min_score=least,
         best=max(scores, default=None),
-        cautions=(*question.cautions, *_of_scores(engine, wish)),
+        cautions=(*question.cautions, *(() if step else _of_scores(engine, wish))),
         size=first.size,
         pipeline=pipeline.name,
         indexes=(engine.index.path,),
-        probability=engine.probabilities,
+        probability=probability,
         also=tuple(also),
         against=tuple(against),
-        near=tuple(near) if engine.probabilities else (),
+        near=tuple(near) if probability else (),
+        step=step,
     )
     line = least if answer.line is None else answer.line
     return replace(answer, dropped=int((fused.dropped >= (-np.inf if line is None else line)).sum()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +14,21 @@ from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
 from instsearch_cli.engine.records import recorded
-from instsearch_cli.engine.stages import CODES, SEARCH
+from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
 from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from instsearch_cli.data import Box, Codes, Features, Image
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.images import Photograph
     from instsearch_formats import Index
+
+PICTURES = (
+    8  #: queries kept, one of each picture asked with last: it may be asked with again, with another box
+)
 
 
 @dataclass
@@ -48,6 +54,8 @@ class Engine:
         self.within = None if within is None else set(np.asarray(within).tolist())
         self.timing = Timing()
         self.caution = ""  #: what one should know about every answer
+        self._pictures: OrderedDict[Photograph, Query] = OrderedDict()
+        self._picturing = threading.Lock()
         self._load_models()
         self.segments: list[tuple[Collection, Any]] = []
         self.refresh()
@@ -143,11 +151,19 @@ class Engine:
         self, id: str, picture: Photograph, box: Box | None, exclude: frozenset[int] = frozenset()
     ) -> Query:
         """Encode a picture. ``box`` is already clipped to it. Raises InstsearchError if it selects nothing."""
-        image = picture.read(self.assembly.extractor.component.fit_size)
+        with self._picturing:
+            before = self._pictures.get(picture)
+        image = before.image if before else picture.read(self.assembly.extractor.component.fit_size)
         crop = None
         if box is not None and self.assembly.pipeline.query.crop:
             crop = self._closer(picture, box)
-        return self.encode(id, image, box, exclude, crop)
+        query = self.encode(id, image, box, exclude, crop, before)
+        with self._picturing:
+            self._pictures[picture] = query
+            self._pictures.move_to_end(picture)
+            while len(self._pictures) > PICTURES:
+                self._pictures.popitem(last=False)
+        return query
 
     @inference()
     def encode(
@@ -157,11 +173,19 @@ class Engine:
         box: Box | None,
         exclude: frozenset[int] = frozenset(),
         crop: Image | None = None,
+        before: Query | None = None,
     ) -> Query:
-        """Encode a decoded picture; ``crop``, what is in its box, has the code if it is given."""
+        """Encode a decoded picture; ``crop``, what is in its box, has the code if it is given.
+
+        ``before`` is a query of the same picture with another box: what does not depend on that is taken over.
+        """
         began = time.perf_counter()
         described = DescribedQuery(self.assembly, image, box)
-        features, local, weights = described.features, described.embedded(), described.weighed()
+        if before is not None:
+            described.take(FEATURES, before.features)
+        features = described.features
+        local = described.embedded() if before is None else before.local
+        weights = described.weighed()
         if crop is None:
             codes = described.encoded(local, weights)
         else:
@@ -190,6 +214,11 @@ class Engine:
         With ``evidence`` their scores are what the last reranker makes its scores of (``Reranker.evidence``).
         Raises UsageError where a query wants several hits of an image (``per_image``) and cannot have them.
         """
+        *_, (_, hits) = self.steps(queries, k, evidence)
+        return hits
+
+    def steps(self, queries: Sequence[Query], k: int, evidence: bool = False) -> Iterator[tuple[str, Hits]]:
+        """As :meth:`search`, but the hits as they come: the searcher's, then each reranker's, by its name."""
         began = time.perf_counter()
         rerankers = self.assembly.rerankers
         if any(query.per_image != 1 for query in queries):
@@ -197,15 +226,16 @@ class Engine:
         deepest = max([k, *(part.component.depth for part in rerankers)])
         queries = [self._restricted(q) for q in queries]
         hits = self._first(queries, deepest)
-        middle = time.perf_counter()
-        self.timing.search += middle - began
+        self.timing.search += time.perf_counter() - began
+        yield self.assembly.part(SEARCH).name, _cut(hits, k)
         for part in rerankers:
+            began = time.perf_counter()
             last = evidence and part is rerankers[-1]
             rerank = part.component.evidence if last else part.component.rerank
             with inference():
                 hits = rerank(queries, hits, self.data, self._again(queries))
-        self.timing.rerank += time.perf_counter() - middle
-        return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
+            self.timing.rerank += time.perf_counter() - began
+            yield part.name, _cut(hits, k)
 
     def _check_lists_regions(self) -> None:
         part = self.assembly.part(SEARCH)
@@ -274,6 +304,10 @@ class Engine:
             f"no keypoints in the box, {there:,} in the whole picture. Take a larger box or one with more texture, "
             f"or {remedy}."
         )
+
+
+def _cut(hits: Hits, k: int) -> Hits:
+    return Hits(hits.images[:, :k], hits.scores[:, :k], hits.boxes[:, :k])
 
 
 def _empty(codes: Codes) -> bool:

@@ -30,7 +30,7 @@ from instsearch_formats.files import vacant
 from instsearch_formats.lock import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
@@ -309,6 +309,19 @@ class Index:
         """
         question = Question(picture, box, also, against)
         return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
+
+    def answers(
+        self, picture: Picture, box: Any = None, k: int = 20, *, pipeline: str | None = None, **wishes: Any
+    ) -> Generator[Answer, None, None]:
+        """What :meth:`query` gives, as it comes: first of the searcher, then of each reranker, at last the answer.
+
+        All but the last have a ``step``, the component's name, and scores that only order. While they come, no other
+        question is answered by the pipeline: take them all, or close the iterator.
+        """
+        question = Question(picture, box, wishes.pop("also", ()), wishes.pop("against", ()))
+        wish = Wish(k, wishes.pop("per_image", 1), wishes.pop("min_score", None))
+        with format_errors():
+            yield from self._warm.answers(question, pipeline, wish, chosen(wishes))
 
     @opened
     def query_many(

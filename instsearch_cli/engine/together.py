@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from instsearch_cli.engine.answer import Answer, Hit
     from instsearch_cli.engine.query import Engine
@@ -24,12 +25,37 @@ def query(indexes: Sequence[Index], picture: Any, box: Any = None, k: int = 20, 
 
     Raises UsageError where scores cannot be compared: pipelines differ, or learn from their collections.
     """
+    _check(indexes, wishes)
+    return merged([index.query(picture, box, k, **wishes) for index in indexes], k)
+
+
+def answers(
+    indexes: Sequence[Index], picture: Any, box: Any = None, k: int = 20, **wishes: Any
+) -> Generator[Answer, None, None]:
+    """The answer as it comes, as :meth:`Index.answers` gives that of one: the last is the one of :func:`query`."""
+    _check(indexes, wishes)
+    with contextlib.ExitStack() as stack:
+        coming = {
+            i: stack.enter_context(contextlib.closing(indexes[i].answers(picture, box, k, **wishes)))
+            for i in sorted(
+                range(len(indexes)), key=lambda i: indexes[i].path
+            )  # engines are locked in one order
+        }
+        each = {i: next(answers) for i, answers in coming.items()}
+        while True:
+            yield merged([each[i] for i in range(len(indexes))], k)
+            if not any(answer.step for answer in each.values()):
+                return
+            each = {i: next(answers) for i, answers in coming.items()}
+
+
+def _check(indexes: Sequence[Index], wishes: dict[str, Any]) -> None:
+    """Raises UsageError where there is no index, or several whose scores do not mean the same."""
     if not indexes:
         raise UsageError("there is no index to ask")
     if len(indexes) > 1:
         choice = {name: value for name, value in wishes.items() if name not in ASKING}
         check_alike([index.engine(wishes.get("pipeline"), **choice) for index in indexes])
-    return merged([index.query(picture, box, k, **wishes) for index in indexes], k)
 
 
 def check_alike(engines: Sequence[Engine]) -> None:

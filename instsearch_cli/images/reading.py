@@ -104,7 +104,7 @@ class Photograph:
         self._held: PIL.Image.Image | None = None
         if isinstance(picture, (str, os.PathLike)):
             self.path = there(Path(picture))
-            self.name = str(picture)
+            self.name = name or str(picture)
             with self._named_errors():
                 header = read_header(self.path)
             self.size = (header.width, header.height)

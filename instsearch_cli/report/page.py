@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None) -> 
 def _view(view: View, folder: Path | None) -> str:
     """A picture that was asked with, its box over it and in words."""
     thumb = thumbnail(view.picture, SIDE)
+    if thumb.size is not None and view.size is not None:
+        thumb = replace(thumb, size=view.size)  # a picture in memory may be a small one of it
     box = f"--box {box_text(view.box)}" if view.box is not None else "the whole picture"
     if view.size is not None:
         box += f" of {view.size[0]} x {view.size[1]}"

@@ -75,6 +75,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
                 "boxes": [] if hit.box is None else [_listed(hit.box)],
                 "index": hit.index,
                 "view": hit.view,
+                "row": hit.row,
             }
             for hit in answer.hits
         ],

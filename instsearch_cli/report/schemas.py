@@ -12,6 +12,8 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "extract": ("index",),
     "index": ("index",),
     "query": ("query",),
+    "serve": ("serve",),
+    "box": ("box",),
     "eval": ("eval", "eval-comparison", "eval-regions"),
     "saliency": ("saliency", "precision"),
     "reproduce": ("reproduce", "reproduce-list"),

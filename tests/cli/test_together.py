@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 
 import instsearch
 from instsearch_cli.engine.answer import Answer, Hit
-from instsearch_cli.engine.together import merged
+from instsearch_cli.engine.together import answers, merged
+from instsearch_cli.images import Photograph
 from schema_check import valid
 
 Cli = Callable[..., Any]
@@ -63,6 +66,7 @@ def test_as_the_whole_collection_in_one(cli: Cli, place: Path, indexes: list[Pat
     assert sure == pytest.approx(wanted, abs=0.01)
     assert [hit["rank"] for hit in both["hits"]] == list(range(1, len(both["hits"]) + 1))
     for hit in both["hits"]:
+        assert instsearch.open(indexes[hit["index"]]).store.images.path(hit["row"]) == Path(hit["path"])
         assert Path(hit["path"]).parent.name == "ab"[hit["index"]]
     assert sorted((h["score"] for h in both["hits"]), reverse=True) == [h["score"] for h in both["hits"]]
 
@@ -130,3 +134,39 @@ def test_merging_against_a_plain_sort() -> None:
     assert whole.n_images == 18
     assert whole.seconds == pytest.approx(0.3)
     assert whole.cautions == ("all", "0: c0", "1: c1", "2: c2")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_answers_come_step_by_step_and_end_with_the_answer(place: Path, indexes: list[Path], n: int) -> None:
+    opened, box = [instsearch.open(path) for path in indexes[:n]], (30, 20, 100, 100)
+    for more in ({}, {"also": [(place / "a" / "0.png", (0, 0, 90, 90))]}):
+        *before, last = answers(opened, place / "query.png", box, 5, **more)
+        assert [each.step for each in before] == ["hamming", "verified-qe", "aligned"]
+        assert not any(each.probability for each in before)
+        assert last == dataclasses.replace(
+            instsearch.query(opened, place / "query.png", box, 5, **more), seconds=last.seconds
+        )
+        assert {hit.image for hit in before[0][:2]} <= {hit.image for hit in last}
+
+
+def test_answers_that_nobody_waits_for_leave_the_engine_free(place: Path, indexes: list[Path]) -> None:
+    index = instsearch.open(indexes[0])
+    coming = index.answers(place / "query.png", (30, 20, 100, 100))
+    assert next(coming).step
+    coming.close()
+    with ThreadPoolExecutor(1) as pool:  # the lock is the thread's
+        assert pool.submit(index.query, place / "query.png", (30, 20, 100, 100)).result(timeout=60).found
+    with pytest.raises(instsearch.UsageError, match="probabilities"):
+        next(index.answers(place / "query.png", min_score=90))
+
+
+def test_a_picture_is_described_once_for_all_its_boxes(place: Path, indexes: list[Path]) -> None:
+    index, picture = instsearch.open(indexes[2]), Photograph(place / "query.png")
+    engine, described = index.engine(), []
+    extract = engine.assembly.extractor.component.extract
+    engine.assembly.extractor.component.extract = lambda *given: described.append(1) or extract(*given)
+    for box in ((30, 20, 100, 100), (20, 20, 80, 80), None):
+        warm = index.query(picture, box)
+        cold = instsearch.open(indexes[2]).query(place / "query.png", box)
+        assert [(hit.row, hit.score) for hit in warm] == [(hit.row, hit.score) for hit in cold]
+    assert len(described) == 1

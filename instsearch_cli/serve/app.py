@@ -1,0 +1,301 @@
+"""The HTTP interface, version 1: what is asked of the service, by path. docs/guide/serve.md describes it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from instsearch_cli import __version__
+from instsearch_cli.errors import UsageError
+from instsearch_cli.images import read_header
+from instsearch_cli.outside.text import parse_json
+from instsearch_cli.report.results import to_json
+from instsearch_cli.serve import measures as counting
+from instsearch_cli.serve import questions as asking
+from instsearch_cli.serve.guard import MOST_BODY, Guard
+from instsearch_cli.serve.openapi import document
+from instsearch_cli.serve.previews import LARGEST, SMALLEST, tag_of
+from instsearch_cli.serve.problems import Problem, problem_of
+from instsearch_cli.serve.shelf import rerankers
+from instsearch_cli.serve.work import NDJSON, Lines, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+    from instsearch_cli.serve.guard import Door
+    from instsearch_cli.serve.questions import Question
+    from instsearch_cli.serve.service import Service
+    from instsearch_cli.serve.uploads import Upload
+
+MOST_LISTED = 500  #: images in one answer
+MOST_QUESTIONS = 10_000  #: in a batch
+FILES = 20  #: in a form
+
+
+class Interface:
+    """The requests that there are, each a method."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.workers, self.measures = service, Workers(), counting.Measures(service)
+
+    def routes(self) -> list[Route]:
+        """Paths and methods."""
+        image = "/v1/indexes/{index:int}/images/{row:int}"
+        return [
+            Route("/", self.page),
+            Route("/health", self.health),
+            Route("/metrics", self.metrics),
+            Route("/v1/openapi.json", self.openapi),
+            Route("/v1/indexes", self.indexes),
+            Route("/v1/indexes/{index:int}/images", self.images),
+            Route(image, self.image),
+            Route(f"{image}/file", self.file),
+            Route("/v1/pictures", self.hand_in, methods=["POST"]),
+            Route("/v1/pictures/{id}", self.picture),
+            Route("/v1/query", self.query, methods=["POST"]),
+            Route("/v1/batch", self.batch, methods=["POST"]),
+            Route("/v1/export", self.export, methods=["POST"]),
+            Route("/v1/command", self.command, methods=["POST"]),
+            Route("/v1/box", self.box, methods=["POST"]),
+        ]
+
+    # -- the page, and about the service --------------------------------------------------------------
+
+    async def page(self, request: Request) -> Response:
+        from instsearch_cli.serve.page import page
+
+        text, policy = page()
+        return Response(text, media_type="text/html", headers={"content-security-policy": policy})
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self.measures.text(), headers={"content-type": counting.MEDIA_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(document())
+
+    # -- pictures -------------------------------------------------------------------------------------
+
+    async def indexes(self, request: Request) -> Response:
+        served = self.service.shelf.served
+        plain = await self.workers.picture(lambda: [each.plain() for each in served])
+        limits = {"bytes": self.service.uploads.bytes_each, "pictures": self.service.uploads.pictures}
+        return JSONResponse(
+            {
+                "version": 1,
+                "program": __version__,
+                "task": self.service.task,
+                "indexes": plain,
+                "rerankers": rerankers(),
+                "limits": {**limits, "k": asking.MOST_HITS},
+            }
+        )
+
+    async def images(self, request: Request) -> Response:
+        served = self.service.shelf[request.path_params["index"]]
+        offset, limit = (
+            _number(request, "offset", 0, 0, 10**10),
+            _number(request, "limit", 60, 1, MOST_LISTED),
+        )
+        words = request.query_params.get("search", "")[:200].casefold().split()
+
+        def found() -> tuple[int, list[dict[str, Any]]]:
+            listed = served.images()
+            if words:
+                listed = [each for each in listed if all(word in each[1].casefold() for word in words)]
+            some = listed[offset : offset + limit]
+            return len(listed), [
+                {"row": row, "name": name, "size": [record.width, record.height]}
+                for row, name, record in some
+            ]
+
+        total, images = await self.workers.picture(found)
+        return JSONResponse({"total": total, "images": images})
+
+    async def image(self, request: Request) -> Response:
+        return await self._preview(request, self._image(request))
+
+    async def file(self, request: Request) -> Response:
+        path = self._image(request)
+        header = await self.workers.picture(read_header, path)  # what is no picture is not handed out
+        return FileResponse(path, media_type=f"image/{header.format.lower()}", filename=path.name)
+
+    def _image(self, request: Request) -> Path:
+        return self.service.shelf[request.path_params["index"]].image(request.path_params["row"]).path
+
+    async def picture(self, request: Request) -> Response:
+        return await self._preview(request, self.service.uploads.get(request.path_params["id"]).path)
+
+    async def _preview(self, request: Request, path: Path) -> Response:
+        side = _number(request, "side", 1024, SMALLEST, LARGEST)
+        headers = {"cache-control": "private, no-cache"}
+        if request.headers.get("if-none-match") == f'"{tag_of(path, side)}"':
+            return Response(status_code=304, headers=headers)
+        preview = await self.workers.picture(self.service.preview, path, side)
+        headers["etag"] = f'"{preview.tag}"'
+        return Response(preview.data, media_type="image/jpeg", headers=headers)
+
+    async def hand_in(self, request: Request) -> Response:
+        if _is_form(request):
+            uploads, _ = await self._form(request)
+            if len(uploads) != 1:
+                raise Problem(400, "hand in one file at a time")
+            (upload,) = uploads.values()
+        else:
+            name = request.query_params.get("name", "")[:200]
+            upload = await self.workers.picture(self.service.uploads.put, await request.body(), name)
+        return JSONResponse(upload.plain(), 201)
+
+    async def _form(self, request: Request) -> tuple[dict[str, Upload], dict[str, list[str]]]:
+        """Files of a form, handed in, and its other fields."""
+        uploads: dict[str, Upload] = {}
+        fields: dict[str, list[str]] = {}
+        async with request.form(max_files=FILES, max_fields=100, max_part_size=MOST_BODY) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, str):
+                    fields.setdefault(name, []).append(value)
+                else:
+                    data = await value.read()
+                    uploads[name] = await self.workers.picture(
+                        self.service.uploads.put, data, value.filename or name
+                    )
+        return uploads, fields
+
+    # -- questions ------------------------------------------------------------------------------------
+
+    async def query(self, request: Request) -> Lines:
+        if _is_form(request):
+            uploads, fields = await self._form(request)
+            if set(uploads) != {"picture"} or not set(fields) <= {"box", "question"}:
+                raise UsageError(
+                    "a form has a file 'picture', and may have fields 'box', x,y,w,h, and 'question'"
+                )
+            rest = parse_json(fields["question"][0], "question") if "question" in fields else None
+            given = asking.of_form(rest, fields.get("box", []), asking.Ref(upload=uploads["picture"].id))
+        else:
+            given = asking.question(await _json_of(request))
+        streamed = NDJSON in request.headers.get("accept", "")
+        return Lines(self.workers, lambda: self._answers(given, streamed), streamed)
+
+    def _answers(self, question: Question, streamed: bool) -> Iterator[dict[str, Any]]:
+        began = time.perf_counter()
+        with self.measures.asking.track_inprogress():
+            if not streamed:
+                answer = self.service.answer(question)
+            else:
+                for answer in self.service.answers(question):
+                    if not answer.step:
+                        break
+                    self.measures.first.observe(time.perf_counter() - began)
+                    yield {"final": False, "step": answer.step, **to_json(answer)}
+            self.measures.last.observe(time.perf_counter() - began)
+            yield {"final": True, "step": "", **to_json(answer)} if streamed else to_json(answer)
+
+    async def batch(self, request: Request) -> Lines:
+        table = await _json_of(request)
+        given = table.get("questions") if isinstance(table, dict) else None
+        if not isinstance(given, list) or not 0 < len(given) <= MOST_QUESTIONS:
+            raise UsageError(f'a batch is {{"questions": [...]}}, of 1 to {MOST_QUESTIONS:,}')
+        questions = [asking.question(each) for each in given]
+        return Lines(self.workers, lambda: map(self._answer_or_problem, questions), streamed=True)
+
+    def _answer_or_problem(self, question: Question) -> dict[str, Any]:
+        try:
+            return to_json(self.service.answer(question))
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.status == 500:
+                raise
+            return {"problem": problem.body}
+
+    async def export(self, request: Request) -> Response:
+        question, form = await self._question(request), request.query_params.get("format", "")
+        data, media, name = await self._thoroughly(lambda: self.service.export(question, form))
+        return Response(data, headers={"content-type": media, "content-disposition": _attached(name)})
+
+    async def command(self, request: Request) -> Response:
+        question = await self._question(request)
+        return JSONResponse({"command": await self.workers.picture(self.service.command, question)})
+
+    async def _question(self, request: Request) -> Question:
+        table = await _json_of(request)
+        if not isinstance(table, dict) or "question" not in table:
+            raise UsageError('give {"question": {...}}')
+        return asking.question(table["question"])
+
+    async def _thoroughly(self, work: Any) -> Any:
+        """Something that asks: in the same queue as questions."""
+        import anyio.to_thread
+
+        self.workers.check()
+        return await anyio.to_thread.run_sync(work, limiter=self.workers.questions)
+
+    # -- drawing a box --------------------------------------------------------------------------------
+
+    async def box(self, request: Request) -> Response:
+        if self.service.task is None:
+            raise Problem(404, "nobody waits for a box here")
+        table = await _json_of(request)
+        given = table.get("boxes") if isinstance(table, dict) else None
+        if not isinstance(given, list) or not 0 < len(given) <= asking.MOST_PARTS:
+            raise UsageError('give {"boxes": [[x, y, width, height], ...]}')
+        parts = [{"picture": {"upload": "-"}, "box": each} for each in given]
+        self.service.boxes = [box for _, box in asking.question({"views": parts}).views if box is not None]
+        self.service.done.set()
+        return Response(status_code=204)
+
+
+def application(service: Service, door: Door) -> Starlette:
+    """The service as an ASGI application, guarded by a door."""
+    interface = Interface(service)
+    guard = Middleware(Guard, door=door, measures=interface.measures)
+    return Starlette(
+        routes=interface.routes(), middleware=[guard], exception_handlers={HTTPException: _refuse}
+    )
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """What the framework refuses is a problem like any other."""
+    assert isinstance(error, HTTPException)
+    detail = {404: "there is nothing at this address", 405: "this address takes another method"}
+    raise Problem(error.status_code, detail.get(error.status_code, str(error.detail))) from error
+
+
+def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"\d{1,12}", text) or not low <= int(text) <= high:
+        raise UsageError(f"{name} is a whole number from {low:,} to {high:,}")
+    return int(text)
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+async def _json_of(request: Request) -> Any:
+    try:
+        text = (await request.body()).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError("the request is not JSON in UTF-8") from error
+    return parse_json(text, "the request")
+
+
+def _attached(name: str) -> str:
+    from urllib.parse import quote
+
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"

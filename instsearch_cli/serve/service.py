@@ -1,0 +1,162 @@
+"""What the service does, without HTTP: pictures in, questions answered, answers taken away."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine import together
+from instsearch_cli.images import BadImage, Photograph, printable
+from instsearch_cli.report.page import page
+from instsearch_cli.report.pictures import thumbnail
+from instsearch_cli.report.results import box_text, to_csv, to_json
+from instsearch_cli.serve.previews import Previews
+from instsearch_cli.serve.problems import Problem
+from instsearch_cli.serve.shelf import Served, Shelf
+from instsearch_cli.serve.uploads import Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.engine.answer import Answer, View
+    from instsearch_cli.serve.previews import Preview
+    from instsearch_cli.serve.questions import Part, Question, Ref
+
+SIDE = 480  #: of the pictures in a report
+
+
+class Service:
+    """Warm indexes, pictures that were handed in, previews of both.
+
+    task  what the page is for beside searching; None: nothing else
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], device: str = "auto", task: dict[str, Any] | None = None
+    ) -> None:
+        self.shelf, self.uploads, self.previews = Shelf(paths, device), Uploads(), Previews()
+        self.task = task
+        self.boxes: list[tuple[float, ...]] | None = None  #: that were drawn, where that was the task
+        self.done = threading.Event()  #: the task is
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.uploads.close()
+        self.shelf.close()
+
+    # -- pictures -------------------------------------------------------------------------------------
+
+    def photograph(self, ref: Ref) -> Photograph:
+        """The picture that is meant. Raises Problem where it is not there."""
+        if ref.data:
+            return self.uploads.put(ref.data, ref.name).photograph
+        if ref.upload:
+            return self.uploads.get(ref.upload).photograph
+        return self.shelf.photograph(ref.index, ref.row)
+
+    def preview(self, path: Path, side: int) -> Preview:
+        """A JPEG of a file. Raises Problem where it cannot be read."""
+        try:
+            return self.previews.of(path, side)
+        except BadImage as error:
+            raise Problem(422, f"{path.name}: {error.reason}") from error
+
+    # -- questions ------------------------------------------------------------------------------------
+
+    def answers(self, question: Question) -> Generator[Answer, None, None]:
+        """The answer as it comes. Raises Problem and InstsearchError."""
+        indexes = [each.index() for each in self.served(question)]
+        return together.answers(indexes, **self._asking(question))
+
+    def answer(self, question: Question) -> Answer:
+        """The answer. Raises Problem and InstsearchError."""
+        return together.query([each.index() for each in self.served(question)], **self._asking(question))
+
+    def served(self, question: Question) -> list[Served]:
+        """The indexes that are asked. Raises Problem for one that is not here."""
+        if not self.shelf.served:
+            raise Problem(400, "no index is served here")
+        ids = range(len(self.shelf.served)) if question.indexes is None else question.indexes
+        return [self.shelf[id] for id in ids]
+
+    def _asking(self, question: Question) -> dict[str, Any]:
+        (picture, box), *also = self._pairs(question.views)
+        against = self._pairs(question.against)
+        return {
+            "picture": picture,
+            "box": box,
+            "k": question.k,
+            "also": also,
+            "against": against,
+            **question.wishes,
+        }
+
+    def _pairs(self, parts: Sequence[Part]) -> list[tuple[Photograph, Any]]:
+        return [(self.photograph(ref), box) for ref, box in parts]
+
+    # -- what is taken away ---------------------------------------------------------------------------
+
+    def export(self, question: Question, form: str) -> tuple[bytes, str, str]:
+        """An answer as a file: its bytes, media type and name. Raises Problem for a form that is none."""
+        if form not in FORMS:
+            raise Problem(400, f"format is one of {', '.join(FORMS)}, not '{printable(form[:40])}'")
+        media, suffix, write = FORMS[form]
+        answer = self.answer(question)
+        stem = re.sub(r"[^\w.-]+", "-", answer.query.rpartition("/")[2].rpartition(".")[0]) or "hits"
+        return write(answer), media, f"{stem}-hits.{suffix}"
+
+    def command(self, question: Question) -> str:
+        """The command line that asks the same; pictures that were handed in by the names that they came with."""
+        words = ["instsearch", "query"]
+        (first, box), *rest = question.views
+        words.append(self._name(first))
+        words += [] if box is None else ["--box", box_text(box)]
+        for flag, parts in (("--also", rest), ("--not", question.against)):
+            for ref, where in parts:
+                words += [flag, self._name(ref) + ("" if where is None else f":{box_text(where)}")]
+        for served in self.served(question):
+            words += ["--index", str(served.path)]
+        words += ["-k", str(question.k)]
+        for name, value in question.wishes.items():
+            flag = f"--{name.replace('_', '-')}"
+            if name == "rerank":
+                words += [word for each in value or ["none"] for word in (flag, each)]
+            elif value is True:
+                words.append(flag)
+            elif value is not False:
+                words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+        return shlex.join(words)
+
+    def _name(self, ref: Ref) -> str:
+        photograph = self.photograph(ref)
+        return photograph.name if ref.index < 0 else str(photograph.path)
+
+
+def _report(answer: Answer) -> bytes:
+    """The page, with pictures that were handed in as they are now: their files are the service's."""
+
+    def held(view: View) -> View:
+        picture = thumbnail(view.picture, SIDE)
+        return replace(view, picture=picture.image)
+
+    first = held(answer.views[0])
+    also, against = (tuple(map(held, views)) for views in (answer.also, answer.against))
+    return page(replace(answer, picture=first.picture, also=also, against=against)).encode()
+
+
+def _json(answer: Answer) -> bytes:
+    import json
+
+    return json.dumps(to_json(answer)).encode()
+
+
+FORMS: dict[str, tuple[str, str, Callable[[Answer], bytes]]] = {
+    "csv": ("text/csv; charset=utf-8", "csv", lambda answer: to_csv(answer).encode()),
+    "json": ("application/json", "json", _json),
+    "html": ("text/html; charset=utf-8", "html", _report),
+}
+"""Media type, suffix and writer of each form in which an answer is taken away."""

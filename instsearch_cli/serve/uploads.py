@@ -1,0 +1,99 @@
+"""Pictures that were handed in: files in a folder of the service's own, the longest unused forgotten first."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import Photograph
+from instsearch_cli.report.pictures import shrink
+from instsearch_cli.serve.problems import Problem
+
+MOST_BYTES = 100_000_000  #: of one picture
+MOST_PICTURES = 200
+SMALL = 64  #: pixels
+MOST_IN_ALL = 1_000_000_000  #: bytes
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that was handed in; ``id`` is of its bytes."""
+
+    id: str
+    path: Path
+    photograph: Photograph
+
+    @property
+    def name(self) -> str:
+        """What its owner calls it."""
+        return self.photograph.name
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"upload": self.id, "name": self.name, "size": list(self.photograph.size)}
+
+
+class Uploads:
+    """Pictures by id: at most so many, and so many bytes in all. Files are decoded whenever they are asked for."""
+
+    def __init__(
+        self, bytes_each: int = MOST_BYTES, pictures: int = MOST_PICTURES, in_all: int = MOST_IN_ALL
+    ) -> None:
+        self.bytes_each, self.pictures, self.in_all = bytes_each, pictures, in_all
+        self._folder = tempfile.TemporaryDirectory(prefix="instsearch-", ignore_cleanup_errors=True)
+        self._lock = threading.Lock()
+        self._there: OrderedDict[str, Upload] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Forget all of them."""
+        self._there.clear()
+        self._folder.cleanup()
+
+    def put(self, data: bytes, name: str) -> Upload:
+        """Keep a picture. Raises Problem for what is none, or too large."""
+        if not data:
+            raise Problem(400, "the picture is empty: send the bytes of a file")
+        if len(data) > self.bytes_each:
+            raise Problem(413, f"a picture has at most {self.bytes_each // 1_000_000:,} MB")
+        name = Path(name.replace("\\", "/")).name[:200] or "the picture"
+        name = "".join(c if c.isprintable() else "_" for c in name)
+        id = hashlib.sha256(name.encode("utf-8", "surrogatepass") + b"\0" + data).hexdigest()[:32]
+        with self._lock:
+            if id in self._there:
+                self._there.move_to_end(id)
+                return self._there[id]
+        suffix = re.sub(r"[^.a-z0-9]", "", Path(name).suffix.lower())[:8]
+        path = Path(self._folder.name) / f"{id}{suffix}"
+        path.write_bytes(data)
+        try:
+            upload = Upload(id, path, Photograph(path, name))
+            upload.photograph.read(lambda w, h: shrink(w, h, SMALL))  # what is damaged is said now
+        except InstsearchError as error:
+            path.unlink(missing_ok=True)
+            raise Problem(422, str(error)) from error
+        with self._lock:
+            self._there[id], self._sizes[id] = upload, len(data)
+            while len(self._there) > self.pictures or sum(self._sizes.values()) > self.in_all:
+                oldest, gone = self._there.popitem(last=False)
+                del self._sizes[oldest]
+                gone.path.unlink(missing_ok=True)
+        return upload
+
+    def get(self, id: str) -> Upload:
+        """The picture of an id. Raises Problem where there is none any more."""
+        with self._lock:
+            if id not in self._there:
+                raise Problem(404, "this picture is not here any more: hand it in again")
+            self._there.move_to_end(id)
+            return self._there[id]
+
+    def __len__(self) -> int:
+        return len(self._there)

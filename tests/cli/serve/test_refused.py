@@ -1,0 +1,285 @@
+"""Nobody is let in without the token, the right host and the right origin; what is too much or too slow is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instsearch_cli.serve import guard, running
+from instsearch_cli.serve.running import Running
+from served_scenes import BOX, TOKEN
+
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+PATHS = ("/v1/indexes", "/v1/indexes/0/images", "/v1/indexes/0/images/0", "/metrics", "/v1/openapi.json")
+
+
+def refused(answer: httpx.Response, *statuses: int) -> str:
+    assert answer.status_code in statuses, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == answer.status_code
+    assert "bug" not in problem["detail"]
+    return str(problem["detail"])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "token",
+    [
+        None,
+        "",
+        "Bearer",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer ü",
+    ],
+)
+def test_no_token_no_answer(address: str, path: str, token: str | None) -> None:
+    headers = {} if token is None else {"authorization": token.encode()}
+    assert "link" in refused(httpx.get(address + path, headers=headers), 401)
+    assert "link" in refused(httpx.get(f"{address}{path}?token={TOKEN}"), 401)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1",
+        "localhost",
+        "127.0.0.1:1",
+        "localhost.evil.example:{port}",
+        "",
+        "x@127.0.0.1:{port}",
+    ],
+)
+def test_another_name_of_this_machine_is_none(served: Running, address: str, host: str) -> None:
+    headers = {**BEARER, "host": host.format(port=served.port)}
+    for path in ("/", "/health", *PATHS):
+        answer = httpx.get(address + path, headers=headers)
+        assert answer.status_code in (400, 403), path
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://127.0.0.1", "http://localhost:1", "file://"]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_another_site_is_not_answered(address: str, path: str, origin: str) -> None:
+    refused(httpx.get(address + path, headers={**BEARER, "origin": origin}), 403)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_browser_says_comes_from_elsewhere(address: str, site: str) -> None:
+    for path in PATHS:
+        refused(httpx.get(address + path, headers={**BEARER, "sec-fetch-site": site}), 403)
+    opened = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+    assert httpx.get(f"{address}/health", headers={"sec-fetch-site": "same-origin"}).status_code == 200
+    refused(httpx.get(f"{address}/v1/indexes", headers={**BEARER, **opened}), 403)
+
+
+def test_nothing_that_is_asked_lets_others_in(address: str, web: httpx.Client) -> None:
+    for path in ("/health", "/v1/indexes"):
+        answer = web.get(path)
+        assert "access-control-allow-origin" not in answer.headers
+        for name, value in guard.HEADERS.items():
+            assert answer.headers[name] == value
+    preflight = httpx.options(f"{address}/v1/query", headers={"origin": "http://evil.example"})
+    refused(preflight, 403)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/indexes/0/images/../../../../etc/passwd",
+        "/v1/indexes/0/images/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/v1/indexes/0/images/-1",
+        "/v1/indexes/0/images/99999",
+        "/v1/indexes/0/images/99999999999999999999/file",
+        "/v1/indexes/9/images",
+        "/v1/pictures/../../etc/passwd",
+        "/v1/pictures/%2fetc%2fpasswd",
+        "/v1/pictures/0" * 50,
+        "/static/",
+        "//etc/passwd",
+    ],
+)
+def test_a_path_leads_nowhere(web: httpx.Client, path: str) -> None:
+    refused(web.get(path), 404)
+
+
+BAD: list[tuple[Any, str]] = [
+    ([], "object"),
+    ({}, "views"),
+    ({"views": []}, "views"),
+    ({"views": [{"picture": {"upload": "x"}, "bocks": None}]}, "box"),
+    ({"views": [{"picture": {}}]}, "views[0].picture"),
+    ({"views": [{"picture": {"upload": "gone"}}]}, "hand it in"),
+    ({"views": [{"picture": {"index": 0, "row": -1}}]}, "row"),
+    ({"views": [{"picture": {"index": 7, "row": 0}}]}, "no index 7"),
+    ({"views": [{"picture": {"data": "%%%"}}]}, "base64"),
+    ({"views": [{"picture": {"data": "aGVsbG8="}}]}, "not an image"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": [1, 2, 3]}]}, "views[0].box"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": [1, 2, 3, "4"]}]}, "views[0].box"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": [0, 0, 0, 0]}]}, "width and height"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": [900, 900, 50, 50]}]}, "no part"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "k": 0}, "k is"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "k": True}, "k is"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "min_score": 90}, "0.9"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "pipeline": "sfit"}, "sift"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "rerank": ["verdikt"]}, "verdict"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "rerank": "verdict"}, "rerank"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "indexes": [0, 0]}, "once"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "indexes": [5]}, "no index 5"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "per_image": 3}, "per-image"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), BAD, ids=[said for _, said in BAD])
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_wrong_question_is_told_what_is_wrong(
+    web: httpx.Client, picture: str, body: Any, said: str, accept: str
+) -> None:
+    text = json.dumps(body).replace('"UP"', f'"{picture}"')
+    answer = web.post("/v1/query", content=text, headers={"accept": accept})
+    assert said in refused(answer, 400, 404, 422)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[" * 10_000,
+        '{"views": NaN}',
+        '{"k": 1e999}',
+        '{"k": ' + "9" * 5000 + "}",
+        '{"a":1,"a":2}',
+        "\ud800",
+    ],
+)
+def test_what_is_no_json(web: httpx.Client, text: str) -> None:
+    refused(web.post("/v1/query", content=text.encode("utf-8", "surrogatepass")), 400, 422)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["views", "against", "picture", "box", "upload", "index", "row", "k"]), inner
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_no_json_is_a_bug(web: httpx.Client, body: Any) -> None:
+    answer = web.post("/v1/query", json=body)
+    assert answer.status_code == 200 or refused(answer, 400, 404, 422)
+
+
+def test_too_much_is_refused_before_it_is_read(
+    web: httpx.Client, served: Running, picture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MOST_BODY", 200_000)
+    assert "MB" in refused(web.post("/v1/pictures", content=b"x" * 200_001), 413)
+
+    def pieces() -> Any:
+        for _ in range(30):
+            yield b"x" * 10_000
+
+    assert "MB" in refused(web.post("/v1/pictures", content=pieces()), 413)
+    monkeypatch.setattr(served.service.uploads, "bytes_each", 1000)
+    assert "MB" in refused(web.post("/v1/pictures", content=b"x" * 1001), 413)
+    refused(web.post("/v1/pictures", content=b""), 400)
+    assert (
+        web.post("/v1/query", json={"views": [{"picture": {"upload": picture}, "box": BOX}]}).status_code
+        == 200
+    )
+
+
+def talk(served: Running, *pieces: bytes, wait: float = 0.0) -> bytes:
+    """What comes back when some bytes are sent, with a pause after each."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=3) as line:
+        for piece in pieces:
+            line.sendall(piece)
+            time.sleep(wait)
+        back = b""
+        with contextlib.suppress(TimeoutError):  # it waits for more
+            while more := line.recv(65536):
+                back += more
+        return back
+
+
+def test_who_sends_slowly_holds_nothing_up(
+    served: Running, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.3)
+    monkeypatch.setattr(running, "PATIENCE", 0.3)
+    head = f"POST /v1/pictures HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+    began = time.monotonic()
+    assert b"408" in talk(served, head.encode() + b"Content-Length: 1000\r\n\r\nabc").split(b"\r\n")[0]
+    assert talk(served, b"GET / HTTP/1.1\r\nHost: 127") == b""  # closed
+    assert talk(served) == b""
+    assert time.monotonic() - began < 5
+    lines = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(50)]
+    try:
+        assert web.get("/v1/indexes").status_code == 200
+    finally:
+        for line in lines:
+            line.close()
+
+
+def test_who_goes_away_is_not_waited_for(served: Running, web: httpx.Client, picture: str) -> None:
+    body = json.dumps({"views": [{"picture": {"upload": picture}, "box": list(BOX)}]}).encode()
+    head = (
+        f"POST /v1/query HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        f"Content-Length: {len(body)}\r\nAccept: application/x-ndjson\r\n\r\n"
+    )
+    for _ in range(30):
+        with socket.create_connection(("127.0.0.1", served.port)) as line:
+            line.sendall(head.encode() + body)
+    began = time.monotonic()
+    assert web.post("/v1/query", content=body).json()["found"]
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000,
+    ],
+)
+def test_what_is_no_http(served: Running, web: httpx.Client, request_line: bytes) -> None:
+    try:
+        back = talk(served, request_line)
+    except ConnectionError:
+        back = b""
+    assert back[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 403")
+    assert web.get("/health").json() == {"status": "ok"}
+
+
+def test_pictures_of_every_kind_of_wrong(web: httpx.Client, place: Path) -> None:
+    whole = (place / "query.png").read_bytes()
+    for data in (b"hello", whole[:200], b"\xff\xd8\xff\xe0" + bytes(100), b"GIF89a" + b"\xff" * 50):
+        detail = refused(web.post("/v1/pictures", params={"name": "a\x1b[31m.png"}, content=data), 422)
+        assert detail.isprintable()
