@@ -1,0 +1,95 @@
+// Asking: answers as they come, also while a box is dragged; a newer question ends the one before.
+
+const LIVE = 90; // ms at least between questions of one drag
+const PATIENCE = 800; // ms that a question of a drag may take before a newer one ends it
+let flight = null; // {controller, began, answered} of the question that is out
+let later = null;
+let mostSeconds = 1; // what the last answer took, for the meter
+
+/** Ask what is drawn now; `live`: while it is still being drawn. */
+function ask(live = false) {
+  if (state.info.task) return;
+  clearTimeout(later);
+  const now = performance.now();
+  if (live && flight) {
+    const wait = flight.answered ? LIVE - (now - flight.began) : PATIENCE - (now - flight.began);
+    if (wait > 0) {
+      later = setTimeout(ask, Math.min(wait, LIVE), true);
+      return;
+    }
+  }
+  const asked = question();
+  const same = !live && flight && JSON.stringify(asked) === JSON.stringify(flight.asked);
+  if (same) return; // already on its way
+  flight?.controller.abort();
+  flight = null;
+  if (asked) sendQuestion(asked);
+  else showNothing();
+}
+
+function showNothing() {
+  state.answer = state.asked = null;
+  working(false);
+  showAnswer();
+}
+
+async function sendQuestion(asked, again = false) {
+  const mine = { controller: new AbortController(), began: performance.now(), answered: false, asked };
+  flight = mine;
+  working(true);
+  const { signal } = mine.controller;
+  try {
+    const response = await call("/v1/query", { json: asked, accept: "application/x-ndjson", signal });
+    let final = false;
+    for await (const answer of jsonLines(response, signal)) {
+      if (flight !== mine) return;
+      if (answer.problem) throw new Problem(answer.problem.status, answer.problem.detail);
+      mine.answered = true;
+      final = answer.final;
+      Object.assign(state, { answer, asked });
+      forget("problem");
+      showAnswer();
+    }
+    if (flight !== mine) return;
+    if (!final) throw new Problem(0, OFFLINE);
+    flight = null;
+    mostSeconds = (performance.now() - mine.began) / 1000;
+    working(false);
+    askForMore();
+  } catch (error) {
+    if (flight !== mine) return;
+    flight = null;
+    if ([404, 410].includes(error.status) && !again && (await sendAgain().catch(() => false))) {
+      sendQuestion(question(), true);
+      return;
+    }
+    working(false);
+    failed(error);
+  }
+}
+
+function failed(error) {
+  complain(error, () => ask());
+  if (error.name === "AbortError") return;
+  document.title = "instsearch";
+  if (state.answer) return; // the last hits stay, dimmed
+  $("title").textContent = "No answer";
+  $("under").textContent = "";
+}
+
+/** Where all that came counts as found there is more to be found. */
+function askForMore() {
+  const { answer, k } = state;
+  const { k: most } = state.info.limits;
+  if (!answer.probability || answer.hits.length < k || k >= most || foundHits().length < k) return;
+  state.k = Math.min(4 * k, most);
+  ask();
+}
+
+function working(on) {
+  $("results").setAttribute("aria-busy", String(on));
+  $("results").classList.toggle("stale", on && !flight?.answered);
+  const meter = $("meter");
+  meter.classList.toggle("on", on);
+  meter.firstElementChild.style.animationDuration = `${Math.max(mostSeconds * 1.6, 0.5)}s`;
+}
