@@ -55,7 +55,7 @@ class Aside(NamedTuple):
     """A hit as compared with the query; pixels of the original picture a pixel of the one that was read."""
 
     compared: Compared
-    scale: np.ndarray
+    scale: tuple[float, float]
 
 
 class Aligned(QueryByQuery, Verifying):
