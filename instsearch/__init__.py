@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
     from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.teaching import train
-    from instsearch_cli.engine.together import query
+    from instsearch_cli.engine.together import query, query_many
     from instsearch_cli.errors import IndexInUse
     from instsearch_cli.measure.classes import classes
     from instsearch_cli.measure.comparison import compare
@@ -67,6 +67,7 @@ _PLACES = {
     "preset": "engine.listing:preset",
     "presets": "engine.listing:presets",
     "query": "engine.together:query",
+    "query_many": "engine.together:query_many",
     "reproduce": "measure.verbs:reproduce",
     "saliency": "measure.verbs:saliency",
     "schema": "report:schema",
@@ -105,6 +106,7 @@ __all__ = [
     "preset",
     "presets",
     "query",
+    "query_many",
     "reproduce",
     "saliency",
     "schema",
