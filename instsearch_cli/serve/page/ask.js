@@ -23,7 +23,7 @@ function ask(live = false) {
   if (same) return; // already on its way
   flight?.controller.abort();
   flight = null;
-  if (asked) sendQuestion(asked);
+  if (asked) sendQuestion(asked, live);
   else showNothing();
 }
 
@@ -33,7 +33,7 @@ function showNothing() {
   showAnswer();
 }
 
-async function sendQuestion(asked, again = false) {
+async function sendQuestion(asked, live = false, again = false) {
   const mine = { controller: new AbortController(), began: performance.now(), answered: false, asked };
   flight = mine;
   working(true);
@@ -46,6 +46,7 @@ async function sendQuestion(asked, again = false) {
       if (answer.problem) throw new Problem(answer.problem.status, answer.problem.detail);
       mine.answered = true;
       final = answer.final;
+      if (!final) answer.hits.length = Math.min(answer.hits.length, asked.k);
       Object.assign(state, { answer, asked });
       forget("problem");
       showAnswer();
@@ -60,11 +61,11 @@ async function sendQuestion(asked, again = false) {
     if (flight !== mine) return;
     flight = null;
     if ([404, 410].includes(error.status) && !again && (await sendAgain().catch(() => false))) {
-      sendQuestion(question(), true);
+      sendQuestion(question(), live, true);
       return;
     }
     working(false);
-    failed(error);
+    if (!live || !error.status) failed(error); // a box that is still being drawn may hold nothing yet
   }
 }
 

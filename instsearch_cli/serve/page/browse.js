@@ -70,7 +70,7 @@ function tile(index, { row, name, size }) {
 /** The collection in its dialog, to choose a picture for a new question ("new") or one beside ("view"). */
 function openBrowser(as, search) {
   getAs = as;
-  $("browse-dialog-title").textContent = as === "view" ? "Another view of the object" : "A new search";
+  $("browse-dialog-title").textContent = as === "view" ? "Add a view" : "New search";
   $("browse-dialog-place").append(browser.element);
   if (search !== undefined) {
     browser.input.value = search;

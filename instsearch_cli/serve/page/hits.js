@@ -27,7 +27,7 @@ function makeCard(key) {
   const wrong = make("button", { class: "tool small wrong", "aria-pressed": "false", title: "Wrong: not this (w)", onclick: () => mark(cards.get(key).hit, true) }, icon("wrong"));
   const name = make("div", { class: "name" });
   const from = make("div", { class: "from" });
-  const item = make("li", {}, open, make("div", { class: "line" }, rank, score, bar, right, wrong), name, from);
+  const item = make("li", {}, open, make("div", { class: "line" }, rank, score, bar, make("span", { class: "judge" }, right, wrong)), name, from);
   item.addEventListener("keydown", (event) => cardKey(event, key));
   return { item, img, overlay, frame, open, rank, score, bar: bar.firstChild, right, wrong, name, from };
 }
@@ -119,7 +119,7 @@ function heading(n, from) {
     return;
   }
   const more = n === answer.hits.length && n >= state.k ? "at least " : "";
-  const title = from === null ? `The ${answer.hits.length} most alike` : n ? `${capital(more)}${n} found` : "None found";
+  const title = !answer.final ? "Most alike so far" : from === null ? `The ${answer.hits.length} most alike` : n ? `${capital(more)}${n} found` : "None found";
   $("title").textContent = title;
   const searched = `among ${plural(answer.images, "photograph")}`;
   $("under").textContent = answer.final ? `${searched}, ${answer.seconds.toFixed(2)} s` : `${searched}, looking closer …`;

@@ -101,7 +101,7 @@ function pipelineOf() {
 function line() {
   const { answer, least } = state;
   if (!answer?.final) return null;
-  return answer.probability ? (least ?? answer.line ?? 0.5) : answer.line;
+  return answer.probability ? (least ?? (answer.line || pipelineOf()?.min_score || 0.5)) : answer.line; // a line of 0 is the question's own
 }
 
 function foundHits() {
