@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         saliency,
     )
     from instsearch_cli.report import copy_hits, schema, show, to_csv, to_json, write_page, write_sheet
+    from instsearch_cli.serve import serve
 
     create, open = Index.create, Index.open
 
@@ -71,6 +72,7 @@ _PLACES = {
     "reproduce": "measure.verbs:reproduce",
     "saliency": "measure.verbs:saliency",
     "schema": "report:schema",
+    "serve": "serve:serve",
     "show": "report:show",
     "to_csv": "report:to_csv",
     "to_json": "report:to_json",
@@ -110,6 +112,7 @@ __all__ = [
     "reproduce",
     "saliency",
     "schema",
+    "serve",
     "show",
     "to_csv",
     "to_json",
