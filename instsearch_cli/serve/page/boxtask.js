@@ -13,7 +13,7 @@ function startBoxTask() {
   $("use").addEventListener("click", async () => {
     try {
       await call("/v1/box", { json: { boxes: picture().boxes.map(rounded) } });
-      document.body.classList.add("finished");
+      state.pictures = [];
       $("use").hidden = true;
       $("work").replaceChildren(make("p", { class: "none" }, "The box is where you asked for it. This page can be closed."));
       say("Done");

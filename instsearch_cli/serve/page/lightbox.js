@@ -106,6 +106,7 @@ function refreshLight() {
 }
 
 function leave(deed) {
+  light.key = null; // so that focus goes where the deed puts it
   $("light").close();
   deed();
 }

@@ -49,7 +49,7 @@ function remember(before = snapshot()) {
 function step(from, to) {
   if (!from.length) return;
   to.push(snapshot());
-  Object.assign(state, JSON.parse(from.pop()), { selected: null });
+  Object.assign(state, JSON.parse(from.pop()));
   state.current = clamp(state.current, 0, Math.max(state.pictures.length - 1, 0));
   changed();
 }
