@@ -38,7 +38,18 @@ if TYPE_CHECKING:
         reproduce,
         saliency,
     )
-    from instsearch_cli.report import copy_hits, schema, show, to_csv, to_json, write_page, write_sheet
+    from instsearch_cli.report import (
+        copy_hits,
+        schema,
+        show,
+        to_annotations,
+        to_csv,
+        to_json,
+        to_trec,
+        to_zip,
+        write_page,
+        write_sheet,
+    )
 
     create, open = Index.create, Index.open
 
@@ -72,8 +83,11 @@ _PLACES = {
     "saliency": "measure.verbs:saliency",
     "schema": "report:schema",
     "show": "report:show",
+    "to_annotations": "report:to_annotations",
     "to_csv": "report:to_csv",
     "to_json": "report:to_json",
+    "to_trec": "report:to_trec",
+    "to_zip": "report:to_zip",
     "train": "engine.teaching:train",
     "weights": "engine.listing:weights",
     "write_page": "report:write_page",
@@ -111,8 +125,11 @@ __all__ = [
     "saliency",
     "schema",
     "show",
+    "to_annotations",
     "to_csv",
     "to_json",
+    "to_trec",
+    "to_zip",
     "train",
     "weights",
     "write_page",
