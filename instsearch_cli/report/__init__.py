@@ -6,6 +6,7 @@ from instsearch_cli.report.schemas import schema
 from instsearch_cli.report.sheet import write_sheet
 from instsearch_cli.report.stages import draw_stages, show
 from instsearch_cli.report.table import print_table
+from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
 
 __all__ = [
     "copy_hits",
@@ -13,8 +14,11 @@ __all__ = [
     "print_table",
     "schema",
     "show",
+    "to_annotations",
     "to_csv",
     "to_json",
+    "to_trec",
+    "to_zip",
     "write_page",
     "write_sheet",
 ]

@@ -79,7 +79,11 @@ def document() -> dict[str, Any]:
     index = _parameter("index", "path", {"type": "integer"})
     row = _parameter("row", "path", {"type": "integer"})
     side = _parameter("side", "query", {"type": "integer", "minimum": 16, "maximum": 4096})
-    question = {"type": "object", "required": ["question"], "properties": {"question": _of("Question")}}
+    question: dict[str, Any] = {
+        "type": "object",
+        "required": ["question"],
+        "properties": {"question": _of("Question")},
+    }
     form = {
         "type": "object",
         "required": ["picture"],
@@ -158,6 +162,15 @@ def document() -> dict[str, Any]:
             )
         },
         "/v1/command": {"post": _operation("The command line that asks the same.", body={JSON: question})},
+        "/v1/session": {
+            "post": _operation(
+                "A question with its pictures as a file, which `query --session` opens, too.",
+                body={
+                    JSON: {**question, "properties": {**question["properties"], "marks": {"type": "object"}}}
+                },
+            )
+        },
+        "/v1/session/open": {"post": _operation("What such a file asks.", body={JSON: {"type": "object"}})},
     }
     return {
         "openapi": "3.1.0",
