@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
     from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.teaching import train
-    from instsearch_cli.engine.together import query
+    from instsearch_cli.engine.together import query, query_many
     from instsearch_cli.errors import IndexInUse
     from instsearch_cli.measure.classes import classes
     from instsearch_cli.measure.comparison import compare
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         saliency,
     )
     from instsearch_cli.report import copy_hits, schema, show, to_csv, to_json, write_page, write_sheet
+    from instsearch_cli.serve import serve
 
     create, open = Index.create, Index.open
 
@@ -67,9 +68,11 @@ _PLACES = {
     "preset": "engine.listing:preset",
     "presets": "engine.listing:presets",
     "query": "engine.together:query",
+    "query_many": "engine.together:query_many",
     "reproduce": "measure.verbs:reproduce",
     "saliency": "measure.verbs:saliency",
     "schema": "report:schema",
+    "serve": "serve:serve",
     "show": "report:show",
     "to_csv": "report:to_csv",
     "to_json": "report:to_json",
@@ -105,9 +108,11 @@ __all__ = [
     "preset",
     "presets",
     "query",
+    "query_many",
     "reproduce",
     "saliency",
     "schema",
+    "serve",
     "show",
     "to_csv",
     "to_json",

@@ -16,23 +16,22 @@ from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.fusion import alone, fuse
 from instsearch_cli.engine.overview import in_words
 from instsearch_cli.engine.query import Engine
-from instsearch_cli.engine.questions import Question, encoded
+from instsearch_cli.engine.questions import encoded
 from instsearch_cli.engine.records import lost, stand_in
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from instsearch_cli.data import Hits
     from instsearch_cli.engine.choosing import Choice
     from instsearch_cli.engine.fusion import Fused
-    from instsearch_cli.engine.questions import Encoded
+    from instsearch_cli.engine.questions import Encoded, Question
     from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index
 
 WARM = 4  #: engines kept, of the pipelines that were asked last
 AGAIN = 20  #: times that a question is asked anew because the index changed meanwhile
-TOGETHER = 32  #: questions that are searched at once
 DEEP = 100  #: hits of each view and each negative that are compared, as deep as rerankers look
 DEEPER = 1000  #: the same where there is no reranker
 
@@ -91,7 +90,10 @@ class Warm:
 
     def ask(self, question: Question, name: str | None, wish: Wish, choice: Choice) -> Answer:
         """The answer to a question."""
-        return self._together(*self.engine(name, choice), [question], wish)[0]
+        (answer,) = self.ask_each([question], name, wish, choice)
+        if isinstance(answer, InstsearchError):
+            raise answer
+        return answer
 
     def answers(
         self, question: Question, name: str | None, wish: Wish, choice: Choice
@@ -102,6 +104,8 @@ class Warm:
         with lock:
             began = time.perf_counter()
             (asked_for,) = encoded(engine, [question], wish.per_image)
+            if isinstance(asked_for, InstsearchError):
+                raise asked_for
             for step, fused in in_steps(engine, asked_for, wish.k):
                 if step:
                     yield answered(engine, asked_for, fused, wish, time.perf_counter() - began, step)
@@ -109,35 +113,23 @@ class Warm:
                 (fused,) = of_one_state(engine, [asked_for], wish.k)
             yield answered(engine, asked_for, fused, wish, time.perf_counter() - began)
 
-    def ask_many(
-        self, questions: Iterable[Any], name: str | None, wish: Wish, choice: Choice
-    ) -> Iterator[Answer]:
-        """The answer to each question, a picture or (picture, box), in order; encoded and searched many at once."""
-        engine, lock = self.engine(name, choice)
-        waiting: list[Question] = []
-        for question in questions:
-            pair: Any = (
-                question if isinstance(question, (tuple, list)) and len(question) == 2 else (question, None)
-            )
-            waiting.append(Question(*pair))
-            if len(waiting) == TOGETHER:
-                yield from self._together(engine, lock, waiting, wish)
-                waiting = []
-        yield from self._together(engine, lock, waiting, wish)
-
-    def _together(
-        self, engine: Engine, lock: threading.RLock, questions: list[Question], wish: Wish
-    ) -> list[Answer]:
+    def ask_each(
+        self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice
+    ) -> list[Answer | InstsearchError]:
+        """The answers to some questions, searched together; what is wrong with one is in its place."""
         if not questions:
             return []
+        engine, lock = self.engine(name, choice)
         _check_least(engine, wish.min_score)
         with lock:
             began = time.perf_counter()
-            asked_for = encoded(engine, questions, wish.per_image)
+            every = encoded(engine, questions, wish.per_image)
+            asked_for = [each for each in every if not isinstance(each, InstsearchError)]
             found = of_one_state(engine, asked_for, wish.k)
-            each = (time.perf_counter() - began) / len(questions)
+            seconds = (time.perf_counter() - began) / len(questions)
             pairs = zip(asked_for, found, strict=True)
-            return [answered(engine, question, fused, wish, each) for question, fused in pairs]
+            answers = iter([answered(engine, question, fused, wish, seconds) for question, fused in pairs])
+            return [each if isinstance(each, InstsearchError) else next(answers) for each in every]
 
 
 def of_one_state(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:

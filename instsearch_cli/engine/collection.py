@@ -16,6 +16,7 @@ import numpy as np
 
 from instsearch_cli.data import Inputs
 from instsearch_cli.engine.describe import Described
+from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.stages import CACHE, FEATURES, GRID, IMAGE, MAPPED
 from instsearch_cli.engine.stamps import Stamps
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Image
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import ImageRecord, Index, Layer
+
+PICTURES = 128 << 20  #: bytes of pictures that are kept
 
 
 class Collection:
@@ -46,11 +49,14 @@ class Collection:
         self.span = range(len(index.images))
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.hidden: frozenset[int] = frozenset()  #: rows that count as removed
-        self.caching = False  #: keep re-extracted features in memory: for queries, where rows come again
+        self.caching = (
+            False  #: keep pictures and re-extracted features in memory: for queries, where rows come again
+        )
         self.new = range(
             0
         )  #: rows given out in this run: what becomes of their files is no error, they are skipped
         self._stamps: Stamps | None = None
+        self._pictures: Kept[int, Image] = Kept(PICTURES)
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
         self._images: tuple[tuple[Any, frozenset[int]], np.ndarray] | None = None
@@ -127,7 +133,9 @@ class Collection:
 
     def refresh(self) -> None:
         """Reach the rows that were given out since, and the folders as they are now called."""
-        self.span, self._ranges, self._stamps = range(len(self.index.images)), [], None
+        self.span, self._ranges = range(len(self.index.images)), []
+        if self._stamps is not None and not self._stamps.current:
+            self._stamps = None
         if (state := self.index.images.state) != self._state:  # images may be called otherwise
             self._state = state
             self._part.cache_clear()
@@ -205,9 +213,13 @@ class Collection:
         """
         record, path = self.record(row), self.path(row)
         self._check_unchanged(row, record, path)
+        if (kept := self._pictures.get(row)) is not None:
+            return kept
         fit = self.assembly.extractor.component.fit_size
         image = read_image(path, fit, record.width * record.height, os.fsdecode(record.name))
         self._check_unchanged(row, record, path)  # nor was it replaced while it was read
+        if self.caching:
+            self._pictures.put(row, image, image.pixels.nbytes)
         return image
 
     def _check_unchanged(self, row: int, record: ImageRecord, path: Path) -> None:

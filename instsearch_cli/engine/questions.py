@@ -11,7 +11,7 @@ from instsearch_cli.boxes import box_caution, clip_box, refuse_fractions
 from instsearch_cli.engine.answer import View
 from instsearch_cli.engine.stages import SEARCH, TABLE
 from instsearch_cli.engine.streaming import side_by_side
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.images import BadImage, Photograph
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.query import Engine
 
     Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Photograph
+
+
+ARGUMENTS = ("picture", "box", "also", "against")  #: what a question is made of
 
 
 class Part:
@@ -70,6 +73,23 @@ class Question:
         self.views = [Part(picture, each) for each in boxes(box)]
         self.views += _parts("another view", "also", also)
         self.against = _parts("what it is not", "against", against)
+
+    @classmethod
+    def of(cls, question: Any) -> Question:
+        """A question that is given, or what a picture, (picture, box), or a dict of the arguments' names asks."""
+        if isinstance(question, Question):
+            return question
+        if isinstance(question, dict):
+            if stray := sorted(map(str, question.keys() - set(ARGUMENTS))):
+                raise UsageError(f"a question has no '{stray[0]}'.{nearest(stray[0], ARGUMENTS)}")
+            if "picture" not in question:
+                raise UsageError(
+                    "a question has a picture: {'picture': 'mug.jpg', 'box': (120, 80, 200, 150)}"
+                )
+            return cls(**question)
+        if isinstance(question, (tuple, list)) and len(question) == 2:
+            return cls(*question)
+        return cls(question)
 
 
 def boxes(box: Any) -> list[Any]:
@@ -133,15 +153,21 @@ class Encoded:
         return [query for _, query in (*self.views, *self.against)]
 
 
-def encoded(engine: Engine, questions: Sequence[Question], per_image: int) -> list[Encoded]:
+def encoded(engine: Engine, questions: Sequence[Question], per_image: int) -> list[Encoded | InstsearchError]:
     """The questions' queries, made side by side where the pipeline's components work in several threads.
 
-    Of several parts one in which there is nothing to describe is left out, with a caution. Raises InstsearchError
-    where no view is left, or a picture cannot be read.
+    Of several parts one in which there is nothing to describe is left out, with a caution. What is wrong with a
+    question, where no view is left or a picture cannot be read, is in its place.
     """
     parts = [part for question in questions for part in (*question.views, *question.against)]
     queries = dict(zip(map(id, parts), _queries(engine, parts, per_image), strict=True))
-    return [_encoded(engine, question, queries) for question in questions]
+    found: list[Encoded | InstsearchError] = []
+    for question in questions:
+        try:
+            found.append(_encoded(engine, question, queries))
+        except InstsearchError as error:
+            found.append(error)
+    return found
 
 
 def _queries(engine: Engine, parts: Sequence[Part], per_image: int) -> list[Query | InstsearchError]:
@@ -149,9 +175,7 @@ def _queries(engine: Engine, parts: Sequence[Part], per_image: int) -> list[Quer
         try:
             return part.encoded(engine, per_image)
         except InstsearchError as error:
-            if not isinstance(error.__cause__, BadImage):
-                return error
-            raise UsageError(f"{part.role}, {error}") if part.role else error from error.__cause__
+            return error
 
     described = [part for stage, part in engine.assembly.stages.items() if stage != TABLE[SEARCH].stage]
     if len(parts) == 1 or not all(part.component.concurrent for part in described):
@@ -173,6 +197,8 @@ def _encoded(engine: Engine, question: Question, queries: dict[int, Query | Inst
         for part in parts:
             query, name = queries[id(part)], part.picture.name
             if isinstance(query, InstsearchError):
+                if isinstance(query.__cause__, BadImage):
+                    raise UsageError(f"{part.role}, {query}") if part.role else query from query.__cause__
                 error = error or query
                 reason = str(query).removeprefix(f"query '{name}': ")
                 cautions.append(f"{part.view.question}: left out, {reason}")

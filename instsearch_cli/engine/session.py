@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine import arrays, records, upkeep
+from instsearch_cli.engine import arrays, records, together, upkeep
 from instsearch_cli.engine.asking import Warm, Wish
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
 from instsearch_cli.engine.making import How, extract_images, index_images
@@ -21,7 +19,6 @@ from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.engine.syncing import Plan
-from instsearch_cli.errors import UsageError
 from instsearch_cli.images import MAX_PIXELS, Photograph
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
@@ -30,7 +27,7 @@ from instsearch_formats.files import vacant
 from instsearch_formats.lock import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
@@ -42,6 +39,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.questions import Picture
     from instsearch_cli.engine.restoring import Restored
     from instsearch_cli.engine.syncing import Synced
+    from instsearch_cli.errors import InstsearchError
     from instsearch_formats.verify import Problem
 
 
@@ -311,7 +309,7 @@ class Index:
         return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
 
     def answers(
-        self, picture: Picture, box: Any = None, k: int = 20, *, pipeline: str | None = None, **wishes: Any
+        self, picture: Any, box: Any = None, k: int = 20, *, pipeline: str | None = None, **wishes: Any
     ) -> Generator[Answer, None, None]:
         """What :meth:`query` gives, as it comes: first of the searcher, then of each reranker, at last the answer.
 
@@ -334,11 +332,19 @@ class Index:
         min_score: float | None = None,
         **choice: Any,
     ) -> list[Answer]:
-        """The answer to each question, a picture or (picture, box), by one engine, several searched at once."""
-        if isinstance(questions, (str, os.PathLike)) or not isinstance(questions, Iterable):
-            raise UsageError("questions are a list of pictures, or of pairs of a picture and a box")
-        wish = Wish(k, per_image, min_score)
-        return list(self._warm.ask_many(questions, pipeline, wish, chosen(choice)))
+        """The answer to each question, by one engine, several searched at once.
+
+        A question is a picture, a (picture, box) pair, or a dict of ``picture``, ``box``, ``also`` and ``against``.
+        """
+        wishes = {"pipeline": pipeline, "per_image": per_image, "min_score": min_score, **choice}
+        return together.query_many([self], questions, k, **wishes)
+
+    @opened
+    def query_each(
+        self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
+    ) -> list[Answer | InstsearchError]:
+        """The answers to some questions, searched at once; what is wrong with one of them is in its place."""
+        return self._warm.ask_each(questions, pipeline, wish, chosen(choice))
 
     @opened
     def engine(self, pipeline: str | None = None, **choice: Any) -> Engine:

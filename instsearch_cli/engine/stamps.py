@@ -43,10 +43,23 @@ class Stamps:
         self.index = index
         self._stamps: dict[int, tuple[Stamp, str]] = {}
         self._stale = False
+        self._moment = self._now()
         with contextlib.suppress(ValueError, OSError, FormatError):
             for line in (index.read_text(FILE, LINES) or "").splitlines():
                 row, nbytes, mtime, ctime, digest = line.split("\t")
                 self._stamps[int(row)] = Stamp(int(nbytes), int(mtime), int(ctime)), digest
+
+    def _now(self) -> tuple[int, ...]:
+        """When their file was written."""
+        with contextlib.suppress(OSError):
+            status = (self.index.path / FILE).stat()
+            return status.st_ino, status.st_size, status.st_mtime_ns
+        return ()
+
+    @property
+    def current(self) -> bool:
+        """Whether the file is still the one that they were read from."""
+        return self._moment == self._now()
 
     def note(self, row: int, stamp: Stamp, digest: bytes) -> None:
         """The file of a row is what was indexed, and looks so."""

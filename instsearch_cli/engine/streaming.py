@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from instsearch_cli.engine.describe import make
+from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, TABLE
 from instsearch_cli.engine.tensors import free_threads, one_thread_each
 from instsearch_cli.images import BadImage, Reader
@@ -61,8 +61,7 @@ class Streaming:
         unreadable: Callable[[int, str], None],
     ) -> None:
         self.assembly, self.at, self.unreadable = assembly, at, unreadable
-        self._kept: OrderedDict[int, tuple[Features, int]] = OrderedDict()
-        self._bytes = 0
+        self._kept: Kept[int, Features] = Kept(CACHE_BYTES)
 
     def stream(
         self, jobs: Sequence[tuple[int, tuple[str, ...]]], keep: bool = False
@@ -87,13 +86,14 @@ class Streaming:
                     yield job.row, None
                     continue
                 if keep and FEATURES in job.wants:
-                    self._remember(job.row, job.described[FEATURES])
+                    features = job.described[FEATURES]
+                    self._kept.put(job.row, features, 4 * numbers(features))
                 yield job.row, job.described
 
     def _plan(self, row: int, kinds: tuple[str, ...]) -> Job:
         described = self.at(row)
-        if row in self._kept:
-            described.take(FEATURES, self._kept[row][0])
+        if (features := self._kept.get(row)) is not None:
+            described.take(FEATURES, features)
         return Job(row, kinds, frozenset().union(*map(described.wants, kinds)), described)
 
     def _concurrent(self, kinds: set[str]) -> bool:
@@ -173,11 +173,3 @@ class Streaming:
         lacking = [described for described in wanting if described.lacks(kind)]
         if lacking and TABLE[kind].batched(self.assembly.part(kind).component):
             make(self.assembly, kind, lacking)
-
-    def _remember(self, row: int, features: Features) -> None:
-        """Keep features that had to be extracted again, within CACHE_BYTES."""
-        size = 4 * numbers(features)
-        self._kept[row] = (features, size)
-        self._bytes += size
-        while self._bytes > CACHE_BYTES and self._kept:
-            self._bytes -= self._kept.popitem(last=False)[1][1]

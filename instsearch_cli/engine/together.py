@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
+from instsearch_cli.engine.asking import Wish
+from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.stages import SEARCH
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer, Hit
     from instsearch_cli.engine.query import Engine
-    from instsearch_cli.engine.session import Index
 
+TOGETHER = 16  #: questions that are searched at once
 ASKING = ("also", "against", "pipeline", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
 
 
-def query(indexes: Sequence[Index], picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
+class Askable(Protocol):
+    """What is asked of an index here."""
+
+    path: Path
+
+    def engine(self, pipeline: str | None = None, **choice: Any) -> Engine: ...
+
+    def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer: ...
+
+    def answers(
+        self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
+    ) -> Generator[Answer, None, None]: ...
+
+    def query_each(
+        self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
+    ) -> list[Answer | InstsearchError]: ...
+
+
+def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
     """The answer of several indexes together, as :meth:`Index.query` gives that of one; hits say of which they are.
 
     Raises UsageError where scores cannot be compared: pipelines differ, or learn from their collections.
     """
-    _check(indexes, wishes)
+    check_comparable(indexes, wishes)
     return merged([index.query(picture, box, k, **wishes) for index in indexes], k)
 
 
 def answers(
-    indexes: Sequence[Index], picture: Any, box: Any = None, k: int = 20, **wishes: Any
+    indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20, **wishes: Any
 ) -> Generator[Answer, None, None]:
     """The answer as it comes, as :meth:`Index.answers` gives that of one: the last is the one of :func:`query`."""
-    _check(indexes, wishes)
+    check_comparable(indexes, wishes)
     with contextlib.ExitStack() as stack:
         coming = {
             i: stack.enter_context(contextlib.closing(indexes[i].answers(picture, box, k, **wishes)))
@@ -49,13 +73,71 @@ def answers(
             each = {i: next(answers) for i, answers in coming.items()}
 
 
-def _check(indexes: Sequence[Index], wishes: dict[str, Any]) -> None:
-    """Raises UsageError where there is no index, or several whose scores do not mean the same."""
+def query_many(
+    indexes: Sequence[Askable], questions: Iterable[Any], k: int = 20, **wishes: Any
+) -> list[Answer]:
+    """The answers of several indexes together to each question, as :meth:`Index.query_many` takes them.
+
+    Raises UsageError as :func:`query` does.
+    """
+    answers = []
+    for answer in answers_to(indexes, questions, k, **wishes):
+        if isinstance(answer, InstsearchError):
+            raise answer
+        answers.append(answer)
+    return answers
+
+
+def answers_to(
+    indexes: Sequence[Askable], questions: Iterable[Any], k: int = 20, **wishes: Any
+) -> Iterator[Answer | InstsearchError]:
+    """The answers of one or several indexes, in order; what is wrong with a question comes in place of its answer.
+
+    TOGETHER questions are encoded and searched at once. Raises UsageError as :func:`query` does.
+    """
+    choice = check_comparable(indexes, wishes)
+    wish = Wish(k, wishes.get("per_image", 1), wishes.get("min_score"))
+    if isinstance(questions, (str, os.PathLike)) or not isinstance(questions, Iterable):
+        raise UsageError("questions are a list of pictures, of pairs of a picture and a box, or of dicts")
+    remaining = iter(questions)
+    while some := list(islice(remaining, TOGETHER)):
+        checked = [_checked(question) for question in some]
+        sound = [each for each in checked if not isinstance(each, InstsearchError)]
+        found = iter(
+            zip(
+                *(index.query_each(sound, wish, wishes.get("pipeline"), **choice) for index in indexes),
+                strict=True,
+            )
+        )
+        for each in checked:
+            if isinstance(each, InstsearchError):
+                yield each
+                continue
+            answers: list[Answer] = []
+            wrong = None
+            for answer in next(found):
+                if isinstance(answer, InstsearchError):
+                    wrong = wrong or answer
+                else:
+                    answers.append(answer)
+            yield wrong or merged(answers, k)
+
+
+def _checked(question: Any) -> Question | InstsearchError:
+    try:
+        return Question.of(question)
+    except InstsearchError as error:
+        return error
+
+
+def check_comparable(indexes: Sequence[Askable], wishes: dict[str, Any]) -> dict[str, Any]:
+    """What of the wishes is a choice of components. Raises UsageError where indexes cannot be asked together so."""
     if not indexes:
         raise UsageError("there is no index to ask")
+    choice = {name: value for name, value in wishes.items() if name not in ASKING}
     if len(indexes) > 1:
-        choice = {name: value for name, value in wishes.items() if name not in ASKING}
         check_alike([index.engine(wishes.get("pipeline"), **choice) for index in indexes])
+    return choice
 
 
 def check_alike(engines: Sequence[Engine]) -> None:

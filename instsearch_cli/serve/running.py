@@ -116,11 +116,15 @@ class Running:
         return frozenset(name.lower() for name in found)
 
     @property
+    def base(self) -> str:
+        """What all addresses begin with."""
+        name = "localhost" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://[{name}]:{self.port}" if ":" in name else f"http://{name}:{self.port}"
+
+    @property
     def link(self) -> str:
         """The page's address; the token is in the part that browsers do not send."""
-        name = "localhost" if self.host in ("0.0.0.0", "::") else self.host
-        name = f"[{name}]" if ":" in name else name
-        return f"http://{name}:{self.port}/#token={self.token}"
+        return f"{self.base}/#token={self.token}"
 
     def start(self) -> None:
         """Answer from now on. Raises InstsearchError where that does not begin."""

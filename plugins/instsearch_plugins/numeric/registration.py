@@ -8,10 +8,12 @@ beginning at each block: m x n cells of a template of BLOCK (m + 1) x BLOCK (n +
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 BLOCK = 8
 NOISE = 0.5  # mean square of the gradients of an even surface, in grey levels a pixel
@@ -38,9 +40,11 @@ class Correlations(NamedTuple):
 
 def gradients(picture: np.ndarray) -> np.ndarray:
     """The horizontal and vertical derivatives of each colour, blurred by a pixel: f32[6, h, w]."""
-    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
-    both = [cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1))]
-    return np.ascontiguousarray(np.concatenate(both, axis=2).transpose(2, 0, 1))
+    found = np.empty((6, *picture.shape[:2]), np.float32)
+    for colour, plane in enumerate(cv2.split(cv2.GaussianBlur(picture, (0, 0), 1.0))):
+        cv2.Sobel(plane, cv2.CV_32F, 1, 0, found[colour], ksize=3, scale=1 / 8)
+        cv2.Sobel(plane, cv2.CV_32F, 0, 1, found[3 + colour], ksize=3, scale=1 / 8)
+    return found
 
 
 def cells(x: np.ndarray) -> np.ndarray:
@@ -51,8 +55,9 @@ def cells(x: np.ndarray) -> np.ndarray:
 
 
 def _joined(b: np.ndarray) -> np.ndarray:
-    """Cells out of blocks."""
-    joined: np.ndarray = (b[:-1, :-1] + b[1:, :-1] + b[:-1, 1:] + b[1:, 1:]) / 4
+    """Cells out of blocks f32[..., m + 1, n + 1]: f32[..., m, n]."""
+    rows = b[..., :-1, :] + b[..., 1:, :]
+    joined: np.ndarray = (rows[..., :-1] + rows[..., 1:]) / 4
     return joined
 
 
@@ -64,23 +69,35 @@ def correlations(own: np.ndarray, other: np.ndarray, reach: int) -> Correlations
     over the pixels x of the cell, sums of squares counted NOISE higher. own f32[6, h, w]; other f32[6, h + 2 reach,
     w + 2 reach], ``reach`` more on each side.
     """
-    h, w = own.shape[1:]
+    c, h, w = own.shape
     energy = cells(np.einsum("chw,chw->hw", own, own)) + NOISE
     squares = np.einsum("chw,chw->hw", other, other)
     summed = cv2.boxFilter(squares, cv2.CV_32F, (BLOCK, BLOCK), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    moves = _moves(reach)
+    m, n = h // BLOCK, w // BLOCK
+    rows, theirs = np.empty((len(moves), m, w), np.float32), np.empty((len(moves), m, n), np.float32)
+    blocks, (plane, line, pixel) = own.reshape(c, m, BLOCK, w), other.strides
+    reached = (2 * reach + 1, 2 * reach + 1)
+    moved = as_strided(other, reached + blocks.shape, (line, pixel, plane, BLOCK * line, line, pixel))
+    for k, (x, y) in enumerate(moves.tolist()):
+        np.einsum("cmbw,cmbw->mw", blocks, moved[y, x], out=rows[k])
+        theirs[k] = summed[y : y + h : BLOCK, x : x + w : BLOCK]
+    mean = np.full(BLOCK, 1 / BLOCK**2, np.float32)
+    product = _joined((rows.reshape(-1, BLOCK) @ mean).reshape(theirs.shape))
+    theirs = _joined(theirs) + NOISE
+    r = product / np.sqrt(energy * theirs)
+    best = r.argmax(axis=0)  # of equals the shortest
+    ncc, there = (np.take_along_axis(values, best[None], 0)[0] for values in (r, theirs))
+    return Correlations(ncc, moves[best] - reach, energy - NOISE, there - NOISE)
+
+
+@functools.cache
+def _moves(reach: int) -> np.ndarray:
+    """All moves of a length up to ``reach``, the shortest first, counted from -reach: i64[k, 2]."""
     x, y = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1)
     length = np.square(x - reach) + np.square(y - reach)
-    moves = np.column_stack([x, y])[np.argsort(length, kind="stable")][: np.count_nonzero(length <= reach**2)]
-    ncc = np.full(energy.shape, -np.inf, np.float32)
-    best, there = np.zeros(energy.shape, np.int64), np.zeros_like(ncc)
-    product = np.empty((h, w), np.float32)
-    for k, (x, y) in enumerate(moves.tolist()):  # of equals the shortest
-        np.einsum("chw,chw->hw", own, other[:, y : y + h, x : x + w], out=product)
-        theirs = _joined(summed[y : y + h : BLOCK, x : x + w : BLOCK]) + NOISE
-        r = cells(product) / np.sqrt(energy * theirs)
-        better = r > ncc
-        ncc[better], best[better], there[better] = r[better], k, theirs[better]
-    return Correlations(ncc, moves[best] - reach, energy - NOISE, there - NOISE)
+    order = np.argsort(length, kind="stable")[: np.count_nonzero(length <= reach**2)]
+    return np.column_stack([x, y])[order]
 
 
 def warped(

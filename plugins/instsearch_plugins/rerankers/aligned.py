@@ -7,11 +7,12 @@ and differs speaks against a hit.
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import cv2
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError
@@ -30,15 +31,31 @@ from instsearch_plugins.rerankers.verified_qe import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Box, Image, Inputs, Query
+    from instsearch_cli.data import Box, Image, Query
 
 SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
 HELPERS = 10  # hits whose keypoints are, at most
 LAST = 10  # hits looked at last: the others change as these do
-SIDE_BY_SIDE = 4  # hits compared at once
+SIDE_BY_SIDE = 4  # hits compared at once, at most
+
+
+class Shown(NamedTuple):
+    """A hit: its row, its keypoints, the size of its picture, and the box f32[4] where it was found."""
+
+    row: int
+    points: Points
+    size: tuple[int, int]
+    where: np.ndarray | None
+
+
+class Aside(NamedTuple):
+    """A hit as compared with the query; pixels of the original picture a pixel of the one that was read."""
+
+    compared: Compared
+    scale: tuple[float, float]
 
 
 class Aligned(QueryByQuery, Verifying):
@@ -105,61 +122,78 @@ def comparisons(
     config: Aligned.Config,
     boxes: np.ndarray | None = None,
 ) -> dict[int, Compared | None]:
-    """Hits as compared with the query, by row; None where one cannot be aligned; one that cannot be read is not there.
+    """Hits as compared with the query, by row; None where one cannot be aligned, or read.
 
     Raises UsageError where the query is not words at keypoints.
     """
     box, where = box_of(query), {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
     points = points_of(query.local)
     own = points.at(inside_box(points, box))
-    asked = template(query.image.pixels, tuple((np.array(box) / np.tile(query.image.scale, 2)).tolist()))
-    found: dict[int, Compared | None] = {}
-    helpers: list[tuple[float, Points]] = []
-    for inputs, image, one in _each(asked, own, box, _readable(data, rows), where, config):
-        found[inputs.row] = one
-        if one is not None and one.agreement > SURE:
-            shown = _brought(points_of(inputs.local), one, box, image)
-            helpers.append((one.agreement, shown.at(inside_box(shown, box))))
-    if helpers:
+    hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in data.inputs(("local",), rows)]
+    seen = template(query.image.pixels, tuple((np.array(box) / np.tile(query.image.scale, 2)).tolist()))
+    found = _each(seen, own, box, hits, data, config)
+    helpers = []
+    for hit, one in zip(hits, found, strict=True):
+        if one is not None and one.compared.agreement > SURE:
+            shown = _brought(hit.points, one, box)
+            helpers.append((one.compared.agreement, shown.at(inside_box(shown, box))))
+    some = [i for i, one in enumerate(found) if one is None]
+    if helpers and some:
         helpers.sort(key=lambda helper: -helper[0])
         more = joined([own, *(shown for _, shown in helpers[:HELPERS])])
-        again = _readable(data, [row for row, one in found.items() if one is None])
-        found |= {inputs.row: one for inputs, _, one in _each(asked, more, box, again, where, config)}
-    return found
+        again = _each(seen, more, box, [hits[i] for i in some], data, config)
+        for i, one in zip(some, again, strict=True):
+            found[i] = one
+    return {hit.row: None if one is None else one.compared for hit, one in zip(hits, found, strict=True)}
 
 
 def _each(
-    asked: Template,
-    own: Points,
-    box: Box,
-    hits: Iterator[tuple[Inputs, Image]],
-    where: dict[int, np.ndarray],
-    config: Aligned.Config,
-) -> Iterator[tuple[Inputs, Image, Compared | None]]:
-    """Hits compared, a few at a time, side by side: OpenCV lets go of Python's lock."""
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        while some := list(islice(hits, 2 * SIDE_BY_SIDE)):
-            work = [
-                pool.submit(_compared, asked, own, box, *hit, where.get(hit[0].row), config) for hit in some
-            ]
-            yield from ((*hit, each.result()) for hit, each in zip(some, work, strict=True))
+    seen: Template, own: Points, box: Box, hits: Sequence[Shown], data: Data, config: Aligned.Config
+) -> list[Aside | None]:
+    """Hits as compared by what the keypoints own agree with them on, side by side: OpenCV lets go of Python's lock.
+
+    None for one that they agree on elsewhere than it was found, and one that cannot be read. No other is read.
+    """
+    transforms = _transforms(own, hits, config)
+
+    def compare(hit: Shown, transform: Transform) -> Aside | None:
+        image = _picture(data, hit.row)
+        if image is None:
+            return None
+        sx, sy = image.scale
+        H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box)
+        return Aside(compared(seen, image.pixels, H), image.scale)
+
+    with ThreadPoolExecutor(min(SIDE_BY_SIDE, max(1, cv2.getNumThreads()))) as pool:
+        work = [
+            None
+            if transform is None or _apart(box_under(transform, box, hit.size), hit.where)
+            else pool.submit(compare, hit, transform)
+            for hit, transform in zip(hits, transforms, strict=True)
+        ]
+        return [None if each is None else each.result() for each in work]
 
 
-def _compared(
-    asked: Template,
-    own: Points,
-    box: Box,
-    inputs: Inputs,
-    image: Image,
-    where: np.ndarray | None,
-    config: Aligned.Config,
-) -> Compared | None:
-    """A hit as compared with what is asked, by what the keypoints own agree with it on; None if that is elsewhere."""
-    transform = _transform(own, points_of(inputs.local), inputs.size, config)
-    if transform is None or _apart(box_under(transform, box, inputs.size), where):
-        return None
-    sx, sy = image.scale
-    return compared(asked, image.pixels, np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box))
+def _transforms(own: Points, hits: Sequence[Shown], config: Aligned.Config) -> list[Transform | None]:
+    """What the keypoints own agree on with each hit, or None."""
+    pairs = [matches(own, hit.points, config.ht) for hit in hits]
+    if not any(len(i) for i, _, _ in pairs):
+        return [None] * len(hits)
+    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
+    q = np.concatenate([hit.points.geometry[j] for hit, (_, j, _) in zip(hits, pairs, strict=True)])
+    image = np.repeat(np.arange(len(hits)), [len(pair[0]) for pair in pairs])
+    pixels = config.tolerance * np.array([hit.size for hit in hits], np.float32).max(axis=1)
+    found = verified(
+        own.geometry[i],
+        q,
+        image,
+        (places(own.geometry)[i], places(q)),
+        w,
+        len(hits),
+        Agreement(pixels, config.octaves, config.degrees),
+        config.min_inliers,
+    )
+    return [found.transforms.at(n) if found.inliers[n] else None for n in range(len(hits))]
 
 
 def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
@@ -170,40 +204,21 @@ def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
     return bool(shared < min((box[2:] - box[:2]).prod(), (where[2:] - where[:2]).prod()) / 4)
 
 
-def _transform(own: Points, other: Points, size: tuple[int, int], config: Aligned.Config) -> Transform | None:
-    i, j, w = matches(own, other, config.ht)
-    if len(i) < config.min_inliers:
-        return None
-    found = verified(
-        own.geometry[i],
-        other.geometry[j],
-        np.zeros(len(i), np.int64),
-        (places(own.geometry)[i], places(other.geometry)[j]),
-        w,
-        1,
-        Agreement(config.tolerance * max(size), config.octaves, config.degrees),
-        config.min_inliers,
-    )
-    return found.transforms.at(0) if found.inliers[0] else None
+def _picture(data: Data, row: int) -> Image | None:
+    """A hit's picture; None where it cannot be read, gone or changed since: what the words say stands."""
+    with contextlib.suppress(InstsearchError):
+        for inputs in data.inputs(("image",), [row]):
+            return inputs.image
+    return None
 
 
-def _readable(data: Data, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[Inputs, Image]]:
-    """Hits with their words and their pictures, but for those whose picture cannot be read."""
-    for inputs in data.inputs(("local",), rows):
-        try:
-            for seen in data.inputs(("image",), [inputs.row]):
-                if seen.image is not None:
-                    yield inputs, seen.image
-        except InstsearchError:
-            continue  # gone or changed since: what the words say stands
-
-
-def _brought(points: Points, one: Compared, box: Box, image: Image) -> Points:
+def _brought(points: Points, aside: Aside, box: Box) -> Points:
     """A hit's keypoints in the query's frame, by the affinity that is nearest to its homography in the box."""
+    one = aside.compared
     h, w = one.own.shape[:2]
     unit = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
     x = unit * [box[2] - box[0], box[3] - box[1]] + [box[0], box[1]]
-    there = applied(one.H, unit * [w, h]) * image.scale
+    there = applied(one.H, unit * [w, h]) * aside.scale
     affinity = np.linalg.lstsq(np.column_stack([x, np.ones(4)]), there, rcond=None)[0].astype(np.float32)
     A = affinity[:2].T
     if np.linalg.det(A) <= 0:
