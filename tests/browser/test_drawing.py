@@ -128,9 +128,9 @@ def test_everything_by_keys(tab: Callable[..., Any], place: Path) -> None:
     assert len(page.asked["against"]) == 1
     page.keyboard.press("Delete")
     assert page.boxes() == []
+    page.keyboard.press("b")
     page.settle()
-    first = page.locator("#hits .open").first
-    first.focus()
+    page.locator("#hits .open").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("w")
     page.settle()

@@ -72,6 +72,7 @@ function removeBox(id) {
   change(() => {
     boxes.splice(at, 1);
     state.selected = null;
+    state.against = state.against && boxes.length > 0;
   });
   const next = boxes[Math.min(at, boxes.length - 1)];
   (next ? shapes.get(next.id) : $("stage")).focus({ preventScroll: true });

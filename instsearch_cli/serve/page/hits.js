@@ -105,7 +105,7 @@ function part() {
   $("save").hidden = !answer || Boolean(state.info.task);
   $("least-part").hidden = !answer?.final || !answer.probability;
   $("none").hidden = !answer || hits.length > 0;
-  $("none").textContent = answer?.dropped ? "Nothing scores as high as this pipeline asks for." : "No photograph of the collection looks like it.";
+  $("none").textContent = state.asked?.against.length ? "Every photograph agrees as well with what is not the object. Take a mark back." : "No photograph has anything in common with it.";
   $("more").hidden = !answer?.final || hits.length < state.k || state.k >= state.info.limits.k;
   heading(n, from);
 }
@@ -122,7 +122,8 @@ function heading(n, from) {
   const title = !answer.final ? "Most alike so far" : from === null ? `The ${answer.hits.length} most alike` : n ? `${capital(more)}${n} found` : "None found";
   $("title").textContent = title;
   const searched = `among ${plural(answer.images, "photograph")}`;
-  $("under").textContent = answer.final ? `${searched}, ${answer.seconds.toFixed(2)} s` : `${searched}, looking closer …`;
+  const without = answer.dropped ? `, ${answer.dropped} left out as not the object` : "";
+  $("under").textContent = answer.final ? `${searched}, ${answer.seconds.toFixed(2)} s${without}` : `${searched}, looking closer …`;
   document.title = `${title} - instsearch`;
   $("least-text").textContent = from === null ? "" : `at least ${from.toFixed(2)}`;
   if (from !== null) {

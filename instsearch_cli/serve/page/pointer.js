@@ -5,7 +5,7 @@ let drag = null; // {mode, before, from, box, start, ...} of the pointer that is
 let spaceDown = false;
 
 const LEAST = 4; // pixels of the screen that a box has at least
-const WORTH = 20; // and for it to be asked while it is drawn
+const WORTH = 32; // and for it to be asked while it is drawn
 
 /** What lies under a point of the stage: a handle of the chosen box, a box, or the picture. */
 function under([px, py], touch) {
