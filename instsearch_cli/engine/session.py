@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import arrays, records, upkeep
 from instsearch_cli.engine.asking import Warm, Wish
+from instsearch_cli.engine.besides import besides
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
 from instsearch_cli.engine.making import How, extract_images, index_images
 from instsearch_cli.engine.names import Names
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer
     from instsearch_cli.engine.arrays import Arrays
     from instsearch_cli.engine.describe import Described
@@ -337,6 +339,21 @@ class Index:
         """What the stages make of any picture, layer by layer, as of the collection's."""
         engine = self._warm.engine(pipeline, chosen(choice))[0]
         return engine.describe(Photograph.of(picture))
+
+    @opened
+    def beside(
+        self,
+        picture: Picture,
+        box: Sequence[float] | None,
+        image: Anywhere,
+        pipeline: str | None = None,
+        **choice: Any,
+    ) -> Beside | None:
+        """An image, by name or file, aligned with what is in a box of a picture; None where it cannot be."""
+        engine, lock = self._warm.engine(pipeline, chosen(choice))
+        row, _ = self._names.find(as_path(image, "an image"))
+        with lock:
+            return next(besides(engine, picture, box, [row]))
 
     # -- looking into it ------------------------------------------------------------------------------
 
