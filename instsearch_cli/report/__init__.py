@@ -1,5 +1,6 @@
 """Results for people: a table, a page, a contact sheet, JSON and its schemas; and drawings of what the stages see."""
 
+from instsearch_cli.report.beside import show_beside
 from instsearch_cli.report.page import write_page
 from instsearch_cli.report.results import copy_hits, to_csv, to_json
 from instsearch_cli.report.schemas import schema
@@ -14,6 +15,7 @@ __all__ = [
     "print_table",
     "schema",
     "show",
+    "show_beside",
     "to_annotations",
     "to_csv",
     "to_json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class Interface:
             Route("/v1/pictures/{id}", self.picture),
             Route("/v1/query", self.query, methods=["POST"]),
             Route("/v1/batch", self.batch, methods=["POST"]),
+            Route("/v1/aligned", self.aligned, methods=["POST"]),
             Route("/v1/export", self.export, methods=["POST"]),
             Route("/v1/command", self.command, methods=["POST"]),
             Route("/v1/session", self.session, methods=["POST"]),
@@ -222,6 +224,16 @@ class Interface:
             if problem.status == 500:
                 raise
             return {"problem": problem.body}
+
+    async def aligned(self, request: Request) -> Response:
+        table = await _json_of(request)
+        question, hit, view = _question_of(table), table.get("hit"), table.get("view", 0)
+        numbers = [hit.get("index"), hit.get("row"), view] if isinstance(hit, dict) else []
+        if not numbers or any(type(number) is not int for number in numbers):
+            raise UsageError('give {"question": {...}, "view": 0, "hit": {"index": 0, "row": 17}}')
+        index, row, view = numbers
+        work = functools.partial(self.service.aligned, question, view, index, row)
+        return JSONResponse(await self._thoroughly(work))
 
     async def export(self, request: Request) -> Response:
         question, form = await self._question(request), request.query_params.get("format", "")

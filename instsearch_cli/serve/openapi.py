@@ -153,6 +153,26 @@ def document() -> dict[str, Any]:
                 },
             )
         },
+        "/v1/aligned": {
+            "post": _operation(
+                "A hit beside a view of the question: a JPEG as a data URI, or null, with a sentence.",
+                body={
+                    JSON: {
+                        "type": "object",
+                        "required": ["question", "hit"],
+                        "properties": {
+                            "question": _of("Question"),
+                            "view": {"type": "integer"},
+                            "hit": {
+                                "type": "object",
+                                "required": ["index", "row"],
+                                "properties": {"index": {"type": "integer"}, "row": {"type": "integer"}},
+                            },
+                        },
+                    }
+                },
+            )
+        },
         "/v1/export": {
             "post": _operation(
                 "An answer as a file.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -11,14 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import PIL.Image
+
 from instsearch_cli.engine import together
 from instsearch_cli.engine.session_file import SavedPicture, SavedView, Session, read_session, write_session
+from instsearch_cli.errors import UsageError
 from instsearch_cli.images import BadImage, Photograph, printable
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import thumbnail
 from instsearch_cli.report.results import box_text, to_csv, to_json
 from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
-from instsearch_cli.serve.previews import Previews
+from instsearch_cli.serve.previews import QUALITY, Previews
 from instsearch_cli.serve.problems import Problem
 from instsearch_cli.serve.shelf import Served, Shelf
 from instsearch_cli.serve.uploads import Uploads
@@ -101,6 +106,31 @@ class Service:
 
     def _pairs(self, parts: Sequence[Part]) -> list[tuple[Photograph, Any]]:
         return [(self.photograph(ref), box) for ref, box in parts]
+
+    def aligned(self, question: Question, view: int, index: int, row: int) -> dict[str, Any]:
+        """An image beside a view of the question, aligned, as a JPEG in the JSON; null and why, where it cannot be."""
+        if not 0 <= view < len(question.views):
+            raise Problem(400, f"view is a number from 0 to {len(question.views) - 1}, not {view}")
+        served = self.shelf[index]
+        ref, box = question.views[view]
+        path = served.image(row).path
+        choice = {name: question.wishes[name] for name in ("pipeline", "rerank") if name in question.wishes}
+        try:
+            found = served.index().beside(self.photograph(ref), box, path, **choice)
+        except UsageError as error:  # no reranker of the pipeline compares
+            return {"picture": None, "agreement": None, "disagreement": None, "text": str(error)}
+        if found is None:
+            text = "The two cannot be laid on one another: too little of them agrees."
+            return {"picture": None, "agreement": None, "disagreement": None, "text": text}
+        data = io.BytesIO()
+        PIL.Image.fromarray(found.picture).save(data, "JPEG", quality=QUALITY)
+        picture = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+        return {
+            "picture": picture,
+            "agreement": found.agreement,
+            "disagreement": found.disagreement,
+            "text": found.text,
+        }
 
     # -- what is taken away ---------------------------------------------------------------------------
 

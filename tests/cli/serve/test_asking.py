@@ -256,3 +256,22 @@ def test_a_session_opens_no_file_that_is_of_no_index(web: httpx.Client) -> None:
     session = {"instsearch": "session", "version": 1, "views": [view]}
     answer = web.post("/v1/session/open", json=session)
     assert (answer.status_code, "in no index" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_hit_beside_the_query(place: Path, web: httpx.Client, picture: str) -> None:
+    body = question(picture)
+    first = web.post("/v1/query", json=body).json()["hits"][0]
+    hit = {"index": first["index"], "row": first["row"]}
+    seen = web.post("/v1/aligned", json={"question": body, "view": 0, "hit": hit}).json()
+    assert seen["agreement"] > 0.5 > seen["disagreement"]
+    assert "%" in seen["text"]
+    data = base64.b64decode(seen["picture"].removeprefix("data:image/jpeg;base64,"))
+    w, h = PIL.Image.open(io.BytesIO(data)).size
+    assert w > 2 * h * 0.9
+    other = web.get("/v1/indexes/0/images", params={"search": "2.png"}).json()["images"][0]
+    seen = web.post("/v1/aligned", json={"question": body, "hit": {"index": 0, "row": other["row"]}}).json()
+    assert (seen["picture"], bool(seen["text"])) == (None, True)
+    plain = web.post("/v1/aligned", json={"question": {**body, "rerank": ["none"]}, "hit": hit}).json()
+    assert (plain["picture"], "compares" in plain["text"]) == (None, True)
+    for wrong in ({}, {"hit": {"index": 0}}, {"hit": {"index": 9, "row": 0}}, {"hit": hit, "view": 5}):
+        assert web.post("/v1/aligned", json={"question": body, **wrong}).status_code in (400, 404)
