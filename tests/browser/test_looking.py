@@ -15,9 +15,9 @@ CARRY = """async ([bytes, name, type, kind]) => {
   const carried = new DataTransfer();
   carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
   const options = { bubbles: true, cancelable: true };
-  const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
-  const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
-  if (kind === "paste") document.body.dispatchEvent(pasted());
+  const clip = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
+  const clip = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
+  if (kind === "paste") document.body.dispatchEvent(clip());
   else for (const each of ["dragenter", "dragover", "drop"])
     document.querySelector(kind).dispatchEvent(new DragEvent(each, { ...options, dataTransfer: carried }));
 }"""
