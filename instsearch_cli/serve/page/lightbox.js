@@ -21,10 +21,7 @@ function showLight() {
   $("light-where").textContent = path;
   const shown = boxes.length ? boxes : box ? [box] : [];
   showLarge(picturePath(hitRef(hit), 2048), size, shown, image);
-  const { hits } = state.answer;
-  const at = hits.indexOf(hit);
-  $("light-back").disabled = at <= 0;
-  $("light-on").disabled = at >= hits.length - 1;
+  showTurns();
   const { root } = hit;
   const deeds = [
     ["box", box ? "Look for what is in its box" : "Look for this picture", () => leave(() => askHit(hit, "new"))],
@@ -39,6 +36,15 @@ function showLight() {
   $("light-deeds").replaceChildren(...deeds.filter(Boolean).map(([sign, text, onclick]) => make("button", { class: "deed", onclick }, icon(sign), make("span", {}, text))));
   showLightMarks();
   compare(hit);
+}
+
+/** Whether there is a hit before and after; focus stays in the dialog where its button goes out. */
+function showTurns() {
+  const { hits } = state.answer;
+  const at = hits.indexOf(lit());
+  $("light-back").disabled = at <= 0;
+  $("light-on").disabled = at >= hits.length - 1;
+  if (!$("light").contains(document.activeElement) || document.activeElement.disabled) $("light").focus();
 }
 
 async function showLarge(path, size, boxes, alt) {
@@ -97,11 +103,9 @@ function refreshLight() {
   if (!$("light").open || !state.answer?.final) return;
   if (!lit()) $("light").close();
   else {
-    const at = state.answer.hits.indexOf(lit());
+    showTurns();
     $("light-rank").textContent = lit().rank;
     $("light-score").textContent = scoreText(lit().score);
-    $("light-back").disabled = at <= 0;
-    $("light-on").disabled = at >= state.answer.hits.length - 1;
   }
 }
 
