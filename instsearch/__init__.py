@@ -38,7 +38,18 @@ if TYPE_CHECKING:
         reproduce,
         saliency,
     )
-    from instsearch_cli.report import copy_hits, schema, show, to_csv, to_json, write_page, write_sheet
+    from instsearch_cli.report import (
+        copy_hits,
+        schema,
+        show,
+        to_annotations,
+        to_csv,
+        to_json,
+        to_trec,
+        to_zip,
+        write_page,
+        write_sheet,
+    )
     from instsearch_cli.serve import serve
 
     create, open = Index.create, Index.open
@@ -74,8 +85,11 @@ _PLACES = {
     "schema": "report:schema",
     "serve": "serve:serve",
     "show": "report:show",
+    "to_annotations": "report:to_annotations",
     "to_csv": "report:to_csv",
     "to_json": "report:to_json",
+    "to_trec": "report:to_trec",
+    "to_zip": "report:to_zip",
     "train": "engine.teaching:train",
     "weights": "engine.listing:weights",
     "write_page": "report:write_page",
@@ -114,8 +128,11 @@ __all__ = [
     "schema",
     "serve",
     "show",
+    "to_annotations",
     "to_csv",
     "to_json",
+    "to_trec",
+    "to_zip",
     "train",
     "weights",
     "write_page",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from instsearch_cli.data import (
+        Beside,
         Box,
         BoxWeight,
         Codes,
@@ -311,6 +312,10 @@ class Reranker(Component):
     def score(self, evidence: np.ndarray) -> np.ndarray:
         """The scores that these of :meth:`evidence` stand for; they rise with them."""
         return evidence
+
+    def beside(self, query: Query, row: int, data: Data) -> Beside | None:
+        """An image as it is compared with the query; None where it cannot be aligned, or nothing is compared."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -277,6 +277,20 @@ class Drawing:
     caption: str
     items: tuple[FeatureMap | Keypoints | WeightMap | Words | Regions | Ellipses, ...] = ()
     row: int = -1
+
+
+class Beside(NamedTuple):
+    """A query's box and a hit, aligned: what a reranker compared.
+
+    picture  u8[H, W, 3]: the box on the left, the hit on the right; what agrees is framed green, what does not red
+    agreement, disagreement  the shares of the box that do, 0 to 1
+    text     the same in words, a sentence
+    """
+
+    picture: np.ndarray
+    agreement: float
+    disagreement: float
+    text: str
 
 
 @dataclass(frozen=True, eq=False)

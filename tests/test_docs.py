@@ -149,7 +149,7 @@ def test_every_schema_is_in_the_reference(site: Path) -> None:
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "python.html").read_text("utf-8")
     names = [f"instsearch.{name}" for name in instsearch.__all__]
-    names += [f"instsearch.Index.{name}" for name in vars(instsearch.Index) if not name.startswith("_")]
+    names += [f"instsearch.Index.{name}" for name in dir(instsearch.Index) if not name.startswith("_")]
     missing = [name for name in names if f'id="{name}"' not in text]
     assert not missing
 

@@ -28,7 +28,9 @@ CHOOSING += ("fit_on", "weigh_query", "crop_query", "weights")
 """Flags that say which pipeline, by the names that ``Choice`` has for them; --rerank and --set beside them."""
 
 
-def _stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in their order."""
+
     def decorate(function: Command) -> Command:
         for option in reversed(options):
             function = option(function)
@@ -98,7 +100,7 @@ crop_query_option = click.option(
     default=None,
     help="Describe what is in the box as a picture by itself (default: no).",
 )
-pipeline_options = _stack(
+pipeline_options = stack(
     click.option("--preset", help="Start from a named pipeline or a TOML file (see `instsearch presets`)."),
     click.option("--extractor", help="Network or keypoint detector."),
     click.option("--encoder", help="How local features become codes."),
@@ -132,7 +134,7 @@ refine_option = click.option(
     is_flag=True,
     help="Instead of its rerankers take the pipeline's slower and surer ones, which read images again.",
 )
-intake_options = _stack(
+intake_options = stack(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped."),
     click.option(

@@ -16,6 +16,11 @@ from instsearch_cli.commands import common
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @click.option(
+    "--beside",
+    metavar="IMAGE[:x,y,w,h]",
+    help="Draw IMAGE, a hit, aligned beside what was asked for: what agrees is framed green, what does not red.",
+)
+@click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="PNG to write (default: IMAGE-show.png here)."
 )
 @common.weights_option
@@ -25,6 +30,7 @@ def command(
     image: Path,
     index_path: Path,
     pipeline_name: str | None,
+    beside: str | None,
     out: Path | None,
     as_json: bool,
     **options: Any,
@@ -33,12 +39,25 @@ def command(
 
     A component that can tell how it came to them adds panels of its own: egm its mixture, iteration by
     iteration.
+
+    \b
+    instsearch show a/0017.jpg --index idx --beside mug.jpg:120,80,200,240
     """
-    out = out or Path(f"{image.stem}-show.png")
+    out = out or Path(f"{image.stem}-{'beside' if beside else 'show'}.png")
     common.writable("--out", out, ".png")
-    from instsearch_cli.report import show
+    from instsearch_cli.boxes import parse_view
+    from instsearch_cli.report import show, show_beside
 
     index = common.open_index(index_path, options)
+    if beside is not None:
+        view = parse_view(beside, "--beside")
+        found = show_beside(index, image, *view, out, pipeline_name, **common.choice(options))
+        if as_json:
+            said = {"agreement": found.agreement, "disagreement": found.disagreement, "text": found.text}
+            click.echo(json.dumps({"image": str(image), "out": str(out), **said}))
+        else:
+            click.echo(f"wrote {out}: {found.text}")
+        return
     if not image.exists():
         image = index.path_of(image)
     drawn = show(index, image, out, pipeline_name, **common.choice(options))

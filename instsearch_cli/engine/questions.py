@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.images import BadImage, Photograph
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     import PIL.Image
@@ -69,10 +69,11 @@ class Question:
     def __init__(
         self, picture: Picture, box: Any = None, also: Iterable[Any] = (), against: Iterable[Any] = ()
     ) -> None:
-        picture = Photograph.of(picture)
+        read: dict[str, Photograph] = {}
+        picture = _photograph(picture, read)
         self.views = [Part(picture, each) for each in boxes(box)]
-        self.views += _parts("another view", "also", also)
-        self.against = _parts("what it is not", "against", against)
+        self.views += _parts("another view", "also", also, read)
+        self.against = _parts("what it is not", "against", against, read)
 
     @classmethod
     def of(cls, question: Any) -> Question:
@@ -102,7 +103,17 @@ def boxes(box: Any) -> list[Any]:
     return list(box)
 
 
-def _parts(role: str, name: str, given: Iterable[Any]) -> list[Part]:
+def _photograph(picture: Any, read: dict[str, Photograph]) -> Photograph:
+    """A picture that is given; a file that is given twice is one picture, which is described once."""
+    if not isinstance(picture, (str, os.PathLike)):
+        return Photograph.of(picture)
+    name = os.fsdecode(picture)
+    if name not in read:
+        read[name] = Photograph.of(picture)
+    return read[name]
+
+
+def _parts(role: str, name: str, given: Iterable[Any], read: dict[str, Photograph]) -> list[Part]:
     """The parts that are given as pictures or pairs. Raises UsageError that says which of them is wrong."""
     if not isinstance(given, (list, tuple)):
         raise UsageError(f"{name} is a list of pictures, or of pairs of a picture and a box")
@@ -112,7 +123,7 @@ def _parts(role: str, name: str, given: Iterable[Any]) -> list[Part]:
         picture, box = pair
         called = ""
         try:
-            photograph = Photograph.of(picture)
+            photograph = _photograph(picture, read)
             called = f"{photograph.name}: "
             parts += [Part(photograph, one, role) for one in boxes(box)]
         except InstsearchError as error:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine import arrays, records, together, upkeep
+from instsearch_cli.engine import records, together, upkeep
 from instsearch_cli.engine.asking import Warm, Wish
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
+from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, extract_images, index_images
-from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.opened import format_errors, opened
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
-from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.engine.syncing import Plan
-from instsearch_cli.images import MAX_PIXELS, Photograph
+from instsearch_cli.images import MAX_PIXELS
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index as Store
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
-    from instsearch_cli.engine.arrays import Arrays
-    from instsearch_cli.engine.describe import Described
     from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.query import Engine
@@ -43,7 +39,7 @@ if TYPE_CHECKING:
     from instsearch_formats.verify import Problem
 
 
-class Index:
+class Index(Looking):
     """A folder of photographs made searchable.
 
     It stays warm: what a question loads, the next one finds loaded. It may be asked from several threads, and sees
@@ -62,10 +58,6 @@ class Index:
         self._registry = load_registry()
         self._warm = Warm(store, self._registry, device)
         self._writing = threading.RLock()
-
-    @functools.cached_property
-    def _names(self) -> Names:
-        return Names(self.store)
 
     @classmethod
     def open(
@@ -350,50 +342,3 @@ class Index:
     def engine(self, pipeline: str | None = None, **choice: Any) -> Engine:
         """The engine that answers questions to a pipeline."""
         return self._warm.engine(pipeline, chosen(choice))[0]
-
-    @opened
-    def describe(self, picture: Picture, pipeline: str | None = None, **choice: Any) -> Described:
-        """What the stages make of any picture, layer by layer, as of the collection's."""
-        engine = self._warm.engine(pipeline, chosen(choice))[0]
-        return engine.describe(Photograph.of(picture))
-
-    # -- looking into it ------------------------------------------------------------------------------
-
-    @opened
-    def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
-        """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
-        engine, lock = self._warm.engine(pipeline, Choice())
-        arrays.check_kind(engine.assembly, kind)
-        with lock:
-            if image is None:
-                return arrays.of_all(engine.data, kind)
-            row, record = self._names.find(as_path(image, "an image"))
-            name = self._names.of(record)
-            return arrays.of_one(kind, name, engine.data.at(row)[kind])
-
-    def features(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
-        """Local features of an image: values f32[D, h, w] on a grid, or f32[N, D] with geometry f32[N, 4]."""
-        return self.layer(FEATURES, image, pipeline)
-
-    def weights(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
-        """Weights of an image's cells: values f32[Z, h, w]."""
-        return self.layer(WEIGHTS, image, pipeline)
-
-    def regions(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
-        """Regions of an image: boxes f32[R, 4] (x, y, width, height in pixels of the original), scores f32[R]."""
-        return self.layer(REGIONS, image, pipeline)
-
-    def local(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
-        """An image's local features as the encoder stores them: words i32[h, w], or i32[N] with geometry."""
-        return self.layer(LOCAL, image, pipeline)
-
-    def codes(self, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
-        """The codes of an image, or of all: vectors f32[M, D], or sparse ones (``matrix()`` for scipy)."""
-        return self.layer(CODES, image, pipeline)
-
-    def export(self, layer: str, out: Anywhere, pipeline: str | None = None) -> Arrays:
-        """Write a stored layer of all images to a .npz file."""
-        found = self.layer(layer, None, pipeline)
-        with format_errors():
-            found.save(as_path(out, "a file"))
-        return found

@@ -19,10 +19,28 @@ def inference() -> Iterator[None]:
         yield
 
 
+_alone = False
+
+
 def free_threads() -> int:
     """How many threads may compute at once: torch's number where it has been imported, else the cores we may use."""
     torch = sys.modules.get("torch")
+    if _alone:
+        return 1
     return int(torch.get_num_threads()) if torch is not None else len(os.sched_getaffinity(0))
+
+
+def compute_in_one_thread() -> None:
+    """Let this process compute in one thread from now on: it is one of several on one machine."""
+    global _alone
+    _alone = True
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+    if (cv2 := sys.modules.get("cv2")) is not None:
+        cv2.setNumThreads(1)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.query import Engine
 
 TOGETHER = 16  #: questions that are searched at once
-ASKING = ("also", "against", "pipeline", "per_image", "min_score")
+ASKING = ("also", "against", "pipeline", "k", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
 
 
@@ -135,8 +135,9 @@ def check_comparable(indexes: Sequence[Askable], wishes: dict[str, Any]) -> dict
     if not indexes:
         raise UsageError("there is no index to ask")
     choice = {name: value for name, value in wishes.items() if name not in ASKING}
-    if len(indexes) > 1:
-        check_alike([index.engine(wishes.get("pipeline"), **choice) for index in indexes])
+    engines = [index.engine(wishes.get("pipeline"), **choice) for index in indexes]
+    if len(engines) > 1:
+        check_alike(engines)
     return choice
 
 

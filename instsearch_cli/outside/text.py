@@ -68,7 +68,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         if any(NO_KEY.sub("", line).count(".") > PARTS for line in text.splitlines()):
             raise ValueError(f"a key of over {PARTS} parts")
         table = tomllib.loads(text)
-        if _depth(table) > DEEPEST:
+        if depth(table) > DEEPEST:
             raise RecursionError
         return table
     except RecursionError as error:
@@ -153,12 +153,12 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _depth(table: dict[str, Any]) -> int:
-    """Of the tables and lists within each other, DEEPEST + 1 at most."""
+def depth(table: Any, most: int = DEEPEST) -> int:
+    """Of the tables and lists within each other, ``most`` + 1 at most."""
     level: list[Any] = [table]
-    for depth in range(DEEPEST + 1):
+    for n in range(most + 1):
         below = [v for x in level for v in (x.values() if isinstance(x, dict) else x)]
         level = [v for v in below if isinstance(v, (dict, list))]
         if not level:
-            return depth + 1
-    return DEEPEST + 1
+            return n + 1
+    return most + 1

@@ -156,11 +156,16 @@ def framed(thumb: Thumbnail, box: Box | None, alt: str) -> str:
 
 def document(title: str, style: str, body: str) -> str:
     """A page that needs nothing beside itself: no script, no address, light or dark as the reader likes."""
+    return f"{opening(title, style)}{body}</body></html>\n"
+
+
+def opening(title: str, style: str) -> str:
+    """The beginning of such a page, up to what is in it."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{title}</title><style>{style}</style></head>\n<body>{body}</body></html>\n"
+        f"<title>{title}</title><style>{style}</style></head>\n<body>"
     )

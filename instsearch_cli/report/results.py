@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images import BadImage, printable, read_image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from instsearch_cli.data import Box
     from instsearch_cli.engine.answer import XYWH, Answer, Hit, View
 
 
@@ -90,18 +94,32 @@ def to_csv(answer: Answer) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for hit in answer.hits:
-        box, size = hit.box or ("",) * 4, hit.size or ("",) * 2
-        writer.writerow([hit.rank, hit.score, printable(hit.image), printable(hit.path), *box, *size])
+    writer.writerows(hit_row(hit) for hit in to_json(answer)["hits"])
     return text.getvalue()
 
 
-def copy_hits(answer: Answer, folder: Path) -> tuple[int, list[str]]:
+def hit_row(hit: dict[str, Any]) -> list[Any]:
+    """What COLUMNS are of a hit as JSON has it."""
+    box, size = hit["box"] or ("",) * 4, hit["size"] or ("",) * 2
+    return [hit["rank"], hit["score"], printable(hit["image"]), printable(hit["path"]), *box, *size]
+
+
+COPIES = (
+    "copy",
+    "link",
+    "drawn",
+)  #: how photographs are copied: as they are, as links to them, with their boxes drawn
+
+
+def copy_hits(answer: Answer, folder: Path, kind: str = "copy") -> tuple[int, list[str]]:
     """Copy the photographs that were found into a new or empty folder, their ranks before their names.
 
-    Returns how many were copied, and a line for each that could not be. Raises InstsearchError where the folder is
-    not empty, or cannot be written to.
+    kind: "copy"; "link", symbolic links to them; or "drawn", JPEG files, upright, with the hits' boxes drawn. Returns
+    how many were copied, and a line for each that could not be. Raises InstsearchError where the folder is not empty,
+    or cannot be written to.
     """
+    if kind not in COPIES:
+        raise UsageError(f"photographs are copied as {', '.join(COPIES)}, not {kind!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -109,15 +127,48 @@ def copy_hits(answer: Answer, folder: Path) -> tuple[int, list[str]]:
     except OSError as error:
         raise InstsearchError(f"cannot write to {folder}: {error.strerror or error}") from error
     missing = []
+    hits = first_of_each(answer)
+    for hit, name in ranked_names(hits):
+        try:
+            if kind == "link":
+                if not hit.path.exists():
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                (folder / name).symlink_to(os.path.abspath(hit.path))  # noqa: PTH100
+            elif kind == "drawn":
+                _draw(
+                    hit.path, [each.corners for each in answer.hits if each.path == hit.path], folder / name
+                )
+            else:
+                shutil.copy2(hit.path, folder / name)
+        except (OSError, BadImage) as error:
+            reason = error.reason if isinstance(error, BadImage) else error.strerror or error
+            missing.append(f"{printable(hit.path)}: {reason}")
+    return len(hits) - len(missing), missing
+
+
+def first_of_each(answer: Answer) -> list[Hit]:
+    """The first hit of each photograph that was found."""
     first = {hit.path: hit for hit in reversed(answer.hits)}
-    hits = sorted(first.values(), key=lambda hit: hit.rank)
+    return sorted(first.values(), key=lambda hit: hit.rank)
+
+
+def ranked_names(hits: list[Hit], safe: Callable[[str], str] = str) -> Iterator[tuple[Hit, str]]:
+    """Hits with their files' names, and their ranks before these."""
     digits = max((len(str(hit.rank)) for hit in hits), default=1)
     for hit in hits:
-        try:
-            shutil.copy2(hit.path, folder / f"{hit.rank:0{digits}}-{hit.path.name}")
-        except OSError as error:
-            missing.append(f"{printable(hit.path)}: {error.strerror or error}")
-    return len(hits) - len(missing), missing
+        yield hit, f"{hit.rank:0{digits}}-{safe(hit.path.name)}"
+
+
+def _draw(path: Path, boxes: list[Box | None], copy: Path) -> None:
+    from PIL import Image
+
+    from instsearch_cli.report.pictures import mark
+
+    picture = Image.fromarray(read_image(path).pixels)
+    for box in boxes:
+        if box is not None:
+            mark(picture, box, picture.size, max(3, max(picture.size) // 250))
+    picture.save(copy.with_name(f"{copy.stem}.jpg"), quality=92)
 
 
 def write_text(path: Path, text: str) -> None:

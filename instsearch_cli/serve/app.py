@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -64,8 +66,11 @@ class Interface:
             Route("/v1/pictures/{id}", self.picture),
             Route("/v1/query", self.query, methods=["POST"]),
             Route("/v1/batch", self.batch, methods=["POST"]),
+            Route("/v1/aligned", self.aligned, methods=["POST"]),
             Route("/v1/export", self.export, methods=["POST"]),
             Route("/v1/command", self.command, methods=["POST"]),
+            Route("/v1/session", self.session, methods=["POST"]),
+            Route("/v1/session/open", self.open_session, methods=["POST"]),
             Route("/v1/box", self.box, methods=["POST"]),
         ]
 
@@ -220,20 +225,43 @@ class Interface:
                 raise
             return {"problem": problem.body}
 
+    async def aligned(self, request: Request) -> Response:
+        table = await _json_of(request)
+        question, hit, view = _question_of(table), table.get("hit"), table.get("view", 0)
+        numbers = [hit.get("index"), hit.get("row"), view] if isinstance(hit, dict) else []
+        if not numbers or any(type(number) is not int for number in numbers):
+            raise UsageError('give {"question": {...}, "view": 0, "hit": {"index": 0, "row": 17}}')
+        index, row, view = numbers
+        work = functools.partial(self.service.aligned, question, view, index, row)
+        return JSONResponse(await self._thoroughly(work))
+
     async def export(self, request: Request) -> Response:
         question, form = await self._question(request), request.query_params.get("format", "")
         data, media, name = await self._thoroughly(lambda: self.service.export(question, form))
-        return Response(data, headers={"content-type": media, "content-disposition": _attached(name)})
+        headers = {"content-type": media, "content-disposition": _attached(name)}
+        if isinstance(data, bytes):
+            return Response(data, headers=headers)
+        return FileResponse(data, headers=headers, background=BackgroundTask(data.unlink, missing_ok=True))
 
     async def command(self, request: Request) -> Response:
         question = await self._question(request)
         return JSONResponse({"command": await self.workers.picture(self.service.command, question)})
 
-    async def _question(self, request: Request) -> Question:
+    async def session(self, request: Request) -> Response:
         table = await _json_of(request)
-        if not isinstance(table, dict) or "question" not in table:
-            raise UsageError('give {"question": {...}}')
-        return asking.question(table["question"])
+        question = _question_of(table)
+        marks = table.get("marks") or {}
+        if not isinstance(marks, dict):
+            raise UsageError("marks are an object")
+        text = await self.workers.picture(self.service.session, question, marks)
+        headers = {"content-disposition": _attached("session.json")}
+        return Response(text, media_type="application/json", headers=headers)
+
+    async def open_session(self, request: Request) -> Response:
+        return JSONResponse(await self.workers.picture(self.service.opened, await request.body()))
+
+    async def _question(self, request: Request) -> Question:
+        return _question_of(await _json_of(request))
 
     async def _thoroughly(self, work: Any) -> Any:
         """Something that asks: in the same queue as questions."""
@@ -284,6 +312,12 @@ def _number(request: Request, name: str, default: int, low: int, high: int) -> i
 
 def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+def _question_of(table: Any) -> Question:
+    if not isinstance(table, dict) or "question" not in table:
+        raise UsageError('give {"question": {...}}')
+    return asking.question(table["question"])
 
 
 async def _json_of(request: Request) -> Any:

@@ -79,7 +79,11 @@ def document() -> dict[str, Any]:
     index = _parameter("index", "path", {"type": "integer"})
     row = _parameter("row", "path", {"type": "integer"})
     side = _parameter("side", "query", {"type": "integer", "minimum": 16, "maximum": 4096})
-    question = {"type": "object", "required": ["question"], "properties": {"question": _of("Question")}}
+    question: dict[str, Any] = {
+        "type": "object",
+        "required": ["question"],
+        "properties": {"question": _of("Question")},
+    }
     form = {
         "type": "object",
         "required": ["picture"],
@@ -149,6 +153,26 @@ def document() -> dict[str, Any]:
                 },
             )
         },
+        "/v1/aligned": {
+            "post": _operation(
+                "A hit beside a view of the question: a JPEG as a data URI, or null, with a sentence.",
+                body={
+                    JSON: {
+                        "type": "object",
+                        "required": ["question", "hit"],
+                        "properties": {
+                            "question": _of("Question"),
+                            "view": {"type": "integer"},
+                            "hit": {
+                                "type": "object",
+                                "required": ["index", "row"],
+                                "properties": {"index": {"type": "integer"}, "row": {"type": "integer"}},
+                            },
+                        },
+                    }
+                },
+            )
+        },
         "/v1/export": {
             "post": _operation(
                 "An answer as a file.",
@@ -158,6 +182,15 @@ def document() -> dict[str, Any]:
             )
         },
         "/v1/command": {"post": _operation("The command line that asks the same.", body={JSON: question})},
+        "/v1/session": {
+            "post": _operation(
+                "A question with its pictures as a file, which `query --session` opens, too.",
+                body={
+                    JSON: {**question, "properties": {**question["properties"], "marks": {"type": "object"}}}
+                },
+            )
+        },
+        "/v1/session/open": {"post": _operation("What such a file asks.", body={JSON: {"type": "object"}})},
     }
     return {
         "openapi": "3.1.0",

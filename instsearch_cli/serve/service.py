@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import re
 import shlex
+import tempfile
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import PIL.Image
+
 from instsearch_cli.engine import together
+from instsearch_cli.engine.session_file import SavedPicture, SavedView, Session, read_session, write_session
+from instsearch_cli.errors import UsageError
 from instsearch_cli.images import BadImage, Photograph, printable
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import thumbnail
 from instsearch_cli.report.results import box_text, to_csv, to_json
-from instsearch_cli.serve.previews import Previews
+from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
+from instsearch_cli.serve.previews import QUALITY, Previews
 from instsearch_cli.serve.problems import Problem
 from instsearch_cli.serve.shelf import Served, Shelf
 from instsearch_cli.serve.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer, View
     from instsearch_cli.serve.previews import Preview
@@ -98,10 +107,38 @@ class Service:
     def _pairs(self, parts: Sequence[Part]) -> list[tuple[Photograph, Any]]:
         return [(self.photograph(ref), box) for ref, box in parts]
 
+    def aligned(self, question: Question, view: int, index: int, row: int) -> dict[str, Any]:
+        """An image beside a view of the question, aligned, as a JPEG in the JSON; null and why, where it cannot be."""
+        if not 0 <= view < len(question.views):
+            raise Problem(400, f"view is a number from 0 to {len(question.views) - 1}, not {view}")
+        served = self.shelf[index]
+        ref, box = question.views[view]
+        path = served.image(row).path
+        choice = {name: question.wishes[name] for name in ("pipeline", "rerank") if name in question.wishes}
+        try:
+            found = served.index().beside(self.photograph(ref), box, path, **choice)
+        except UsageError as error:  # no reranker of the pipeline compares
+            return {"picture": None, "agreement": None, "disagreement": None, "text": str(error)}
+        if found is None:
+            text = "The two cannot be laid on one another: too little of them agrees."
+            return {"picture": None, "agreement": None, "disagreement": None, "text": text}
+        data = io.BytesIO()
+        PIL.Image.fromarray(found.picture).save(data, "JPEG", quality=QUALITY)
+        picture = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+        return {
+            "picture": picture,
+            "agreement": found.agreement,
+            "disagreement": found.disagreement,
+            "text": found.text,
+        }
+
     # -- what is taken away ---------------------------------------------------------------------------
 
-    def export(self, question: Question, form: str) -> tuple[bytes, str, str]:
-        """An answer as a file: its bytes, media type and name. Raises Problem for a form that is none."""
+    def export(self, question: Question, form: str) -> tuple[bytes | Path, str, str]:
+        """An answer as a file: its bytes, or where they are for once, media type and name.
+
+        Raises Problem for a form that is none.
+        """
         if form not in FORMS:
             raise Problem(400, f"format is one of {', '.join(FORMS)}, not '{printable(form[:40])}'")
         media, suffix, write = FORMS[form]
@@ -131,6 +168,75 @@ class Service:
                 words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
         return shlex.join(words)
 
+    # -- sessions -------------------------------------------------------------------------------------
+
+    def session(self, question: Question, marks: dict[str, Any]) -> str:
+        """A question with its pictures, and what was marked, as the text of a file."""
+
+        def view(part: Part) -> SavedView:
+            ref, box = part
+            photograph = self.photograph(ref)
+            assert photograph.path is not None
+            if ref.index >= 0:
+                return SavedView(SavedPicture(photograph.path.name, photograph.path), box)
+            return SavedView(SavedPicture(photograph.name, None, photograph.path.read_bytes()), box)
+
+        wishes = question.wishes
+        return write_session(
+            Session(
+                tuple(map(view, question.views)),
+                tuple(map(view, question.against)),
+                tuple(served.path.absolute() for served in self.served(question)),
+                k=question.k,
+                marks=marks,
+                **(wishes | ({"rerank": tuple(wishes["rerank"])} if "rerank" in wishes else {})),
+            )
+        )
+
+    def opened(self, data: bytes) -> dict[str, Any]:
+        """A session's question and marks as JSON, its pictures handed in, or found in the indexes.
+
+        Raises InstsearchError for what is none; pictures that are named by a path have to be of the indexes.
+        """
+        session = read_session(data)
+        pictures: list[dict[str, Any]] = []
+
+        def part(view: SavedView) -> dict[str, Any]:
+            picture = self._brought(view.picture)
+            if picture not in pictures:
+                pictures.append(picture)
+            ref = {key: picture[key] for key in ("upload", "index", "row") if key in picture}
+            return {"picture": ref, "box": None if view.box is None else list(view.box)}
+
+        views, against = ([part(view) for view in some] for some in (session.views, session.against))
+        places = {served.path.absolute(): served.id for served in self.shelf.served}
+        there = [places[path] for path in session.indexes if path in places]
+        asked_for: dict[str, Any] = {
+            "views": views,
+            "against": against,
+            "indexes": there or None,
+            "pipeline": session.pipeline,
+        }
+        asked_for |= {
+            "rerank": None if session.rerank is None else list(session.rerank),
+            "refine": session.refine,
+        }
+        asked_for |= {"k": session.k, "per_image": session.per_image, "min_score": session.min_score}
+        return {"question": asked_for, "marks": dict(session.marks), "pictures": pictures}
+
+    def _brought(self, picture: SavedPicture) -> dict[str, Any]:
+        """A picture of a session as JSON."""
+        if picture.data is not None:
+            return self.uploads.put(picture.data, picture.name).plain()
+        assert picture.path is not None
+        for served in self.shelf.served:
+            row = served.row_of(picture.path)
+            if row is not None:
+                return {"index": served.id, **served.image(row).plain()}
+        raise Problem(
+            422, f"{picture.path} is in no index that is open here: open the one that it is of, too"
+        )
+
     def _name(self, ref: Ref) -> str:
         photograph = self.photograph(ref)
         return photograph.name if ref.index < 0 else str(photograph.path)
@@ -148,15 +254,23 @@ def _report(answer: Answer) -> bytes:
     return page(replace(answer, picture=first.picture, also=also, against=against)).encode()
 
 
-def _json(answer: Answer) -> bytes:
-    import json
-
-    return json.dumps(to_json(answer)).encode()
+def _plain(table: dict[str, Any]) -> bytes:
+    return json.dumps(table, indent=1).encode()
 
 
-FORMS: dict[str, tuple[str, str, Callable[[Answer], bytes]]] = {
+def _zip(answer: Answer) -> Path:
+    """A file with the photographs; whoever sends it removes it."""
+    with tempfile.NamedTemporaryFile(prefix="instsearch-", suffix=".zip", delete=False) as file:
+        to_zip(answer, file)
+    return Path(file.name)
+
+
+FORMS: dict[str, tuple[str, str, Callable[[Answer], bytes | Path]]] = {
     "csv": ("text/csv; charset=utf-8", "csv", lambda answer: to_csv(answer).encode()),
-    "json": ("application/json", "json", _json),
+    "json": ("application/json", "json", lambda answer: _plain(to_json(answer))),
+    "annotations": ("application/ld+json", "jsonld", lambda answer: _plain(to_annotations(answer))),
+    "trec": ("text/plain; charset=utf-8", "trec", lambda answer: to_trec(answer).encode()),
+    "zip": ("application/zip", "zip", _zip),
     "html": ("text/html; charset=utf-8", "html", _report),
 }
 """Media type, suffix and writer of each form in which an answer is taken away."""

@@ -100,6 +100,13 @@ class Served:
         record = table.record(row)
         return Image(row, os.fsdecode(record.name), table.path(row), (record.width, record.height))
 
+    def row_of(self, path: Path) -> int | None:
+        """The row of the image that lies there; None: there is none."""
+        try:
+            return Names(self.index().store).find(path)[0]
+        except (Problem, InstsearchError, FormatError):
+            return None
+
     def plain(self) -> dict[str, Any]:
         """What it is, as JSON: how many images, which pipelines, and what is wrong with it, in words."""
         table: dict[str, Any] = {"id": self.id, "name": self.name, "path": str(self.path)}

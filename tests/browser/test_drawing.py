@@ -13,7 +13,9 @@ from served_scenes import BOX
 
 def close_to(boxes: list[list[int]], *expected: tuple[float, ...]) -> bool:
     return len(boxes) == len(expected) and all(
-        abs(a - b) <= 2 for box, other in zip(boxes, expected, strict=True) for a, b in zip(box, other, strict=True)
+        abs(a - b) <= 2
+        for box, other in zip(boxes, expected, strict=True)
+        for a, b in zip(box, other, strict=True)
     )
 
 
@@ -163,7 +165,7 @@ def test_by_touch(tab: Callable[..., Any], place: Path) -> None:
     page.settle()
     assert close_to(page.boxes(), BOX)
     before = page.locator("#picture").bounding_box()["width"]
-    (x0, y0), (x1, y1), y = page.at(100, 90), page.at(140, 90), page.at(0, 90)[1]
+    (x0, _y0), (x1, _y1), y = page.at(100, 90), page.at(140, 90), page.at(0, 90)[1]
     for kind, apart in (("Start", 0), ("Move", 20), ("Move", 60)):
         points = [{"x": x0 - apart, "y": y, "id": 0}, {"x": x1 + apart, "y": y, "id": 1}]
         fingers.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
@@ -182,6 +184,9 @@ def test_by_touch(tab: Callable[..., Any], place: Path) -> None:
             "[...document.querySelectorAll('button, input, select')].filter(e => e.offsetParent && !e.closest('.away'))"
             ".map(e => [e.outerHTML.slice(0, 90), e.offsetWidth, e.offsetHeight])"
         )
-        if min(w, h) < 40 and 'type="radio"' not in text and 'type="checkbox"' not in text and "away" not in text
+        if min(w, h) < 40
+        and 'type="radio"' not in text
+        and 'type="checkbox"' not in text
+        and "away" not in text
     ]
     assert not small

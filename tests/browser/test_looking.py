@@ -15,7 +15,9 @@ CARRY = """async ([bytes, name, type, kind]) => {
   const carried = new DataTransfer();
   carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
   const options = { bubbles: true, cancelable: true };
-  if (kind === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", { ...options, clipboardData: carried }));
+  const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
+  const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
+  if (kind === "paste") document.body.dispatchEvent(pasted());
   else for (const each of ["dragenter", "dragover", "drop"])
     document.querySelector(kind).dispatchEvent(new DragEvent(each, { ...options, dataTransfer: carried }));
 }"""
@@ -44,10 +46,16 @@ def test_ways_to_a_picture(tab: Callable[..., Any], place: Path) -> None:
     page.get_by_label("Search the collection by name").fill("table")
     page.wait_for_selector(".grid:not([data-stale]) button")
     page.wait_for_timeout(400)
-    assert all("table" in name for name in page.locator(".grid img").evaluate_all("all => all.map(e => e.alt)"))
+    assert all(
+        "table" in name for name in page.locator(".grid img").evaluate_all("all => all.map(e => e.alt)")
+    )
     page.locator(".grid button").first.click()
     page.settle()
-    assert [set(view["picture"]) for view in page.asked["views"]] == [{"upload"}, {"upload"}, {"index", "row"}]
+    assert [set(view["picture"]) for view in page.asked["views"]] == [
+        {"upload"},
+        {"upload"},
+        {"index", "row"},
+    ]
     page.get_by_role("button", name="Undo").click()
     page.settle()
     assert len(page.asked["views"]) == 2
@@ -91,7 +99,12 @@ def test_a_hit_large(tab: Callable[..., Any], place: Path) -> None:
     assert page.asked["views"][0]["box"] is None
     page.locator("#hits .open").first.click()
     page.get_by_role("button", name="Show its folder").click()
-    assert page.get_by_label("Search the collection by name").input_value() in ("shelf/", "table/", "things/shelf/", "")
+    assert page.get_by_label("Search the collection by name").input_value() in (
+        "shelf/",
+        "table/",
+        "things/shelf/",
+        "",
+    )
     page.keyboard.press("Escape")
 
 
@@ -166,7 +179,9 @@ def test_what_is_taken_away(tab: Callable[..., Any], served: Any, place: Path, t
     assert "--not" in command
 
 
-def test_a_session_is_saved_and_opened(tab: Callable[..., Any], served: Any, place: Path, tmp_path: Path) -> None:
+def test_a_session_is_saved_and_opened(
+    tab: Callable[..., Any], served: Any, place: Path, tmp_path: Path
+) -> None:
     if "/v1/session" not in [route.path for route in served.server.config.app.routes]:
         pytest.skip("the service has no sessions yet")
     page = tab()
@@ -208,7 +223,9 @@ def test_what_goes_wrong_is_said(tab: Callable[..., Any], served: Any, place: Pa
     page.get_by_role("button", name="Try again").click()
     page.settle()
     assert not page.locator(".notice").count()
-    page.route("**/v1/query", lambda route: route.fulfill(status=503, json={"detail": "too many ask at once"}))
+    page.route(
+        "**/v1/query", lambda route: route.fulfill(status=503, json={"detail": "too many ask at once"})
+    )
     page.locator("#overlay g[data-box]").press("Shift+ArrowRight")
     page.wait_for_selector(".notice:has-text('too many ask at once')")
     stranger = tab(link="")
@@ -235,6 +252,8 @@ def test_an_index_that_cannot_be_searched(tab: Callable[..., Any], served: Any) 
         "indexes": [{"id": 0, "name": "holidays", "path": "/h", "images": 3, "pipelines": [], "last": None,
                      "problem": "nothing can be searched here yet"}],
     }  # fmt: skip
-    page.route("**/v1/indexes", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json"))
+    page.route(
+        "**/v1/indexes", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json")
+    )
     page.goto(served.link)
     page.wait_for_selector(".notice:has-text('holidays: nothing can be searched here yet')")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import jsonschema
 import numpy as np
 import PIL.Image
 import pytest
+
+import instsearch
 
 Cli = Callable[..., Any]
 TRUE, TWINS = (1, 4, 7), (2, 5, 8)
@@ -43,6 +47,55 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photograph(folder / "c" / f"{i}.png", shown, i)
     photograph(folder / "q.png", label, 0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def index(place: Path) -> Path:
+    photographs = place / "kept"
+    shutil.copytree(place / "c", photographs)
+    PIL.Image.new("RGB", (320, 320), (90, 90, 90)).save(photographs / "even.png")
+    with instsearch.create(place / "kept-index") as made:
+        made.index(photographs, preset="sift")
+    return place / "kept-index"
+
+
+def test_show_draws_a_hit_beside_the_query(cli: Cli, place: Path, index: Path, tmp_path: Path) -> None:
+    ask = f"{place / 'q.png'}:60,50,180,180"
+    found = {}
+    for i in (1, 2):
+        out = tmp_path / f"{i}.png"
+        found[i] = cli("show", f"{i}.png", "--index", index, "--beside", ask, "-o", out, "--json").json
+        jsonschema.validate(found[i], instsearch.schema("show"))
+        with PIL.Image.open(out) as drawn:
+            assert drawn.width >= 2 * 576
+            assert (np.asarray(drawn.convert("RGB")) == (230, 30, 30)).all(
+                axis=-1
+            ).sum() > 100  # the legend, at least
+    assert found[1]["agreement"] > 0.85 > found[2]["agreement"] > 0.4
+    assert found[1]["disagreement"] < 0.02 < 0.05 < found[2]["disagreement"]
+    said = cli("show", "2.png", "--index", index, "--beside", ask, "-o", tmp_path / "o.png").out
+    assert said == f"wrote {tmp_path / 'o.png'}: {found[2]['text']}\n"
+
+
+def test_what_cannot_be_shown_beside_the_query_is_said(
+    cli: Cli, place: Path, index: Path, tmp_path: Path
+) -> None:
+    ask = f"{place / 'q.png'}:60,50,180,180"
+    show = ("show", "--index", index, "-o", tmp_path / "o.png", "--beside")
+    assert "even.png beside" in (err := cli(*show, ask, "even.png", status=1).err)
+    assert "cannot be aligned" in err
+    assert "no image 'x.png'" in cli(*show, ask, "x.png", status=1).err
+    assert "covers no part" in cli(*show, f"{place / 'q.png'}:900,50,18,18", "1.png", status=1).err
+    assert (
+        "--beside takes IMAGE or IMAGE:x,y,w,h"
+        in cli(*show, f"{place / 'q.png'}:1,2,3", "1.png", status=2).err
+    )
+    assert not (tmp_path / "o.png").exists()
+    with (
+        instsearch.open(index) as opened,
+        pytest.raises(instsearch.UsageError, match="compares hits with the query"),
+    ):
+        opened.beside(place / "q.png", (60, 50, 180, 180), "1.png", rerank=["verified-qe"])
 
 
 def test_twins_come_after_the_object_and_a_photograph_that_is_gone_stays(cli: Cli, place: Path) -> None:

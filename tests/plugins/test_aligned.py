@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from instsearch_cli.data import Grid, Hits, Image, Inputs, Query, Words
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_plugins.rerankers.aligned import LAST, Aligned, comparisons
+from instsearch_plugins.numeric.appearance import Compared
+from instsearch_plugins.rerankers.aligned import LAST, Aligned, comparisons, in_words
 from twin_labels import BOX, LABEL, photograph, twin
 
 K = 500
@@ -160,3 +162,44 @@ def test_what_is_aligned_elsewhere_than_it_was_found_is_not_compared():
     assert comparisons(query(), np.array([TRUE]), data, c, here)[TRUE] is not None
     assert comparisons(query(), np.array([TRUE]), data, c, there)[TRUE] is None
     assert comparisons(query(), np.array([TRUE]), data, c, here * np.nan)[TRUE] is not None
+
+
+def test_beside_shows_the_very_comparison():
+    data: Any = Collection()
+    reranker = Aligned(Aligned.Config(), torch.device("cpu"))
+    one = comparisons(query(), np.array([TWIN]), data, reranker.config)[TWIN]
+    found = reranker.beside(query(), TWIN, data)
+    assert one is not None
+    assert found is not None
+    assert (found.agreement, found.disagreement) == (one.agreement, one.disagreement)
+    h, w = one.own.shape[:2]
+    assert found.picture.shape == (3 * h, 6 * w + 16, 3)
+    assert found.picture.dtype == np.uint8
+    share = re.fullmatch(
+        r"(\d+) % of what the box shows agrees; (\d+) % lies among it and differs\.", found.text
+    )
+    assert share is not None
+    assert [int(n) for n in share.groups()] == [round(100 * one.agreement), round(100 * one.disagreement)]
+
+
+def test_beside_nothing():
+    """Without words in common there is none; a photograph that is gone is an error."""
+    data: Any = Collection()
+    reranker = Aligned(Aligned.Config(), torch.device("cpu"))
+    assert reranker.beside(query(), ELSEWHERE, data) is None
+    assert reranker.beside(query(), OTHER_SIDE, data) is None  # by the help of others only
+    with pytest.raises(InstsearchError, match="gone"):
+        reranker.beside(query(), GONE, data)
+
+
+def test_what_was_compared_in_words():
+    none, all_ = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    nothing = np.zeros((8, 8, 3), np.uint8)
+    quarter, ones = np.full((2, 2), 0.25, np.float32), np.ones((2, 2), np.float32)
+    one = Compared(nothing, nothing, np.eye(3), ones, all_, quarter, ones, 0.0)
+    assert in_words(one) == "100 % of what the box shows agrees, and nothing among it differs."
+    differs = one._replace(ncc=np.float32([[1, 1], [1, 0]]))
+    assert in_words(differs) == "75 % of what the box shows agrees; 25 % lies among it and differs."
+    faint = differs._replace(texture=ones / 100)
+    assert in_words(faint) == "75 % of what the box shows agrees; less than 1 % lies among it and differs."
+    assert in_words(one._replace(region=none)).startswith("Nothing in the box agrees")

@@ -8,6 +8,7 @@ from instsearch_plugins.numeric.appearance import (
     Compared,
     compared,
     cornerness,
+    enlarged,
     hues,
     hull,
     side_by_side,
@@ -101,7 +102,38 @@ def test_hues_survive_light_and_tell_red_from_green():
 
 def test_side_by_side_frames_what_differs():
     one = compared(template(LABEL, BOX), *photograph(twin()))
-    drawn = side_by_side(one)
+    drawn = side_by_side(one, gap=8)
     assert drawn.shape == (192, 2 * 192 + 8, 3)
     red = (drawn == (230, 30, 30)).all(axis=-1)
     assert red[:, :192].sum() == red[:, 200:].sum() > 0
+
+
+def test_enlarged_the_same_cells_are_framed_on_sharper_pictures():
+    picture, rough = photograph(twin())
+    one = compared(template(LABEL, BOX), picture, rough)
+    larger = enlarged(one, LABEL, BOX, picture, 3)
+    assert larger.own.shape == larger.picture.shape == (576, 576, 3)
+    small = [
+        cv2.resize(each, (192, 192), interpolation=cv2.INTER_AREA) for each in (larger.own, larger.picture)
+    ]
+    assert np.abs(small[0].astype(int) - template(LABEL, BOX).picture).mean() < 6
+    assert np.abs(small[1].astype(int) - one.picture).mean() < 6
+    red = (side_by_side(larger, gap=0) == (230, 30, 30)).all(axis=-1)
+    once = (side_by_side(one, gap=0) == (230, 30, 30)).all(axis=-1)
+    y, x = np.nonzero(red)
+    v, u = np.nonzero(once)
+    assert (
+        np.abs(
+            np.array([y.min(), x.min(), y.max(), x.max()]) / 3 - [v.min(), u.min(), v.max(), u.max()]
+        ).max()
+        < 2
+    )
+
+
+def test_what_is_out_of_the_picture_is_grey():
+    picture, rough = photograph(LABEL)
+    one = compared(template(LABEL, BOX), picture, rough)
+    moved = one._replace(H=np.array([[1, 0, 300], [0, 1, 0], [0, 0, 1]]) @ one.H)
+    shown = enlarged(moved, LABEL, BOX, picture, 2).picture
+    assert (shown[:, -40:] == 225).all()
+    assert not (shown[:, :40] == 225).all()

@@ -26,6 +26,7 @@ SIDE = 192  # longer side of the template on which pictures are compared
 REACH = 3  # pixels by which cells are moved still
 LOW, HIGH = 0.5, 0.8  # correlation below which cells disagree, and from which they agree wholly
 NEUTRAL = 0.12  # saturation below which white balance is read off
+OUTSIDE = 225  # what is out of a picture, where it is shown
 COLOURED = 0.05  # chroma below which there is no hue
 
 
@@ -181,23 +182,36 @@ def hues(own: np.ndarray, other: np.ndarray, region: np.ndarray) -> float:
     return float(w @ (1 - (p * q).sum(axis=1) / (both + 1e-4)) / (w.sum() + 0.5))
 
 
-def side_by_side(one: Compared, gap: int = BLOCK) -> np.ndarray:
+def enlarged(
+    one: Compared, own: np.ndarray, box: tuple[float, float, float, float], picture: np.ndarray, zoom: int
+) -> Compared:
+    """The same as sharp as the pictures are, ``zoom`` times as large: own's ``box`` (x0, y0, x1, y1), and the other.
+
+    What is out of the other is grey.
+    """
+    h, w = one.own.shape[:2]
+    size, smaller = (zoom * w, zoom * h), np.diag([1 / zoom, 1 / zoom, 1])
+    H = onto_box(np.eye(2), np.zeros(2), box) @ np.diag([1 / w, 1 / h, 1])
+    seen, inside = warped(picture, one.H @ smaller, size)
+    seen[~inside] = OUTSIDE
+    return one._replace(own=warped(own, H @ smaller, size)[0], picture=seen)
+
+
+def side_by_side(one: Compared, gap: int = 2 * BLOCK) -> np.ndarray:
     """The template and the aligned picture, u8[h, 2 w + gap, 3]; what disagrees is framed red, what agrees green.
 
     What neither frame holds was not compared: it is even, out of the picture, or covered.
     """
-    framed = []
+    framed, block = [], len(one.own) // (len(one.ncc) + 1)
     for picture in (one.own, one.picture):
         drawn = picture.copy()
         for cells_, colour in (
             (one.region & ~one.disagreeing, (40, 170, 60)),
             (one.disagreeing, (230, 30, 30)),
         ):
-            mask = np.kron(cells_.astype(np.uint8), np.ones((BLOCK, BLOCK), np.uint8))
-            mask = np.pad(mask, BLOCK // 2)[
-                : picture.shape[0], : picture.shape[1]
-            ]  # around the cells' centres
+            mask = np.kron(cells_.astype(np.uint8), np.ones((block, block), np.uint8))
+            mask = np.pad(mask, block // 2)  # around the cells' centres
             outlines = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-            cv2.drawContours(drawn, outlines, -1, colour, 1)
+            cv2.drawContours(drawn, outlines, -1, colour, max(1, block // BLOCK))
         framed.append(drawn)
     return np.concatenate([framed[0], np.full((len(framed[0]), gap, 3), 255, np.uint8), framed[1]], axis=1)

@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import cv2
 import numpy as np
 
+from instsearch_cli.data import Beside
 from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.numeric.appearance import Compared, Template, compared, onto_box, template
+from instsearch_plugins.numeric.appearance import (
+    Compared,
+    Template,
+    compared,
+    enlarged,
+    onto_box,
+    side_by_side,
+    template,
+)
 from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.registration import applied
@@ -40,6 +49,7 @@ SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
 HELPERS = 10  # hits whose keypoints are, at most
 LAST = 10  # hits looked at last: the others change as these do
 SIDE_BY_SIDE = 4  # hits compared at once, at most
+ZOOM = 3  # how much larger than compared they are shown
 
 
 class Shown(NamedTuple):
@@ -109,6 +119,16 @@ class Aligned(QueryByQuery, Verifying):
         order = np.argsort(-scores, kind="stable")
         return images[order], scores[order], boxes[order]
 
+    def beside(self, query: Query, row: int, data: Data) -> Beside | None:
+        """As the query's own words align the two, without the help of other hits."""
+        (seen,) = data.inputs(("image",), [row])
+        one = comparisons(query, np.array([row]), data, self.config).get(row)
+        if one is None or seen.image is None:
+            return None
+        box = _pixels(box_of(query), query.image)
+        shown = side_by_side(enlarged(one, query.image.pixels, box, seen.image.pixels, ZOOM))
+        return Beside(shown, one.agreement, one.disagreement, in_words(one))
+
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
         against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
@@ -130,7 +150,7 @@ def comparisons(
     points = points_of(query.local)
     own = points.at(inside_box(points, box))
     hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in data.inputs(("local",), rows)]
-    seen = template(query.image.pixels, tuple((np.array(box) / np.tile(query.image.scale, 2)).tolist()))
+    seen = template(query.image.pixels, _pixels(box, query.image))
     found = _each(seen, own, box, hits, data, config)
     helpers = []
     for hit, one in zip(hits, found, strict=True):
@@ -145,6 +165,23 @@ def comparisons(
         for i, one in zip(some, again, strict=True):
             found[i] = one
     return {hit.row: None if one is None else one.compared for hit, one in zip(hits, found, strict=True)}
+
+
+def in_words(one: Compared) -> str:
+    """What was compared, as a sentence."""
+    if not one.region.any():
+        return "Nothing in the box agrees, aligned as its keypoints are."
+    agree = f"{100 * one.agreement:.0f} % of what the box shows agrees"
+    if not one.disagreeing.any():
+        return f"{agree}, and nothing among it differs."
+    differ = f"{100 * one.disagreement:.0f} %" if one.disagreement >= 0.005 else "less than 1 %"
+    return f"{agree}; {differ} lies among it and differs."
+
+
+def _pixels(box: Box, image: Image) -> Box:
+    """A box in pixels of the original, in those of the picture as it was read."""
+    sx, sy = image.scale
+    return box[0] / sx, box[1] / sy, box[2] / sx, box[3] / sy
 
 
 def _each(

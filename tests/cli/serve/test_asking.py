@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import shlex
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -203,3 +204,74 @@ def test_every_path_is_described(served: Running, web: httpx.Client) -> None:
     document = web.get("/v1/openapi.json").json()
     described = {(path, method) for path, each in document["paths"].items() for method in each}
     assert described == routes - {("/", "get"), ("/v1/openapi.json", "get"), ("/v1/box", "post")}
+
+
+def test_the_forms_of_other_programs(place: Path, web: httpx.Client, picture: str) -> None:
+    body = {"question": question(picture, indexes=[0], min_score=0.5)}
+    answer = instsearch.open(place / "of-a").query(place / "query.png", BOX, 5, min_score=0.5)
+    annotations = web.post("/v1/export", params={"format": "annotations"}, json=body).json()
+    wanted = instsearch.to_annotations(answer)["items"]
+    assert [item["target"] for item in annotations["items"]] == [item["target"] for item in wanted]
+    run = web.post("/v1/export", params={"format": "trec"}, json=body).text.splitlines()
+    assert [line.split()[1:] for line in run] == [
+        line.split()[1:] for line in instsearch.to_trec(answer).splitlines()
+    ]
+    archive = zipfile.ZipFile(io.BytesIO(web.post("/v1/export", params={"format": "zip"}, json=body).content))
+    names = [f"{hit.rank}-{hit.path.name}" for hit in answer]
+    assert sorted(archive.namelist()) == [*names, "hits.csv"]
+    assert archive.read(names[1]) == answer[1].path.read_bytes()
+
+
+def test_a_session_is_saved_opened_and_asked_elsewhere(
+    place: Path, web: httpx.Client, picture: str, cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    row = web.get("/v1/indexes/1/images", params={"search": "11"}).json()["images"][0]["row"]
+    negative = {"picture": {"index": 1, "row": row}, "box": [10, 10, 50, 50]}
+    body = question(picture, indexes=[0], min_score=0.5, against=[negative])
+    marks = {"right": ["0.png"]}
+    saved = web.post("/v1/session", json={"question": body, "marks": marks})
+    assert "attachment" in saved.headers["content-disposition"]
+    back = web.post("/v1/session/open", content=saved.content).json()
+    assert back["marks"] == marks
+    assert [(each.get("upload"), each.get("row"), each["name"]) for each in back["pictures"]] == [
+        (picture, None, "query.png"),
+        (None, row, "11.png"),
+    ]
+    wanted = hits(web.post("/v1/query", json=body).json())
+    assert hits(web.post("/v1/query", json=back["question"]).json()) == wanted
+    (tmp_path / "session.json").write_bytes(saved.content)
+    assert hits(cli("query", "--session", tmp_path / "session.json", "--json").json) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[]", b"\xff\xfe", b'{"instsearch": "session", "version": 99}']
+)
+def test_what_is_no_session(web: httpx.Client, text: bytes) -> None:
+    answer = web.post("/v1/session/open", content=text)
+    assert (answer.status_code, "session" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_session_opens_no_file_that_is_of_no_index(web: httpx.Client) -> None:
+    view = {"picture": {"path": "/etc/hostname"}, "box": None}
+    session = {"instsearch": "session", "version": 1, "views": [view]}
+    answer = web.post("/v1/session/open", json=session)
+    assert (answer.status_code, "in no index" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_hit_beside_the_query(place: Path, web: httpx.Client, picture: str) -> None:
+    body = question(picture)
+    first = web.post("/v1/query", json=body).json()["hits"][0]
+    hit = {"index": first["index"], "row": first["row"]}
+    seen = web.post("/v1/aligned", json={"question": body, "view": 0, "hit": hit}).json()
+    assert seen["agreement"] > 0.5 > seen["disagreement"]
+    assert "%" in seen["text"]
+    data = base64.b64decode(seen["picture"].removeprefix("data:image/jpeg;base64,"))
+    w, h = PIL.Image.open(io.BytesIO(data)).size
+    assert w > 2 * h * 0.9
+    other = web.get("/v1/indexes/0/images", params={"search": "2.png"}).json()["images"][0]
+    seen = web.post("/v1/aligned", json={"question": body, "hit": {"index": 0, "row": other["row"]}}).json()
+    assert (seen["picture"], bool(seen["text"])) == (None, True)
+    plain = web.post("/v1/aligned", json={"question": {**body, "rerank": ["none"]}, "hit": hit}).json()
+    assert (plain["picture"], "compares" in plain["text"]) == (None, True)
+    for wrong in ({}, {"hit": {"index": 0}}, {"hit": {"index": 9, "row": 0}}, {"hit": hit, "view": 5}):
+        assert web.post("/v1/aligned", json={"question": body, **wrong}).status_code in (400, 404)

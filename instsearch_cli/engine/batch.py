@@ -1,0 +1,106 @@
+"""Many questions to one or several indexes, by one process or several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine.session import Index
+from instsearch_cli.engine.tensors import compute_in_one_thread, free_threads
+from instsearch_cli.engine.together import answers_to, check_comparable
+from instsearch_cli.errors import InstsearchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.batch_file import Entry
+
+GROUP = 8  #: questions that a process is given at once
+USUAL = (
+    4  #: processes at most, where nobody says how many: each has its own vocabulary and pictures in memory
+)
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who is asked, and how: what a process has to be told.
+
+    wishes  what :func:`together.query` takes beside a picture and a box
+    """
+
+    paths: tuple[Path, ...]
+    device: str = "auto"
+    wishes: dict[str, Any] = field(default_factory=dict)
+
+
+def usual_workers(questions: int) -> int:
+    """As many processes as there are cores, USUAL at most, where each has several groups to do."""
+    return max(1, min(USUAL, free_threads(), questions // (4 * GROUP)))
+
+
+def answers(
+    asker: Asker, entries: Sequence[Entry], workers: int = 1
+) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
+    """Each entry with its answer, or what is wrong with it, in order.
+
+    Raises InstsearchError where none can be asked.
+    """
+    groups = [list(entries[first : first + GROUP]) for first in range(0, len(entries), GROUP)]
+    if workers == 1 or len(groups) < 2:
+        indexes = [Index.open(path, asker.device) for path in asker.paths]
+        for group in groups:
+            yield from zip(group, _ask(indexes, asker.wishes, group), strict=True)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (asker,)) as pool:
+        try:
+            waiting: deque[tuple[list[Entry], Any]] = deque()
+            for group in groups:
+                waiting.append((group, pool.submit(_ask_here, group)))
+                if len(waiting) > 2 * workers:
+                    yield from _ended(*waiting.popleft())
+            while waiting:
+                yield from _ended(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
+    try:
+        yield from zip(group, work.result(), strict=True)
+    except BrokenProcessPool as error:
+        raise InstsearchError(
+            "a worker ended before its time, killed perhaps for the memory that it took: take fewer with -j"
+        ) from error
+
+
+def _ask(
+    indexes: Sequence[Index], wishes: dict[str, Any], group: list[Entry]
+) -> list[Answer | InstsearchError]:
+    sound = [entry for entry in group if not entry.wrong]
+    found = answers_to(indexes, [entry.question for entry in sound], **wishes)
+    return [UsageError(entry.wrong) if entry.wrong else next(found) for entry in group]
+
+
+# -- in a process of its own --------------------------------------------------------------------------------
+
+_here: list[tuple[list[Index], dict[str, Any]]] = []
+
+
+def _begin(asker: Asker) -> None:
+    """Open the indexes; Ctrl-C is for the process that asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _here.append(([Index.open(path, asker.device) for path in asker.paths], asker.wishes))
+    check_comparable(*_here[0])  # which loads all components
+    compute_in_one_thread()
+
+
+def _ask_here(group: list[Entry]) -> list[Answer | InstsearchError]:
+    return _ask(*_here[0], group)
