@@ -16,7 +16,6 @@ CARRY = """async ([bytes, name, type, kind]) => {
   carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
   const options = { bubbles: true, cancelable: true };
   const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
-  const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
   if (kind === "paste") document.body.dispatchEvent(pasted());
   else for (const each of ["dragenter", "dragover", "drop"])
     document.querySelector(kind).dispatchEvent(new DragEvent(each, { ...options, dataTransfer: carried }));
