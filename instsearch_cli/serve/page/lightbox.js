@@ -69,7 +69,8 @@ async function compare(hit) {
   $("light-beside").removeAttribute("src");
   $("light-text").textContent = "";
   try {
-    const json = { question: state.asked, view: hit.view ?? 0, hit: hitRef(hit) };
+    const own = same(state.asked.views[hit.view ?? 0].picture, hitRef(hit)); // a mark is no news beside itself
+    const json = { question: state.asked, view: own ? 0 : (hit.view ?? 0), hit: hitRef(hit) };
     const { picture: beside, text } = await callJson("/v1/aligned", { json, signal });
     if (signal.aborted || (!beside && !text)) return;
     if (beside) $("light-beside").src = beside;
@@ -165,17 +166,17 @@ function goLight(by) {
 
 function startLight() {
   const dialog = $("light");
-  $("light-back").addEventListener("click", () => goLight(-1));
-  $("light-on").addEventListener("click", () => goLight(1));
-  $("light-right").addEventListener("click", () => mark(lit(), false));
-  $("light-wrong").addEventListener("click", () => mark(lit(), true));
-  $("light-swap").addEventListener("click", swap);
-  dialog.addEventListener("close", () => {
+  on($("light-back"), "click", () => goLight(-1));
+  on($("light-on"), "click", () => goLight(1));
+  on($("light-right"), "click", () => mark(lit(), false));
+  on($("light-wrong"), "click", () => mark(lit(), true));
+  on($("light-swap"), "click", swap);
+  on(dialog, "close", () => {
     light.flight?.abort();
     cards.get(light.key)?.open.focus({ preventScroll: true });
     light.key = null;
   });
-  dialog.addEventListener("keydown", (event) => {
+  on(dialog, "keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !lit()) return;
     const deed = { ArrowLeft: () => goLight(-1), ArrowRight: () => goLight(1), r: () => mark(lit(), false), w: () => mark(lit(), true) }[event.key];
     if (!deed) return;
