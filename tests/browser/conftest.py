@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = "query.png" if i == 12 else f"things/{'shelf' if i % 2 else 'table'}/{i}.png"
         path = folder / (name if i < 19 else f"more/{i}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(scene(i if i == 12 else i % 12)).save(path)
+        PIL.Image.fromarray(scene(i) if i < 19 else 40 + scene(i - 19) // 2).save(path)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     turned = PIL.Image.fromarray(scene(12)).transpose(PIL.Image.Transpose.ROTATE_90)

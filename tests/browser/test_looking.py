@@ -15,9 +15,8 @@ CARRY = """async ([bytes, name, type, kind]) => {
   const carried = new DataTransfer();
   carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
   const options = { bubbles: true, cancelable: true };
-  const clip = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
-  const clip = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
-  if (kind === "paste") document.body.dispatchEvent(clip());
+  const pasted = () => new ClipboardEvent("paste", { ...options, clipboardData: carried });
+  if (kind === "paste") document.body.dispatchEvent(pasted());
   else for (const each of ["dragenter", "dragover", "drop"])
     document.querySelector(kind).dispatchEvent(new DragEvent(each, { ...options, dataTransfer: carried }));
 }"""
@@ -71,6 +70,9 @@ def test_a_hit_large(tab: Callable[..., Any], place: Path) -> None:
     page.draw()
     page.locator("#found .open").first.click()
     page.wait_for_selector("#light-boxes rect.box")
+    page.wait_for_selector("#light-text:not(:empty)")
+    page.get_by_role("button", name="Show the comparison large").click()
+    page.wait_for_selector("#light-picture[src^='data:']")
     where = page.locator("#light-where").text_content()
     assert Path(where).is_file()
     page.get_by_role("button", name="Copy its path").click()

@@ -23,7 +23,7 @@ def page() -> tuple[str, str]:
     """
     folder = files(__package__ or __name__)
     style, markup, *scripts = (_lean((folder / name).read_text("utf-8")) for name in FILES)
-    style = re.sub(r" ?([{};,]) ?", r"\1", style)
+    style = re.sub(r" ?([{};,]) ?|(:) ", r"\1\2", style)
     script = f'(() => {{\n"use strict";\n{"".join(scripts)}}})();\n'
     text = markup.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = (

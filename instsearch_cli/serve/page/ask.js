@@ -73,9 +73,9 @@ function failed(error) {
   complain(error, () => ask());
   if (error.name === "AbortError") return;
   document.title = "instsearch";
-  if (state.answer) return; // the last hits stay, dimmed
+  $("results").classList.add("stale");
   $("title").textContent = "No answer";
-  $("under").textContent = "";
+  $("under").textContent = state.answer ? "What is below is of the question before." : "";
 }
 
 /** Where all that came counts as found there is more to be found. */

@@ -34,8 +34,8 @@ function showBox(box, n) {
   let group = shapes.get(box.id);
   if (!group) {
     group = shape("g", { tabindex: 0, role: "group", "aria-roledescription": "box", "data-box": box.id });
-    group.addEventListener("focus", () => select(box.id));
-    group.addEventListener("keydown", (event) => boxKey(event, box.id));
+    on(group, "focus", () => select(box.id));
+    on(group, "keydown", (event) => boxKey(event, box.id));
     for (const kind of ["ring", "edge", "box"]) group.append(shape("rect", { class: kind }));
     group.append(shape("g", { class: "handles" }));
     shapes.set(box.id, group);
@@ -121,6 +121,7 @@ function boxKey(event, id) {
 
 /** What the chosen box is, or else the next. */
 function setSign(against) {
+  if (state.info.task) return;
   state.against = against;
   const box = selectedBox();
   if (box && box.against !== against) change(() => (box.against = against));
@@ -152,8 +153,8 @@ function listBoxes() {
 }
 
 function startBoxes() {
-  $("sign-object").addEventListener("click", () => setSign(false));
-  $("sign-not").addEventListener("click", () => setSign(true));
-  $("undo").addEventListener("click", () => step(past, future));
-  $("redo").addEventListener("click", () => step(future, past));
+  on($("sign-object"), "click", () => setSign(false));
+  on($("sign-not"), "click", () => setSign(true));
+  on($("undo"), "click", () => step(past, future));
+  on($("redo"), "click", () => step(future, past));
 }

@@ -10,7 +10,7 @@ function showUse() {
 function startBoxTask() {
   document.body.classList.add("box-task");
   $("use").hidden = false;
-  $("use").addEventListener("click", async () => {
+  on($("use"), "click", async () => {
     try {
       await call("/v1/box", { json: { boxes: picture().boxes.map(rounded) } });
       state.pictures = [];

@@ -7,7 +7,7 @@ function makeBrowser() {
   const usable = state.info.indexes.filter((index) => index.images);
   browser.index = (usable[0] ?? { id: 0 }).id;
   browser.input = make("input", { type: "search", placeholder: "Search by name or folder", "aria-label": "Search the collection by name", autocomplete: "off", spellcheck: "false" });
-  browser.input.addEventListener("input", () => {
+  on(browser.input, "input", () => {
     clearTimeout(browser.timer);
     browser.timer = setTimeout(() => browse(browser.input.value.trim()), 160);
   });
@@ -83,14 +83,14 @@ function openBrowser(as, search) {
 function startBrowsing() {
   makeBrowser();
   $("browse-place").append(browser.element);
-  $("browse-dialog").addEventListener("close", () => {
+  on($("browse-dialog"), "close", () => {
     getAs = "new";
     if (!state.pictures.length) $("browse-place").append(browser.element);
   });
-  $("new").addEventListener("click", () => openBrowser("new"));
+  on($("new"), "click", () => openBrowser("new"));
   for (const dialog of document.querySelectorAll("dialog")) {
-    dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
-    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    on(dialog.querySelector("[data-close]"), "click", () => dialog.close());
+    on(dialog, "click", (event) => event.target === dialog && dialog.close());
   }
   browse("");
 }

@@ -2,6 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
+const on = (element, kind, listener, options) => element.addEventListener(kind, listener, options);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -10,7 +11,7 @@ const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    if (typeof value === "function") on(element, name.slice(2), value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
@@ -55,13 +56,13 @@ function menu(button, panel, opened = () => {}) {
     button.setAttribute("aria-expanded", String(open));
     if (open) opened();
   };
-  button.addEventListener("click", () => set(panel.hidden));
+  on(button, "click", () => set(panel.hidden));
   const inside = (node) => node && (panel.contains(node) || button.contains(node));
-  document.addEventListener("pointerdown", (event) => inside(event.target) || set(false));
-  panel.parentElement.addEventListener("focusout", (event) => {
+  on(document, "pointerdown", (event) => inside(event.target) || set(false));
+  on(panel.parentElement, "focusout", (event) => {
     if (event.relatedTarget && !inside(event.relatedTarget)) set(false);
   });
-  panel.parentElement.addEventListener("keydown", (event) => {
+  on(panel.parentElement, "keydown", (event) => {
     if (event.key !== "Escape" || panel.hidden) return;
     event.stopPropagation();
     set(false);

@@ -79,15 +79,15 @@ async function pasteButton() {
 function startGetting() {
   for (const button of document.querySelectorAll("[data-get]")) {
     const way = button.dataset.get;
-    button.addEventListener("click", () => (way === "paste" ? pasteButton() : $(way).click()));
+    on(button, "click", () => (way === "paste" ? pasteButton() : $(way).click()));
   }
   for (const input of [$("file"), $("camera")]) {
-    input.addEventListener("change", () => {
+    on(input, "change", () => {
       takeFiles(input.files);
       input.value = "";
     });
   }
-  document.addEventListener("paste", (event) => {
+  on(document, "paste", (event) => {
     const given = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
     if (!given.length || typing(event)) return;
     event.preventDefault();
@@ -104,22 +104,22 @@ function startDropping() {
     $("dropping").hidden = !on || !state.pictures.length;
     $("drop").classList.toggle("over", on);
   };
-  document.addEventListener("dragenter", (event) => {
+  on(document, "dragenter", (event) => {
     if (!carries(event)) return;
     depth += 1;
     show(true);
   });
-  document.addEventListener("dragleave", (event) => {
+  on(document, "dragleave", (event) => {
     if (!carries(event)) return;
     depth -= 1;
     if (depth <= 0) show(false);
   });
-  document.addEventListener("dragover", (event) => {
+  on(document, "dragover", (event) => {
     if (!carries(event)) return;
     event.preventDefault();
     for (const place of $("dropping").children) place.classList.toggle("over", place === event.target);
   });
-  document.addEventListener("drop", (event) => {
+  on(document, "drop", (event) => {
     if (!carries(event)) return;
     event.preventDefault();
     show(false);

@@ -28,7 +28,7 @@ function makeCard(key) {
   const name = make("div", { class: "name" });
   const from = make("div", { class: "from" });
   const item = make("li", {}, open, make("div", { class: "line" }, rank, score, bar, make("span", { class: "judge" }, right, wrong)), name, from);
-  item.addEventListener("keydown", (event) => cardKey(event, key));
+  on(item, "keydown", (event) => cardKey(event, key));
   return { item, img, overlay, frame, open, rank, score, bar: bar.firstChild, right, wrong, name, from };
 }
 
@@ -161,13 +161,13 @@ function cardKey(event, key) {
 }
 
 function startHits() {
-  $("least").addEventListener("input", () => {
+  on($("least"), "input", () => {
     state.least = Number($("least").value);
     part();
     histogram();
   });
-  $("least").addEventListener("change", askForMore);
-  $("more").addEventListener("click", () => {
+  on($("least"), "change", askForMore);
+  on($("more"), "click", () => {
     state.k = Math.min(2 * state.k, state.info.limits.k);
     ask();
   });

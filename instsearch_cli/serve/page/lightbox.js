@@ -21,10 +21,7 @@ function showLight() {
   $("light-where").textContent = path;
   const shown = boxes.length ? boxes : box ? [box] : [];
   showLarge(picturePath(hitRef(hit), 2048), size, shown, image);
-  const { hits } = state.answer;
-  const at = hits.indexOf(hit);
-  $("light-back").disabled = at <= 0;
-  $("light-on").disabled = at >= hits.length - 1;
+  showTurns();
   const { root } = hit;
   const deeds = [
     ["box", box ? "Look for what is in its box" : "Look for this picture", () => leave(() => askHit(hit, "new"))],
@@ -39,6 +36,15 @@ function showLight() {
   $("light-deeds").replaceChildren(...deeds.filter(Boolean).map(([sign, text, onclick]) => make("button", { class: "deed", onclick }, icon(sign), make("span", {}, text))));
   showLightMarks();
   compare(hit);
+}
+
+/** Whether there is a hit before and after; focus stays in the dialog where its button goes out. */
+function showTurns() {
+  const { hits } = state.answer;
+  const at = hits.indexOf(lit());
+  $("light-back").disabled = at <= 0;
+  $("light-on").disabled = at >= hits.length - 1;
+  if (!$("light").contains(document.activeElement) || document.activeElement.disabled) $("light").focus();
 }
 
 async function showLarge(path, size, boxes, alt) {
@@ -63,7 +69,8 @@ async function compare(hit) {
   $("light-beside").removeAttribute("src");
   $("light-text").textContent = "";
   try {
-    const json = { question: state.asked, view: hit.view ?? 0, hit: hitRef(hit) };
+    const own = same(state.asked.views[hit.view ?? 0].picture, hitRef(hit)); // a mark is no news beside itself
+    const json = { question: state.asked, view: own ? 0 : (hit.view ?? 0), hit: hitRef(hit) };
     const { picture: beside, text } = await callJson("/v1/aligned", { json, signal });
     if (signal.aborted || (!beside && !text)) return;
     if (beside) $("light-beside").src = beside;
@@ -97,11 +104,9 @@ function refreshLight() {
   if (!$("light").open || !state.answer?.final) return;
   if (!lit()) $("light").close();
   else {
-    const at = state.answer.hits.indexOf(lit());
+    showTurns();
     $("light-rank").textContent = lit().rank;
     $("light-score").textContent = scoreText(lit().score);
-    $("light-back").disabled = at <= 0;
-    $("light-on").disabled = at >= state.answer.hits.length - 1;
   }
 }
 
@@ -161,17 +166,17 @@ function goLight(by) {
 
 function startLight() {
   const dialog = $("light");
-  $("light-back").addEventListener("click", () => goLight(-1));
-  $("light-on").addEventListener("click", () => goLight(1));
-  $("light-right").addEventListener("click", () => mark(lit(), false));
-  $("light-wrong").addEventListener("click", () => mark(lit(), true));
-  $("light-swap").addEventListener("click", swap);
-  dialog.addEventListener("close", () => {
+  on($("light-back"), "click", () => goLight(-1));
+  on($("light-on"), "click", () => goLight(1));
+  on($("light-right"), "click", () => mark(lit(), false));
+  on($("light-wrong"), "click", () => mark(lit(), true));
+  on($("light-swap"), "click", swap);
+  on(dialog, "close", () => {
     light.flight?.abort();
     cards.get(light.key)?.open.focus({ preventScroll: true });
     light.key = null;
   });
-  dialog.addEventListener("keydown", (event) => {
+  on(dialog, "keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !lit()) return;
     const deed = { ArrowLeft: () => goLight(-1), ArrowRight: () => goLight(1), r: () => mark(lit(), false), w: () => mark(lit(), true) }[event.key];
     if (!deed) return;

@@ -1,9 +1,9 @@
 // Everything begins here.
 
 function startKeys() {
-  document.addEventListener("keydown", () => document.body.classList.add("keys"), true);
-  document.addEventListener("pointerdown", () => document.body.classList.remove("keys"), true);
-  document.addEventListener("keydown", (event) => {
+  on(document, "keydown", () => document.body.classList.add("keys"), true);
+  on(document, "pointerdown", () => document.body.classList.remove("keys"), true);
+  on(document, "keydown", (event) => {
     if (document.querySelector("dialog[open]") || !picture()) return;
     const command = event.ctrlKey || event.metaKey;
     if (command && event.key.toLowerCase() === "z" && !typing(event)) {
@@ -56,4 +56,5 @@ async function start() {
   if (state.pictures.length) ask();
 }
 
+for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
 start();

@@ -162,22 +162,22 @@ function hover(event) {
 
 function startPointer() {
   const stage = $("stage");
-  stage.addEventListener("pointerdown", pointerDown);
-  stage.addEventListener("pointermove", pointerMove);
-  stage.addEventListener("pointerup", pointerUp);
-  stage.addEventListener("pointercancel", (event) => {
+  on(stage, "pointerdown", pointerDown);
+  on(stage, "pointermove", pointerMove);
+  on(stage, "pointerup", pointerUp);
+  on(stage, "pointercancel", (event) => {
     fingers.delete(event.pointerId);
     dropDrag();
   });
-  stage.addEventListener("auxclick", (event) => event.preventDefault());
-  document.addEventListener("keydown", (event) => {
+  on(stage, "auxclick", (event) => event.preventDefault());
+  on(document, "keydown", (event) => {
     if (event.key === " " && (event.target === stage || stage.contains(event.target) || event.target === document.body)) {
       spaceDown = true;
       event.preventDefault();
     }
   });
-  document.addEventListener("keyup", (event) => event.key === " " && (spaceDown = false));
-  stage.addEventListener("keydown", (event) => {
+  on(document, "keyup", (event) => event.key === " " && (spaceDown = false));
+  on(stage, "keydown", (event) => {
     const way = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
     if (!way || event.target !== stage || view.fitted) return;
     event.preventDefault();

@@ -108,21 +108,24 @@ function showStage() {
 }
 
 function startView() {
+  let scrolled = -1000;
+  on(document, "scroll", () => (scrolled = performance.now()), { passive: true });
   new ResizeObserver(() => picture() && (view.fitted ? fit() : place())).observe($("stage"));
-  $("stage").addEventListener(
+  on($("stage"), 
     "wheel",
     (event) => {
-      if (!picture() || (event.deltaY > 0 && view.fitted && !event.ctrlKey)) return; // the page scrolls on
+      const scrolling = performance.now() - scrolled < 250 || (event.deltaY > 0 && view.fitted);
+      if (!picture() || (scrolling && !event.ctrlKey)) return; // the page scrolls on
       event.preventDefault();
       const speed = event.ctrlKey ? 0.01 : event.deltaMode ? 0.05 : 0.0018;
       zoom(Math.exp(-event.deltaY * speed), onStage(event));
     },
     { passive: false },
   );
-  $("zoom-in").addEventListener("click", () => zoom(1.5));
-  $("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
-  $("zoom-fit").addEventListener("click", fit);
-  $("hand").addEventListener("click", () => hand($("hand").getAttribute("aria-pressed") !== "true"));
+  on($("zoom-in"), "click", () => zoom(1.5));
+  on($("zoom-out"), "click", () => zoom(1 / 1.5));
+  on($("zoom-fit"), "click", fit);
+  on($("hand"), "click", () => hand($("hand").getAttribute("aria-pressed") !== "true"));
 }
 
 function hand(on) {
