@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @question_options
 @answer_options
 @click.pass_context
-def command(ctx: click.Context, image: Path | None, **options: Any) -> None:
+def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
     """Rank the indexed photographs by whether they show what is in the box of IMAGE, and say where.
 
     IMAGE is any picture, in the index or not; - reads one from standard input. With a pipeline that ends in the
@@ -138,7 +138,7 @@ def write(answer: Answer, options: dict[str, Any]) -> list[object]:
     if options["sheet"] is not None:
         report.write_sheet(answer, options["sheet"])
         written.append(options["sheet"])
-    texts = {
+    texts: dict[str, Callable[[], str]] = {
         "csv": lambda: report.to_csv(answer),
         "annotations": lambda: json.dumps(report.to_annotations(answer), indent=1) + "\n",
         "trec": lambda: report.to_trec(answer),

@@ -63,7 +63,8 @@ def read_questions(path: Path) -> list[Entry]:
 def parse_questions(text: str, where: str, folder: Path = Path()) -> list[Entry]:
     """The questions of a text, JSON lines or a table. Raises InstsearchError that begins with ``where``."""
     parse = _json_lines if text.lstrip().startswith("{") else _table
-    entries, lines = [], {}
+    entries: list[Entry] = []
+    lines: dict[str, int] = {}
     for line, entry in parse(text, where, folder):
         if entry.id in lines:
             raise InstsearchError(
@@ -155,8 +156,8 @@ def _part(value: Any, folder: Path) -> tuple[Path, Any]:
 
 
 def _viewed(text: str, folder: Path, flag: str) -> tuple[Path, XYWH | None]:
-    name, box = parse_view(str(folder / text), flag)
-    return _picture(name, folder), box
+    name, box = parse_view(str(_picture(text, folder)), flag)
+    return Path(name), box
 
 
 def _picture(value: Any, folder: Path) -> Path:

@@ -29,7 +29,16 @@ MOST_NAMES = 64  #: indexes, rerankers
 MOST_HITS = 100_000
 LONGEST = 4096  #: characters of a name
 DEEPEST = 16  #: lists and objects within each other, of marks
-KEYS = ("instsearch", "version", "views", "against", "indexes", "pipeline", "rerank", "refine")
+KEYS: tuple[str, ...] = (
+    "instsearch",
+    "version",
+    "views",
+    "against",
+    "indexes",
+    "pipeline",
+    "rerank",
+    "refine",
+)
 KEYS += ("k", "per_image", "min_score", "marks")
 
 
@@ -167,7 +176,7 @@ def _plain(view: SavedView) -> dict[str, Any]:
 
 def _session(table: dict[str, Any]) -> Session:
     _check_keys(table, KEYS, "a session")
-    marks = table.get("marks") or {}
+    marks = table.get("marks", {})
     if not isinstance(marks, dict) or depth(marks, DEEPEST) > DEEPEST:
         raise UsageError(f"marks are an object, of {DEEPEST} levels at most")
     views = _views(table.get("views"), "views")

@@ -136,7 +136,7 @@ class HammingEmbedding(Searcher):
         self.weights = hamming.weights(config.sigma, config.ht)
         self.reach = int(np.flatnonzero(self.weights)[-1])  #: bits beyond which matches count nothing
         self.evidence = hamming.weights(EVIDENCE, config.ht)
-        self._kept: OrderedDict[Any, tuple[Any, Any, Any]] = OrderedDict()
+        self._kept: OrderedDict[Any, tuple[Any, Any, Evidence]] = OrderedDict()
 
     def fit(self, data: Data, progress: Progress) -> State:
         """See :func:`postings.inverted`."""
@@ -173,12 +173,13 @@ class HammingEmbedding(Searcher):
     def _mirrored(self, query: Query, data: Data, hidden: np.ndarray) -> Evidence:
         """The evidence of the mirror image, which is the same once a query is expanded: that adds words alone."""
         key = id(query.features), id(query.weights), query.box, hidden.tobytes()
-        features, weights, evidence = self._kept.pop(key, (None, None, None))
-        if evidence is None or features is not query.features or weights is not query.weights:
-            evidence = self._evidence(self._asked(query, data, mirror=True), hidden)
-            self._kept[key] = query.features, query.weights, evidence
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept[0] is query.features and kept[1] is query.weights:
+            return kept[2]
+        evidence = self._evidence(self._asked(query, data, mirror=True), hidden)
+        self._kept[key] = query.features, query.weights, evidence
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
         return evidence
 
     # -- voting -----------------------------------------------------------------------------------------
