@@ -82,7 +82,7 @@ class Stream(io.RawIOBase):
 
 def test_a_zip_archive_of_the_photographs(result: Answer, tmp_path: Path) -> None:
     stream = Stream()
-    n, missing = to_zip(result, stream)  # type: ignore[arg-type]
+    n, missing = to_zip(result, stream)
     assert n == 2
     assert missing == [f"{tmp_path / 'gone.jpg'}: No such file or directory"]
     with zipfile.ZipFile(io.BytesIO(bytes(stream.data))) as archive:
