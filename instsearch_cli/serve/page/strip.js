@@ -3,7 +3,7 @@
 function goTo(i) {
   state.current = i;
   state.selected = null;
-  state.against = picture().against;
+  state.against = picture().against && !picture().boxes.length;
   keepForReload();
   showState();
 }
@@ -24,8 +24,8 @@ function stripItem(one, i) {
   const img = make("img", { alt: "", width: 64, height: 64 });
   showPicture(img, picturePath(one.ref, 320), false);
   const overlay = shape("svg", { "aria-hidden": "true" });
-  drawBoxes(overlay, one.size, one.boxes.map(rounded));
-  const frame = make("span", { class: `view${not ? " not" : ""}` }, img, overlay);
+  drawBoxes(overlay, one.size, one.boxes.map(rounded), (i) => one.boxes[i].against);
+  const frame = make("span", { class: "view" }, img, overlay);
   frame.style.setProperty("--shape", aspect(one.size));
   const words = `${one.name}, ${not ? "not this" : "the object"}${one.mark ? ", marked by you" : ""}`;
   const badge = make("i", { class: `badge ${not ? "not" : ""}` }, icon(not ? "wrong" : "right"));
