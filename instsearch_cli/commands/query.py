@@ -129,6 +129,7 @@ def search(session: Session, options: dict[str, Any]) -> Answer:
 def write(answer: Answer, options: dict[str, Any]) -> list[object]:
     """Write the files that are wanted; returns what to say of them."""
     from instsearch_cli import report
+    from instsearch_cli.engine.answer import counted
     from instsearch_cli.report.results import write_text
 
     written: list[object] = []
@@ -157,7 +158,7 @@ def write(answer: Answer, options: dict[str, Any]) -> list[object]:
     for where, (n, failed) in copies:
         for line in failed:
             click.echo(f"warning: not copied: {line}", err=True)
-        written.append(f"{n:,} photographs into {where}")
+        written.append(f"{counted(n, 'photograph')} into {where}")
     return written
 
 

@@ -156,8 +156,8 @@ def _part(value: Any, folder: Path) -> tuple[Path, Any]:
 
 
 def _viewed(text: str, folder: Path, flag: str) -> tuple[Path, XYWH | None]:
-    name, box = parse_view(str(folder / text), flag)
-    return _picture(name, folder), box
+    name, box = parse_view(str(_picture(text, folder)), flag)
+    return Path(name), box
 
 
 def _picture(value: Any, folder: Path) -> Path:

@@ -44,9 +44,9 @@ def alone(hits: Hits, q: int) -> Fused:
 
 
 def fuse(views: Hits, against: Hits, k: int) -> Fused:
-    """The first k of the images that some view finds and no negative fits as well; each as its best view has it.
+    """The first k of the hits that some view finds and no negative fits as well at that place; each as its best view has it.
 
-    s(i) = max_v s_v(i),  i stays where s(i) > s_n(i) for every negative n
+    s(i) = max_v s_v(i);  a hit stays where no hit of a negative in its image scores as much and overlaps it
 
     views, against: a row of hits for each view and each negative, best first; an image that is not in a row scores
     nothing there. Ties go by the rank in the view's own list, then by row, so that the order of the views is all one.
@@ -54,21 +54,33 @@ def fuse(views: Hits, against: Hits, k: int) -> Fused:
     v, rank, images, scores, boxes = _flat(views)
     corners = np.where(np.isnan(boxes), np.inf, boxes)
     order = np.lexsort((v, *corners.T, images, rank, -scores))
-    rows, first, image = np.unique(images[order], return_index=True, return_inverse=True)
-    best = scores[order][first]
-    of_best = v[order] == v[order][first][image]
-    order, image = order[of_best], image[of_best]
+    _, first, image = np.unique(images[order], return_index=True, return_inverse=True)
+    order = order[v[order] == v[order][first][image]]
 
-    _, _, others, theirs, _ = _flat(against)
-    shared = np.isin(others, rows)
-    place = np.searchsorted(rows, others[shared])
-    beaten = np.zeros(len(rows), bool)
-    beaten[place[theirs[shared] >= best[place]]] = True
-
-    out = beaten[image]
+    _, _, others, theirs, elsewhere = _flat(against)
+    i, j = _pairs(images[order], others)
+    beaten = (theirs[j] >= scores[order][i]) & overlapping(boxes[order][i], elsewhere[j])
+    out = np.zeros(len(order), bool)
+    out[i[beaten]] = True
     kept, gone = order[~out][:k], order[:k][out[:k]]
     hits = replace(views, images=images[None, kept], scores=scores[None, kept], boxes=boxes[None, kept])
     return Fused(hits, v[kept], scores[gone])
+
+
+def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All i, j with a[i] = b[j], of integers i64[n] and i64[m]."""
+    by_value = np.argsort(a, kind="stable")
+    low, high = (np.searchsorted(a[by_value], b, side) for side in ("left", "right"))
+    n = high - low
+    j = np.repeat(np.arange(len(b)), n)
+    return by_value[np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(low, n)], j
+
+
+def overlapping(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether boxes f32[n, 4] share more than half of the smaller; so do those of which one is unknown: bool[n]."""
+    shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(axis=1)
+    smaller = np.minimum((a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1))
+    return (shared > smaller / 2) | np.isnan(smaller)
 
 
 def _flat(hits: Hits) -> tuple[np.ndarray, ...]:

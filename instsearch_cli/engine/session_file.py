@@ -174,7 +174,7 @@ def _plain(view: SavedView) -> dict[str, Any]:
 
 def _session(table: dict[str, Any]) -> Session:
     _check_keys(table, KEYS, "a session")
-    marks = table.get("marks") or {}
+    marks = table.get("marks", {})
     if not isinstance(marks, dict) or depth(marks, DEEPEST) > DEEPEST:
         raise UsageError(f"marks are an object, of {DEEPEST} levels at most")
     views = _views(table.get("views"), "views")

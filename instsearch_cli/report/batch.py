@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Line = dict[str, Any]
 """An answer as :func:`to_json` has it, with the ``id`` of its question; or ``id`` and ``error``."""
 FIRST = 6  #: hits of a question that the page shows
-SIDE, LEAST = 240, 88  #: longer side of its pictures, and the least where there are many
-FULL = 60  #: so many pictures have the full size
+SIDE, LEAST = 240, 120  #: longer side of its pictures, and the least where there are many
+FULL = 600  #: so many pictures have the full size
 LONGEST = 64 << 20  #: bytes of a line
 
 
@@ -107,9 +107,13 @@ class Page:
         )
         for hit in line["hits"][:FIRST]:
             below = line["line"] is not None and hit["score"] < line["line"]
-            score = f"{hit['rank']} · {hit['score']:.4g}"
+            score = format(hit["score"], ".2f" if line["probability"] else ".4g")
             yield self._picture(
-                Path(hit["path"]), hit["box"], hit["image"], score, "below" if below else "found"
+                Path(hit["path"]),
+                hit["box"],
+                hit["image"],
+                f"{hit['rank']} · {score}",
+                "below" if below else "found",
             )
 
     def _picture(self, path: Path, box: list[float] | None, name: str, label: str, kind: str) -> str:
@@ -142,7 +146,8 @@ ROWS = """
 .row a { display: block; }
 .row .asked { margin-right: 18px; }
 .row .asked .around { opacity: .75; }
-.row .below { opacity: .5; }
+.row .where { white-space: nowrap; }
+.row .below .view { opacity: .5; }
 """
 
 

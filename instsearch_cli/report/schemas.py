@@ -11,7 +11,7 @@ from instsearch_cli.errors import UsageError, nearest
 SCHEMAS: dict[str, tuple[str, ...]] = {
     "extract": ("index",),
     "index": ("index",),
-    "query": ("query",),
+    "query": ("query", "query-error", "session"),
     "serve": ("serve",),
     "box": ("box",),
     "eval": ("eval", "eval-comparison", "eval-regions"),

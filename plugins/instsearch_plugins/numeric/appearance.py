@@ -163,23 +163,29 @@ def hues(own: np.ndarray, other: np.ndarray, region: np.ndarray) -> float:
     y, x = np.nonzero(region)
     mask = np.zeros(own.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, cv2.convexHull(np.stack([x + 1, y + 1], axis=1).astype(np.int32) * BLOCK), 1)
-    smooth = (cv2.GaussianBlur(picture, (0, 0), 1.5)[::2, ::2] for picture in (own, other))
-    a, b = (colours[mask[::2, ::2] > 0].astype(np.float32) / 255 for colours in smooth)
-    light = a.max(axis=1)
-    neutral = (light - a.min(axis=1) < NEUTRAL) & (light > 0.35) & (b.max(axis=1) > NEUTRAL)
+    some = np.flatnonzero(mask[::2, ::2])
+    a, b = (
+        np.stack(
+            [plane[::2, ::2].reshape(-1)[some] for plane in cv2.split(cv2.GaussianBlur(picture, (0, 0), 1.5))]
+        )
+        / np.float32(255)
+        for picture in (own, other)
+    )
+    light = a.max(axis=0)
+    neutral = (light - a.min(axis=0) < NEUTRAL) & (light > 0.35) & (b.max(axis=0) > NEUTRAL)
     n = np.count_nonzero(neutral)
     if n:
-        ratio = np.log((b + 0.02) / (a + 0.02))
-        balance = np.median((ratio - ratio.mean(axis=1, keepdims=True))[neutral], axis=0)
+        ratio = np.log((b[:, neutral] + 0.02) / (a[:, neutral] + 0.02))
+        balance = np.median(ratio - ratio.mean(axis=0), axis=1, keepdims=True)
         b = b / np.exp(np.clip(balance * n / (n + 15), -0.5, 0.5))  # few pixels say little
     bright = light > 0.3
     if bright.any():
-        b = b / max(float(np.median(b.max(axis=1)[bright] / (light[bright] + 0.02))), 0.05)
-    p, q = (np.stack([c[:, 0] - c[:, 1], (c[:, 0] + c[:, 1]) / 2 - c[:, 2]], axis=1) for c in (a, b))
-    both = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+        b = b / max(float(np.median(b[:, bright].max(axis=0) / (light[bright] + 0.02))), 0.05)
+    p, q = ((c[0] - c[1], (c[0] + c[1]) / 2 - c[2]) for c in (a, b))
+    both = np.sqrt((p[0] ** 2 + p[1] ** 2) * (q[0] ** 2 + q[1] ** 2))
     w = np.minimum(np.sqrt(both), 0.5)
     w[w < COLOURED] = 0
-    return float(w @ (1 - (p * q).sum(axis=1) / (both + 1e-4)) / (w.sum() + 0.5))
+    return float(w @ (1 - (p[0] * q[0] + p[1] * q[1]) / (both + 1e-4)) / (w.sum() + 0.5))
 
 
 def enlarged(

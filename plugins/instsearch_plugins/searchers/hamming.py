@@ -7,6 +7,7 @@ Verification of the best images: Philbin et al., CVPR 2007.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 EVIDENCE = 16.0  #: sigma of inliers, in bits: the paper's
+KEPT = 64  #: mirrored queries whose evidence is kept until they are expanded
 CHANCE = 2e-4  #: z of the usual image that is verified and does not show the object
 
 
@@ -53,6 +55,29 @@ class Asked(NamedTuple):
     norm: float
     usual: float
     box: Box
+
+
+class Evidence(NamedTuple):
+    """What there is for n images: v f32[n] of their votes, the lengths norms f32[n] of their histograms, by number.
+
+    sure i64[s]: which are verified; of these v f[s] by all words, sqrt(inliers / matches) times the sum over the
+    inliers f[s], and boxes f32[s, 4].
+    """
+
+    images: np.ndarray
+    v: np.ndarray
+    norms: np.ndarray
+    sure: np.ndarray
+    v_sure: np.ndarray
+    inliers: np.ndarray
+    boxes: np.ndarray
+
+    def scored(self, norm: float, usual: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The images, their scores f32[n] and their boxes f32[n, 4], for a query of this length and mean idf^2."""
+        scores, boxes = _vote(self.v, self.norms * norm), np.full((len(self.images), 4), np.nan, np.float32)
+        z = _vote(self.v_sure, self.norms[self.sure] * norm) * self.inliers / usual
+        scores[self.sure], boxes[self.sure] = 1 + np.log1p(z / CHANCE), self.boxes
+        return self.images, scores, boxes
 
 
 class HammingEmbedding(Searcher):
@@ -111,6 +136,7 @@ class HammingEmbedding(Searcher):
         self.weights = hamming.weights(config.sigma, config.ht)
         self.reach = int(np.flatnonzero(self.weights)[-1])  #: bits beyond which matches count nothing
         self.evidence = hamming.weights(EVIDENCE, config.ht)
+        self._kept: OrderedDict[Any, tuple[Any, Any, Evidence]] = OrderedDict()
 
     def fit(self, data: Data, progress: Progress) -> State:
         """See :func:`postings.inverted`."""
@@ -131,10 +157,11 @@ class HammingEmbedding(Searcher):
         ranked = []
         for query in queries:
             hidden = self.owners.hidden(query, removed)
-            images, scores, boxes = self._found(self._asked(query, data), hidden)
+            asked = self._asked(query, data)
+            images, scores, boxes = self._evidence(asked, hidden).scored(asked.norm, asked.usual)
             order = np.argsort(-scores, kind="stable")
             if self.config.mirrored:
-                other = self._found(self._asked(query, data, mirror=True), hidden)
+                other = self._mirrored(query, data, hidden).scored(asked.norm, asked.usual)
                 both = zip((images, scores, boxes), other, strict=True)
                 images, scores, boxes = (np.concatenate(pair) for pair in both)
                 order = np.lexsort((images, -scores))
@@ -142,6 +169,18 @@ class HammingEmbedding(Searcher):
             best = order[:k]
             ranked.append((images[best] + self.postings.start, scores[best], boxes[best]))
         return Hits.stack(ranked, k)
+
+    def _mirrored(self, query: Query, data: Data, hidden: np.ndarray) -> Evidence:
+        """The evidence of the mirror image, which is the same once a query is expanded: that adds words alone."""
+        key = id(query.features), id(query.weights), query.box, hidden.tobytes()
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept[0] is query.features and kept[1] is query.weights:
+            return kept[2]
+        evidence = self._evidence(self._asked(query, data, mirror=True), hidden)
+        self._kept[key] = query.features, query.weights, evidence
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return evidence
 
     # -- voting -----------------------------------------------------------------------------------------
 
@@ -188,14 +227,12 @@ class HammingEmbedding(Searcher):
         found = self.postings.matches(asked.word[some], asked.signature[some], self.reach, shown)
         return found._replace(asked=some[found.asked])
 
-    def _votes(self, asked: Asked, found: Matches, image: np.ndarray, norms: np.ndarray) -> np.ndarray:
-        """What matches with n images give them: f32[n] in [0, 1). image i64[m] in [0, n), norms f32[n]."""
-        score, n = self._scores(asked, found, image, len(norms)), len(norms)
+    def _votes(self, asked: Asked, found: Matches, n: int) -> np.ndarray:
+        """What matches with n images count for each: f32[n]."""
+        score = self._scores(asked, found, found.image, n)
         if self.config.wgc:
-            v = hamming.consistent(score, image, *self._changes(asked, found), n)
-        else:
-            v = np.bincount(image, score, n)
-        return _vote(v, norms * asked.norm)
+            return hamming.consistent(score, found.image, *self._changes(asked, found), n)
+        return np.bincount(found.image, score, n).astype(np.float32)
 
     def _scores(self, asked: Asked, found: Matches, image: np.ndarray, n: int) -> np.ndarray:
         """What each match with n images counts, against bursts: f32[m]."""
@@ -218,25 +255,27 @@ class HammingEmbedding(Searcher):
 
     # -- verification -----------------------------------------------------------------------------------
 
-    def _found(self, asked: Asked, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every image that nearest words match, by number within the segment, with its score and its box."""
+    def _evidence(self, asked: Asked, hidden: np.ndarray) -> Evidence:
+        """What there is for every image that nearest words match, the best of them verified."""
         shown = None
         if len(hidden):
             shown = np.ones(self.owners.images, bool)
             shown[hidden] = False
         nearest = self._matches(asked, np.flatnonzero(asked.first), shown)
-        votes = self._votes(asked, nearest, nearest.image, self.postings.norms)
-        images = np.flatnonzero(votes)
-        scores, boxes = votes[images], np.full((len(images), 4), np.nan, np.float32)
-        best = np.argsort(-scores, kind="stable")[: self.config.verify]
-        if len(best):
-            sure, scores[best[sure]], boxes[best[sure]] = self._verified(asked, nearest, images[best])
-        return images, scores, boxes
+        v = self._votes(asked, nearest, len(self.postings.norms))
+        images = np.flatnonzero(v)
+        v, norms = v[images], self.postings.norms[images]
+        best = np.argsort(-_vote(v, norms * asked.norm), kind="stable")[: self.config.verify]
+        if not len(best):
+            nothing = np.empty(0, np.float32)
+            return Evidence(images, v, norms, best, nothing, nothing, nothing.reshape(0, 4))
+        sure, v_sure, inliers, boxes = self._verified(asked, nearest, images[best])
+        return Evidence(images, v, norms, best[sure], v_sure, inliers, boxes)
 
     def _verified(
         self, asked: Asked, nearest: Matches, images: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which of some images have inliers enough, by all words, and their scores and boxes."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Which of some images have inliers enough, by all words; v, sqrt(share) times their weight, and boxes."""
         config, postings = self.config, self.postings
         rank = np.full(self.owners.images, -1)
         rank[images] = np.arange(len(images))
@@ -263,11 +302,9 @@ class HammingEmbedding(Searcher):
         sure = np.flatnonzero(found.inliers)
         share = found.inliers[sure] / total[sure]
         v = np.bincount(image, self._scores(asked, matches, image, n), n)[sure]
-        votes = _vote(v, (postings.norms[images] * asked.norm)[sure])
-        z = votes * np.sqrt(share) * found.weight[sure] / asked.usual
         A, t = found.transforms
         boxes = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
-        return sure, 1 + np.log1p(z / CHANCE), boxes
+        return sure, v, np.sqrt(share) * found.weight[sure], boxes
 
 
 def _vote(v: np.ndarray, norms: np.ndarray) -> np.ndarray:

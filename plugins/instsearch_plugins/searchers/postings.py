@@ -155,16 +155,27 @@ class Postings:
         lengths = ends - starts
         rare = np.argsort(lengths, kind="stable")
         lengths[rare[lengths[rare].cumsum() > PAIRS]] = 0
-        asked = np.repeat(np.arange(len(words)), lengths)
-        at = np.repeat(starts - lengths.cumsum() + lengths, lengths)
-        at += np.arange(len(at))
-        if shown is not None:
-            there = np.flatnonzero(shown[self.image_of(at)])
-            asked, at = asked[there], at[there]
-        distance = hamming.distances(self.signatures[at], signatures[asked])
+        upto = lengths.cumsum()
+        distance = self._distances(starts, lengths, signatures)
         near = np.flatnonzero(distance <= threshold)
-        at = at[near]
-        return Matches(asked[near], self.image_of(at), self.geometry[at], distance[near])
+        asked = np.repeat(np.arange(len(words)), np.diff(np.searchsorted(near, upto), prepend=0))
+        at = near + (starts - upto + lengths)[asked]
+        image, distance = self.image_of(at), distance[near]
+        if shown is not None:
+            there = np.flatnonzero(shown[image])
+            asked, at, image, distance = asked[there], at[there], image[there], distance[there]
+        return Matches(asked, image, self.geometry[at], distance)
+
+    def _distances(self, starts: np.ndarray, lengths: np.ndarray, signatures: np.ndarray) -> np.ndarray:
+        """In how many bits the postings from ``starts`` on, so many, differ from each signature, one after another."""
+        distance = np.empty(int(lengths.sum()), np.uint8)
+        differing = np.empty(int(lengths.max(initial=0)), np.uint64)  # in the cache for every word
+        stored, first = np.asarray(self.signatures), 0
+        for start, n, signature in zip(starts.tolist(), lengths.tolist(), signatures, strict=True):
+            np.bitwise_xor(stored[start : start + n], signature, out=differing[:n])
+            np.bitwise_count(differing[:n], out=distance[first : first + n])
+            first += n
+        return distance
 
     def image_of(self, at: np.ndarray) -> np.ndarray:
         """The images i64[m], counted within the segment, of postings."""

@@ -1,0 +1,290 @@
+"""Many questions by one command: lines, tables and pages, errors counted, resumed runs, sessions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+import instsearch
+from instsearch import InstsearchError, UsageError
+from instsearch_cli.engine.batch import GROUP
+from schema_check import valid
+
+Cli = Callable[..., Any]
+BOX = (30, 20, 100, 100)
+
+
+def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight scenes with one of two things, in ``a`` and ``b``; the things to ask with, in ``q``, and a blank."""
+    folder = tmp_path_factory.mktemp("batch")
+    things = [texture(100 + i, (100, 100)) for i in range(2)]
+    for i in range(10):
+        pixels = 90 + texture(i, (240, 180)) // 4
+        x, y = (30, 20) if i >= 8 else (10 * i, 5 * i)
+        pixels[y : y + 100, x : x + 100] = things[i % 2]
+        path = folder / (f"q/{i - 8}.png" if i >= 8 else f"{'ab'[i // 4]}/{i}.png")
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(pixels).save(path)
+    PIL.Image.fromarray(np.full((180, 240, 3), 90, np.uint8)).save(folder / "q" / "blank.png")
+    return folder
+
+
+@pytest.fixture
+def indexes(cli: Cli, place: Path) -> list[Path]:
+    paths = [place / name for name in ("index", "of-a", "of-b")]
+    for path, folders in zip(paths, (["a", "b"], ["a"], ["b"]), strict=True):
+        if not path.exists():
+            cli("index", *(place / name for name in folders), "--index", path, "--preset", "sift", "--quiet")
+    return paths
+
+
+@pytest.fixture
+def questions(place: Path) -> Path:
+    """Six questions, two of which cannot be asked."""
+    path = place / "questions.csv"
+    path.write_text(
+        'id,image,box,not\none,q/0.png,"30,20,100,100",\ntwo,q/1.png,"30,20,100,100",\n'
+        "gone,q/5.png,,\nblank,q/blank.png,,\nwhole,q/0.png,,\n"
+        'against,q/0.png,"30,20,100,100","q/0.png:30,20,100,100"\n',
+        "utf-8",
+    )
+    return path
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in text.splitlines()]
+    for line in found:
+        valid("query-error" if "error" in line else "query", json.dumps(line))
+        line.pop("seconds", None)
+    return found
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def names(line: dict[str, Any]) -> set[str]:
+    return {Path(hit["path"]).stem for hit in line["hits"] if hit["score"] >= 0.5}
+
+
+def test_an_answer_a_line_and_errors_counted(cli: Cli, indexes: list[Path], questions: Path) -> None:
+    told = cli("query", "--batch", questions, "--index", indexes[0], "--quiet", status=1)
+    found = lines(told.out)
+    assert [line["id"] for line in found] == ["one", "two", "gone", "blank", "whole", "against"]
+    assert [("error" in line) for line in found] == [False, False, True, True, False, False]
+    assert "5.png" in found[2]["error"]
+    assert "no keypoints" in found[3]["error"]
+    assert names(found[0]) == {"0", "2", "4", "6"}
+    assert names(found[1]) == {"1", "3", "5", "7"}
+    assert names(found[5]) == set()
+    assert told.err == "6 questions = 3 found something + 1 nothing + 2 could not be asked\n"
+    alone = cli(
+        "query", questions.parent / "q/0.png", "--box", "30,20,100,100", "--index", indexes[0], "--json"
+    ).json
+    assert [(hit["path"], hit["score"]) for hit in found[0]["hits"]] == [
+        (hit["path"], pytest.approx(hit["score"], abs=1e-5)) for hit in alone["hits"]
+    ]
+
+
+def test_several_indexes_and_json_lines_from_standard_input(
+    cli: Cli, indexes: list[Path], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [{"id": i, "image": str(place / f"q/{i}.png"), "box": BOX} for i in range(2)]
+    text = "".join(json.dumps(each) + "\n" for each in asked).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    both = lines(
+        cli("query", "--batch", "-", "--index", indexes[1], "--index", indexes[2], "-k", "4", "--quiet").out
+    )
+    assert [names(line) for line in both] == [{"0", "2", "4", "6"}, {"1", "3", "5", "7"}]
+    assert {hit["index"] for hit in both[0]["hits"]} == {0, 1}
+    assert {len(line["hits"]) for line in both} == {4}
+
+
+def test_tables_runs_and_a_page(cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"out.{name}" for name in ("csv", "html", "trec")}
+    flags = [part for name, path in files.items() for part in (f"--{name}", path)]
+    told = cli("query", "--batch", questions, "--index", indexes[0], *flags, status=1)
+    assert told.out == ""
+    assert "asking: 6 questions in" in told.err
+    rows = table(files["csv"].read_text("utf-8"))
+    assert list(dict.fromkeys(row["id"] for row in rows))[:2] == ["one", "two"]
+    assert rows[0]["rank"] == "1"
+    run = [line.split() for line in files["trec"].read_text("utf-8").splitlines()]
+    assert [(r[0], r[3]) for r in run] == [(row["id"], row["rank"]) for row in rows]
+    page = files["html"].read_text("utf-8")
+    assert page.count("<section>") == 6
+    assert page.endswith("</html>\n")
+    assert "6 questions" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count('class="asked"') == 4
+    printed = cli("query", "--batch", questions, "--index", indexes[0], "--csv", "-", "--quiet", status=1).out
+    assert [row["path"] for row in table(printed)] == [row["path"] for row in rows]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"id": "tw', b'{"id": "two"}'])
+def test_a_run_goes_on_where_it_stopped(
+    cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path, torn: bytes
+) -> None:
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    ask = ("query", "--batch", questions, "--index", indexes[0], "--quiet")
+    cli(*ask, "--out", whole, status=1)
+    part.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:3]) + torn)
+    told = cli(*ask, "-o", part, "--csv", tmp_path / "part.csv", status=1)
+    assert lines(part.read_text("utf-8")) == lines(whole.read_text("utf-8"))
+    assert told.out == ""
+    assert told.err.endswith("+ 2 could not be asked; 3 of them before\n")
+    ids = [row["id"] for row in table((tmp_path / "part.csv").read_text("utf-8"))]
+    assert ids[0] == "one"
+    before = part.read_bytes()
+    cli(*ask, "-o", part, status=1)
+    assert part.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("photographs\n", "line 1, is no answer of a batch"),
+        ('{"id": "one", "error": "x"}\nnothing\n{"id": "two", "error": "x"}\n', "line 2, is no answer"),
+        (
+            '{"id": "one", "hits": [], "line": null, "index": ["/other"], "pipeline": "sift"}\n',
+            "answers of index",
+        ),
+    ],
+)
+def test_what_cannot_be_gone_on_with(
+    cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text(text, "utf-8")
+    told = cli("query", "--batch", questions, "--index", indexes[0], "-o", path, "--quiet", status=1)
+    assert said in told.err
+    assert path.read_text("utf-8") == text
+
+
+def test_several_processes_say_the_same(cli: Cli, indexes: list[Path], place: Path, tmp_path: Path) -> None:
+    asked = [{"id": i, "image": f"q/{i % 2}.png", "box": [30, 20, 100, 90 + i]} for i in range(GROUP + 2)]
+    path = place / "many.jsonl"
+    path.write_text("\n".join(map(json.dumps, asked)), "utf-8")
+    ask = ("query", "--batch", path, "--index", indexes[0], "--quiet")
+    one, two = (lines(cli(*ask, "--workers", n).out) for n in (1, 2))
+    assert [line["id"] for line in two] == [str(i) for i in range(GROUP + 2)]
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--batch", "q", "q/0.png"), "IMAGE and --batch exclude each other"),
+        (("--batch", "q", "--session", "s"), "--batch and --session exclude each other"),
+        (("--batch", "q", "--box", "1,2,3,4", "--sheet", "x.png"), "--box, --sheet: for one question"),
+        (("q/0.png", "-o", "x.jsonl"), "--out: for --batch"),
+        (("q/0.png", "--workers", "2"), "--workers: for --batch"),
+        (("q/0.png", "--copy-as", "link"), "--copy-as says how --copy-to copies"),
+        (("q/0.png", "--trec", "-"), "--trec writes a file"),
+        ((), "name a picture to ask with"),
+    ],
+)
+def test_flags_that_contradict_each_other(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(place)
+    assert said in cli("query", *flags, "--index", "index", status=2).err
+
+
+# -- sessions -----------------------------------------------------------------------------------------------
+
+
+def test_a_session_asks_again(cli: Cli, indexes: list[Path], place: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "s.json"
+    asking = (
+        "query",
+        place / "q/0.png",
+        "--box",
+        "30,20,100,100",
+        "-k",
+        "3",
+        "--also",
+        f"{place / 'q/1.png'}:30,20,100,100",
+    )
+    first = cli(*asking, "--index", indexes[0], "--save-session", saved, "--json").json
+    valid("session", saved.read_text("utf-8"))
+    again = cli("query", "--session", saved, "--json").json
+    assert [hit["path"] for hit in again["hits"]] == [hit["path"] for hit in first["hits"]]
+    assert [view["box"] for view in again["query"]["views"]] == [list(BOX), list(BOX)]
+    assert again["index"] == [str(indexes[0])]
+    other = cli(
+        "query", "--session", saved, "--json", "-k", "2", "--index", indexes[1], "--also", place / "q/0.png"
+    ).json
+    assert len(other["hits"]) == 2
+    assert other["index"] == [str(indexes[1])]
+    assert [view["box"] for view in other["query"]["views"]] == [list(BOX), None]
+    smaller = cli("query", "--session", saved, "--json", "--box", "40,30,80,80").json
+    assert [view["box"] for view in smaller["query"]["views"]] == [[40, 30, 80, 80], list(BOX)]
+
+
+def test_files_to_take_away(cli: Cli, indexes: list[Path], place: Path, tmp_path: Path) -> None:
+    asking = ("query", place / "q/0.png", "--box", "30,20,100,100", "-k", "3", "--index", indexes[0])
+    flags = ("--annotations", tmp_path / "a.json", "--trec", tmp_path / "a.run", "--zip", tmp_path / "a.zip")
+    told = cli(*asking, *flags, "--copy-to", tmp_path / "drawn", "--copy-as", "drawn")
+    assert f"wrote 3 photographs into {tmp_path / 'a.zip'}" in told.out
+    assert len(json.loads((tmp_path / "a.json").read_text("utf-8"))["items"]) == 3
+    assert len((tmp_path / "a.run").read_text("utf-8").splitlines()) == 3
+    assert {path.suffix for path in (tmp_path / "drawn").iterdir()} == {".jpg"}
+
+
+# -- in Python ----------------------------------------------------------------------------------------------
+
+
+def test_questions_with_views_and_negatives(indexes: list[Path], place: Path) -> None:
+    thing, other = (place / f"q/{i}.png" for i in range(2))
+    index = instsearch.open(indexes[0])
+    alone = index.query(thing, BOX, also=[(other, BOX)], against=[(thing, (30, 20, 100, 99))], k=4)
+    asked = [
+        {"picture": thing, "box": BOX, "also": [(other, BOX)], "against": [(thing, (30, 20, 100, 99))]},
+        (thing, BOX),
+        thing,
+    ]
+    first, second, third = index.query_many(asked, k=4)
+    assert [hit.path for hit in first] == [hit.path for hit in alone]
+    assert {hit.path.stem for hit in second.above} == {"0", "2", "4", "6"}
+    assert third.box is None
+    parts = [instsearch.open(path) for path in indexes[1:]]
+    (both,) = instsearch.query_many(parts, [(thing, BOX)], k=4)
+    assert {hit.path.stem for hit in both.above} == {"0", "2", "4", "6"}
+    assert {hit.index for hit in both} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ({"box": BOX}, "a question has a picture"),
+        ({"picture": "x", "boxes": BOX}, "has no 'boxes'. Did you mean 'box'"),
+        (5, "a picture is a path"),
+    ],
+)
+def test_what_is_no_question(indexes: list[Path], question: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        instsearch.open(indexes[0]).query_many([question])
+    with pytest.raises(UsageError, match="no index"):
+        instsearch.query_many([], [])
+
+
+def test_the_first_wrong_question_ends_query_many(indexes: list[Path], place: Path) -> None:
+    with pytest.raises(InstsearchError, match="no keypoints"):
+        instsearch.open(indexes[0]).query_many([place / "q/0.png", place / "q/blank.png"])
