@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def test_a_newcomer_finds_the_thing_and_saves_a_table(tab: Callable[..., Any], p
     assert close_to(page.boxes(), BOX)
     assert close_to([page.asked["views"][0]["box"]], BOX)
     assert page.asked["min_score"] == 0
+    assert all(a != b for a, b in pairwise(page.questions))
     assert page.locator("#title").text_content().endswith(" found")
     found = page.locator("#found li")
     assert found.count() >= 4

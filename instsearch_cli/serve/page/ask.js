@@ -19,10 +19,15 @@ function ask(live = false) {
     }
   }
   const asked = question();
-  const same = !live && flight && JSON.stringify(asked) === JSON.stringify(flight.asked);
-  if (same) return; // already on its way
+  const is = (other) => asked && JSON.stringify(asked) === JSON.stringify(other);
+  if (!live && flight && is(flight.asked)) return; // already on its way
   flight?.controller.abort();
   flight = null;
+  if (state.answer?.final && is(state.asked)) {
+    working(false);
+    showAnswer();
+    return;
+  }
   if (asked) sendQuestion(asked, live);
   else showNothing();
 }

@@ -19,14 +19,10 @@ function showBoxes() {
     group.remove();
     shapes.delete(id);
   }
-  overlay.querySelector(".around")?.remove();
-  const [x, y, w, h] = placed({ x: 0, y: 0, w: size[0], h: size[1] });
-  let holes = `M${x} ${y}h${w}v${h}h${-w}Z`;
-  for (const box of boxes) {
-    const [x, y, w, h] = placed(box);
-    holes += `M${x} ${y}v${h}h${w}v${-h}Z`;
-  }
-  if (boxes.length) overlay.prepend(shape("path", { class: "around", d: holes }));
+  const rect = ([x, y, width, height], more = {}) => shape("rect", { x, y, width, height, ...more });
+  const whole = placed({ x: 0, y: 0, w: size[0], h: size[1] });
+  $("light-places").replaceChildren(rect(whole), ...boxes.map((box) => rect(placed(box))));
+  $("shade").replaceChildren(...(boxes.length ? [rect(whole, { mask: "url(#light-places)" })] : []));
   boxes.forEach((box, i) => showBox(box, i + 1));
 }
 
@@ -59,8 +55,7 @@ function showBox(box, n) {
 function select(id) {
   if (state.selected === id) return;
   state.selected = id;
-  const box = selectedBox();
-  if (box) state.against = box.against;
+  state.against = false;
   showBoxes();
   listBoxes();
   showSign();
@@ -72,11 +67,14 @@ function removeBox(id) {
   change(() => {
     boxes.splice(at, 1);
     state.selected = null;
-    state.against = state.against && boxes.length > 0;
+    state.against = false;
   });
   const next = boxes[Math.min(at, boxes.length - 1)];
   (next ? shapes.get(next.id) : $("stage")).focus({ preventScroll: true });
 }
+
+/** What a new box is: "Not this" holds for the next one only. */
+const nextSign = () => !selectedBox() && state.against;
 
 /** A box in the middle, for those who draw by keys. */
 function addBox() {
@@ -85,7 +83,7 @@ function addBox() {
   const size = picture().size;
   const w = Math.min(size[0], width / view.scale);
   const h = Math.min(size[1], height / view.scale);
-  const box = newBox([x0 + w / 4, y0 + h / 4, w / 2, h / 2], state.against);
+  const box = newBox([x0 + w / 4, y0 + h / 4, w / 2, h / 2], nextSign());
   change(() => {
     picture().boxes.push(box);
     state.selected = box.id;
@@ -129,10 +127,11 @@ function setSign(against) {
   showSign();
 }
 
+const signNow = () => selectedBox()?.against ?? state.against;
+
 function showSign() {
-  $("sign-object").setAttribute("aria-pressed", String(!state.against));
-  $("sign-not").setAttribute("aria-pressed", String(state.against));
-  $("stage").classList.toggle("drawing-not", state.against);
+  $("sign-object").setAttribute("aria-pressed", String(!signNow()));
+  $("sign-not").setAttribute("aria-pressed", String(signNow()));
 }
 
 /** The boxes in words below the picture, each with what can be done to it; kept in place while one is dragged. */

@@ -122,7 +122,7 @@ function heading(n, from) {
   const title = !answer.final ? "Most alike so far" : from === null ? `The ${answer.hits.length} most alike` : n ? `${capital(more)}${n} found` : "None found";
   $("title").textContent = title;
   const searched = `among ${plural(answer.images, "photograph")}`;
-  const without = answer.dropped ? `, ${answer.dropped} left out as not the object` : "";
+  const without = answer.dropped ? `, ${answer.dropped} left out as “not this”` : "";
   $("under").textContent = answer.final ? `${searched}, ${answer.seconds.toFixed(2)} s${without}` : `${searched}, looking closer …`;
   document.title = `${title} - instsearch`;
   $("least-text").textContent = from === null ? "" : `at least ${from.toFixed(2)}`;

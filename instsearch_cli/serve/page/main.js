@@ -14,7 +14,7 @@ function startKeys() {
       event.preventDefault();
       step(future, past);
     } else if (!command && !event.altKey && !typing(event)) {
-      const deed = { b: addBox, n: () => setSign(!state.against), "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: fit }[event.key];
+      const deed = { b: addBox, n: () => setSign(!signNow()), "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: fit }[event.key];
       if (!deed) return;
       event.preventDefault();
       deed();

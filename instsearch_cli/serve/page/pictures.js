@@ -89,7 +89,7 @@ function showLater(img, path) {
 const aspect = (size) => (size ? clamp(size[0] / size[1], 0.56, 2.6) : 1);
 
 /** Boxes as crisp lines over a picture, in pixels of the original, with a shade around them. */
-function drawBoxes(overlay, size, boxes) {
+function drawBoxes(overlay, size, boxes, not = () => false) {
   overlay.replaceChildren();
   if (!size) return;
   overlay.setAttribute("viewBox", `0 0 ${size[0]} ${size[1]}`);
@@ -97,6 +97,6 @@ function drawBoxes(overlay, size, boxes) {
   for (const [x, y, w, h] of boxes) holes += `M${x} ${y}V${y + h}H${x + w}V${y}Z`;
   if (boxes.length) overlay.append(shape("path", { class: "around", d: holes }));
   for (const kind of ["edge", "box"]) {
-    for (const [x, y, width, height] of boxes) overlay.append(shape("rect", { class: kind, x, y, width, height }));
+    boxes.forEach(([x, y, width, height], i) => overlay.append(shape("rect", { class: not(i) && kind === "box" ? "box not" : kind, x, y, width, height })));
   }
 }

@@ -80,9 +80,10 @@ function drawTo(x, y, at) {
   const far = Math.min(Math.abs(at[0] - drag.at[0]), Math.abs(at[1] - drag.at[1]));
   if (!drag.box) {
     if (far < LEAST) return;
-    drag.box = newBox([0, 0, 1, 1], state.against);
+    drag.box = newBox([0, 0, 1, 1], nextSign());
     picture().boxes.push(drag.box);
-    state.selected = drag.box.id;
+    Object.assign(state, { selected: drag.box.id, against: false });
+    showSign();
   }
   const [w, h] = picture().size;
   const [x0, y0] = [clamp(drag.from[0], 0, w), clamp(drag.from[1], 0, h)];

@@ -3,7 +3,7 @@
 function goTo(i) {
   state.current = i;
   state.selected = null;
-  state.against = picture().against;
+  state.against = picture().against && !picture().boxes.length;
   keepForReload();
   showState();
 }
@@ -17,15 +17,18 @@ function removePicture(i) {
   });
 }
 
+const thumbs = new Map(); // picture's key -> its img, which stays
+
 const signOf = ({ boxes, against }) => (boxes.length ? boxes.every((box) => box.against) : against);
 
 function stripItem(one, i) {
   const not = signOf(one);
-  const img = make("img", { alt: "", width: 64, height: 64 });
+  const img = thumbs.get(one.key) ?? make("img", { alt: "", width: 64, height: 64 });
+  thumbs.set(one.key, img);
   showPicture(img, picturePath(one.ref, 320), false);
   const overlay = shape("svg", { "aria-hidden": "true" });
-  drawBoxes(overlay, one.size, one.boxes.map(rounded));
-  const frame = make("span", { class: `view${not ? " not" : ""}` }, img, overlay);
+  drawBoxes(overlay, one.size, one.boxes.map(rounded), (i) => one.boxes[i].against);
+  const frame = make("span", { class: "view" }, img, overlay);
   frame.style.setProperty("--shape", aspect(one.size));
   const words = `${one.name}, ${not ? "not this" : "the object"}${one.mark ? ", marked by you" : ""}`;
   const badge = make("i", { class: `badge ${not ? "not" : ""}` }, icon(not ? "wrong" : "right"));
@@ -36,7 +39,11 @@ function stripItem(one, i) {
 
 function showStrip() {
   const add = make("li", {}, make("button", { class: "add", title: "Another picture of the object", onclick: () => openBrowser("view") }, icon("plus"), "Add a view"));
+  const buttons = () => [...$("strip").querySelectorAll("button")];
+  const held = buttons().indexOf(document.activeElement);
   $("strip").replaceChildren(...state.pictures.map(stripItem), add);
+  if (held >= 0) buttons()[Math.min(held, buttons().length - 1)].focus({ preventScroll: true });
+  for (const key of thumbs.keys()) if (!state.pictures.some((one) => one.key === key)) thumbs.delete(key);
   $("strip-part").hidden = Boolean(state.info.task);
 }
 

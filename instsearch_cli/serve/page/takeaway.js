@@ -25,7 +25,7 @@ async function save(button, path, json, fallback) {
 
 function sessionMarks() {
   const marked = state.pictures.filter((one) => one.mark);
-  return { marked: marked.map((one) => one.ref), names: state.pictures.map(({ ref, name }) => ({ ...ref, name })), least: state.least };
+  return { marked: marked.map((one) => one.ref), least: state.least };
 }
 
 function row(title, about, onclick) {
