@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.session import Index
@@ -58,6 +61,7 @@ def answers(
         for group in groups:
             yield from zip(group, _ask(indexes, asker.wishes, group), strict=True)
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (asker,)) as pool:
         try:
@@ -68,8 +72,11 @@ def answers(
                     yield from _ended(*waiting.popleft())
             while waiting:
                 yield from _ended(*waiting.popleft())
-        finally:
+        except BaseException:  # stopped: what is being answered is not waited for
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
@@ -95,11 +102,19 @@ _here: list[tuple[list[Index], dict[str, Any]]] = []
 
 
 def _begin(asker: Asker) -> None:
-    """Open the indexes; Ctrl-C is for the process that asked."""
+    """Open the indexes; Ctrl-C is for the process that asked, whose end is this one's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _here.append(([Index.open(path, asker.device) for path in asker.paths], asker.wishes))
     check_comparable(*_here[0])  # which loads all components
     compute_in_one_thread()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _ask_here(group: list[Entry]) -> list[Answer | InstsearchError]:

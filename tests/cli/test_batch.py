@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 
 import instsearch
 from instsearch import InstsearchError, UsageError
-from instsearch_cli.engine.batch import GROUP
+from instsearch_cli.engine.batch import GROUP, Asker, answers
+from instsearch_cli.engine.batch_file import Entry
 from schema_check import valid
 
 Cli = Callable[..., Any]
@@ -185,6 +187,27 @@ def test_several_processes_say_the_same(cli: Cli, indexes: list[Path], place: Pa
     one, two = (lines(cli(*ask, "--workers", n).out) for n in (1, 2))
     assert [line["id"] for line in two] == [str(i) for i in range(GROUP + 2)]
     assert one == two
+
+
+def test_stopping_ends_the_processes_and_their_end_is_said(indexes: list[Path], place: Path) -> None:
+    entries = [Entry(str(i), {"picture": place / "q/0.png", "box": BOX}) for i in range(4 * GROUP)]
+    before = set(multiprocessing.active_children())
+    running = answers(Asker((indexes[0],), wishes={"k": 2}), entries, 2)
+    entry, first = next(running)
+    assert entry.id == "0"
+    assert isinstance(first, instsearch.Answer)
+    for process in set(multiprocessing.active_children()) - before:
+        process.kill()
+    with pytest.raises(InstsearchError, match="a worker ended before its time"):
+        list(running)
+    running = answers(Asker((indexes[0],), wishes={"k": 2}), entries, 2)
+    next(running)
+    started = set(multiprocessing.active_children()) - before
+    assert len(started) == 2
+    running.close()
+    for process in started:
+        process.join(10)
+        assert not process.is_alive()
 
 
 @pytest.mark.parametrize(
