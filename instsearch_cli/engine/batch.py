@@ -19,7 +19,7 @@ from instsearch_cli.engine.together import answers_to, check_comparable
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
@@ -50,7 +50,7 @@ def usual_workers(questions: int) -> int:
 
 def answers(
     asker: Asker, entries: Sequence[Entry], workers: int = 1
-) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
+) -> Generator[tuple[Entry, Answer | InstsearchError], None, None]:
     """Each entry with its answer, or what is wrong with it, in order.
 
     Raises InstsearchError where none can be asked.

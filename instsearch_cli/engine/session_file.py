@@ -56,9 +56,9 @@ class SavedPicture:
 
     def photograph(self) -> Photograph:
         """The picture to ask with. Raises InstsearchError where it cannot be read."""
-        if self.data is None:
-            assert self.path is not None
+        if self.path is not None:
             return Photograph(self.path)
+        assert self.data is not None
         return read_stream(io.BytesIO(self.data), printable(self.name))
 
 
@@ -92,24 +92,16 @@ class Session:
     marks: Mapping[str, Any] = field(default_factory=dict)
 
     def question(self) -> dict[str, Any]:
-        """As :meth:`Question.of` takes it. Raises InstsearchError for a picture that cannot be read."""
-        read: dict[SavedPicture, Photograph] = {}
+        """As :meth:`Question.of` takes it. Raises InstsearchError for bytes that are no picture."""
+        read: dict[SavedPicture, Path | Photograph] = {}
 
-        def part(view: SavedView) -> tuple[Photograph, XYWH | None]:
+        def part(view: SavedView) -> tuple[Path | Photograph, XYWH | None]:
             if view.picture not in read:
-                read[view.picture] = view.picture.photograph()
+                read[view.picture] = view.picture.path or view.picture.photograph()
             return read[view.picture], view.box
 
-        parts = list(map(part, self.views))
-        picture = parts[0][0]
-        n = next((i for i, (other, _) in enumerate(parts) if other is not picture), len(parts))
-        boxes = [box for _, box in parts[:n]]
-        return {
-            "picture": picture,
-            "box": boxes[0] if n == 1 else boxes,
-            "also": parts[n:],
-            "against": list(map(part, self.against)),
-        }
+        (picture, box), *also = map(part, self.views)
+        return {"picture": picture, "box": box, "also": also, "against": list(map(part, self.against))}
 
 
 def embedded(path: Path) -> SavedPicture:
