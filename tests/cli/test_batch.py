@@ -18,7 +18,7 @@ import pytest
 
 import instsearch
 from instsearch import InstsearchError, UsageError
-from instsearch_cli.engine.batch import GROUP, Asker, answers
+from instsearch_cli.engine.batch import GROUP, answers
 from instsearch_cli.engine.batch_file import Entry
 from schema_check import valid
 
@@ -191,8 +191,8 @@ def test_several_processes_say_the_same(cli: Cli, indexes: list[Path], place: Pa
 
 def test_stopping_ends_the_processes_and_their_end_is_said(indexes: list[Path], place: Path) -> None:
     entries = [Entry(str(i), {"picture": place / "q/0.png", "box": BOX}) for i in range(4 * GROUP)]
-    before = set(multiprocessing.active_children())
-    running = answers(Asker((indexes[0],), wishes={"k": 2}), entries, 2)
+    opened, before = [instsearch.open(indexes[0])], set(multiprocessing.active_children())
+    running = answers(opened, entries, 2, k=2)
     entry, first = next(running)
     assert entry.id == "0"
     assert isinstance(first, instsearch.Answer)
@@ -200,7 +200,7 @@ def test_stopping_ends_the_processes_and_their_end_is_said(indexes: list[Path], 
         process.kill()
     with pytest.raises(InstsearchError, match="a worker ended before its time"):
         list(running)
-    running = answers(Asker((indexes[0],), wishes={"k": 2}), entries, 2)
+    running = answers(opened, entries, 2, k=2)
     next(running)
     started = set(multiprocessing.active_children()) - before
     assert len(started) == 2
