@@ -87,11 +87,10 @@ def asked_for(ctx: click.Context, image: Path | None, options: dict[str, Any]) -
         _take_over(ctx, session, options)
         own = session.views[0].picture
         first = tuple(view for view in session.views if view.picture == own)
-        others = session.views[len(first) :] if session.views[: len(first)] == first else ()
-        first = tuple(SavedView(own, box) for box in boxes) or first
-        if boxes or also:
-            session = replace(session, views=(*first, *(also or others)))
-        session = replace(session, against=against or session.against)
+        others = tuple(view for view in session.views if view.picture != own)
+        if boxes:
+            first = tuple(SavedView(own, box) for box in boxes)
+        session = replace(session, views=(*first, *(also or others)), against=against or session.against)
     return replace(
         session,
         indexes=tuple(Path(os.path.abspath(path)) for path in options["index_paths"]),  # noqa: PTH100

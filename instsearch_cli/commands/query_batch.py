@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(batch: Path, options: dict[str, Any]) -> int:
     """Ask what a file has, and write the answers. Returns the exit status: 1 where a question had no answer."""
-    from instsearch_cli.engine.batch import Asker, answers, usual_workers
+    from instsearch_cli.engine.batch import answers, usual_workers
     from instsearch_cli.engine.together import check_comparable
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.batch import check_alike, line_of, read_back
@@ -53,8 +53,7 @@ def run(batch: Path, options: dict[str, Any]) -> int:
         workers = options["workers"] or usual_workers(len(remaining))
         progress.start("asking", len(remaining), "questions")
         try:
-            asker = Asker(tuple(index.path for index in indexes), options["device"], wishes)
-            for entry, answer in answers(asker, remaining, workers):
+            for entry, answer in answers(indexes, remaining, workers, **wishes):
                 take(line_of(entry.id, answer))
                 progress.advance()
         finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.session import Index
@@ -16,7 +18,7 @@ from instsearch_cli.engine.together import answers_to, check_comparable
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
@@ -28,38 +30,27 @@ USUAL = (
 )
 
 
-@dataclass(frozen=True)
-class Asker:
-    """Who is asked, and how: what a process has to be told.
-
-    wishes  what :func:`together.query` takes beside a picture and a box
-    """
-
-    paths: tuple[Path, ...]
-    device: str = "auto"
-    wishes: dict[str, Any] = field(default_factory=dict)
-
-
 def usual_workers(questions: int) -> int:
     """As many processes as there are cores, USUAL at most, where each has several groups to do."""
     return max(1, min(USUAL, free_threads(), questions // (4 * GROUP)))
 
 
 def answers(
-    asker: Asker, entries: Sequence[Entry], workers: int = 1
-) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
-    """Each entry with its answer, or what is wrong with it, in order.
+    indexes: Sequence[Index], entries: Sequence[Entry], workers: int = 1, **wishes: Any
+) -> Generator[tuple[Entry, Answer | InstsearchError], None, None]:
+    """Each entry with its answer, or what is wrong with it, in order; wishes as :func:`together.query` takes them.
 
     Raises InstsearchError where none can be asked.
     """
     groups = [list(entries[first : first + GROUP]) for first in range(0, len(entries), GROUP)]
     if workers == 1 or len(groups) < 2:
-        indexes = [Index.open(path, asker.device) for path in asker.paths]
         for group in groups:
-            yield from zip(group, _ask(indexes, asker.wishes, group), strict=True)
+            yield from zip(group, _ask(indexes, wishes, group), strict=True)
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (asker,)) as pool:
+    given = [(index.path, index.device) for index in indexes], wishes
+    with ProcessPoolExecutor(min(workers, len(groups)), context, _begin, given) as pool:
         try:
             waiting: deque[tuple[list[Entry], Any]] = deque()
             for group in groups:
@@ -68,8 +59,11 @@ def answers(
                     yield from _ended(*waiting.popleft())
             while waiting:
                 yield from _ended(*waiting.popleft())
-        finally:
+        except BaseException:  # stopped: what is being answered is not waited for
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
@@ -77,7 +71,7 @@ def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | Inst
         yield from zip(group, work.result(), strict=True)
     except BrokenProcessPool as error:
         raise InstsearchError(
-            "a worker ended before its time, killed perhaps for the memory that it took: take fewer with -j"
+            "a worker ended before its time, killed perhaps for the memory that it took: take fewer with --workers"
         ) from error
 
 
@@ -94,12 +88,20 @@ def _ask(
 _here: list[tuple[list[Index], dict[str, Any]]] = []
 
 
-def _begin(asker: Asker) -> None:
-    """Open the indexes; Ctrl-C is for the process that asked."""
+def _begin(places: Sequence[tuple[Path, str]], wishes: dict[str, Any]) -> None:
+    """Open the indexes; Ctrl-C is for the process that asked, whose end is this one's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _here.append(([Index.open(path, asker.device) for path in asker.paths], asker.wishes))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _here.append(([Index.open(path, device) for path, device in places], wishes))
     check_comparable(*_here[0])  # which loads all components
     compute_in_one_thread()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _ask_here(group: list[Entry]) -> list[Answer | InstsearchError]:

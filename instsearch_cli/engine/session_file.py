@@ -57,9 +57,9 @@ class SavedPicture:
 
     def photograph(self) -> Path | Photograph:
         """The picture to ask with. Raises InstsearchError for bytes that cannot be read."""
-        if self.data is None:
-            assert self.path is not None
+        if self.path is not None:
             return self.path
+        assert self.data is not None
         return read_stream(io.BytesIO(self.data), printable(self.name))
 
 
@@ -102,12 +102,7 @@ class Session:
             return read[view.picture], view.box
 
         (picture, box), *also = map(part, self.views)
-        return {
-            "picture": picture,
-            "box": box,
-            "also": also,
-            "against": list(map(part, self.against)),
-        }
+        return {"picture": picture, "box": box, "also": also, "against": list(map(part, self.against))}
 
 
 def embedded(path: Path) -> SavedPicture:

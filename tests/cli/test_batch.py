@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 
 import instsearch
 from instsearch import InstsearchError, UsageError
-from instsearch_cli.engine.batch import GROUP
+from instsearch_cli.engine.batch import GROUP, answers
+from instsearch_cli.engine.batch_file import Entry
 from schema_check import valid
 
 Cli = Callable[..., Any]
@@ -61,7 +63,7 @@ def questions(place: Path) -> Path:
     path.write_text(
         'id,image,box,not\none,q/0.png,"30,20,100,100",\ntwo,q/1.png,"30,20,100,100",\n'
         "gone,q/5.png,,\nblank,q/blank.png,,\nwhole,q/0.png,,\n"
-        'against,q/0.png,"30,20,100,100","q/0.png:30,20,100,100"\n',
+        'against,q/0.png,"30,20,100,100","q/1.png:30,20,100,100"\n',
         "utf-8",
     )
     return path
@@ -92,7 +94,8 @@ def test_an_answer_a_line_and_errors_counted(cli: Cli, indexes: list[Path], ques
     assert "no keypoints" in found[3]["error"]
     assert names(found[0]) == {"0", "2", "4", "6"}
     assert names(found[1]) == {"1", "3", "5", "7"}
-    assert names(found[5]) == set()
+    assert names(found[5]) == names(found[0])  # the other thing takes nothing from this one
+    assert found[5]["query"]["against"][0]["box"] == [30, 20, 100, 100]
     assert told.err == "6 questions = 3 found something + 1 nothing + 2 could not be asked\n"
     alone = cli(
         "query", questions.parent / "q/0.png", "--box", "30,20,100,100", "--index", indexes[0], "--json"
@@ -185,6 +188,27 @@ def test_several_processes_say_the_same(cli: Cli, indexes: list[Path], place: Pa
     one, two = (lines(cli(*ask, "--workers", n).out) for n in (1, 2))
     assert [line["id"] for line in two] == [str(i) for i in range(GROUP + 2)]
     assert one == two
+
+
+def test_stopping_ends_the_processes_and_their_end_is_said(indexes: list[Path], place: Path) -> None:
+    entries = [Entry(str(i), {"picture": place / "q/0.png", "box": BOX}) for i in range(4 * GROUP)]
+    opened, before = [instsearch.open(indexes[0])], set(multiprocessing.active_children())
+    running = answers(opened, entries, 2, k=2)
+    entry, first = next(running)
+    assert entry.id == "0"
+    assert isinstance(first, instsearch.Answer)
+    for process in set(multiprocessing.active_children()) - before:
+        process.kill()
+    with pytest.raises(InstsearchError, match="a worker ended before its time"):
+        list(running)
+    running = answers(opened, entries, 2, k=2)
+    next(running)
+    started = set(multiprocessing.active_children()) - before
+    assert len(started) == 2
+    running.close()
+    for process in started:
+        process.join(10)
+        assert not process.is_alive()
 
 
 @pytest.mark.parametrize(

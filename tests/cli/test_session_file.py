@@ -80,8 +80,8 @@ def test_a_file_with_the_pictures_bytes_is_whole(tmp_path: Path) -> None:
     asked = read_session(path).question()
     assert asked["picture"].size == (40, 30)
     assert asked["picture"].name == "one.png"
-    assert asked["box"] == [(1, 2, 3, 4), (5, 6, 7, 8)]
-    assert asked["also"] == []
+    assert asked["box"] == (1, 2, 3, 4)
+    assert asked["also"] == [(asked["picture"], (5, 6, 7, 8))]
 
 
 WRONG: list[tuple[list[Any], Any, str]] = [
