@@ -94,7 +94,6 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
-        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -102,11 +101,9 @@ class Data(Protocol):
         Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
         Removed images are still in it: mind ``images``.
         """
-        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -312,6 +309,10 @@ class Reranker(Component):
     def score(self, evidence: np.ndarray) -> np.ndarray:
         """The scores that these of :meth:`evidence` stand for; they rise with them."""
         return evidence
+
+    def beaten(self, own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Whether hits of evidence ``own`` are none, where what the object is not has evidence ``other``."""
+        return other >= own
 
     def beside(self, query: Query, row: int, data: Data) -> Beside | None:
         """An image as it is compared with the query; None where it cannot be aligned, or nothing is compared."""

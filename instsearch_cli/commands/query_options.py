@@ -40,7 +40,7 @@ question_options = common.stack(
         "against",
         multiple=True,
         metavar="IMAGE[:x,y,w,h]",
-        help="What the object is not: a photograph that agrees as well with it is no hit. Repeatable.",
+        help="What the object is not: what fits it better is no hit. Repeatable.",
     ),
     click.option(
         "--session",

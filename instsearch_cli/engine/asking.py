@@ -156,7 +156,7 @@ def searched(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused
         hits = engine.search(queries, max(k, _deep(engine)), evidence=True)
         first = 0
         for i in several:
-            found[i] = _scored(engine, _fused(hits, questions[i], first, k))
+            found[i] = _scored(engine, _fused(engine, hits, questions[i], first, k))
             first += len(questions[i].queries)
     return [found[i] for i in range(len(questions))]
 
@@ -166,7 +166,7 @@ def in_steps(engine: Engine, question: Encoded, k: int) -> Iterator[tuple[str, F
     deep = k if question.plain else max(k, _deep(engine))
     names = (part.name for part in engine.assembly.rerankers)
     for step, hits in engine.steps(question.queries, deep, evidence=not question.plain):
-        fused = alone(hits, 0) if question.plain else _fused(hits, question, 0, k)
+        fused = alone(hits, 0) if question.plain else _fused(engine, hits, question, 0, k)
         if next(names, ""):
             yield step, fused
         else:
@@ -177,10 +177,12 @@ def _deep(engine: Engine) -> int:
     return DEEP if engine.assembly.rerankers else DEEPER
 
 
-def _fused(hits: Hits, question: Encoded, first: int, k: int) -> Fused:
+def _fused(engine: Engine, hits: Hits, question: Encoded, first: int, k: int) -> Fused:
     """One list for a question of several parts, of which ``first`` is the row of the first."""
     middle, last = first + len(question.views), first + len(question.queries)
-    return fuse(_rows(hits, first, middle), _rows(hits, middle, last), k)
+    views, against = _rows(hits, first, middle), _rows(hits, middle, last)
+    rerankers = engine.assembly.rerankers
+    return fuse(views, against, k, rerankers[-1].component.beaten) if rerankers else fuse(views, against, k)
 
 
 def _scored(engine: Engine, fused: Fused) -> Fused:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Hits
 
+    Beaten = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 class Fused(NamedTuple):
     """Hits of one question.
@@ -43,10 +45,10 @@ def alone(hits: Hits, q: int) -> Fused:
     return Fused(row, np.zeros(n, np.int64), np.zeros(0, np.float32))
 
 
-def fuse(views: Hits, against: Hits, k: int) -> Fused:
-    """The first k of the hits that some view finds and no negative fits as well at that place; each as its best view has it.
+def fuse(views: Hits, against: Hits, k: int, beaten: Beaten = np.less_equal) -> Fused:
+    """The first k of the hits that some view finds and no negative beats there; each as its best view has it.
 
-    s(i) = max_v s_v(i);  a hit stays where no hit of a negative in its image scores as much and overlaps it
+    s(i) = max_v s_v(i);  i stays unless beaten(s(i), s_n(j)) for a hit j of a negative n that overlaps it
 
     views, against: a row of hits for each view and each negative, best first; an image that is not in a row scores
     nothing there. Ties go by the rank in the view's own list, then by row, so that the order of the views is all one.
@@ -59,9 +61,8 @@ def fuse(views: Hits, against: Hits, k: int) -> Fused:
 
     _, _, others, theirs, elsewhere = _flat(against)
     i, j = _pairs(images[order], others)
-    beaten = (theirs[j] >= scores[order][i]) & overlapping(boxes[order][i], elsewhere[j])
     out = np.zeros(len(order), bool)
-    out[i[beaten]] = True
+    out[i[beaten(scores[order][i], theirs[j]) & overlapping(boxes[order][i], elsewhere[j])]] = True
     kept, gone = order[~out][:k], order[:k][out[:k]]
     hits = replace(views, images=images[None, kept], scores=scores[None, kept], boxes=boxes[None, kept])
     return Fused(hits, v[kept], scores[gone])
@@ -80,7 +81,7 @@ def overlapping(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whether boxes f32[n, 4] share more than half of the smaller; so do those of which one is unknown: bool[n]."""
     shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(axis=1)
     smaller = np.minimum((a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1))
-    return (shared > smaller / 2) | np.isnan(smaller)
+    return np.asarray((shared > smaller / 2) | np.isnan(smaller))
 
 
 def _flat(hits: Hits) -> tuple[np.ndarray, ...]:

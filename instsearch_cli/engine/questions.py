@@ -74,6 +74,10 @@ class Question:
         self.views = [Part(picture, each) for each in boxes(box)]
         self.views += _parts("another view", "also", also, read)
         self.against = _parts("what it is not", "against", against, read)
+        views = {(view.picture, view.corners) for view in self.views}
+        for part in self.against:
+            if (part.picture, part.corners) in views:
+                raise UsageError(f"what it is not, {part.view.question}: this is what is asked for, too")
 
     @classmethod
     def of(cls, question: Any) -> Question:

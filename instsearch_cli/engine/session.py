@@ -295,7 +295,7 @@ class Index(Looking):
 
         picture: a path, a picture of Pillow's or an array u8[H, W, 3]; without a box all of it is asked for. Several
         boxes, and pictures or (picture, box) pairs in ``also``, are views of one object: of each photograph the best
-        counts. One that agrees as well with some of ``against``, which is given likewise, is no hit.
+        counts. What fits some of ``against`` better, which is given likewise, is no hit.
         """
         question = Question(picture, box, also, against)
         return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from instsearch_cli.data import Hits
 from instsearch_cli.engine.fusion import alone, fuse
+from instsearch_plugins.rerankers.verdict import Verdict
 
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(-3, 3)), max_size=10, unique_by=lambda pair: pair[0])
 LISTS = st.lists(ROWS, min_size=1, max_size=4)
@@ -20,7 +21,7 @@ def listed(lists: list[list[tuple[int, int]]], k: int = 10) -> Hits:
     ranked = []
     for pairs in lists:
         best = sorted(pairs, key=lambda pair: -pair[1])
-        boxes = [[i, s, i + 1, s + 1] if i % 3 else [np.nan] * 4 for i, s in best]
+        boxes = [[i, 0.4 * s, i + 1, 0.4 * s + 1] if i % 3 else [np.nan] * 4 for i, s in best]
         images, scores = (np.array([pair[c] for pair in best]) for c in (0, 1))
         ranked.append((images.astype(np.int64), scores.astype(np.float32), np.reshape(boxes, (-1, 4))))
     return Hits.stack(ranked, k)
@@ -29,31 +30,37 @@ def listed(lists: list[list[tuple[int, int]]], k: int = 10) -> Hits:
 NOTHING = listed([[]])
 
 
-def plain(views: Hits, against: Hits, k: int) -> tuple[list[tuple[float, int]], list[float]]:
+def plain(views: Hits, against: Hits, k: int, beats: Any) -> tuple[list[tuple[float, int]], list[float]]:
     """(score, image) of the hits, and the scores of the dropped ones."""
-    best: dict[int, tuple[float, int]] = {}
+    best: dict[int, tuple[float, int, float]] = {}
     for v in range(len(views.images)):
         for rank in range(views.valid(v)):
-            image, own = int(views.images[v, rank]), (-float(views.scores[v, rank]), rank)
+            y = float(views.boxes[v, rank, 1])
+            image, own = int(views.images[v, rank]), (-float(views.scores[v, rank]), rank, y)
             best[image] = min(best.get(image, own), own)
-    first = sorted((*own, image) for image, own in best.items())
+    first = sorted((s, rank, image, y) for image, (s, rank, y) in best.items())
 
-    def beaten(image: int, score: float) -> bool:
+    def beaten(image: int, score: float, y: float) -> bool:
         for n in range(len(against.images)):
             for rank in range(against.valid(n)):
-                if against.images[n, rank] == image and against.scores[n, rank] >= score:
+                apart = (
+                    abs(float(against.boxes[n, rank, 1]) - y) >= 0.5
+                )  # of unit squares; never where one is unknown
+                same = against.images[n, rank] == image and not apart
+                if same and beats(score, float(against.scores[n, rank])):
                     return True
         return False
 
-    kept = [(-s, image) for s, _, image in first if not beaten(image, -s)]
-    return kept[:k], [-s for s, _, image in first[:k] if beaten(image, -s)]
+    kept = [(-s, image) for s, _, image, y in first if not beaten(image, -s, y)]
+    return kept[:k], [-s for s, _, image, y in first[:k] if beaten(image, -s, y)]
 
 
-@given(LISTS, LISTS, st.integers(1, 12))
-def test_fused_hits_are_the_plain_loops(views: list[Any], against: list[Any], k: int) -> None:
+@given(LISTS, LISTS, st.integers(1, 12), st.booleans())
+def test_fused_hits_are_the_plain_loops(views: list[Any], against: list[Any], k: int, sure: bool) -> None:
     a, b = listed(views), listed(against)
-    fused = fuse(a, b, k)
-    kept, dropped = plain(a, b, k)
+    beats = Verdict(Verdict.Config(), None).beaten if sure else np.less_equal
+    fused = fuse(a, b, k, beats)
+    kept, dropped = plain(a, b, k, beats)
     assert list(zip(fused.hits.scores[0].tolist(), fused.hits.images[0].tolist(), strict=True)) == kept
     assert fused.dropped.tolist() == dropped
     for image, score, box, v in zip(

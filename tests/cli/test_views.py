@@ -134,9 +134,10 @@ def test_views_go_with_any_scores(cli: Cli, tiny: tuple[str, ...], photos: Path,
     told = valid("query", cli(*ask, "--json").out)
     assert {hit["image"] for hit in told["hits"][:2]} == {"a/1.png", "b/2.png"}
     assert {hit["image"]: hit["view"] for hit in told["hits"][:2]} == {"a/1.png": 0, "b/2.png": 1}
-    without = valid("query", cli(*ask, "--not", photos / "b/2.png", "--json").out)
+    one = ("query", photos / "a/1.png", "--index", tmp_path / "i", "--json")
+    alone, without = (valid("query", cli(*one, *more).out) for more in ((), ("--not", photos / "b/2.png")))
     assert "b/2.png" not in {hit["image"] for hit in without["hits"]}
-    assert without["dropped"] == len(told["hits"]) - len(without["hits"]) > 0
+    assert without["dropped"] == len(alone["hits"]) - len(without["hits"]) > 0
     assert "scores are no probabilities" in cli(*ask).out
 
 
@@ -170,11 +171,19 @@ def test_sure_hits_are_told_from_each_other(cli: Cli, place: Path, index: Path) 
     assert not {hit["image"] for hit in told["hits"]} & LOOKALIKE
 
 
-def test_a_negative_that_is_the_query_leaves_nothing(
+def test_a_negative_that_is_the_query_is_an_error(cli: Cli, place: Path, index: Path) -> None:
+    front = place / "q" / "front.png"
+    ask = ("query", front, "--box", BOX, "--not", f"{front}:{BOX}", "--index", index)
+    assert "this is what is asked for, too" in cli(*ask, status=2).err
+
+
+def test_nothing_is_left_where_everything_agrees_with_a_negative(
     cli: Cli, place: Path, index: Path, tmp_path: Path
 ) -> None:
     front = place / "q" / "front.png"
-    ask = ("query", front, "--box", BOX, "--not", f"{front}:{BOX}", "--index", index)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(front.read_bytes())
+    ask = ("query", front, "--box", BOX, "--not", f"{copy}:{BOX}", "--index", index, "--rerank", "none")
     said = cli(*ask, "--html", tmp_path / "p.html", "--sheet", tmp_path / "s.png").out
     assert said.startswith("no hits among 10 images in ")
     assert "\nevery image agrees as well with what was given as not the object\n" in said
@@ -252,7 +261,7 @@ def test_python_says_what_it_takes(index: Path, place: Path) -> None:
             opened.query(front, against=[(np.zeros((50, 50, 3), np.uint8), (500, 0, 10, 10))])
         picture = np.asarray(PIL.Image.open(front))
         answer = opened.query(front, XYWH, against=[(picture, XYWH)])
-        assert not answer.shown
+        assert answer.dropped
         assert answer.against[0].name == "the picture"
         assert answer.against[0].box == XYWH
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Hits, Query
 
 
+MARGIN = 1.0  #: of log-odds: two photographs agree a little better than a photograph and a drawing of the object do
+SURE = 8.0  #: log-odds from which on they say no more
+
+
 def evidence(s: np.ndarray, start: int, stop: int, rest_cap: float, best_cap: float) -> np.ndarray:
     """What speaks for each hit of a query: 1, its score, that of the rest, and that of the best hit.
 
@@ -92,3 +96,7 @@ class Verdict(Reranker):
         w = np.array([c.bias, c.score, c.rest, c.best])
         x: np.ndarray = evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w
         return x
+
+    def beaten(self, own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Where the other is more likely there than not, and wins by MARGIN, or both are as sure as can be."""
+        return np.asarray((other > 0) & ((other >= own + MARGIN) | ((other >= own) & (other > SURE))))

@@ -75,10 +75,12 @@ def test_an_image_of_an_index_is_a_question_too(place: Path, web: httpx.Client) 
 def test_views_negatives_and_choices_are_those_of_the_library(
     place: Path, web: httpx.Client, picture: str
 ) -> None:
-    negative = {"picture": {"upload": picture}, "box": [30, 20, 100, 100]}
-    none = web.post("/v1/query", json=question(picture, against=[negative])).json()
-    assert not [hit for hit in none["hits"] if hit["score"] >= 0.5]
-    assert none["dropped"] > 0
+    row = web.get("/v1/indexes/0/images", params={"search": "2.png"}).json()["images"][0]["row"]
+    negative = {"picture": {"index": 0, "row": row}, "box": [20, 10, 90, 90]}
+    without = web.post("/v1/query", json=question(picture, against=[negative], indexes=[0])).json()
+    pairs = [(place / "a" / "2.png", (20, 10, 90, 90))]
+    assert hits(without) == of_library(place, "of-a", against=pairs)
+    assert without["query"]["against"][0]["box"] == [20, 10, 90, 90]
     plain = web.post("/v1/query", json=question(picture, rerank=["none"], indexes=[0])).json()
     assert hits(plain) == of_library(place, "of-a", rerank=["none"])
     assert not plain["probability"]
