@@ -34,7 +34,7 @@ def page() -> tuple[str, str]:
 
 
 def _lean(text: str) -> str:
-    """Without the margins of lines and without comments, a sixth of the page; no text in it has ``//`` after a space."""
+    """Without margins and comments, a sixth of the page; no text in it may have ``//`` after a space."""
     lines = (re.sub(r"(^| )//( .*)?$|^/\*\*.*\*/$", "", line.strip()) for line in text.splitlines())
     return "".join(f"{line}\n" for line in lines if line)
 
