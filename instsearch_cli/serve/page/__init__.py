@@ -34,9 +34,9 @@ def page() -> tuple[str, str]:
 
 
 def _lean(text: str) -> str:
-    """Without the margins of lines, and without the lines that are all comment: a sixth of the page."""
-    lines = (line.strip() for line in text.splitlines())
-    return "".join(f"{line}\n" for line in lines if line and not re.match(r"//|/\*\*.*\*/$", line))
+    """Without margins and comments, a sixth of the page; no text in it may have ``//`` after a space."""
+    lines = (re.sub(r"(^| )//( .*)?$|^/\*\*.*\*/$", "", line.strip()) for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 def _source(text: str) -> str:

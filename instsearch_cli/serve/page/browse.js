@@ -91,6 +91,7 @@ function startBrowsing() {
   for (const dialog of document.querySelectorAll("dialog")) {
     on(dialog.querySelector("[data-close]"), "click", () => dialog.close());
     on(dialog, "click", (event) => event.target === dialog && dialog.close());
+    on(dialog, "close", () => document.querySelector(".bar").after($("notices")));
   }
   browse("");
 }

@@ -47,9 +47,9 @@ function rerankerChoices() {
   const none = rerank?.[0] === "none";
   const some = rerank && !none;
   const options = [
-    option("radio", "rerank", { title: "As the pipeline has it", about: own.join(", then ") || "none", checked: !rerank, onchange: pick(null) }),
-    own.length ? option("radio", "rerank", { title: "None", about: "Fastest; scores only order", checked: none, onchange: pick(["none"]) }) : null,
-    option("radio", "rerank", { title: "These", about: some ? rerank.join(", then ") : "Choose them yourself", checked: some, onchange: pick(own.length ? own : state.info.rerankers.slice(0, 1).map((one) => one.name)) }),
+    option("radio", "rerank", { value: "own", title: "As the pipeline has it", about: own.join(", then ") || "none", checked: !rerank, onchange: pick(null) }),
+    own.length ? option("radio", "rerank", { value: "none", title: "None", about: "Fastest; scores only order", checked: none, onchange: pick(["none"]) }) : null,
+    option("radio", "rerank", { value: "these", title: "These", about: some ? rerank.join(", then ") : "Choose them yourself", checked: some, onchange: pick(own.length ? own : state.info.rerankers.slice(0, 1).map((one) => one.name)) }),
   ];
   const each = ({ name, about }) =>
     option("checkbox", "reranker", {

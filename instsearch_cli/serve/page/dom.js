@@ -41,6 +41,7 @@ function notice(kind, text, deed, quiet = false) {
   forget(kind);
   const close = make("button", { class: "tool", "aria-label": "Close the message", onclick: () => forget(kind) }, icon("wrong"));
   const act = deed && make("button", { class: "button", onclick: deed.act }, deed.text);
+  document.querySelector("dialog[open]")?.prepend($("notices")); // what is behind a dialog is not seen
   $("notices").append(make("p", { class: quiet ? "notice quiet" : "notice", "data-kind": kind }, make("span", {}, text), act, close));
 }
 

@@ -10,7 +10,7 @@ const hitRef = (hit) => ({ index: state.asked.indexes[hit.index], row: hit.row }
 function scoreText(score) {
   const { probability, final, hits } = state.answer;
   if (!final && pipelineOf()?.probability && !state.rerank) return "";
-  if (probability) return score.toFixed(2);
+  if (probability) return (Math.floor(score * 100 + 1e-9) / 100).toFixed(2); // 0.499 is below 0.50
   const largest = Math.max(...hits.map((hit) => Math.abs(hit.score)));
   return score.toFixed(largest < 10 ? 3 : largest < 1000 ? 1 : 0);
 }
