@@ -192,19 +192,24 @@ class Interface:
         else:
             given = asking.question(await _json_of(request))
         streamed = NDJSON in request.headers.get("accept", "")
-        return Lines(self.workers, lambda: self._answers(given, streamed), streamed)
+        steps = _number(request, "steps", 0, 0, 100)
+        return Lines(self.workers, lambda: self._answers(given, streamed, steps), streamed)
 
-    def _answers(self, question: Question, streamed: bool) -> Iterator[dict[str, Any]]:
+    def _answers(self, question: Question, streamed: bool, steps: int) -> Iterator[dict[str, Any]]:
+        """The answer as it comes, or alone; of the first so many steps where that is not 0."""
         began = time.perf_counter()
         with self.measures.asking.track_inprogress():
             if not streamed:
                 answer = self.service.answer(question)
             else:
-                for answer in self.service.answers(question):
+                for step, answer in enumerate(self.service.answers(question), 1):
                     if not answer.step:
                         break
-                    self.measures.first.observe(time.perf_counter() - began)
+                    if step == 1:
+                        self.measures.first.observe(time.perf_counter() - began)
                     yield {"final": False, "step": answer.step, **to_json(answer)}
+                    if step == steps:
+                        return
             self.measures.last.observe(time.perf_counter() - began)
             yield {"final": True, "step": "", **to_json(answer)} if streamed else to_json(answer)
 

@@ -135,8 +135,9 @@ def document() -> dict[str, Any]:
         },
         "/v1/query": {
             "post": _operation(
-                "Ask. As lines the answer comes step by step, the last with final: true.",
+                "Ask. As lines the answer comes step by step, the last with final: true; or so many steps of it.",
                 _given("the answer", {JSON: _of("Answer"), NDJSON: _of("Answer")}),
+                parameters=[_parameter("steps", "query", {"type": "integer", "minimum": 0})],
                 body={JSON: _of("Question"), "multipart/form-data": form},
             )
         },

@@ -96,6 +96,8 @@ def test_answers_come_line_by_line(place: Path, web: httpx.Client, picture: str)
     assert [line["final"] for line in lines] == [False, False, False, True]
     assert hits(lines[-1]) == of_library(place)
     assert not lines[0]["probability"]
+    first = web.post("/v1/query", params={"steps": 1}, json=question(picture), headers=NDJSON).text
+    assert hits(json.loads(first)) == hits(lines[0])
 
 
 def test_a_batch_answers_in_order_and_ends_at_no_error(web: httpx.Client, picture: str) -> None:
