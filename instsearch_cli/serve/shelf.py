@@ -138,6 +138,7 @@ def _plain(pipeline: Pipeline) -> dict[str, Any]:
         "rerankers": names,
         "probability": offer is not None and offer.load().probabilities,
         "per_image": not names,
+        "refine": bool(pipeline.refine),
     }
 
 

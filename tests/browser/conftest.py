@@ -153,5 +153,5 @@ def _note(tab: Tab, message: Any) -> None:
 def _request(tab: Tab, request: Any) -> None:
     if not request.url.startswith(("http://127.0.0.1:", "blob:", "data:")):
         tab.wrong.append(f"a request to {request.url}")
-    if request.url.endswith("/v1/query"):
-        tab.questions.append(request.post_data_json)
+    if "/v1/query" in request.url:
+        tab.questions.append({**request.post_data_json, "live": request.url.endswith("?steps=1")})

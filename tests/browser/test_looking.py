@@ -226,7 +226,7 @@ def test_what_goes_wrong_is_said(tab: Callable[..., Any], served: Any, place: Pa
     page.settle()
     assert not page.locator(".notice").count()
     page.route(
-        "**/v1/query", lambda route: route.fulfill(status=503, json={"detail": "too many ask at once"})
+        "**/v1/query*", lambda route: route.fulfill(status=503, json={"detail": "too many ask at once"})
     )
     page.locator("#overlay g[data-box]").press("Shift+ArrowRight")
     page.wait_for_selector(".notice:has-text('too many ask at once')")

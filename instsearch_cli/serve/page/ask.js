@@ -20,7 +20,7 @@ function ask(live = false) {
   }
   const asked = question();
   const is = (other) => asked && JSON.stringify(asked) === JSON.stringify(other);
-  if (!live && flight && is(flight.asked)) return; // already on its way
+  if (!live && flight && !flight.live && is(flight.asked)) return; // already on its way
   flight?.controller.abort();
   flight = null;
   if (state.answer?.final && is(state.asked)) {
@@ -39,12 +39,12 @@ function showNothing() {
 }
 
 async function sendQuestion(asked, live = false, again = false) {
-  const mine = { controller: new AbortController(), began: performance.now(), answered: false, asked };
+  const mine = { controller: new AbortController(), began: performance.now(), answered: false, asked, live };
   flight = mine;
   working(true);
   const { signal } = mine.controller;
   try {
-    const response = await call("/v1/query", { json: asked, accept: "application/x-ndjson", signal });
+    const response = await call(live ? "/v1/query?steps=1" : "/v1/query", { json: asked, accept: "application/x-ndjson", signal });
     let final = false;
     for await (const answer of jsonLines(response, signal)) {
       if (flight !== mine) return;
@@ -57,8 +57,9 @@ async function sendQuestion(asked, live = false, again = false) {
       showAnswer();
     }
     if (flight !== mine) return;
-    if (!final) throw new Problem(0, OFFLINE);
+    if (!final && !live) throw new Problem(0, OFFLINE);
     flight = null;
+    if (live) return;
     mostSeconds = (performance.now() - mine.began) / 1000;
     working(false);
     askForMore();
