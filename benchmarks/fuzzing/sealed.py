@@ -96,7 +96,7 @@ def _part(index: Path, chance: Random) -> tuple[str, str, bool]:
             raw.unlink()
             continue
         seal(raw, path)
-        fewer = lie == "shorter" and path.name.startswith("removed-")
+        fewer = lie in ("shorter", "pointers") and path.name.startswith("removed-")  # other rows are removed
         return f"{path.relative_to(index)}", lie, lie in TRUE or fewer
 
 
