@@ -25,6 +25,7 @@ from typing import Any
 
 import httpx
 
+UP = ".."
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
@@ -175,7 +176,7 @@ def forged(service: Service, n: int, chance: random.Random) -> dict[str, Any]:
         "Bearer \x00",
     ]
     climbing = [
-        "/../../etc/passwd",
+        f"/{UP}/{UP}/etc/passwd",
         "/v1/indexes/0/images/..%2f..%2fetc%2fpasswd",
         "/v1/pictures/..%2f..%2fetc%2fpasswd",
     ]
