@@ -279,3 +279,24 @@ def test_a_hit_beside_the_query(place: Path, web: httpx.Client, picture: str) ->
     assert (plain["picture"], "compares" in plain["text"]) == (None, True)
     for wrong in ({}, {"hit": {"index": 0}}, {"hit": {"index": 9, "row": 0}}, {"hit": hit, "view": 5}):
         assert web.post("/v1/aligned", json={"question": body, **wrong}).status_code in (400, 404)
+
+
+def test_odd_pictures_are_seen_as_people_see_them(web: httpx.Client) -> None:
+    """An animation by its first frame, 16 bits by their upper 8; what is too large is refused from its header."""
+    frames = [PIL.Image.fromarray(scene(i)) for i in range(3)]
+    animated, deep, huge = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:])
+    ramp = np.linspace(0, 65535, 240).astype(np.uint16)[None].repeat(180, 0)
+    PIL.Image.fromarray(ramp).save(deep, "PNG")
+    PIL.Image.new("1", (20_000, 15_000)).save(huge, "PNG")
+    seen = []
+    for name, file in (("moving.gif", animated), ("deep.png", deep)):
+        handed = web.post("/v1/pictures", params={"name": name}, content=file.getvalue()).json()
+        assert handed["size"] == [240, 180]
+        jpeg = web.get(f"/v1/pictures/{handed['upload']}", params={"side": 240}).content
+        seen.append(np.asarray(PIL.Image.open(io.BytesIO(jpeg)).convert("RGB"), float))
+    assert np.abs(seen[0] - scene(0)).mean() < 30  # 256 colours
+    assert np.abs(seen[1][:, :, 0] - ramp / 257).mean() < 3
+    refused = web.post("/v1/pictures", params={"name": "huge.png"}, content=huge.getvalue())
+    assert refused.status_code == 422
+    assert "20000" in refused.json()["detail"].replace(",", "")
