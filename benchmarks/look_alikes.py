@@ -3,7 +3,7 @@
     python benchmarks/look_alikes.py OUT.jpg MANIFEST INDEX [MANIFEST INDEX ...] [--queries 12] [--each 5] [--seed 0]
 
 Of each collection some queries are asked of its index, and their first hits compared as `show --beside` does. Shown are
-the look-alikes of 0.1 and less that agree most, the worst of 0.5 and more, and of the true hits of 0.9 and more the one
+the look-alikes of less than 0.5 that agree most, the worst of the others, and of the true hits of 0.9 and more the one
 that agrees least and some in the middle.
 """
 
@@ -26,7 +26,7 @@ from instsearch_cli.report.draw import panels
 if TYPE_CHECKING:
     from instsearch_cli.data import Beside
 
-WIDTH = 520  #: pixels of a pair
+WIDTH = 440  #: pixels of a pair
 LOOKED_AT = 4  #: first hits of each query that show the object, and that do not
 
 
@@ -70,11 +70,11 @@ def pairs_of(manifest: Path, folder: Path, n: int, seed: int) -> list[Pair]:
 
 def chosen(pairs: list[Pair], each: int) -> list[tuple[str, Image.Image]]:
     """As many pairs of a collection, of all kinds."""
-    apart = sorted((p for p in pairs if not p.right and p.score <= 0.1), key=lambda p: -p.found.agreement)
+    apart = sorted((p for p in pairs if not p.right and p.score < 0.5), key=lambda p: -p.found.agreement)
     missed = sorted((p for p in pairs if not p.right and p.score >= 0.5), key=lambda p: -p.score)
     kept = sorted((p for p in pairs if p.right and p.score >= 0.9), key=lambda p: p.found.agreement)
     kept = kept[:1] + kept[len(kept) // 2 :]
-    kinds = (("not it", apart), ("not it, missed", missed[:1]), ("it", kept))
+    kinds = (("not it", apart), ("not it, taken for it", missed[:1]), ("it", kept))
     lists = [[pair.panel(title) for pair in some[:each]] for title, some in kinds]
     turns = [panel for turn in zip_longest(*lists) for panel in turn if panel is not None][:each]
     return sorted(turns, key=lambda panel: panel[0].partition(":")[0], reverse=True)
@@ -91,7 +91,7 @@ def main() -> None:
     shown: list[tuple[str, Image.Image]] = []
     for manifest, folder in zip(options.collections[::2], options.collections[1::2], strict=True):
         shown += chosen(pairs_of(manifest, folder, options.queries, options.seed), options.each)
-    panels(shown, columns=2).save(options.out, quality=78, optimize=True)
+    panels(shown, columns=2).save(options.out, quality=72, optimize=True)
 
 
 if __name__ == "__main__":
