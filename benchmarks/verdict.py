@@ -7,14 +7,15 @@ reranker ``verdict`` are fitted to the verified hits and the first hit of both. 
 objects that they were not fitted to (one object left out in turn), beside the plain score: the share of queries whose
 object is found where 1, 5 and 10 % of those without find one, the reliability, and the expected calibration error.
 With several manifests all queries are fitted together, and the reliability of each collection is reported as well.
---score-alone leaves out what depends on the rest of the collection. The last lines are the weights of all queries
-together, as a pipeline file takes them.
+--score-alone leaves out what depends on the rest of the collection; with --given BIAS SCORE these two weights are
+measured as they are, and nothing is left out in turn. The last lines are the weights of all queries together, as a
+pipeline file takes them.
 
 An image that shows a query's object although the ground truth does not say so would count as found falsely:
 --unlabelled FILE takes such images out as well. unlabelled.json lists what was seen, by eye, among the first hits of
 manifest-ext.json; '' for the ground truth as it is.
 
-Raw hits are kept with --hits FILE, so that other caps are tried in a second.
+Raw hits are kept with --hits FILE, so that other caps are tried in a second; --plot FILE draws the reliability.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from instsearch_cli.measure.datasets import load_dataset, prepare
 from instsearch_cli.measure.evaluation import encode_query
 from instsearch_cli.measure.verdict import SHARES, calibration_error, found_rate, threshold_at
 from instsearch_cli.progress import make_progress
+from instsearch_cli.report.plot import Curve, curves
 from instsearch_plugins.numeric.logistic import logistic_regression
 from instsearch_plugins.rerankers.verdict import Verdict, evidence
 
@@ -127,12 +129,16 @@ def main() -> None:
     parser.add_argument("manifests", nargs="+", type=Path, metavar="MANIFEST")
     parser.add_argument("--index", type=Path, default=Path("out/verdict"), help="where the indexes are kept")
     parser.add_argument("--score-alone", action="store_true", help="whatever else is in the collection")
+    parser.add_argument("--given", nargs=2, type=float, metavar=("BIAS", "SCORE"), help="weights to measure")
     parser.add_argument("--preset", default="sift")
     parser.add_argument("--rerank", action="append", default=[], help="instead of the preset's; repeatable")
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="STAGE.OPTION=VALUE"
     )
     parser.add_argument("--hits", type=Path, help="npz file: hits to read, or to write where it is not there")
+    parser.add_argument(
+        "--plot", type=Path, help="PNG or SVG file: which share of hits of each probability is right"
+    )
     parser.add_argument("--unlabelled", type=lambda s: Path(s) if s else None, default=UNLABELLED)
     parser.add_argument("--floor", type=float, default=1.0, help="score of a verified hit, at least")
     parser.add_argument("--start", type=int, default=USUAL.start)
@@ -147,7 +153,10 @@ def main() -> None:
         if options.hits is not None:
             np.savez(options.hits, **raw)  # type: ignore[arg-type]
     x, truth, counts = cases(raw, options)
-    p = left_out(x, truth, counts, np.tile(raw["group"], 2))
+    if options.given is None:
+        p = left_out(x, truth, counts, np.tile(raw["group"], 2))
+    else:
+        p = np.where(counts, expit(x[..., :2] @ options.given), 0)
     shares = "".join(f"{100 * share:>8g}%" for share in SHARES)
     print(f"{len(raw['group'])} queries of {raw['group'].max() + 1} objects, with and without the object\n")
     print(f"{'found, false found at':<22}{shares}")
@@ -158,14 +167,18 @@ def main() -> None:
     for least in (0.1, 0.3, 0.5, 0.7, 0.9):
         present = np.where(truth & counts, p, 0)[:q].max(axis=1)
         print(f"{least:<22}{found_rate(present, least):>9.3f}{found_rate(p[q:, 0], least):>9.3f}")
+    shown = [Curve("as stated", (0.0, 1.0), (0.0, 1.0))]
     for c, manifest in enumerate(options.manifests):
         own = np.tile(raw["collection"] == c, 2)[:, None]
         print(f"\n{f'reliability, {manifest.parent.name}':<22}{'hits':>9}{'mean p':>9}{'true':>9}")
+        curve: list[tuple[float, float]] = []
         for low in np.arange(0, 1, 0.1):
             inside = own & counts & (p >= low) & ((p < low + 0.1) | (low > 0.85))
             if inside.any():
+                curve.append((float(p[inside].mean()), float(truth[inside].mean())))
                 name = f"{low:.1f} to {low + 0.1:.1f}"
                 print(f"{name:<22}{inside.sum():>9,}{p[inside].mean():>9.3f}{truth[inside].mean():>9.3f}")
+        shown.append(Curve(f"{manifest.parent.name}", *zip(*curve, strict=True)))
         sure, q = own & counts & (p >= 0.9), len(p) // 2
         there = (truth & own)[:q].sum()
         print(
@@ -173,6 +186,8 @@ def main() -> None:
             f"{(truth & sure)[:q].sum() / max(there, 1):.3f} of what is found at all; "
             f"{sure[q:].any(axis=1).sum()} of {own[:q].sum()} absent objects have some"
         )
+    if options.plot is not None:
+        curves(options.plot, shown, "probability of a hit, stated", "share of such hits that show the object")
     first = np.zeros_like(counts)
     first[:, 0] = counts[:, 0]
     print(f"\ncalibration error: verified hits {calibration_error(p[counts], truth[counts]):.3f}, ", end="")

@@ -83,9 +83,9 @@ def after(rows, scores, data: Any = None, **options) -> dict[int, float]:
 
 
 def test_a_twin_falls_behind_the_object():
-    found = after([TWIN, TRUE], [5.1, 5.0])
+    found = after([TWIN, TRUE], [8.1, 8.0])
     assert list(found) == [TRUE, TWIN]
-    assert found[TRUE] > 5.0
+    assert found[TRUE] > 8.0
     assert found[TRUE] - found[TWIN] > 0.5
 
 
@@ -95,8 +95,8 @@ def test_the_score_is_the_formula():
     one = comparisons(query(), np.array([TRUE]), data, c)[TRUE]
     assert one is not None
     against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
-    for score, share in ((3.0, 0), (4.0, 0), (5.5, 0.5), (7.0, 1), (8.0, 1)):
-        x = score + c.agreement * one.agreement - share * against
+    for score, share in ((3.0, 0), (5.0, 0), (7.0, 0.5), (9.0, 1), (12.0, 1)):
+        x = score + c.agreement * min(one.agreement, c.enough) - share * against
         expected = c.least + np.log(1 + np.exp(x - c.least))
         assert after([TRUE], [score])[TRUE] == pytest.approx(expected, rel=1e-5)
 
@@ -113,7 +113,7 @@ def test_a_hit_that_is_not_aligned_keeps_its_score_and_none_falls_below_the_leas
     data: Any = Collection()
     assert after([TRUE], [2.4], data)[TRUE] == pytest.approx(2.4)
     assert data.read == []  # it is not looked at
-    found = after([TWIN, ELSEWHERE], [5.5, 2.49], bias=50.0)
+    found = after([TWIN, ELSEWHERE], [8.5, 2.49], bias=50.0)
     assert list(found) == [TWIN, ELSEWHERE]
     assert 2.5 <= found[TWIN] < 2.51
 
@@ -193,13 +193,12 @@ def test_beside_nothing():
 
 
 def test_what_was_compared_in_words():
-    none, all_ = np.zeros((2, 2), bool), np.ones((2, 2), bool)
-    nothing = np.zeros((8, 8, 3), np.uint8)
-    quarter, ones = np.full((2, 2), 0.25, np.float32), np.ones((2, 2), np.float32)
-    one = Compared(nothing, nothing, np.eye(3), ones, all_, quarter, ones, 0.0)
+    nothing, everywhere = np.zeros((8, 8, 3), np.uint8), np.ones((3, 3), bool)
+    ninth, ones = np.full((3, 3), 1 / 9, np.float32), np.ones((3, 3), np.float32)
+    one = Compared(nothing, nothing, np.eye(3), ones, everywhere, ninth, ones, 0.0)
     assert in_words(one) == "100 % of what the box shows agrees, and nothing among it differs."
-    differs = one._replace(ncc=np.float32([[1, 1], [1, 0]]))
-    assert in_words(differs) == "75 % of what the box shows agrees; 25 % lies among it and differs."
+    differs = one._replace(ncc=np.float32([[1, 1, 1], [1, 0, 1], [1, 1, 1]]))
+    assert in_words(differs) == "89 % of what the box shows agrees; 11 % lies among it and differs."
     faint = differs._replace(texture=ones / 100)
-    assert in_words(faint) == "75 % of what the box shows agrees; less than 1 % lies among it and differs."
-    assert in_words(one._replace(region=none)).startswith("Nothing in the box agrees")
+    assert in_words(faint) == "89 % of what the box shows agrees; less than 1 % lies among it and differs."
+    assert in_words(one._replace(region=~everywhere)).startswith("Nothing in the box agrees")

@@ -54,21 +54,18 @@ def test_nothing_in_common_is_nothing():
 
 
 def test_shares_by_hand():
-    """Cells of 1/4: one agrees wholly, one half, one disagrees and is half as textured, one is out of the region."""
+    """5 x 5 cells of 1/25: one inside falls short, half textured; one on the edge does; one inside agrees less."""
     nothing = np.zeros((8, 8, 3), np.uint8)
-    one = Compared(
-        nothing,
-        nothing,
-        np.eye(3),
-        np.float32([[0.9, 0.65], [0.1, 0.9]]),
-        np.array([[True, True], [True, False]]),
-        np.full((2, 2), 0.25, np.float32),
-        np.float32([[1, 1], [0.5, 1]]),
-        0.0,
-    )
-    assert one.agreement == pytest.approx(0.25 + 0.125)
-    assert one.disagreement == pytest.approx(0.125)
-    assert one.disagreeing.tolist() == [[False, False], [True, False]]
+    ncc, texture = np.full((5, 5), 0.9, np.float32), np.ones((5, 5), np.float32)
+    ncc[1, 1], ncc[0, 3], ncc[3, 2] = 0.64, 0.1, 0.66  # median 0.9, less 0.25
+    texture[1, 1] = 0.5
+    corners, everywhere = np.full((5, 5), 0.04, np.float32), np.ones((5, 5), bool)
+    one = Compared(nothing, nothing, np.eye(3), ncc, everywhere, corners, texture, 0.0)
+    assert one.agreement == pytest.approx(0.04 * (22 + 0.14 / 0.3 + 0.16 / 0.3))
+    assert np.argwhere(one.disagreeing).tolist() == [[1, 1]]
+    assert one.disagreement == pytest.approx(0.02)
+    assert not one._replace(region=~everywhere).disagreeing.any()
+    assert not one._replace(ncc=ncc / 2).disagreeing.any()
 
 
 def test_edges_have_no_corners():

@@ -24,7 +24,9 @@ from instsearch_plugins.numeric.registration import (
 
 SIDE = 192  # longer side of the template on which pictures are compared
 REACH = 3  # pixels by which cells are moved still
-LOW, HIGH = 0.5, 0.8  # correlation below which cells disagree, and from which they agree wholly
+LOW, HIGH = 0.5, 0.8  # correlation from which a cell agrees a little, and wholly
+AGREES = 0.6  # correlation from which a cell is taken to agree
+SHORT = 0.25  # by how much less than those a cell disagrees
 NEUTRAL = 0.12  # saturation below which white balance is read off
 OUTSIDE = 225  # what is out of a picture, where it is shown
 COLOURED = 0.05  # chroma below which there is no hue
@@ -67,8 +69,16 @@ class Compared(NamedTuple):
 
     @property
     def disagreeing(self) -> np.ndarray:
-        """The cells that should agree and do not: bool[m, n]."""
-        return self.region & (self.corners > 0) & (self.ncc < LOW)
+        """The cells that should agree and do not: bool[m, n].
+
+        These are inside of the region, with others of it all around, and fall short of what agrees by SHORT and more:
+        ncc_i < median_j ncc_j - SHORT over the cells j that agree.
+        """
+        agree = self.region & (self.corners > 0) & (self.ncc > AGREES)
+        if not agree.any():
+            return agree
+        low = float(np.median(self.ncc[agree])) - SHORT
+        return _inside(self.region) & (self.corners > 0) & (self.ncc < low)
 
     @property
     def disagreement(self) -> float:
@@ -123,7 +133,7 @@ def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared
     there = cells(inside[middle].astype(np.float32)) > 0.9
     textured = found.own > 0.02 * np.quantile(found.own, 0.9)
     corners = np.where(there & textured, corners / total, 0)
-    agree = (found.ncc > (LOW + HIGH) / 2 - 0.05) & (corners > 0)
+    agree = (found.ncc > AGREES) & (corners > 0)
     region = hull(agree & (_near(agree) >= 4))
     contrast = np.sqrt(found.other / np.maximum(found.own, 1e-6))
     texture = (
@@ -139,6 +149,11 @@ def _near(x: np.ndarray) -> np.ndarray:
         x.astype(np.float32), cv2.CV_32F, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
     )
     return summed
+
+
+def _inside(mask: np.ndarray) -> np.ndarray:
+    """The cells of bool[m, n] whose 8 neighbours are of it, too."""
+    return mask & (_near(mask) > 8.5)
 
 
 def hull(mask: np.ndarray) -> np.ndarray:

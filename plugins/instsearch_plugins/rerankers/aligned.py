@@ -69,29 +69,30 @@ class Aside(NamedTuple):
 
 
 class Aligned(QueryByQuery, Verifying):
-    """score = l + log(1 + exp(x - l)),  x = s + w_a agreement - g(s) (b + w_d disagreement + w_h hue).
+    """score = l + log(1 + exp(x - l)),  x = s + w_a min(agreement, e) - g(s) (b + w_d disagreement + w_h hue).
 
     s is the score before, g(s) = clip((s - t) / r, 0, 1): a hit that scores much by its keypoints must agree as a
     whole, since look-alikes score as much; for one that scores little agreement speaks, nothing against it. agreement:
-    the share of the query's box that agrees in the hit, aligned; disagreement: the share that does not though it is
-    among what agrees; hue: by how much hues differ there (numeric.appearance). Hits of l = ``least`` or more are looked
-    at, and none falls below it, so that the others stay below them. One that cannot be aligned, or read, keeps its
-    score. Hits further down than ``depth`` change as the last ones looked at do on the whole, since look-alikes are as
-    likely there. Scores are those of searcher ``hamming``.
+    the share of the query's box that agrees in the hit, aligned; look-alikes agree, too, so that more than e says
+    nothing; disagreement: the share that does not though it is among what agrees; hue: by how much hues differ there
+    (numeric.appearance). Hits of l = ``least`` or more are looked at, and none falls below it, so that the others stay
+    below them. One that cannot be aligned, or read, keeps its score. Hits further down than ``depth`` change as the
+    last ones looked at do on the whole: look-alikes are as likely there. Scores are those of searcher ``hamming``.
     """
 
     @dataclass(frozen=True)
     class Config:
-        """The weights are of a regression on hits of INSTRE, groceries and drawn scenes, a third of each."""
+        """The weights are fitted to hits of INSTRE, groceries and drawn twins, whose look-alikes they part."""
 
         depth: int = 100  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
-        much: float = 4.0  #: score t from which on a hit must agree as a whole
-        ramp: float = 3.0  #: it must wholly, from so much more on (r)
-        bias: float = 2.6  #: taken off the score of such a hit
-        agreement: float = 11.5  #: times the share of the box that agrees, added
-        disagreement: float = 15.2  #: times the share that should agree and does not, taken off of such a hit
-        hue: float = 4.4  #: times the difference of hues, 0 to 2, taken off of such a hit
+        much: float = 5.0  #: score t from which on a hit must agree as a whole
+        ramp: float = 4.0  #: it must wholly, from so much more on (r)
+        bias: float = 2.5  #: taken off the score of such a hit
+        agreement: float = 8.0  #: times the share of the box that agrees, added
+        enough: float = 0.6  #: a larger share counts as this (e)
+        disagreement: float = 38.0  #: times the share that should agree and does not, taken off of such a hit
+        hue: float = 7.0  #: times the difference of hues, 0 to 2, taken off of such a hit
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
@@ -132,7 +133,8 @@ class Aligned(QueryByQuery, Verifying):
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
         against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
-        return c.agreement * one.agreement - min(max((score - c.much) / c.ramp, 0), 1) * against
+        agreement = c.agreement * min(one.agreement, c.enough)
+        return agreement - min(max((score - c.much) / c.ramp, 0), 1) * against
 
 
 def comparisons(
