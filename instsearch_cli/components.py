@@ -94,16 +94,18 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
+        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
 
-        Each block holds the encoding's datasets (formats/SPEC.md) plus "start" and "stop", its rows.
-        Removed images are still in it: mind ``images``.
+        Each block holds the encoding's datasets (formats/SPEC.md), those of removed images too, and "start" and "stop".
         """
+        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.
@@ -352,8 +354,7 @@ class Dataset:
     name               what it is called
     protocol           one line for people: how average precision is taken, what is junk
     average_precision  how it is taken, "plain" or "trapezoid" (measure/metrics.py)
-    settings           several judgements of one ranking: ``relevance(query, setting)`` gives each,
-                       ``relevance(query)`` the main one; a query without positives in a setting is left out of its mean
+    settings           judgements of one ranking, ``relevance(query, setting)``; queries without positives are left out
     tops               the k of the mAP@k that are reported beside mAP
     source             where the images come from, for those who lack them
     size               how many images there should be, where ``images`` cannot name all

@@ -45,10 +45,11 @@ def run(batch: Path, options: dict[str, Any]) -> int:
                     sink.add(line)
 
         before: set[str] = set()
-        for line in read_back(out) if out is not None else ():
-            check_alike(line, now, out)
-            before.add(line["id"])
-            take(line, kept=True)
+        if out is not None:
+            for line in read_back(out):
+                check_alike(line, now, out)
+                before.add(line["id"])
+                take(line, kept=True)
         remaining = [entry for entry in entries if entry.id not in before]
         workers = options["workers"] or usual_workers(len(remaining))
         progress.start("asking", len(remaining), "questions")

@@ -92,9 +92,9 @@ class Question:
                     "a question has a picture: {'picture': 'mug.jpg', 'box': (120, 80, 200, 150)}"
                 )
             return cls(**question)
-        if isinstance(question, (tuple, list)) and len(question) == 2:
-            return cls(*question)
-        return cls(question)
+        several = isinstance(question, (tuple, list)) and len(question) == 2
+        parts: Any = question if several else (question,)
+        return cls(*parts)
 
 
 def boxes(box: Any) -> list[Any]:

@@ -181,7 +181,9 @@ class Service:
                 return SavedView(SavedPicture(photograph.path.name, photograph.path), box)
             return SavedView(SavedPicture(photograph.name, None, photograph.path.read_bytes()), box)
 
-        wishes = question.wishes
+        wishes: dict[str, Any] = dict(question.wishes)
+        if "rerank" in wishes:
+            wishes["rerank"] = tuple(wishes["rerank"])
         return write_session(
             Session(
                 tuple(map(view, question.views)),
@@ -189,7 +191,7 @@ class Service:
                 tuple(served.path.absolute() for served in self.served(question)),
                 k=question.k,
                 marks=marks,
-                **(wishes | ({"rerank": tuple(wishes["rerank"])} if "rerank" in wishes else {})),
+                **wishes,
             )
         )
 
