@@ -121,5 +121,5 @@ def page(result: Answer, folder: Path | None = None, besides: Mapping[int, Besid
 
 
 def write_page(result: Answer, path: Path, besides: Mapping[int, Beside] | None = None) -> None:
-    """Write the page to a file, ``besides`` as :func:`page` takes them; InstsearchError if it cannot be written."""
+    """Write the page to a file, with hits ``besides`` the query by rank; InstsearchError if it cannot be written."""
     write_text(path, page(result, path.parent, besides))
