@@ -79,6 +79,12 @@ header p { margin: 0; color: var(--soft); }
 .file { flex: 0 1 auto; min-width: 40%; overflow: hidden; text-overflow: ellipsis; }
 .hits .file:only-child { min-width: 0; }
 .hits a[href]:hover .file { color: var(--deep); text-decoration: underline; text-underline-offset: 3px; }
+.hits details { margin-top: 6px; color: var(--soft); font-size: 13px; }
+.hits summary { cursor: pointer; }
+.hits details img { display: block; width: 100%; height: auto; margin-top: 8px; border-radius: 9px; }
+.hits details p { margin: 6px 0 0; }
+.hits li:has(details[open]) { flex-basis: min(100%, 900px); max-width: 900px; }
+.hits li:has(details[open]) > a { max-width: 320px; }
 .parting { display: flex; align-items: center; gap: 14px; margin: 30px 0 22px; color: var(--soft); font-weight: 600; }
 .parting::before, .parting::after { content: ""; flex: 1 0 24px; border-top: 2px solid var(--mark); }
 .parting::before { flex: 0 0 24px; }

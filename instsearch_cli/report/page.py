@@ -7,15 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from instsearch_cli.engine.answer import counted
-from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href
+from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href, jpeg_uri
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
 from instsearch_cli.report.results import box_text, score_texts, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import XYWH, Answer, Hit, View
 
 SIDE = 480  #: longer side of thumbnails
+PAIR = 900  #: width of a hit beside what was asked for
 FULL = 60  #: so many hits have thumbnails of full size; more share the same weight
 
 
@@ -26,7 +32,20 @@ def _alt(name: str, thumb: Thumbnail, box: XYWH | None) -> str:
     return f"{escaped(name)}, {where}"
 
 
-def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None) -> str:
+def _beside(found: Beside | None) -> str:
+    """The hit aligned beside what was asked for, to be unfolded; "" where the two were not compared."""
+    if found is None:
+        return ""
+    pair = Image.fromarray(found.picture)
+    thumb = thumbnail(pair, PAIR)
+    text = escaped(found.text)
+    return (
+        f'<details><summary>compared with what was asked for</summary><img src="{jpeg_uri(thumb)}" alt="{text}" '
+        f'width="{thumb.image.width}" height="{thumb.image.height}"><p>{text}</p></details>'
+    )
+
+
+def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None, found: Beside | None) -> str:
     thumb = thumbnail(hit.path, side)
     above, _, file = hit.image.rpartition("/")
     place = f'<span class="folder">{escaped(above)}/</span>' if above else ""
@@ -37,7 +56,7 @@ def _hit(hit: Hit, score: str, share: float, side: int, folder: Path | None) -> 
         f'<span class="line"><span class="rank" aria-label="rank {hit.rank}">{hit.rank}</span>'
         f'<span class="score" aria-label="score {score}">{score}</span>'
         f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span></span>'
-        f'<span class="name">{place}<span class="file">{escaped(file)}</span></span></a>{where}</li>'
+        f'<span class="name">{place}<span class="file">{escaped(file)}</span></span></a>{where}{_beside(found)}</li>'
     )
 
 
@@ -56,13 +75,16 @@ def _view(view: View, folder: Path | None) -> str:
     return f'{named}<div class="where">{box}</div>'
 
 
-def _hits(result: Answer, folder: Path | None) -> str:
+def _hits(result: Answer, folder: Path | None, besides: Mapping[int, Beside]) -> str:
     """The hits, those that count as found parted from the rest by a line."""
     shown, n = result.shown, len(result.above)
     side = max(160, min(SIDE, int(SIDE * math.sqrt(FULL / max(len(shown), 1)))))
     best = max((hit.score for hit in shown), default=0.0)
     shares = [min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0 for hit in shown]
-    cards = [_hit(*row, side, folder) for row in zip(shown, score_texts(shown), shares, strict=True)]
+    cards = [
+        _hit(hit, score, share, side, folder, besides.get(hit.rank))
+        for hit, score, share in zip(shown, score_texts(shown), shares, strict=True)
+    ]
     if not cards:
         return f'<p class="none">{escaped(_capital(result.nothing))}.</p>'
     found, rest = (
@@ -76,8 +98,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def page(result: Answer, folder: Path | None = None) -> str:
-    """The page as text, for a file in ``folder``; photographs below that are linked from there."""
+def page(result: Answer, folder: Path | None = None, besides: Mapping[int, Beside] | None = None) -> str:
+    """The page as text, for a file in ``folder``; photographs below that are linked from there.
+
+    besides  hits beside what was asked for, by rank: they are shown with these
+    """
     settings = "".join(
         f"<div><dt>{escaped(k)}</dt><dd>{escaped(v)}</dd></div>" for k, v in result.settings.items()
     )
@@ -94,10 +119,10 @@ def page(result: Answer, folder: Path | None = None) -> str:
     searched = f"{counted(result.n_images, 'image')} searched in {result.seconds:.2f} s"
     said = "".join(f"<p>{escaped(_capital(note))}.</p>" for note in result.notes)
     header = f"<header><h1>{escaped(_capital(result.title))}</h1><p>{searched}</p>{said}</header>"
-    body = f'<div class="page">{aside}\n<main>{header}\n{_hits(result, folder)}</main></div>'
+    body = f'<div class="page">{aside}\n<main>{header}\n{_hits(result, folder, besides or {})}</main></div>'
     return document(f"{title} - instsearch", STYLE, body)
 
 
-def write_page(result: Answer, path: Path) -> None:
-    """Write the page to a file; InstsearchError if it cannot be written."""
-    write_text(path, page(result, path.parent))
+def write_page(result: Answer, path: Path, besides: Mapping[int, Beside] | None = None) -> None:
+    """Write the page to a file, with hits ``besides`` the query by rank; InstsearchError if it cannot be written."""
+    write_text(path, page(result, path.parent, besides))

@@ -77,6 +77,21 @@ def test_show_draws_a_hit_beside_the_query(cli: Cli, place: Path, index: Path, t
     assert said == f"wrote {tmp_path / 'o.png'}: {found[2]['text']}\n"
 
 
+def test_the_page_unfolds_hits_beside_the_query(place: Path, index: Path, tmp_path: Path) -> None:
+    with instsearch.open(index) as opened:
+        answer = opened.query(place / "q.png", (60, 50, 180, 180), k=4)
+        found = opened.beside(place / "q.png", (60, 50, 180, 180), answer[0].path)
+    assert found is not None
+    instsearch.write_page(answer, tmp_path / "plain.html")
+    instsearch.write_page(answer, tmp_path / "hits.html", {answer[0].rank: found})
+    plain, page = ((tmp_path / name).read_text("utf-8") for name in ("plain.html", "hits.html"))
+    assert "<details>" not in plain
+    assert page.count("<details>") == 1
+    first, unfolded = page.index('<ol class="hits">'), page.index("<details>")
+    assert page[first:unfolded].count("<li") == 1
+    assert f"<p>{found.text}</p></details>" in page
+
+
 def test_what_cannot_be_shown_beside_the_query_is_said(
     cli: Cli, place: Path, index: Path, tmp_path: Path
 ) -> None:
