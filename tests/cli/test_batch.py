@@ -96,7 +96,7 @@ def test_an_answer_a_line_and_errors_counted(cli: Cli, indexes: list[Path], ques
     assert names(found[1]) == {"1", "3", "5", "7"}
     assert names(found[5]) == names(found[0])  # the other thing takes nothing from this one
     assert found[5]["query"]["against"][0]["box"] == [30, 20, 100, 100]
-    assert told.err == "6 questions = 3 found something + 1 nothing + 2 could not be asked\n"
+    assert told.err == "6 questions = 4 found something + 0 nothing + 2 could not be asked\n"
     alone = cli(
         "query", questions.parent / "q/0.png", "--box", "30,20,100,100", "--index", indexes[0], "--json"
     ).json
