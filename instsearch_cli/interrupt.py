@@ -33,6 +33,7 @@ def remembered() -> Iterator[None]:
     try:
         yield
     finally:
+        _seen = False
         sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
 
