@@ -24,6 +24,7 @@ from instsearch_cli.commands.query_options import (
 
 if TYPE_CHECKING:
     from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.session_file import Session
 
 
@@ -55,8 +56,9 @@ def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
         from instsearch_cli.report.results import write_text
 
         write_text(options["save_session"], write_session(session))
-    answer = search(session, options)
-    written = write(answer, options)
+    indexes = [common.open_index(path, options) for path in options["index_paths"]]
+    answer = search(session, indexes, options)
+    written = write(answer, indexes, options)
     show(answer, written, options)
 
 
@@ -112,11 +114,10 @@ def _take_over(ctx: click.Context, session: Session, options: dict[str, Any]) ->
     common.usage(bool(options["index_paths"]), "the session names no index: give --index")
 
 
-def search(session: Session, options: dict[str, Any]) -> Answer:
+def search(session: Session, indexes: list[Index], options: dict[str, Any]) -> Answer:
     """Ask the index, and say on stderr what one should know about the answer."""
     from instsearch_cli.engine import together
 
-    indexes = [common.open_index(path, options) for path in options["index_paths"]]
     query_batch.warn_unsearchable(indexes, options)
     question = session.question()
     answer = together.query(indexes, **question, **query_batch.wishes_of(options))
@@ -125,15 +126,18 @@ def search(session: Session, options: dict[str, Any]) -> Answer:
     return answer
 
 
-def write(answer: Answer, options: dict[str, Any]) -> list[object]:
+def write(answer: Answer, indexes: list[Index], options: dict[str, Any]) -> list[object]:
     """Write the files that are wanted; returns what to say of them."""
     from instsearch_cli import report
+    from instsearch_cli.engine import together
     from instsearch_cli.engine.answer import counted
     from instsearch_cli.report.results import write_text
 
     written: list[object] = []
     if options["html"] not in (None, STREAM):
-        report.write_page(answer, options["html"])
+        choice = common.choice(options)
+        besides = together.besides(indexes, answer, pipeline=options["pipeline_name"], **choice)
+        report.write_page(answer, options["html"], besides)
         written.append(options["html"])
     if options["sheet"] is not None:
         report.write_sheet(answer, options["sheet"])

@@ -13,11 +13,13 @@ from instsearch_cli.engine.asking import Wish
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images import Photograph
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
+    from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer, Hit
     from instsearch_cli.engine.query import Engine
 
@@ -38,6 +40,10 @@ class Askable(Protocol):
     def answers(
         self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
     ) -> Generator[Answer, None, None]: ...
+
+    def beside(
+        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
+    ) -> Beside | None: ...
 
     def query_each(
         self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
@@ -128,6 +134,28 @@ def _checked(question: Any) -> Question | InstsearchError:
         return Question.of(question)
     except InstsearchError as error:
         return error
+
+
+def besides(
+    indexes: Sequence[Askable], answer: Answer, most: int = 6, pipeline: str | None = None, **choice: Any
+) -> dict[int, Beside]:
+    """The first hits that count as found beside the view that each fits best, by rank; those that can be aligned.
+
+    None where no reranker of the pipeline compares hits with the query.
+    """
+    read = [Photograph.of(view.picture) for view in answer.views]
+    found: dict[int, Beside] = {}
+    for hit in answer.above[:most]:
+        view = answer.views[hit.view]
+        try:
+            one = indexes[hit.index].beside(read[hit.view], view.box, hit.path, pipeline, **choice)
+        except UsageError:
+            return {}
+        except InstsearchError:  # a picture that is gone
+            continue
+        if one is not None:
+            found[hit.rank] = one
+    return found
 
 
 def check_comparable(indexes: Sequence[Askable], wishes: dict[str, Any]) -> dict[str, Any]:

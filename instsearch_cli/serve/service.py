@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from instsearch_cli.serve.questions import Part, Question, Ref
 
 SIDE = 480  #: of the pictures in a report
+CHOICE = ("pipeline", "rerank", "refine")  #: what decides which engine is asked
 
 
 class Service:
@@ -114,7 +115,7 @@ class Service:
         served = self.shelf[index]
         ref, box = question.views[view]
         path = served.image(row).path
-        choice = {name: question.wishes[name] for name in ("pipeline", "rerank") if name in question.wishes}
+        choice = {name: question.wishes[name] for name in CHOICE if name in question.wishes}
         try:
             found = served.index().beside(self.photograph(ref), box, path, **choice)
         except UsageError as error:  # no reranker of the pipeline compares
@@ -144,7 +145,20 @@ class Service:
         media, suffix, write = FORMS[form]
         answer = self.answer(question)
         stem = re.sub(r"[^\w.-]+", "-", answer.query.rpartition("/")[2].rpartition(".")[0]) or "hits"
-        return write(answer), media, f"{stem}-hits.{suffix}"
+        data = self._report(question, answer) if write is None else write(answer)
+        return data, media, f"{stem}-hits.{suffix}"
+
+    def _report(self, question: Question, answer: Answer) -> bytes:
+        """The page, with pictures that were handed in as they are now: their files are the service's."""
+        choice = {name: question.wishes[name] for name in CHOICE if name in question.wishes}
+        besides = together.besides([each.index() for each in self.served(question)], answer, **choice)
+
+        def held(view: View) -> View:
+            return replace(view, picture=thumbnail(view.picture, SIDE).image)
+
+        also, against = (tuple(map(held, views)) for views in (answer.also, answer.against))
+        whole = replace(answer, picture=held(answer.views[0]).picture, also=also, against=against)
+        return page(whole, besides=besides).encode()
 
     def command(self, question: Question) -> str:
         """The command line that asks the same; pictures that were handed in by the names that they came with."""
@@ -244,18 +258,6 @@ class Service:
         return photograph.name if ref.index < 0 else str(photograph.path)
 
 
-def _report(answer: Answer) -> bytes:
-    """The page, with pictures that were handed in as they are now: their files are the service's."""
-
-    def held(view: View) -> View:
-        picture = thumbnail(view.picture, SIDE)
-        return replace(view, picture=picture.image)
-
-    first = held(answer.views[0])
-    also, against = (tuple(map(held, views)) for views in (answer.also, answer.against))
-    return page(replace(answer, picture=first.picture, also=also, against=against)).encode()
-
-
 def _plain(table: dict[str, Any]) -> bytes:
     return json.dumps(table, indent=1).encode()
 
@@ -267,12 +269,12 @@ def _zip(answer: Answer) -> Path:
     return Path(file.name)
 
 
-FORMS: dict[str, tuple[str, str, Callable[[Answer], bytes | Path]]] = {
+FORMS: dict[str, tuple[str, str, Callable[[Answer], bytes | Path] | None]] = {
     "csv": ("text/csv; charset=utf-8", "csv", lambda answer: to_csv(answer).encode()),
     "json": ("application/json", "json", lambda answer: _plain(to_json(answer))),
     "annotations": ("application/ld+json", "jsonld", lambda answer: _plain(to_annotations(answer))),
     "trec": ("text/plain; charset=utf-8", "trec", lambda answer: to_trec(answer).encode()),
     "zip": ("application/zip", "zip", _zip),
-    "html": ("text/html; charset=utf-8", "html", _report),
+    "html": ("text/html; charset=utf-8", "html", None),
 }
-"""Media type, suffix and writer of each form in which an answer is taken away."""
+"""Media type, suffix and writer of each form in which an answer is taken away; None: it needs the indexes, too."""

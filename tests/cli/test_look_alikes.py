@@ -127,3 +127,15 @@ def test_twins_come_after_the_object_and_a_photograph_that_is_gone_stays(cli: Cl
     was, now = ({hit["image"]: hit["score"] for hit in some} for some in (before, gone))
     assert now["5.png"] == was["5.png"]
     assert now["2.png"] == pytest.approx(scores[2])
+
+
+def test_query_writes_a_page_with_what_was_compared(
+    cli: Cli, place: Path, index: Path, tmp_path: Path
+) -> None:
+    ask = ("query", place / "q.png", "--index", index)
+    cli(*ask, "--html", tmp_path / "hits.html")
+    page = (tmp_path / "hits.html").read_text("utf-8")
+    found = cli(*ask, "--json").json["hits"]
+    assert 0 < page.count("<details>") <= min(6, sum(hit["score"] >= 0.5 for hit in found))
+    cli(*ask, "--rerank", "none", "--html", tmp_path / "plain.html")
+    assert "<details>" not in (tmp_path / "plain.html").read_text("utf-8")
