@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Hits, Query
 
 
-MARGIN = 1.0  #: of log-odds: two photographs agree a little better than a photograph and a drawing of the object do
+MARGIN = 2.0  #: of log-odds: two photographs agree a little better than a photograph and a drawing of the object do
 SURE = 8.0  #: log-odds from which on they say no more
 
 
