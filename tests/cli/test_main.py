@@ -144,7 +144,8 @@ def test_ctrl_c_is_one_line_and_the_index_goes_on(
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    # where it comes while a dataclass is made, which evaluates text, CPython ends by the signal: 130 to a shell, too
+    assert process.returncode in (130, -signal.SIGINT), said
     assert "Traceback" not in said
     assert "stopped" in said.strip().splitlines()[-1]
     assert run(["verify", "--index", str(tmp_path / "i"), "--quiet"]) == 0
