@@ -119,7 +119,7 @@ def test_ctrl_c_ends_it_within_a_second(place: Path) -> None:
         time.sleep(0.5)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) in (0, 130)
+        assert process.wait(timeout=10) in (0, 130, -signal.SIGINT)
         assert time.monotonic() - began < 2.5  # a second, on a machine that has nothing else to do
         busy.join(10)
         assert "Traceback" not in process.stderr.read()
