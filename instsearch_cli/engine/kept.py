@@ -11,12 +11,12 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """Values by key, those used last, of so many bytes together; from several threads."""
+    """Values by key, those used last, of so much together: bytes, or a number of them; from several threads."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self._bytes = 0
+        self._size = 0
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
@@ -27,14 +27,14 @@ class Kept(Generic[K, V]):
             self._values.move_to_end(key)
             return self._values[key][0]
 
-    def put(self, key: K, value: V, size: int) -> None:
-        """Keep a value of so many bytes; those used longest ago go where there are too many."""
+    def put(self, key: K, value: V, size: int = 1) -> None:
+        """Keep a value of a size; those used longest ago go where there are too many."""
         with self._lock:
             self._drop(key)
             self._values[key] = value, size
-            self._bytes += size
-            while self._bytes > self.most and self._values:
-                self._bytes -= self._values.popitem(last=False)[1][1]
+            self._size += size
+            while self._size > self.most and self._values:
+                self._size -= self._values.popitem(last=False)[1][1]
 
     def drop(self, key: K) -> None:
         """Forget a value, if it is there."""
@@ -43,4 +43,4 @@ class Kept(Generic[K, V]):
 
     def _drop(self, key: K) -> None:
         if key in self._values:
-            self._bytes -= self._values.pop(key)[1]
+            self._size -= self._values.pop(key)[1]

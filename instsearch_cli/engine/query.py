@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
+from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
 from instsearch_cli.engine.tensors import inference
@@ -54,8 +53,7 @@ class Engine:
         self.within = None if within is None else set(np.asarray(within).tolist())
         self.timing = Timing()
         self.caution = ""  #: what one should know about every answer
-        self._pictures: OrderedDict[Photograph, Query] = OrderedDict()
-        self._picturing = threading.Lock()
+        self._pictures: Kept[Photograph, Query] = Kept(PICTURES)
         self._load_models()
         self.segments: list[tuple[Collection, Any]] = []
         self.refresh()
@@ -151,18 +149,13 @@ class Engine:
         self, id: str, picture: Photograph, box: Box | None, exclude: frozenset[int] = frozenset()
     ) -> Query:
         """Encode a picture. ``box`` is already clipped to it. Raises InstsearchError if it selects nothing."""
-        with self._picturing:
-            before = self._pictures.get(picture)
+        before = self._pictures.get(picture)
         image = before.image if before else picture.read(self.assembly.extractor.component.fit_size)
         crop = None
         if box is not None and self.assembly.pipeline.query.crop:
             crop = self._closer(picture, box)
         query = self.encode(id, image, box, exclude, crop, before)
-        with self._picturing:
-            self._pictures[picture] = query
-            self._pictures.move_to_end(picture)
-            while len(self._pictures) > PICTURES:
-                self._pictures.popitem(last=False)
+        self._pictures.put(picture, query)
         return query
 
     @inference()

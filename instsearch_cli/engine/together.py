@@ -141,7 +141,7 @@ def besides(
 ) -> dict[int, Beside]:
     """The first hits that count as found beside the view that each fits best, by rank; those that can be aligned.
 
-    None where no reranker of the pipeline compares hits with the query.
+    Empty where no reranker of the pipeline compares hits with the query.
     """
     read = [Photograph.of(view.picture) for view in answer.views]
     found: dict[int, Beside] = {}

@@ -103,28 +103,21 @@ class Guard:
             else:
                 await self.app(scope, receive, send)
             return
-        begun, length, deadline = False, 0, time.monotonic() + IN_ALL
+        begun, complete, length, deadline = False, False, 0, time.monotonic() + IN_ALL
 
         async def bounded_receive() -> Message:
-            nonlocal length
+            nonlocal length, complete
             with anyio.move_on_after(PATIENCE if not complete else None) as waiting:
                 message = await receive()
             if waiting.cancelled_caught or time.monotonic() > deadline:
                 raise Problem(408, "the request came too slowly", {"Connection": "close"})
             length += len(message.get("body", b""))
-            note(message)
+            complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
             if length > MOST_BODY:
                 raise Problem(
                     413, f"a request has at most {MOST_BODY // 1_000_000:,} MB", {"Connection": "close"}
                 )
             return message
-
-        complete = False
-
-        def note(message: Message) -> None:
-            nonlocal complete
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                complete = True
 
         async def bounded_send(message: Message) -> None:
             nonlocal begun

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 import PIL.Image
 
+from instsearch_cli.engine.kept import Kept
 from instsearch_cli.images import read_image
 from instsearch_cli.report.pictures import shrink
 
@@ -33,27 +32,18 @@ class Previews:
     """JPEGs of files at most so many pixels long."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self._most, self._bytes = most, 0
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Preview] = OrderedDict()
+        self._kept: Kept[str, Preview] = Kept(most)
 
     def of(self, path: Path, side: int) -> Preview:
         """The JPEG of a file, of no more than ``side`` pixels. Raises BadImage."""
         tag = tag_of(path, side)
-        with self._lock:
-            if tag in self._kept:
-                self._kept.move_to_end(tag)
-                return self._kept[tag]
+        if (kept := self._kept.get(tag)) is not None:
+            return kept
         picture = read_image(path, lambda w, h: shrink(w, h, side))
         data = io.BytesIO()
         PIL.Image.fromarray(picture.pixels).save(data, "JPEG", quality=QUALITY)
         preview = Preview(data.getvalue(), tag)
-        with self._lock:
-            if tag not in self._kept:
-                self._kept[tag] = preview
-                self._bytes += len(preview.data)
-            while self._bytes > self._most and len(self._kept) > 1:
-                self._bytes -= len(self._kept.popitem(last=False)[1].data)
+        self._kept.put(tag, preview, len(preview.data))
         return preview
 
 

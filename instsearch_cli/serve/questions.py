@@ -40,6 +40,13 @@ class Question:
     k: int = 40
     wishes: dict[str, Any] = field(default_factory=dict)  #: as Index.query takes them
 
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What of the wishes decides which engine is asked."""
+        return {
+            name: value for name, value in self.wishes.items() if name in ("pipeline", "rerank", "refine")
+        }
+
 
 def question(given: Any) -> Question:
     """A question out of JSON. Raises UsageError that names the field."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 import shlex
@@ -16,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from instsearch_cli.engine import together
+from instsearch_cli.engine.besides import UNALIGNED
 from instsearch_cli.engine.session_file import SavedPicture, SavedView, Session, read_session, write_session
 from instsearch_cli.errors import UsageError
 from instsearch_cli.images import BadImage, Photograph, printable
+from instsearch_cli.report.markup import jpeg_uri
 from instsearch_cli.report.page import page
-from instsearch_cli.report.pictures import thumbnail
+from instsearch_cli.report.pictures import Thumbnail, thumbnail
 from instsearch_cli.report.results import box_text, to_csv, to_json
 from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
-from instsearch_cli.serve.previews import QUALITY, Previews
+from instsearch_cli.serve.previews import Previews
 from instsearch_cli.serve.problems import Problem
 from instsearch_cli.serve.shelf import Served, Shelf
 from instsearch_cli.serve.uploads import Uploads
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from instsearch_cli.serve.questions import Part, Question, Ref
 
 SIDE = 480  #: of the pictures in a report
-CHOICE = ("pipeline", "rerank", "refine")  #: what decides which engine is asked
 
 
 class Service:
@@ -115,19 +114,15 @@ class Service:
         served = self.shelf[index]
         ref, box = question.views[view]
         path = served.image(row).path
-        choice = {name: question.wishes[name] for name in CHOICE if name in question.wishes}
         try:
-            found = served.index().beside(self.photograph(ref), box, path, **choice)
+            found = served.index().beside(self.photograph(ref), box, path, **question.choice)
         except UsageError as error:  # no reranker of the pipeline compares
             return {"picture": None, "agreement": None, "disagreement": None, "text": str(error)}
         if found is None:
-            text = "The two cannot be laid on one another: too little of them agrees."
-            return {"picture": None, "agreement": None, "disagreement": None, "text": text}
-        data = io.BytesIO()
-        PIL.Image.fromarray(found.picture).save(data, "JPEG", quality=QUALITY)
-        picture = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+            return {"picture": None, "agreement": None, "disagreement": None, "text": UNALIGNED}
+        picture = PIL.Image.fromarray(found.picture)
         return {
-            "picture": picture,
+            "picture": jpeg_uri(Thumbnail(picture, picture.size)),
             "agreement": found.agreement,
             "disagreement": found.disagreement,
             "text": found.text,
@@ -150,8 +145,9 @@ class Service:
 
     def _report(self, question: Question, answer: Answer) -> bytes:
         """The page, with pictures that were handed in as they are now: their files are the service's."""
-        choice = {name: question.wishes[name] for name in CHOICE if name in question.wishes}
-        besides = together.besides([each.index() for each in self.served(question)], answer, **choice)
+        besides = together.besides(
+            [each.index() for each in self.served(question)], answer, **question.choice
+        )
 
         def held(view: View) -> View:
             return replace(view, picture=thumbnail(view.picture, SIDE).image)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.listing import plugins, presets
 from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.registry import load_registry
@@ -15,6 +15,7 @@ from instsearch_cli.engine.session import Index
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import Photograph
 from instsearch_cli.serve.problems import Problem
+from instsearch_cli.specs import RerankerSpec
 from instsearch_formats import FormatError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = 64  #: of indexes, kept since they were asked with: what was made of them is kept with them
 FORMAT = "format.json"
-RERANK = "rerank"
+RERANK = RerankerSpec.kind
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,9 @@ class Served:
         try:
             index = self.index()
             pipelines = {name: p for name, p in index.pipelines.items() if p.encoder is not None}
-            table |= {
-                "images": len(index),
-                "pipelines": [_plain(pipeline) for pipeline in pipelines.values()],
-            }
+            about = presets()
+            plain = [_plain(pipeline, about.get(name, "")) for name, pipeline in pipelines.items()]
+            table |= {"images": len(index), "pipelines": plain}
             table["last"] = index.last if index.last in pipelines else next(iter(pipelines), None)
             if not pipelines:
                 table["problem"] = (
@@ -128,13 +128,13 @@ class Served:
         return table
 
 
-def _plain(pipeline: Pipeline) -> dict[str, Any]:
+def _plain(pipeline: Pipeline, about: str) -> dict[str, Any]:
     """What a pipeline is for, and what its scores are; none of its networks is loaded for that."""
     names = [stage.name for stage in pipeline.rerank]
     offer = load_registry().offers[RERANK].get(names[-1]) if names else None
     return {
         "name": pipeline.name,
-        "about": presets().get(pipeline.name, ""),
+        "about": about,
         "rerankers": names,
         "probability": offer is not None and offer.load().probabilities,
         "per_image": not names,
@@ -147,8 +147,7 @@ class Shelf:
 
     def __init__(self, paths: Sequence[Path], device: str = "auto") -> None:
         self.served = [Served(i, path, device) for i, path in enumerate(paths)]
-        self._lock = threading.Lock()
-        self._photographs: OrderedDict[Any, Photograph] = OrderedDict()
+        self._photographs: Kept[Any, Photograph] = Kept(PHOTOGRAPHS)
 
     def __getitem__(self, id: int) -> Served:
         if not 0 <= id < len(self.served):
@@ -168,13 +167,11 @@ class Shelf:
         except OSError as error:
             raise Problem(410, f"{image.name}: {error.strerror or error}") from error
         key = (image.path, there.st_mtime_ns, there.st_ctime_ns, there.st_size)
-        with self._lock:
-            if key not in self._photographs:
-                self._photographs[key] = Photograph(image.path)
-            self._photographs.move_to_end(key)
-            while len(self._photographs) > PHOTOGRAPHS:
-                self._photographs.popitem(last=False)
-            return self._photographs[key]
+        photograph = self._photographs.get(key)
+        if photograph is None:
+            photograph = Photograph(image.path)
+            self._photographs.put(key, photograph)
+        return photograph
 
 
 def rerankers() -> list[dict[str, str]]:
