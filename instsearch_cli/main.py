@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,13 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 an error in one or two lines, 2 wrong usage, 3 index in use, 130 Ctrl-C."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    status = run(list(sys.argv[1:] if arguments is None else arguments))
+    if any(thread.daemon for thread in threading.enumerate()):
+        # one of them may hold a lock of HDF5's that Python would wait for, for ever, as it ends
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:

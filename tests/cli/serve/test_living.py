@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,17 @@ def test_the_packages_it_needs_are_named(monkeypatch: pytest.MonkeyPatch, cli: C
     assert "instsearch[serve]" in said
 
 
-def start(*words: object, **environment: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def start(*words: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "instsearch_cli", *map(str, words)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=os.environ | environment, stdout=pipe, stderr=pipe, text=True)
+    with subprocess.Popen(
+        command, env=os.environ | environment, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_ends_it_within_a_second(place: Path) -> None:
