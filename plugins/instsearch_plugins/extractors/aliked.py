@@ -35,7 +35,8 @@ class Aliked(LearntKeypoints):
     @classmethod
     def build(cls) -> nn.Module:
         """kornia's n16rot without weights."""
-        return _build("n16rot")
+        network: nn.Module = _build("n16rot")
+        return network
 
     @classmethod
     def import_weights(cls, path: Path) -> dict[str, Tensor]:
@@ -50,8 +51,8 @@ class Aliked(LearntKeypoints):
         return find_weights(name, self.config.weights, self.published if name == self.architecture else "")
 
     def _built(self) -> nn.Module:
-        network = _build(self.config.model)
-        network.dkd.top_k = self.config.keypoints
+        network: nn.Module = _build(self.config.model)
+        network.dkd.top_k = self.config.keypoints  # type: ignore[union-attr]
         return network
 
     def detect(self, x: Tensor) -> list[Points]:

@@ -1,5 +1,5 @@
-"""DeDoDe (Edstedt et al., "DeDoDe: detect, don't describe; describe, don't detect for local feature matching", 3DV 2024),
-detector L and descriptor B, as kornia builds them.
+"""DeDoDe (Edstedt et al., "DeDoDe: detect, don't describe; describe, don't detect for local feature matching", 3DV
+2024), detector L and descriptor B, as kornia builds them.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+WIDTH = 128  # values of a descriptor
+
+
 class KeyNetHardNet(LearntKeypoints):
     """Maxima of Key.Net's response in a pyramid; descriptors of 128 values of the patches there, turned upright.
 
@@ -54,10 +57,11 @@ class KeyNetHardNet(LearntKeypoints):
     def _built(self) -> nn.Module:
         from kornia.feature import LAFOrienter, PassLAF
 
-        network: Any = self.build()
-        network.detector.num_features = self.config.keypoints
+        network = self.build()
+        detector: Any = network.detector
+        detector.num_features = self.config.keypoints
         if self.config.angle != "own":
-            network.detector.ori = PassLAF() if self.config.angle == "upright" else LAFOrienter()
+            detector.ori = PassLAF() if self.config.angle == "upright" else LAFOrienter()
         return network
 
     def detect(self, x: Tensor) -> list[Points]:
@@ -67,14 +71,21 @@ class KeyNetHardNet(LearntKeypoints):
         network: Any = self.network
         found = []
         for grey in x.mean(1, keepdim=True):
-            frames, scores, descriptors = network(grey[None])
-            some = laf_is_filled(frames)[0]
-            frames, score, descriptor = frames[:, some], scores[0, some], descriptors[0, some]
+            scores, frames = network.detector.detect(grey[None])
+            some = laf_is_filled(frames)[
+                0
+            ]  # describing the empty slots, too, is what kornia's forward pass does
+            frames = network.detector.ori(frames[:, some], grey[None]) if some.any() else frames[:, some]
+            descriptors = (
+                network.descriptor(grey[None], frames)[0] if some.any() else grey.new_zeros(0, WIDTH)
+            )
             growth = get_laf_scale(frames)[0, :, 0, 0] / network.detector.mr_size
             angle = -get_laf_orientation(frames)[0, :, 0] % 360
-            places = frames[0, :, :, 2] + (growth[:, None] - 1) / 2  # kornia brings corners of a level's pixels back
+            places = (
+                frames[0, :, :, 2] + (growth[:, None] - 1) / 2
+            )  # kornia brings corners of a level's pixels back
             geometry = torch.cat([places, torch.stack([SUPPORT * growth, angle], dim=1)], dim=1)
-            found.append(Points(score, geometry, descriptor))
+            found.append(Points(scores[0, some], geometry, descriptors))
         return found
 
     def _turned(self, points: Points, picture: Tensor) -> Points:

@@ -1,4 +1,4 @@
-"""What the extractors of learnt keypoints share: kornia's network, pictures read at several sizes, keypoints' frames."""
+"""What extractors of learnt keypoints share: kornia's network, pictures read at several sizes, keypoints' frames."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def gradient_angles(grey: Tensor, places: Tensor) -> Tensor:
         return places.new_zeros(0)
     frames = laf_from_center_scale_ori(places[None], places.new_full((1, len(places), 1, 1), REACH))
     patches = extract_patches_from_pyramid(grey[None, None], frames, PATCH)[0]
-    return -torch.rad2deg(PatchDominantGradientOrientation(PATCH)(patches)) % 360
+    return -torch.rad2deg(PatchDominantGradientOrientation(PATCH)(patches).detach()) % 360
 
 
 def textured(x: Tensor, places: Tensor) -> Tensor:
@@ -171,14 +171,12 @@ class LearntKeypoints(Extractor, ABC):
         h, w = (self._side(side * scale) for side in x.shape[2:])
         if (h, w) != tuple(x.shape[2:]):
             x = F.interpolate(x, size=(h, w), mode="bilinear", antialias=True)
-        found = []
+        found = list[tuple[np.ndarray, ...]]()
         for picture, points, image in zip(x, self.detect(x), images, strict=True):
             some = (points.scores > self.config.threshold) & textured(picture, points.geometry[:, :2])
             points = self._turned(points.at(some), picture)
             scores, geometry, descriptors = (column.cpu().numpy() for column in points)
-            found.append(
-                (scores, to_original(geometry, (image.size[0] / w, image.size[1] / h)), descriptors)
-            )
+            found.append((scores, to_original(geometry, (image.size[0] / w, image.size[1] / h)), descriptors))
         return found
 
     def _turned(self, points: Points, picture: Tensor) -> Points:

@@ -1,4 +1,6 @@
-"""XFeat (Potje et al., "XFeat: accelerated features for lightweight image matching", CVPR 2024), as kornia builds it."""
+"""XFeat (Potje et al., "XFeat: accelerated features for lightweight image matching", CVPR 2024), as kornia builds
+it.
+"""
 
 from __future__ import annotations
 

@@ -85,8 +85,9 @@ class LightGlue(ByInliers):
         require_kornia("reranker lightglue")
         from kornia.feature import LightGlue as Network
 
+        make: Any = Network  # its first argument may be None, which downloads nothing
         options = {k: v for k, v in Network.features[cls.features].items() if k != "weights"}
-        network: nn.Module = Network(None, **options)  # type: ignore[arg-type]
+        network: nn.Module = make(None, **options)
         return network
 
     @classmethod
@@ -94,7 +95,9 @@ class LightGlue(ByInliers):
         """The authors' file by kornia's names, and the thresholds that are no weights."""
         state = {}
         for name, x in load_state_dict(path).items():
-            if name.startswith("extractor."):  # what XFeat's authors publish has their keypoints' network, too
+            if name.startswith(
+                "extractor."
+            ):  # what XFeat's authors publish has their keypoints' network, too
                 continue
             kind, _, rest = name.removeprefix("matcher.").partition(".")
             layer, _, inner = rest.partition(".")
