@@ -11,7 +11,7 @@ import torch
 from instsearch_cli.data import FeatureMap, Grid, Inputs, Keypoints, Query
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.importing import import_weights
-from instsearch_plugins.rerankers.lightglue import DiskLightGlue, LighterGlue, LightGlue, affinity
+from instsearch_plugins.rerankers.lightglue import DiskLightGlue, LighterGlue, LightGlue, Matching, affinity
 from learnt_keypoints import CPU, drawn, picture
 
 SIZE = (300, 200)
@@ -86,7 +86,7 @@ class Stored:
 
 @pytest.fixture
 def reranker(monkeypatch):
-    monkeypatch.setattr(LightGlue, "_network", Partners())
+    monkeypatch.setattr(Matching, "_network", Partners())
     return LightGlue(LightGlue.Config(depth=3), CPU)
 
 

@@ -43,15 +43,15 @@ def affinity(p: np.ndarray, q: np.ndarray, pixels: float) -> tuple[np.ndarray, n
     return A.astype(np.float32), inside[:, 0].astype(bool)
 
 
-class LightGlue(ByInliers):
+class Matching(ByInliers):
     """score = inliers + the score before, for verified hits; the others keep score and order, after these.
 
     Inliers are the network's matches that one affine transform takes from the query's box to the hit.
     """
 
-    architecture = "aliked_lightglue"
-    published = "aliked_lightglue.pth of github.com/cvg/LightGlue, release v0.1_arxiv (Apache-2.0)"
-    features: ClassVar[str] = "aliked"  #: kornia's name of the keypoints that it was trained on
+    architecture: ClassVar[str]
+    published: ClassVar[str]
+    features: ClassVar[str]  #: kornia's name of the keypoints that it was trained on
 
     @dataclass(frozen=True)
     class Config:
@@ -173,7 +173,15 @@ class LightGlue(ByInliers):
         return matcher
 
 
-class DiskLightGlue(LightGlue):
+class LightGlue(Matching):
+    """LightGlue of ALIKED's keypoints."""
+
+    architecture = "aliked_lightglue"
+    published = "aliked_lightglue.pth of github.com/cvg/LightGlue, release v0.1_arxiv (Apache-2.0)"
+    features = "aliked"
+
+
+class DiskLightGlue(Matching):
     """LightGlue of DISK's keypoints."""
 
     architecture = "disk_lightglue"
@@ -181,7 +189,7 @@ class DiskLightGlue(LightGlue):
     features = "disk"
 
 
-class LighterGlue(LightGlue):
+class LighterGlue(Matching):
     """LighterGlue: six narrower layers, of XFeat's keypoints."""
 
     architecture = "lighterglue"
