@@ -25,8 +25,8 @@ from instsearch_cli.engine.overview import pipeline_lines
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.stages import CODES, REGIONS
 from instsearch_cli.engine.stamps import Stamps
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, printable, read_header
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, read_header
 from instsearch_cli.measure.evaluation import evaluate
 from instsearch_cli.measure.guard import Careful, answering, check_whole
 from instsearch_cli.measure.localisation import coverage
