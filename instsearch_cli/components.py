@@ -158,6 +158,16 @@ class Component:
         return ()
 
     @classmethod
+    def networks(cls) -> Sequence[type[Component]]:
+        """Classes of the networks that it may be, each with weights of its own: itself, where it names one."""
+        return [cls] if cls.architecture else []
+
+    @classmethod
+    def cached_weights(cls) -> Path | None:
+        """The network's weights in a cache that is not this program's."""
+        return None
+
+    @classmethod
     def import_weights(cls, path: Path) -> dict[str, Any]:
         """The tensors of a checkpoint as its authors published it, by the network's own names."""
         raise NotImplementedError

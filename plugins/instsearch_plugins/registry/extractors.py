@@ -63,4 +63,10 @@ def instsearch_extractors() -> list[ExtractorSpec]:
             "Alvarez & Petersson, 2016",
             trainer=f"{head}:DecomposeMeTrainer",
         ),
+        ExtractorSpec(
+            "timm",
+            f"{HERE}.extractors.timm:Timm",
+            "any model of timm, by its name: convolutional networks and transformers (DINOv2, DINOv3, Swin, ...)",
+            "Wightman, PyTorch image models, 2019",
+        ),
     ]
