@@ -50,13 +50,13 @@ def weights(broken: Callable[[InstsearchError], None] | None = None) -> list[Wei
     """Networks whose weights can be given, where each was found, and what is missing."""
     from instsearch_cli.networks.weights import list_weights
 
-    found: dict[str, Any] = {}
+    published: dict[str, str] = {}
+    cached: dict[str, Path] = {}
     for _, component in networks(load_registry(), broken):
-        found.setdefault(component.architecture, component)
-    return list_weights(
-        {name: component.published for name, component in found.items()},
-        {name: path for name, component in found.items() if (path := component.cached_weights())},
-    )
+        published.setdefault(component.architecture, component.published)
+        if path := component.networks()[component]:
+            cached.setdefault(component.architecture, path)
+    return list_weights(published, cached)
 
 
 def preset(name: str) -> str:

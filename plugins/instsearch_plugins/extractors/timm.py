@@ -24,7 +24,7 @@ from instsearch_plugins.extractors.timm_models import LISTED, Facts, build, fact
 from instsearch_plugins.numeric.tokens import Layout, as_map, beside_class_token, layout_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -146,7 +146,7 @@ class Timm(Network):
             network = cls.build()
         whole, classifier = network.state_dict(), facts(cls.architecture).classifiers
         wanted = [name for name in needed(network) if not name.startswith(classifier)]
-        if not state.keys() >= set(wanted):
+        if not set(wanted) <= state.keys() <= whole.keys():
             shapes = [[x.shape for x in tensors.values()] for tensors in (state, whole)]
             if LITE.fullmatch(cls.architecture) and shapes[0] == shapes[1]:
                 state = dict(zip(whole, state.values(), strict=True))
@@ -156,14 +156,12 @@ class Timm(Network):
         return state
 
     @classmethod
-    def networks(cls) -> Sequence[type[Component]]:
-        """The models that are listed; itself, if it is one."""
-        return [cls] if cls.architecture else [named(model) for model in LISTED]
-
-    @classmethod
-    def cached_weights(cls) -> Path | None:
-        """Their file in the hub's cache."""
-        return cached(LISTED[cls.architecture].repository(cls.architecture))
+    def networks(cls) -> Mapping[type[Component], Path | None]:
+        """The models that are listed, with their files in the hub's cache; itself, if it is one."""
+        if cls.architecture:
+            listed = LISTED.get(cls.architecture)
+            return {cls: listed and cached(listed.repository(cls.architecture))}
+        return {model: path for name in LISTED for model, path in named(name).networks().items()}
 
     def class_names(self) -> list[str]:
         """ImageNet's, where the model tells as many classes apart."""
