@@ -93,4 +93,10 @@ def instsearch_extractors() -> list[ExtractorSpec]:
             "Key.Net keypoints, HardNet descriptors of 128 values; learnt, by kornia",
             "Barroso-Laguna et al., 2019; Mishchuk et al., 2017; Mishkin et al., 2018",
         ),
+        ExtractorSpec(
+            "timm",
+            f"{HERE}.extractors.timm:Timm",
+            "any model of timm, by its name: convolutional networks and transformers (DINOv2, DINOv3, Swin, ...)",
+            "Wightman, PyTorch image models, 2019",
+        ),
     ]
