@@ -26,7 +26,7 @@ from instsearch_cli.networks import weights
 from instsearch_formats import fingerprint
 
 STORED = Path(__file__).parents[1] / "data" / "identities.json"
-NETWORKS = ("vgg16", "resnet50", "salgan", "sam-vgg")
+NETWORKS = ("vgg16", "resnet50", "salgan", "sam-vgg", "aliked-n16rot", "xfeat")
 
 
 def stages(**named: str) -> Pipeline:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from real_data import INSTRE, SQUEEZENET
+from real_data import INSTRE, SQUEEZENET, XFEAT
 
 Cli = Callable[..., Any]
 
@@ -55,6 +55,16 @@ def test_the_default_pipeline_finds_and_localises(
     assert whole["mAP"] > words["mAP"] > 0.8
     assert again["mAP"] > 0.8
     assert min(metrics["localised@10"] for metrics in (words, whole, again)) > 0.75
+
+
+@pytest.mark.skipif(not XFEAT.exists(), reason="XFeat's weights are not here")
+def test_learnt_keypoints_find_and_localise(cli: Cli, subset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    flags = ("--preset", "xfeat", "--weights", XFEAT, "--boxes", INSTRE / "boxes.csv", "--json", "--quiet")
+    words = ("--set", "encoder.words=500", "--set", "encoder.n-train=50000")
+    metrics = cli("eval", *flags, *words, "--dataset", subset, "--index", tmp_path / "i").json["metrics"]
+    assert metrics["mAP"] > 0.7
+    assert metrics["localised@10"] > 0.75
 
 
 @pytest.mark.skipif(not SQUEEZENET.exists(), reason="the SqueezeNet weights are not here")

@@ -112,7 +112,7 @@ class LearntKeypoints(Extractor, ABC):
         keypoints: int = 1000  #: the strongest so many are kept
         threshold: float = 0.0  #: keypoints that score no more are dropped
         max_size: int = 1024  #: larger pictures are reduced to this long side, in pixels
-        scales: tuple[float, ...] = (1.0, 0.7, 0.5)  #: sizes at which it is read, as shares of that
+        scales: tuple[float, ...] = (1.0, 0.5)  #: sizes at which it is read, as shares of that
         #: angles of keypoints: the network's own, 0 where it has none; 0; or that of most gradients around
         angle: Literal["own", "upright", "gradient"] = "own"
         weights: str = option(
