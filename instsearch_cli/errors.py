@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -52,3 +53,14 @@ def nearest(name: str, offered: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" There is: {', '.join(names)}." if names else ""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""A path for people: bytes that are not UTF-8 as ``\xff``, control characters as ``\n``."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def legible(text: str) -> str:
+    """Lines for people, whatever a name or a library puts into them: each as :func:`printable` has it."""
+    return "\n".join(line if line.isprintable() else printable(line) for line in text.split("\n"))

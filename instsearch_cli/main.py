@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli import __version__
+from instsearch_cli.errors import legible
 from instsearch_cli.interrupt import remembered
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _in_words(error: Exception) -> tuple[int, str]:
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning as one line on stderr, without the line of code that it comes from."""
-    print(f"warning: {_safe(str(message))}", file=sys.stderr)
+    print(f"warning: {legible(str(message))}", file=sys.stderr)
 
 
 def _brief(line: str) -> str:
@@ -193,23 +194,12 @@ def _brief(line: str) -> str:
 
 
 def _print(text: str, status: int) -> None:
-    text = _safe(text)
+    text = legible(text)
     if status == 130:
         print(f"\n{text}", file=sys.stderr)
         return
     style = "\033[31merror:\033[0m" if sys.stderr.isatty() else "error:"
     print(f"{style} {text}", file=sys.stderr)
-
-
-def _safe(text: str) -> str:
-    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
-
-
-def _escaped(line: str) -> str:
-    """A line that no control character of a name or of a library can change the terminal by."""
-    from instsearch_cli.images import printable
-
-    return printable(line)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import IO, Any
 
+from instsearch_cli.errors import legible
 from instsearch_cli.interrupt import check
 
 
@@ -56,7 +57,7 @@ class Lines(Quiet):
         self.label = ""
 
     def say(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+        print(legible(line), file=self.stream, flush=True)
 
     def start(self, label: str, total: int | None = None, unit: str = "images") -> None:
         self.close()
@@ -113,7 +114,7 @@ class Bars(Quiet):
         self.task: Any = None
 
     def say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.progress.console.print(legible(line), markup=False, highlight=False, soft_wrap=True)
 
     def start(self, label: str, total: int | None = None, unit: str = "images") -> None:
         self._finish()

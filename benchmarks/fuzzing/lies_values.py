@@ -59,13 +59,13 @@ def not_finite(file: h5py.File, name: str, chance: Random) -> None:
 
 
 def extreme(file: h5py.File, name: str, chance: Random) -> None:
-    """The largest, least or oddest whole number."""
+    """The largest, least or oddest whole number; but for the one that says of a feature that it has no word."""
     array = values(file, name)
     if array.dtype.kind not in "iu":
         raise UnfitError
     most = np.iinfo(array.dtype)
     found = (most.min, most.max, -1, 2**31, 2**31 - 1, 2**32, 2**40, 2**62, 65535, most.max - 1)
-    fitting = [value for value in found if most.min <= value <= most.max]
+    fitting = [value for value in found if most.min <= value <= most.max - (name == "words")]
     _set(file, name, array, chance.choice(fitting), chance)
 
 

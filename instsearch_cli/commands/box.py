@@ -42,15 +42,15 @@ def command(image: Path, no_open: bool, port: int, as_json: bool) -> None:
         with open_plain(image, MOST_BYTES) as file:
             upload = service.uploads.put(file.read(), image.name)
         service.task = {"kind": "box", "picture": upload.plain()}
-        click.echo(f"draw at {there.link}", err=True)
+        common.echo(f"draw at {there.link}", err=True)
         if remote():
-            click.echo(f"over ssh: {forwarding(there.port)}", err=True)
+            common.echo(f"over ssh: {forwarding(there.port)}", err=True)
         elif not no_open:
             webbrowser.open(there.link)
         there.wait()
         boxes = service.boxes or []
     if as_json:
-        click.echo(json.dumps({"image": str(image), "boxes": [list(box) for box in boxes]}))
+        common.echo(json.dumps({"image": str(image), "boxes": [list(box) for box in boxes]}))
     else:
         for box in boxes:
-            click.echo(box_text((box[0], box[1], box[2], box[3])))
+            common.echo(box_text((box[0], box[1], box[2], box[3])))

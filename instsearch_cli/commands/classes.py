@@ -70,9 +70,9 @@ def command(images: tuple[Path, ...], **options: Any) -> None:
         progress=make_progress(options["quiet"]),
     )[: options["k"] or options["top"]]
     if options["as_list"]:
-        click.echo(",".join(str(found.number) for found in ranked))
+        common.echo(",".join(str(found.number) for found in ranked))
     elif options["as_json"]:
         found = [each._asdict() for each in ranked]
-        click.echo(json.dumps({"pictures": len(of), "top": options["top"], "classes": found}))
+        common.echo(json.dumps({"pictures": len(of), "top": options["top"], "classes": found}))
     else:
-        click.echo("\n".join(class_lines(ranked, len(of), options["top"])))
+        common.echo("\n".join(class_lines(ranked, len(of), options["top"])))

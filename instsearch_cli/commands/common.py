@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import UsageError, legible, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +26,11 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 CHOOSING: tuple[str, ...] = ("preset", "extractor", "weighting", "detector", "encoder", "searcher", "refine")
 CHOOSING += ("fit_on", "weigh_query", "crop_query", "weights")
 """Flags that say which pipeline, by the names that ``Choice`` has for them; --rerank and --set beside them."""
+
+
+def echo(text: str, err: bool = False, nl: bool = True) -> None:
+    """Say something; what names and texts from elsewhere hold moves no cursor and changes no colour."""
+    click.echo(legible(text), err=err, nl=nl)
 
 
 def stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -62,7 +67,7 @@ def _wait(ctx: click.Context, parameter: click.Parameter, seconds: float) -> Non
     from instsearch_formats.lock import waiting
 
     quiet = ctx.params.get("quiet") or ctx.params.get("as_json")
-    ctx.with_resource(waiting(seconds, None if quiet else lambda line: click.echo(line, err=True)))
+    ctx.with_resource(waiting(seconds, None if quiet else lambda line: echo(line, err=True)))
 
 
 index_option = click.option(
@@ -155,7 +160,7 @@ def registry() -> Registry:
         warnings.simplefilter("always", PluginWarning)
         loaded = load_registry()
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        echo(f"warning: {warning.message}", err=True)
     return loaded
 
 
@@ -205,40 +210,37 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
     """Say what was found, done and skipped; the totals add up."""
     import json
 
-    from instsearch_cli.images import printable
-
     intake = done.intake
     if as_json:
-        click.echo(json.dumps(done.plain()))
+        echo(json.dumps(done.plain()))
         return
     if intake is not None:
         more = [f"{n} {what}" for what, n in (("changed", intake.changed), ("renamed", intake.renamed)) if n]
-        click.echo(
+        echo(
             f"found {intake.found:,} = indexed {intake.new:,} + already there {intake.there:,} "
             f"+ skipped {len(intake.skipped):,}" + (f" ({', '.join(more)})" if more else "")
         )
         if intake.others:
-            click.echo(others_of(intake.others))
+            echo(others_of(intake.others))
         for name, reason in intake.skipped[:10]:
-            click.echo(f"  skipped {printable(name)}: {printable(reason)}")
+            echo(f"  skipped {printable(name)}: {printable(reason)}")
         if len(intake.skipped) > 10:
-            click.echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
+            echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
     summary_of_layers(done)
 
 
 def summary_of_layers(done: Indexed) -> None:
     """Say what layers were written."""
-    from instsearch_cli.images import printable
     from instsearch_cli.progress import duration
 
     outcome = done.outcome
     if outcome.blank:
         some = ", ".join(map(printable, outcome.blank[:3])) + (", …" if len(outcome.blank) > 3 else "")
-        click.echo(f"{len(outcome.blank):,} without a local feature, which no query finds: {some}")
+        echo(f"{len(outcome.blank):,} without a local feature, which no query finds: {some}")
     for fitted in outcome.fitted:
-        click.echo(f"fitted {fitted}")
+        echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in outcome.written.items()) or "nothing: all there"
-    click.echo(f"wrote {what} in {duration(done.seconds)}")
+    echo(f"wrote {what} in {duration(done.seconds)}")
 
 
 def others_of(n: int) -> str:
@@ -248,14 +250,12 @@ def others_of(n: int) -> str:
 
 def offline_of(root: str, n: int) -> str:
     """A folder that is away, in words."""
-    from instsearch_cli.images import printable
 
     return f"{n:,} offline: {printable(root)} is not there, or empty"
 
 
 def next_query(index: Index) -> str:
     """A command that asks an index: for what is in the middle of one of its photographs."""
-    from instsearch_cli.images import printable
 
     rows = [int(row) for row in index.store.images.alive().nonzero()[0][:1000]]
     plain = (row for row in rows if str(path := index.store.images.path(row)) == printable(path))

@@ -57,12 +57,12 @@ def command(folder: Path, scenes: int, seed: int, device: str, as_json: bool, qu
         plain = {"folder": str(folder), "images": measured.indexed, "metrics": measured.evaluation.metrics}
         plain |= {"query": {key: first[key] for key in ("id", "image", "box")}, "hits": len(result)}
         plain |= {"seconds": round(took, 3)}
-        click.echo(json.dumps(plain | {each: str(folder / path) for each, path in WRITTEN.items()}))
+        common.echo(json.dumps(plain | {each: str(folder / path) for each, path in WRITTEN.items()}))
         return
     say(measured, folder / "index")
-    click.echo(f"\nlooking for '{first['id']}':")
+    common.echo(f"\nlooking for '{first['id']}':")
     print_table(result)
-    click.echo(f"\nwrote {folder / 'hits.html'} and {folder / 'hits.png'}: open one to see the hits")
+    common.echo(f"\nwrote {folder / 'hits.html'} and {folder / 'hits.png'}: open one to see the hits")
     box = ",".join(f"{v:g}" for v in first["box"])
-    click.echo(f"try: instsearch query {folder / first['image']} --box {box} --index {folder / 'index'}")
-    click.echo(f"all of it took {took:.0f} s")
+    common.echo(f"try: instsearch query {folder / first['image']} --box {box} --index {folder / 'index'}")
+    common.echo(f"all of it took {took:.0f} s")

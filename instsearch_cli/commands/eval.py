@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,7 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
         return
     _print(pipelines, index_path, options)
     for path in [*files, *page] if not options["as_json"] else ():
-        click.echo(f"wrote {path}")
+        common.echo(f"wrote {path}")
 
 
 def _scored_runs(name: str, arguments: dict[str, Any], options: dict[str, Any]) -> dict[Path, ScoredRun]:
@@ -157,7 +158,7 @@ def _scored_runs(name: str, arguments: dict[str, Any], options: dict[str, Any]) 
     for path in options["runs"]:
         runs[path] = scored = evaluate_run(path, name, keep=HITS if options["html"] else 0, **dataset)
         if scored.strangers or scored.silent:
-            click.echo(
+            common.echo(
                 f"warning: {path}: {scored.strangers:,} lines of queries or images that the dataset has not; "
                 f"{scored.silent:,} queries without a line",
                 err=True,
@@ -228,44 +229,43 @@ def _print(measured: Sequence[Measured | ScoredRun], index_path: Path, options: 
     first, present_only = measured[0], options["present_only"]
     if len(measured) == 1 and isinstance(first, Measured):
         if options["as_json"]:
-            click.echo(json.dumps(first.plain(present_only)))
+            common.echo(json.dumps(first.plain(present_only)))
         else:
             say(first, index_path, options["each"], present_only)
         return
     comparisons = compare(measured)
     if options["as_json"]:
-        click.echo(json.dumps(comparison_json(measured, comparisons, present_only)))
+        common.echo(json.dumps(comparison_json(measured, comparisons, present_only)))
     else:
-        click.echo("\n".join(comparison_lines(measured, comparisons, options["each"])))
+        common.echo("\n".join(comparison_lines(measured, comparisons, options["each"])))
 
 
 def say(measured: Measured, index_path: Path, each: bool = False, present_only: bool = False) -> None:
     """Print what was measured; ``each``: every query's average precision, too."""
-    from instsearch_cli.images import printable
 
     evaluation, dataset, n = measured.evaluation, measured.dataset, measured.indexed
     if present_only:
-        click.echo(
+        common.echo(
             f"present only: {n:,} of {measured.total:,} images; queries dropped: {len(evaluation.dropped):,} of "
             f"{len(dataset.queries()):,}; positives missing: {evaluation.lost:,}"
         )
     if each:
         for query in evaluation.queries:
             ap = "none" if query["ap"] is None else f"{query['ap']:.3f}"
-            click.echo(f"{printable(str(query['id'])):<24} AP {ap}")
-    click.echo(
-        f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.pipeline.name}"
+            common.echo(f"{printable(str(query['id'])):<24} AP {ap}")
+    common.echo(
+        f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.name}"
     )
-    click.echo(f"protocol: {dataset.protocol}")
+    common.echo(f"protocol: {dataset.protocol}")
     for name, value in evaluation.metrics.items():
         shown = "n/a" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
-        click.echo(f"  {name:<24} {shown}")
+        common.echo(f"  {name:<24} {shown}")
     timing = evaluation.timing
-    click.echo(
+    common.echo(
         f"  median {1000 * timing['median seconds']:.0f} ms a query (mean: encoding {1000 * timing['encode']:.0f}, "
         f"search {1000 * timing['search']:.1f}, reranking {1000 * timing['rerank']:.0f})"
     )
-    click.echo(f"index: {index_path}")
+    common.echo(f"index: {index_path}")
 
 
 def _check(options: dict[str, Any], index_path: Path | None) -> None:
@@ -314,9 +314,9 @@ def _say_regions(covered: Covered, plot: Path | None, as_json: bool) -> None:
         plot_recall(plot, name, by_pipeline)
     if as_json:
         images = {"dataset": size(covered.dataset), "indexed": covered.indexed}
-        click.echo(json.dumps({"dataset": name, "images": images, **plain(by_pipeline, covered.configs)}))
+        common.echo(json.dumps({"dataset": name, "images": images, **plain(by_pipeline, covered.configs)}))
         return
     for line in lines(name, by_pipeline):
-        click.echo(line)
+        common.echo(line)
     if plot is not None:
-        click.echo(f"wrote {plot}")
+        common.echo(f"wrote {plot}")

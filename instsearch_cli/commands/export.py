@@ -33,9 +33,9 @@ def command(
     found = common.open_index(index_path).export(layer, out, pipeline_name)
     if as_json:
         arrays = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in found.items()}
-        click.echo(
+        common.echo(
             json.dumps({"out": str(out), "layer": layer, "images": len(found.images), "arrays": arrays})
         )
         return
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in found.items())
-    click.echo(f"wrote {out}: {layer} of {len(found.images):,} images: {shapes}")
+    common.echo(f"wrote {out}: {layer} of {len(found.images):,} images: {shapes}")

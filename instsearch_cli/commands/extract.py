@@ -31,4 +31,4 @@ def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
         done = index.extract(images, **common.taking(options), **common.choice(options))
     common.summary(index, done, options["as_json"])
     if not options["as_json"]:
-        click.echo(f"next: instsearch index --index {shlex.quote(str(index_path))}")
+        common.echo(f"next: instsearch index --index {shlex.quote(str(index_path))}")

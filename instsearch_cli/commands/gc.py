@@ -29,8 +29,8 @@ def command(
     """Remove layers, models and caches that no recorded pipeline uses, and what killed runs left behind."""
     removed = common.open_index(index_path).gc(dry_run=dry_run, forget=forget, cache=cache)
     if as_json:
-        click.echo(json.dumps({"removed": [str(path) for path in removed], "dry_run": dry_run}))
+        common.echo(json.dumps({"removed": [str(path) for path in removed], "dry_run": dry_run}))
         return
     for path in removed if not quiet else ():
-        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
-    click.echo(f"{len(removed)} removed" if not dry_run else f"{len(removed)} to remove")
+        common.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+    common.echo(f"{len(removed)} removed" if not dry_run else f"{len(removed)} to remove")

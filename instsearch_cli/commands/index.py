@@ -41,4 +41,4 @@ def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
         )
     common.summary(index, done, options["as_json"])
     if not options["as_json"]:
-        click.echo(f"next: {common.next_query(index)}")
+        common.echo(f"next: {common.next_query(index)}")

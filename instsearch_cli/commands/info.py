@@ -27,7 +27,7 @@ def command(index_path: Path, as_json: bool, show_layers: bool) -> None:
     index = common.open_index(index_path)
     facts = index.info()
     if as_json:
-        click.echo(json.dumps(facts))
+        common.echo(json.dumps(facts))
         return
     _print(facts, list(index.pipelines.values()), show_layers)
 
@@ -79,15 +79,15 @@ def age(moment: str) -> str:
 
 def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) -> None:
     for line in words(facts):
-        click.echo(line)
+        common.echo(line)
     for layer in facts["layers"]:
         each = layer["bytes"] / max(1, layer["rows"])
-        click.echo(
+        common.echo(
             f"  {layer['kind']:<9} {layer['name']:<16} {layer['fingerprint'][:8]}  {layer['rows']:>9,} images  "
             f"{size(layer['bytes']):>9}  {size(each)} an image"
         )
         if show_layers:
-            click.echo("            " + json.dumps(layer["identity"]))
+            common.echo("            " + json.dumps(layer["identity"]))
     for model in facts["models"]:
         where = f" of {model['fitted_in']}" if model["fitted_in"] else ""
         unseen = f", {model['not_seen']:,} added since (--refit)" if model["not_seen"] else ""
@@ -95,16 +95,16 @@ def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) 
             unseen += ": their words differ by {divergence:.3f} bits, {by_chance:.3f} of it by chance".format(
                 **model["drift"]
             )
-        click.echo(
+        common.echo(
             f"  model     {model['name']:<16} {model['fingerprint'][:8]}  fitted on {model['fitted_on']:,} images"
             f"{where}{unseen}  {size(model['bytes'])}"
         )
     for cache in facts["caches"]:
-        click.echo(
+        common.echo(
             f"  cache     {cache['name']:<16} {cache['fingerprint'][:8]}  {size(cache['bytes'])} that searches "
             "keep to be faster (`gc --cache` removes it)"
         )
     for pipeline in pipelines:
         mark = " (last)" if pipeline.name == facts["last"] else ""
-        click.echo(f"\n# pipeline {pipeline.name}{mark}")
-        click.echo(pipeline.to_toml().rstrip())
+        common.echo(f"\n# pipeline {pipeline.name}{mark}")
+        common.echo(pipeline.to_toml().rstrip())

@@ -73,7 +73,7 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     index = common.open_index(index_path, options)
     miner = Miner.of(index, pipeline_name, options["assignments"])
     if not (miner.pipeline.keep_features or options["as_json"] or options["quiet"]):
-        click.echo("reading the images of all candidates: `index --keep-features` spares it", err=True)
+        common.echo("reading the images of all candidates: `index --keep-features` spares it", err=True)
     rows = miner.sample(options["images"], options["seed"])
     progress = make_progress(options["quiet"])
     mined = miner.mine(rows, options["top"], options["min_inliers"], progress, options["per_image"])
@@ -89,9 +89,11 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
             write_pairs_sheet(mined.pairs, miner, options["sheet"])
     written = [str(path) for path in (out, options["sheet"]) if path is not None and mined.pairs]
     if options["as_json"]:
-        click.echo(json.dumps(pairs_plain(mined, miner, len(rows), written)))
+        common.echo(json.dumps(pairs_plain(mined, miner, len(rows), written)))
     else:
-        click.echo("\n".join([*pairs_lines(mined), *(f"wrote {path}" for path in written)]))
+        common.echo("\n".join([*pairs_lines(mined), *(f"wrote {path}" for path in written)]))
     if mined.stopped:
-        click.echo(f"stopped: {len(rows) - mined.queried:,} of {len(rows):,} images were not asked", err=True)
+        common.echo(
+            f"stopped: {len(rows) - mined.queried:,} of {len(rows):,} images were not asked", err=True
+        )
         click.get_current_context().exit(130)

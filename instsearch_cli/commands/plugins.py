@@ -19,7 +19,7 @@ def command(name: str | None, as_json: bool) -> None:
     registry = common.registry()
     offers = offered(registry, name)
     if as_json:
-        click.echo(json.dumps(plugins(name), indent=1))
+        common.echo(json.dumps(plugins(name), indent=1))
         return
     if name is not None:
         for offer in offers:
@@ -28,11 +28,11 @@ def command(name: str | None, as_json: bool) -> None:
     width = max(len(o.spec.name) for o in offers) if offers else 0
     for kind, by_name in registry.offers.items():
         if by_name:
-            click.echo(f"{kind}")
+            common.echo(f"{kind}")
         for offer in by_name.values():
             origin = "" if offer.distribution == "instsearch" else f"  [{offer.distribution} {offer.version}]"
             trainable = " (trainable)" if offer.spec.trainer else ""
-            click.echo(f"  {offer.spec.name:<{width}}  {offer.spec.summary}{trainable}{origin}")
+            common.echo(f"  {offer.spec.name:<{width}}  {offer.spec.summary}{trainable}{origin}")
 
 
 def _describe(offer: object) -> None:
@@ -41,18 +41,18 @@ def _describe(offer: object) -> None:
 
     assert isinstance(offer, Offer)
     spec = offer.spec
-    click.echo(f"{spec.kind} {spec.name}: {spec.summary}")
+    common.echo(f"{spec.kind} {spec.name}: {spec.summary}")
     if spec.reference:
-        click.echo(f"  after {spec.reference}")
-    click.echo(f"  from {offer.distribution} {offer.version}")
+        common.echo(f"  after {spec.reference}")
+    common.echo(f"  from {offer.distribution} {offer.version}")
     prefix = f"rerank.{spec.name}" if spec.kind == "rerank" else spec.kind
     for option in documented(offer.load()):
         value = _written(option.default)
-        click.echo(f"  --set {prefix}.{option.name}={value}".ljust(44) + f" {option.text}".rstrip())
+        common.echo(f"  --set {prefix}.{option.name}={value}".ljust(44) + f" {option.text}".rstrip())
     if spec.trainer:
-        click.echo(f"  trained by `instsearch train {spec.name} --data DIR`, with")
+        common.echo(f"  trained by `instsearch train {spec.name} --data DIR`, with")
         for option in documented(offer.load_trainer()):
-            click.echo(
+            common.echo(
                 f"    --set {option.name}={_written(option.default)}".ljust(44) + f" {option.text}".rstrip()
             )
 

@@ -26,11 +26,11 @@ def command(name: str | None, as_json: bool) -> None:
     if name is not None:
         text = preset(name)
         plain = {**listed[name], "toml": text, "pipeline": load_preset(name, registry).plain()}
-        click.echo(json.dumps(plain) if as_json else text, nl=as_json)
+        common.echo(json.dumps(plain) if as_json else text, nl=as_json)
         return
     if as_json:
-        click.echo(json.dumps(list(listed.values())))
+        common.echo(json.dumps(list(listed.values())))
         return
     for row in listed.values():
         origin = "" if row["distribution"] == "instsearch" else f"  [{row['distribution']}]"
-        click.echo(f"{row['name']:<22} {row['summary']}{origin}")
+        common.echo(f"{row['name']:<22} {row['summary']}{origin}")

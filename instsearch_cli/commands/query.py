@@ -122,7 +122,7 @@ def search(session: Session, indexes: list[Index], options: dict[str, Any]) -> A
     question = session.question()
     answer = together.query(indexes, **question, **query_batch.wishes_of(options))
     for caution in answer.cautions:
-        click.echo(f"warning: {caution}", err=True)
+        common.echo(f"warning: {caution}", err=True)
     return answer
 
 
@@ -160,7 +160,7 @@ def write(answer: Answer, indexes: list[Index], options: dict[str, Any]) -> list
         copies.append((options["copy_to"], report.copy_hits(answer, options["copy_to"], options["copy_as"])))
     for where, (n, failed) in copies:
         for line in failed:
-            click.echo(f"warning: not copied: {line}", err=True)
+            common.echo(f"warning: not copied: {line}", err=True)
         written.append(f"{counted(n, 'photograph')} into {where}")
     return written
 
@@ -171,23 +171,23 @@ def show(answer: Answer, written: list[object], options: dict[str, Any]) -> None
     from instsearch_cli.report.page import page
 
     if options["as_json"]:
-        click.echo(json.dumps(report.to_json(answer)))
+        common.echo(json.dumps(report.to_json(answer)))
     elif options["paths0"]:
         sys.stdout.flush()
         for path in dict.fromkeys(hit.path for hit in answer):
             sys.stdout.buffer.write(os.fsencode(path) + b"\0")
         if answer.min_score is not None and not answer.found:
-            click.echo(answer.summary, err=True)
+            common.echo(answer.summary, err=True)
     elif options["csv"] == STREAM:
         common.emit(report.to_csv(answer))
     elif options["html"] == STREAM:
         common.emit(page(answer))
     else:
         for line in question_lines(answer):
-            click.echo(line, err=True)
+            common.echo(line, err=True)
         report.print_table(answer)
         for what in written:
-            click.echo(f"wrote {what}")
+            common.echo(f"wrote {what}")
 
 
 def question_lines(answer: Answer) -> Iterator[str]:

@@ -20,4 +20,4 @@ from instsearch_cli.commands import common
 def command(old: Path, new: Path, index_path: Path, as_json: bool, quiet: bool) -> None:
     """Tell the index that the photographs under OLD now lie under NEW."""
     before, now = common.open_index(index_path).relocate(old, new)
-    click.echo(json.dumps({"old": before, "new": now}) if as_json else f"{before} -> {now}")
+    common.echo(json.dumps({"old": before, "new": now}) if as_json else f"{before} -> {now}")

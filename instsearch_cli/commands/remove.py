@@ -38,8 +38,10 @@ def command(
     removed, left = index.remove(*images, missing=missing, max_remove=max_remove)
     offline = index.info()["offline"] if missing else {}
     if as_json:
-        click.echo(json.dumps({"removed": removed, "left": left} | ({"offline": offline} if missing else {})))
+        common.echo(
+            json.dumps({"removed": removed, "left": left} | ({"offline": offline} if missing else {}))
+        )
         return
-    click.echo(f"removed {removed:,}, {left:,} left")
+    common.echo(f"removed {removed:,}, {left:,} left")
     for root, n in offline.items():
-        click.echo(common.offline_of(root, n))
+        common.echo(common.offline_of(root, n))

@@ -61,7 +61,7 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     if paper is None:
         check_listing()
         papers = by_paper(registry)
-        click.echo(json.dumps(listing(papers)) if as_json else "\n".join(listing_lines(papers)))
+        common.echo(json.dumps(listing(papers)) if as_json else "\n".join(listing_lines(papers)))
         return
     values = options["values"]
     swept = None if values is None else [text.strip() for text in values.split(",") if text.strip()]
@@ -76,11 +76,11 @@ def command(paper: str | None, as_json: bool, plot: Path | None, **options: Any)
     runs = Runs(registry, wanted, make_progress(options["quiet"]))
     for table, results in zip(chosen, runs.all(chosen, swept is not None), strict=True):
         lines = figure_lines if isinstance(table, Figure) else table_lines
-        click.echo(json.dumps(results) if as_json else "\n".join(lines(results)))
+        common.echo(json.dumps(results) if as_json else "\n".join(lines(results)))
         if plot is not None:
             write_plot(results, plot)
             if not as_json:
-                click.echo(f"wrote {plot}")
+                common.echo(f"wrote {plot}")
 
 
 def check_listing() -> None:

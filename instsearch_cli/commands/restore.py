@@ -27,9 +27,9 @@ def command(images: tuple[Path, ...], index_path: Path, everything: bool, as_jso
     common.usage(bool(images) != everything, "name images to restore, or --all")
     done = common.open_index(index_path).restore(*images, everything=everything)
     if as_json:
-        click.echo(json.dumps(done.plain()))
+        common.echo(json.dumps(done.plain()))
         return
     for name, reason in done.left if not quiet else ():
-        click.echo(f"left {name}: {reason}")
+        common.echo(f"left {name}: {reason}")
     left = f", {len(done.left):,} left out" if done.left else ""
-    click.echo(f"restored {len(done.restored):,}{left}, {counted(done.images, 'image')}")
+    common.echo(f"restored {len(done.restored):,}{left}, {counted(done.images, 'image')}")

@@ -109,7 +109,7 @@ def command(weightings: tuple[str, ...], **options: Any) -> None:
     if options["sheet"]:
         sheet.write(options["sheet"])
     lines += [f"wrote {options[name]}" for name in ("sheet", "histogram") if options[name]]
-    click.echo(json.dumps(plain) if options["as_json"] else "\n".join(lines))
+    common.echo(json.dumps(plain) if options["as_json"] else "\n".join(lines))
 
 
 def check(options: dict[str, Any]) -> None:

@@ -77,10 +77,10 @@ def command(
         common.open_index(path).close()
     with running(Service(index_paths, device), Place(host, port, token, names)) as there:
         address = {"host": there.host, "port": there.port, "token": there.token, "link": there.link}
-        click.echo(json.dumps(address) if as_json else there.link)
-        click.echo("Ctrl-C ends it", err=True)
+        common.echo(json.dumps(address) if as_json else there.link)
+        common.echo("Ctrl-C ends it", err=True)
         if remote():
-            click.echo(f"over ssh: {forwarding(there.port)}", err=True)
+            common.echo(f"over ssh: {forwarding(there.port)}", err=True)
         elif not no_open:
             webbrowser.open(there.link)
         there.wait()

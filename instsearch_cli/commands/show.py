@@ -54,14 +54,14 @@ def command(
         found = show_beside(index, image, *view, out, pipeline_name, **common.choice(options))
         if as_json:
             said = {"agreement": found.agreement, "disagreement": found.disagreement, "text": found.text}
-            click.echo(json.dumps({"image": str(image), "out": str(out), **said}))
+            common.echo(json.dumps({"image": str(image), "out": str(out), **said}))
         else:
-            click.echo(f"wrote {out}: {found.text}")
+            common.echo(f"wrote {out}: {found.text}")
         return
     if not image.exists():
         image = index.path_of(image)
     drawn = show(index, image, out, pipeline_name, **common.choice(options))
     if as_json:
-        click.echo(json.dumps({"image": str(image), "out": str(out), "layers": drawn}))
+        common.echo(json.dumps({"image": str(image), "out": str(out), "layers": drawn}))
     else:
-        click.echo(f"wrote {out}: {', '.join(drawn)}")
+        common.echo(f"wrote {out}: {', '.join(drawn)}")

@@ -49,10 +49,10 @@ def command(
         **common.taking(options),
     )
     if options["as_json"]:
-        click.echo(json.dumps(done.plain()))
+        common.echo(json.dumps(done.plain()))
         return
     for line in words(done, 0 if options["quiet"] else LISTED):
-        click.echo(line)
+        common.echo(line)
     if done.indexed is not None:
         common.summary_of_layers(done.indexed)
 

@@ -56,18 +56,18 @@ def command(
     use = flags_of(used, out)
     if as_json:
         plain = {"network": name, "out": str(out), "already": done.already, "use": use, "card": card}
-        click.echo(json.dumps(plain))
+        common.echo(json.dumps(plain))
         return
     if done.already:
-        click.echo(f"{out} is there already, trained as asked on {card.get('date')}: nothing to do")
+        common.echo(f"{out} is there already, trained as asked on {card.get('date')}: nothing to do")
         return
-    click.echo(
+    common.echo(
         f"wrote {out} ({size(out.stat().st_size)}) and {card_of(out).name} after {card['steps']:,} steps "
         f"and {duration(card['seconds'])}"
     )
     for key, value in card.get("held out", {}).items():
-        click.echo(f"held out: {key} {value}")
-    click.echo(f"use it with {use}")
+        common.echo(f"held out: {key} {value}")
+    common.echo(f"use it with {use}")
 
 
 def split(words: tuple[str, ...]) -> tuple[str, dict[str, str]]:

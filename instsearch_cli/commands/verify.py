@@ -6,8 +6,6 @@ import json
 import shlex
 from pathlib import Path
 
-import click
-
 from instsearch_cli.commands import common
 
 
@@ -30,13 +28,13 @@ def command(index_path: Path, as_json: bool, quiet: bool) -> int:
         counts = {"rows": len(store.images), "layers": len(store.layers()), "models": len(store.models())}
     if as_json:
         listed = [{"path": str(p.path), "what": p.what, "mend": p.mend} for p in problems]
-        click.echo(json.dumps({"sound": not problems, "problems": listed, **counts}))
+        common.echo(json.dumps({"sound": not problems, "problems": listed, **counts}))
         return int(bool(problems))
     for problem in problems if not quiet else ():
-        click.echo(f"{problem.path}: {problem.what}\n  mend: {problem.mend}")
+        common.echo(f"{problem.path}: {problem.what}\n  mend: {problem.mend}")
     if problems:
         more = f" `instsearch verify --index {shlex.quote(str(index_path))}` says what and what mends it."
-        click.echo(f"{len(problems)} damaged.{more if quiet else ''}")
+        common.echo(f"{len(problems)} damaged.{more if quiet else ''}")
         return 1
-    click.echo("sound: {rows:,} image rows, {layers} layers, {models} models".format(**counts))
+    common.echo("sound: {rows:,} image rows, {layers} layers, {models} models".format(**counts))
     return 0

@@ -21,15 +21,15 @@ def command(context: click.Context, as_json: bool) -> None:
     from instsearch_cli.engine.listing import weights
 
     common.registry()
-    rows = weights(lambda error: click.echo(f"warning: {error}", err=True))
+    rows = weights(lambda error: common.echo(f"warning: {error}", err=True))
     if as_json:
         plain = [row._asdict() | {"found": row.found and str(row.found)} for row in rows]
-        click.echo(json.dumps(plain))
+        common.echo(json.dumps(plain))
         return
     width = max(16, *(len(row.network) for row in rows))
     for row in rows:
         where = f"{row.found}  ({row.source}, sha256 {row.sha256}…)" if row.found else row.source
-        click.echo(f"{row.network:<{width}} {where}")
+        common.echo(f"{row.network:<{width}} {where}")
 
 
 @command.command("import", cls=common.Verb)
@@ -55,12 +55,12 @@ def import_command(
         warnings.simplefilter("always", UserWarning)
         done = import_weights(name, file, folder, force)
     for warning in caught:
-        click.echo(f"warning: {warning.message}", err=True)
+        common.echo(f"warning: {warning.message}", err=True)
     written = done.path.parent
     found = written.resolve() in [each.resolve() for each in (*named_folders(), user_folder())]
     if as_json or (context.parent and context.parent.params["as_json"]):
-        click.echo(json.dumps({"network": name, **done._asdict(), "path": str(done.path), "found": found}))
+        common.echo(json.dumps({"network": name, **done._asdict(), "path": str(done.path), "found": found}))
         return
-    click.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
+    common.echo(f"{done.path}\nsha256 {done.sha256}\n{done.parameters:,} parameters")
     if not found:
-        click.echo(f"To have it found, add {written} to INSTSEARCH_WEIGHTS.")
+        common.echo(f"To have it found, add {written} to INSTSEARCH_WEIGHTS.")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.boxes import parse_box, parse_view
 from instsearch_cli.engine.questions import boxes, checked_box
-from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.images import discover, printable
+from instsearch_cli.errors import InstsearchError, UsageError, nearest, printable
+from instsearch_cli.images import discover
 from instsearch_cli.outside.files import nameable, read_bytes
 from instsearch_cli.outside.text import LONGEST, parse_json, shown
 

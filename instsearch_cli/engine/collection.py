@@ -21,8 +21,8 @@ from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.stages import CACHE, FEATURES, GRID, IMAGE, MAPPED
 from instsearch_cli.engine.stamps import Stamps
 from instsearch_cli.engine.streaming import Streaming
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import BadImage, printable, read_image
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import BadImage, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence

@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instsearch_cli.errors import InstsearchError, nearest
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, nearest, printable
 from instsearch_formats.images import located, location
 
 if TYPE_CHECKING:

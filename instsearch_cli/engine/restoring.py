@@ -13,8 +13,8 @@ from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.stages import CACHE, REGIONS, SEARCH
 from instsearch_cli.engine.stamps import Stamps
 from instsearch_cli.engine.upkeep import any_of
-from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.images import BadImage, printable
+from instsearch_cli.errors import InstsearchError, UsageError, nearest, printable
+from instsearch_cli.images import BadImage
 from instsearch_formats.changes import Change
 from instsearch_formats.images import location
 

@@ -16,8 +16,7 @@ from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.records import contents, read_all, unrecorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.engine.tensors import inference
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.storage import blank, to_state
 from instsearch_formats import Index
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.questions import checked_box
-from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.images import printable, read_stream
+from instsearch_cli.errors import InstsearchError, UsageError, nearest, printable
+from instsearch_cli.images import read_stream
 from instsearch_cli.outside.files import nameable, read_bytes
 from instsearch_cli.outside.text import depth, parse_json, shown
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instsearch_cli.images import printable
+from instsearch_cli.errors import printable
 from instsearch_formats.places import LINES
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from instsearch_cli.engine.intake import Taking
 from instsearch_cli.engine.making import index_images
 from instsearch_cli.engine.matching import path_of
 from instsearch_cli.engine.upkeep import check_removal, offline
-from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images import Discovery, discover, printable
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.images import Discovery, discover
 from instsearch_formats.images import located
 
 if TYPE_CHECKING:

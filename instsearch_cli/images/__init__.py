@@ -1,5 +1,6 @@
 """Finding and reading pictures: the only code that does."""
 
+from instsearch_cli.errors import printable
 from instsearch_cli.images.discovery import Discovery, Found, discover, suffixes
 from instsearch_cli.images.opening import (
     MAX_PIXELS,
@@ -8,7 +9,6 @@ from instsearch_cli.images.opening import (
     content_digest,
     examine,
     passing,
-    printable,
     read_header,
 )
 from instsearch_cli.images.prefetch import Reader

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import PIL.Image
 
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.images.kinds import FOREIGN, PREFIX, Kind, kind_of, plug_in
-from instsearch_cli.images.opening import FORMATS, BadImage, not_a_file, open_file, printable, there
+from instsearch_cli.images.opening import FORMATS, BadImage, not_a_file, open_file, there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

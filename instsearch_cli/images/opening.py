@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 import PIL.Image
 
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.images.bare import without_extras
 from instsearch_cli.images.budget import BUDGET, TooMuch
 from instsearch_cli.images.deep_tiff import open_deep_tiff
@@ -65,12 +65,6 @@ logging.getLogger("PIL").addHandler(
 _PILLOWS_LIMIT = threading.Lock()
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _FILTERS = threading.Lock()
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""A path for people: bytes that are not UTF-8 as ``\xff``, control characters as ``\n``."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class BadImage(InstsearchError):  # noqa: N818

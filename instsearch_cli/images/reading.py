@@ -21,7 +21,7 @@ import PIL.Image
 import PIL.ImageFile
 import PIL.ImageOps
 
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import InstsearchError, UsageError, printable
 from instsearch_cli.images.bands import in_bands
 from instsearch_cli.images.budget import BUDGET
 from instsearch_cli.images.effort import too_slow
@@ -32,7 +32,6 @@ from instsearch_cli.images.opening import (
     file_size,
     open_file,
     open_picture,
-    printable,
     read_header,
     read_somehow,
     reasons,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images import BadImage, printable, read_image, suffixes
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.images import BadImage, read_image, suffixes
 from instsearch_cli.measure.matfile import read_mat
 from instsearch_cli.outside.files import nameable, read_bytes
 from instsearch_cli.outside.text import read_json

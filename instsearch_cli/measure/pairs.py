@@ -20,8 +20,8 @@ from instsearch_cli.engine.choosing import recorded_pipeline
 from instsearch_cli.engine.pipeline import default_preset
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.registry import load_registry
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import Photograph, printable
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import Photograph
 from instsearch_cli.options import make_config
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from instsearch_cli.engine.answer import counted
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.outside.text import parse_json, shown
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, escaped, framed, href, opening
 from instsearch_cli.report.pictures import thumbnail

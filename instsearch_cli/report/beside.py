@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from instsearch_cli.engine.besides import UNALIGNED
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.report.draw import INK, PAPER, SOFT
 from instsearch_cli.report.pictures import clipped, font
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.images import printable
+from instsearch_cli.errors import printable
 from instsearch_cli.report.lines import columns
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from instsearch_cli.images import printable
+from instsearch_cli.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from instsearch_cli.images import printable
+from instsearch_cli.errors import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.report.draw import panels
 from instsearch_cli.report.lines import skipped_lines
 from instsearch_cli.report.pictures import mark, thumbnail

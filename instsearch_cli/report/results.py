@@ -9,8 +9,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images import BadImage, printable, read_image
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.images import BadImage, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

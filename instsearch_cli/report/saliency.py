@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable, read_image
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import read_image
 from instsearch_cli.measure.verbs import evenly
 from instsearch_cli.report import plot
 from instsearch_cli.report.draw import heat, panels

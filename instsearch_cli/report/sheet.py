@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.report.pictures import MARK, Thumbnail, clipped, font, mark, thumbnail
 from instsearch_cli.report.results import box_text, score_texts
 

@@ -133,7 +133,8 @@ def draw_stages(
 
     Raises InstsearchError (BadImage) if the picture cannot be read or ``out`` cannot be written.
     """
-    from instsearch_cli.images import printable, read_image
+    from instsearch_cli.errors import printable
+    from instsearch_cli.images import read_image
 
     picture = read_image(path, lambda w, h: shrink(w, h, SIDE))
     image = Image.fromarray(picture.pixels)

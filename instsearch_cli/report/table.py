@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from instsearch_cli.images import printable
+from instsearch_cli.errors import printable
 from instsearch_cli.report.results import box_text, score_texts, tail
 
 if TYPE_CHECKING:

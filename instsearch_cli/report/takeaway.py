@@ -10,8 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.measure.runs import encoded, falling_scores
 from instsearch_cli.outside.files import open_plain
 from instsearch_cli.report.results import first_of_each, ranked_names, to_csv, to_json

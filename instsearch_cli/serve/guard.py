@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from instsearch_cli.images import printable
+from instsearch_cli.errors import printable
 from instsearch_cli.serve.problems import MEDIA_TYPE, Problem, problem_of
 
 if TYPE_CHECKING:

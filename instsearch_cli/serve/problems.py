@@ -5,8 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import IndexInUse, InstsearchError, UsageError, printable
 from instsearch_formats import FormatError
 
 MEDIA_TYPE = "application/problem+json"

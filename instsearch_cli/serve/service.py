@@ -16,8 +16,8 @@ import PIL.Image
 from instsearch_cli.engine import together
 from instsearch_cli.engine.besides import UNALIGNED
 from instsearch_cli.engine.session_file import SavedPicture, SavedView, Session, read_session, write_session
-from instsearch_cli.errors import UsageError
-from instsearch_cli.images import BadImage, Photograph, printable
+from instsearch_cli.errors import UsageError, printable
+from instsearch_cli.images import BadImage, Photograph
 from instsearch_cli.report.markup import jpeg_uri
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import Thumbnail, thumbnail

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import Discovery, Found, discover, printable, suffixes
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import Discovery, Found, discover, suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

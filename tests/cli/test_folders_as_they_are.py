@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from instsearch_cli.engine import stamps
-from instsearch_cli.images import BadImage, content_digest, examine, opening, printable
+from instsearch_cli.errors import printable
+from instsearch_cli.images import BadImage, content_digest, examine, opening
 
 Cli = Callable[..., Any]
 Draw = Callable[..., None]

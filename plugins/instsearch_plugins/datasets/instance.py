@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable, suffixes
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import suffixes
 from instsearch_plugins.datasets import layout
 
 if TYPE_CHECKING:

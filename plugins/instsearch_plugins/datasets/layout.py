@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instsearch_cli.components import ImageRef
-from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images import discover, printable
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.images import discover
 from instsearch_cli.measure.matfile import read_mat
 from instsearch_cli.outside.files import read_bytes
 from instsearch_cli.outside.pickles import Array

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import Dataset, ImageRef, QueryRef, Relevance
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.outside.files import nameable
 from instsearch_cli.outside.text import csv_table, read_json, shown
 from instsearch_plugins.datasets import layout

@@ -15,8 +15,7 @@ import h5py
 import numpy as np
 import torch
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import printable
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.networks.checkpoints import LARGEST
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import BadImage, Reader, printable, read_image
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import BadImage, Reader, read_image
 from instsearch_plugins.training.labelled import classes_of, labelled
 from instsearch_plugins.training.mscnet_batches import NARROWEST, Crops, Pictures, Sample
 

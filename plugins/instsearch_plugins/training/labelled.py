@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import discover, printable
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import discover
 from instsearch_cli.outside.text import csv_table
 
 if TYPE_CHECKING:

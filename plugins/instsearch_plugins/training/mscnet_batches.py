@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import BadImage, discover, printable, read_image
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import BadImage, discover, read_image
 from instsearch_formats import Index
 from instsearch_plugins.training.labelled import labelled
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from instsearch_cli.components import option
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import BadImage, Reader, printable
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import BadImage, Reader
 from instsearch_cli.measure.fixations import Fixations, split
 from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from instsearch_cli.boxes import clip_box
-from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import BadImage, Reader, printable, read_header, read_image
+from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.images import BadImage, Reader, read_header, read_image
 from instsearch_cli.measure.metrics import average_precision, relevance
 from instsearch_cli.networks.training import Best
 from instsearch_plugins.datasets.manifest import Manifest

@@ -14,8 +14,8 @@ import numpy as np
 
 from instsearch_cli.components import Weighter, option
 from instsearch_cli.data import WeightMap
-from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.images import BadImage, printable, read_image
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.images import BadImage, read_image
 from instsearch_cli.measure.matfile import list_mat, read_mat
 from instsearch_cli.outside.archives import read_npy
 from instsearch_cli.outside.files import open_plain, read_bytes
