@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.components import Component, own
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
+from instsearch_cli.networks.importing import Several
 from instsearch_cli.options import documented
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def weights(broken: Callable[[InstsearchError], None] | None = None) -> list[Wei
     cached: dict[str, Path] = {}
     for _, component in networks(load_registry(), broken):
         published.setdefault(component.architecture, component.published)
-        if path := component.networks()[component]:
-            cached.setdefault(component.architecture, path)
+        if issubclass(component, Several) and (path := component.networks()[component]):
+            cached[component.architecture] = path
     return list_weights(published, cached)
 
 
@@ -115,9 +116,10 @@ def networks(
             if broken is not None:
                 broken(error)
             continue
-        several = component.networks() if issubclass(component, Component) else ()
-        for each in several:
-            yield offer.spec.name if len(several) == 1 else each.architecture, each
+        if issubclass(component, Several):
+            yield from ((each.architecture, each) for each in component.networks())
+        elif issubclass(component, Component) and component.architecture:
+            yield offer.spec.name, component
 
 
 def network(registry: Registry, name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
+from instsearch_cli.components import Component
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks.weights import (
     check_finite,
@@ -44,6 +45,15 @@ class Importable(Protocol):
     def import_weights(cls, path: Path) -> dict[str, Tensor]:
         """A published checkpoint by the names of the network's tensors. Raises InstsearchError."""
         ...
+
+
+class Several(Component):
+    """What a component's class inherits from that has the choice of several networks, each with weights of its own."""
+
+    @classmethod
+    def networks(cls) -> Mapping[type[Component], Path | None]:
+        """A class for each network, and its weights where they are in a cache that is not this program's."""
+        raise NotImplementedError
 
 
 class Imported(NamedTuple):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from instsearch_cli.errors import UsageError
-from instsearch_cli.networks.importing import check_names
+from instsearch_cli.networks.importing import Several, check_names
 from instsearch_cli.networks.weights import needed, placed_weights
 from instsearch_plugins.extractors.networks import SMALLEST, Network, normalise
 from instsearch_plugins.extractors.timm_hub import cached, fetched
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LITE = re.compile(r"tf_efficientnet_lite\d(\.in1k)?")
 
 
-class Timm(Network):
+class Timm(Network, Several):
     """One of timm's models by its name, up to any of its modules; by default to the last map before pooling.
 
     With ``class_token`` each cell has the class token's channels behind its own, as in DINOv2's linear probes, so that

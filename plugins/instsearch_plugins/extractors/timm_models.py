@@ -130,14 +130,14 @@ def facts(model: str) -> Facts:
         network: Any = build(model).eval()
     config = timm().data.resolve_model_data_config(network)
     channels, height, width = config["input_size"]
+    named = network.pretrained_cfg.get("classifier") or []
+    classifiers: list[str] = [named] if isinstance(named, str) else list(named)
     if channels != 3 or hasattr(network, "reroll"):
         raise UsageError(
             f"timm's {model} takes no pictures in colour, or has its tokens in no rows: choose another"
         )
     patch, fixed = _freedom(network, (height, width))
     last, average = _ends(network, model, (height, width))
-    named = network.pretrained_cfg.get("classifier") or ()
-    classifiers: tuple[str, ...] = (named,) if isinstance(named, str) else tuple(named)
     linear = (
         average and len(classifiers) == 1 and isinstance(network.get_submodule(classifiers[0]), nn.Linear)
     )
