@@ -32,6 +32,13 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             ("codes",),
         ),
         RerankerSpec(
+            "chamfer",
+            f"{HERE}.rerankers.chamfer:Chamfer",
+            "each of the query's local features with its best match in a hit; gives every hit looked at its box",
+            "Barrow et al., 1977; Suma et al., ELViS, ICLR 2026; transport: Sarlin et al., SuperGlue, 2020",
+            ("features",),
+        ),
+        RerankerSpec(
             "region-box",
             f"{HERE}.rerankers.region_box:RegionBox",
             "each hit's box from all of its regions, weighed by their scores; ranks stay",
