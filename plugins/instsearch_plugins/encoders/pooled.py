@@ -40,7 +40,7 @@ FEW = 16  #: dimensions kept however few the images, as far as they go
 class Pooled(Encoder, ABC):
     """One vector for the picture, or for each region. The whitening is learnt from whole pictures.
 
-    Of a picture at several sizes the unit vectors of all sizes are added up before they are whitened.
+    Of a picture at several sizes the unit vectors of all sizes are added up (:meth:`_joined`) before they are whitened.
     """
 
     local: ClassVar[None] = None
@@ -147,13 +147,18 @@ class Pooled(Encoder, ABC):
         weights: WeightMap | BoxWeight | None,
         regions: Regions | None,
     ) -> tuple[Tensor, Tensor]:
-        """What ``pool`` gives, or the sum of its unit vectors over a picture's sizes, f32[M, D]; boxes f32[M, 4]."""
+        """What ``pool`` gives, or its unit vectors at a picture's sizes joined, f32[M, D]; boxes f32[M, 4]."""
         sizes = getattr(local, "levels", ())
         X, alpha, boxes = self._cells(local, weights, regions)
         psi = pool(X, alpha)
         if sizes:
-            psi = l2(psi) + sum(l2(pool(*self._cells(size, weights, regions)[:2])) for size in sizes)
+            others = [l2(pool(*self._cells(size, weights, regions)[:2])) for size in sizes]
+            psi = self._joined([l2(psi), *others])
         return psi, boxes
+
+    def _joined(self, units: list[Tensor]) -> Tensor:
+        """The unit vectors f32[M, D] of each of a picture's sizes as one: f32[M, D]."""
+        return units[0] + sum(units[1:])
 
     def _cells(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None

@@ -39,6 +39,13 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             ("features",),
         ),
         RerankerSpec(
+            "superglobal",
+            f"{HERE}.rerankers.superglobal:SuperGlobal",
+            "the best hits' codes refined by each other, and the query's by theirs; nothing else is read",
+            "Shao et al., Global features are all you need for image retrieval and reranking, ICCV 2023",
+            ("codes",),
+        ),
+        RerankerSpec(
             "region-box",
             f"{HERE}.rerankers.region_box:RegionBox",
             "each hit's box from all of its regions, weighed by their scores; ranks stay",
