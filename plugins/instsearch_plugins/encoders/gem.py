@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from instsearch_cli.components import option
-from instsearch_plugins.encoders.pooled import Pooled
+from instsearch_plugins.encoders.pooled import PooledPicture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def regional_gem(X: Tensor, side: int, p: float = 2.5) -> Tensor:
     return X / 2 + peak * mean.pow(1 / p) / 2
 
 
-class GeM(Pooled):
+class GeM(PooledPicture):
     """psi_c = (1/n sum_ij max(alpha_ij X_cij, eps)^p)^(1/p), then L2, PCA-whitening, L2.
 
     Weights scale the activations before the power: alpha_ij counts as alpha_ij^p. Cells of weight 0 are left
@@ -63,7 +63,7 @@ class GeM(Pooled):
     name: ClassVar[str] = "gem"
 
     @dataclass(frozen=True)
-    class Config(Pooled.Config):
+    class Config(PooledPicture.Config):
         """Options of ``gem``."""
 
         p: float = 3  #: the power; 1 averages, a large one takes the maximum
