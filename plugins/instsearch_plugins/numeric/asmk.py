@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from instsearch_plugins.numeric.kmeans import nearest
 from instsearch_plugins.numeric.normalise import l2
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ TILE = 1 << 22  # scores held at once
 
 def nearest_words(x: Tensor, centroids: Tensor, k: int) -> Tensor:
     """The k nearest centroids of each row, in bounded memory: f32[n, D], f32[K, D] -> i64[n, min(k, K)]."""
+    if k == 1:
+        return nearest(x, centroids)[:, None]
     half = centroids.square().sum(1) / 2
     step = max(1, TILE // len(centroids))
     found = [
