@@ -15,7 +15,7 @@ demo: $(READY)
 	$(BIN)/instsearch demo demo
 
 test: lint types $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W -n --keep-going -b html docs build/docs

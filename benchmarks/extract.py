@@ -4,7 +4,8 @@ python benchmarks/extract.py [NETWORK...] --data DIR [--weights FILE] [--images 
 
 Bare and full runs over the same pictures take turns in one process, so that what else the machine does
 falls on both; the ratio is the median over the rounds. squeezenet1_0 has the weights of --weights,
-other networks random ones, which take as long. `cpu` is the processor time of the whole process for one picture.
+other networks, timm:MODEL among them, random ones, which take as long. `cpu` is the processor time of the whole
+process for one picture.
 """
 
 from __future__ import annotations
@@ -28,18 +29,23 @@ from instsearch_cli.engine.runner import Runner
 from instsearch_cli.images import Discovery, Found, read_image
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
-from instsearch_plugins.extractors.networks import Network, normalise
+from instsearch_plugins.extractors.class_maps import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from instsearch_cli.data import Image
+    from instsearch_plugins.extractors.networks import Network
 
 
 def random_weights(name: str, folder: Path) -> Path:
-    """He's random weights for the convolutions of a network, and nothing for its classifier."""
+    """He's random weights for the convolutions of a network, and nothing for its classifier; timm's own for its."""
     from torchvision.models import get_model
 
+    if model := name.partition(":")[2]:
+        path = folder / f"{model}.pth"
+        torch.save(network_of(name).build().state_dict(), path)
+        return path
     with torch.device("meta"):
         network = get_model(name, weights=None)
     state = {}
@@ -76,7 +82,7 @@ def measure(assembly: Assembly, paths: list[Path], rounds: int, folder: Path) ->
     extractor: Network = assembly.extractor.component
     images = [read_image(path, extractor.fit_size) for path in paths]
     ready = [
-        normalise(
+        extractor.prepare(
             torch.from_numpy(np.stack([image.pixels for image in batch]))
             .to(extractor.device)
             .permute(0, 3, 1, 2),
@@ -132,7 +138,9 @@ def main() -> None:
             real = args.weights if name == "squeezenet1_0" else None
             file = real or random_weights(name, Path(folder))
             options = {"weights": str(file), "max_size": args.max_size, "batch": args.batch}
-            pipeline = Pipeline("extract", Stage(name, options), keep_features=True)
+            extractor, _, model = name.partition(":")
+            stage = Stage(extractor, options | ({"model": model} if model else {}))
+            pipeline = Pipeline("extract", stage, keep_features=True)
             assembly = Assembly(pipeline, load_registry(), torch.device(args.device))
             row = measure(assembly, paths, args.rounds, Path(folder))
             if i == 0:

@@ -94,31 +94,26 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
-        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
 
         Each block holds the encoding's datasets (formats/SPEC.md), those of removed images too, and "start" and "stop".
         """
-        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
-        """A folder on the index's disk for what a searcher can make again from the layers that it reads.
-
-        It is kept until one of these layers or of its options is another. None where the index cannot be written.
+        """A folder on the index's disk for what a searcher can make again from the layers that it reads; it is kept
+        until one of these or of its options is another. None where the index cannot be written.
         """
 
 
 class Component:
     """What all components but datasets have.
 
-    concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
-                what it builds lazily is behind a lock
+    concurrent  its methods may run in several threads at once, an image each; what it builds lazily is behind a lock
     on_device   False: it computes with numpy alone, and is given None for a device
     refits      options, "name=value", that `--refit` sets: those with which it learns
     learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file
@@ -156,6 +151,11 @@ class Component:
     def explain(self, inputs: Inputs) -> Sequence[Drawing]:
         """How it came to what it made of one picture, for `instsearch show`; ``inputs`` has that, too, and no row."""
         return ()
+
+    @classmethod
+    def networks(cls) -> Mapping[type[Component], Path | None]:
+        """The networks that it may be, itself where it names one: a class each, its weights in a cache of others."""
+        return {cls: None} if cls.architecture else {}
 
     @classmethod
     def import_weights(cls, path: Path) -> dict[str, Any]:

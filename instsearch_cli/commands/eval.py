@@ -254,7 +254,7 @@ def say(measured: Measured, index_path: Path, each: bool = False, present_only: 
             ap = "none" if query["ap"] is None else f"{query['ap']:.3f}"
             common.echo(f"{printable(str(query['id'])):<24} AP {ap}")
     common.echo(
-        f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.pipeline.name}"
+        f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.name}"
     )
     common.echo(f"protocol: {dataset.protocol}")
     for name, value in evaluation.metrics.items():

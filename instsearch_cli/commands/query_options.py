@@ -77,7 +77,15 @@ question_options = common.stack(
         help="Hits that score less are none: JSON, CSV, copies and paths leave them out, the table, page and sheet "
         "show them below a line (default: the pipeline's; the line is at 0.5 without).",
     ),
-    click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last)."),
+    click.option(
+        "--pipeline",
+        "pipeline_name",
+        multiple=True,
+        callback=lambda _, __, names: "+".join(names) or None,
+        metavar="NAME",
+        help="Which of the index's pipelines (default: the last). Repeatable: they are asked as one, their hits in one "
+        "list by what all say of an image; NAME+NAME is the same.",
+    ),
     common.rerank_option,
     common.refine_option,
     common.weigh_query_option,

@@ -18,16 +18,15 @@ def command(context: click.Context, as_json: bool) -> None:
     """List the networks whose weights can be given, where each was found, and what is missing."""
     if context.invoked_subcommand is not None:
         return
-    from instsearch_cli.engine.listing import published as published_of
-    from instsearch_cli.networks.weights import list_weights
+    from instsearch_cli.engine.listing import weights
 
-    published = published_of(common.registry(), lambda error: common.echo(f"warning: {error}", err=True))
-    rows = list_weights(published)
+    common.registry()
+    rows = weights(lambda error: common.echo(f"warning: {error}", err=True))
     if as_json:
         plain = [row._asdict() | {"found": row.found and str(row.found)} for row in rows]
         common.echo(json.dumps(plain))
         return
-    width = max([16, *map(len, published)])
+    width = max(16, *(len(row.network) for row in rows))
     for row in rows:
         where = f"{row.found}  ({row.source}, sha256 {row.sha256}…)" if row.found else row.source
         common.echo(f"{row.network:<{width}} {where}")

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
+import numpy as np
+
 from instsearch_cli.boxes import box_question, xywh
+from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +23,28 @@ XYWH = tuple[float, float, float, float]
 
 
 LINE = 0.5  #: the probability from which on a hit counts as found, where no min-score says another
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of an answer.
+
+    k          how many hits
+    per_image  hits that an image may give; 0: every region that scores
+    min_score  hits that score less are left out; None: as the pipeline says
+    """
+
+    k: int = 20
+    per_image: int = 1
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("per_image", 0)):
+            value = vars(self)[name]
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
+        if self.min_score is not None and self.min_score != self.min_score:
+            raise UsageError("min_score is a number")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.engine.answer import Answer, Hit
+from instsearch_cli.engine import jointly
+from instsearch_cli.engine.answer import Answer, Hit, Wish
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.fusion import alone, fuse
@@ -34,28 +35,6 @@ WARM = 4  #: engines kept, of the pipelines that were asked last
 AGAIN = 20  #: times that a question is asked anew because the index changed meanwhile
 DEEP = 100  #: hits of each view and each negative that are compared, as deep as rerankers look
 DEEPER = 1000  #: the same where there is no reranker
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is wanted of an answer.
-
-    k          how many hits
-    per_image  hits that an image may give; 0: every region that scores
-    min_score  hits that score less are left out; None: as the pipeline says
-    """
-
-    k: int = 20
-    per_image: int = 1
-    min_score: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("per_image", 0)):
-            value = vars(self)[name]
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
-        if self.min_score is not None and self.min_score != self.min_score:
-            raise UsageError("min_score is a number")
 
 
 class Warm:
@@ -83,6 +62,13 @@ class Warm:
             engine.caution = (not name and stand_in(self.index)) or lost(self.index, pipeline.name)
         return engine, lock
 
+    def engines(self, name: str | None, choice: Choice) -> list[Engine]:
+        """Those of the pipelines that a name stands for."""
+        names = jointly.names_of(name)
+        if len(names) > 1:
+            jointly.check_choice(choice)
+        return [self.engine(each, choice)[0] for each in names]
+
     def forget(self) -> None:
         """Drop all engines."""
         with self._lock:
@@ -91,14 +77,27 @@ class Warm:
     def ask(self, question: Question, name: str | None, wish: Wish, choice: Choice) -> Answer:
         """The answer to a question."""
         (answer,) = self.ask_each([question], name, wish, choice)
-        if isinstance(answer, InstsearchError):
-            raise answer
-        return answer
+        return jointly.sound(answer)
 
     def answers(
         self, question: Question, name: str | None, wish: Wish, choice: Choice
     ) -> Generator[Answer, None, None]:
-        """The answer as it comes: the searcher's, then each reranker's; the last is the one of :meth:`ask`."""
+        """The answer as it comes: the searcher's, then each reranker's; the last is the one of :meth:`ask`.
+
+        Of several pipelines that are asked as one it is what they find together, after each of them.
+        """
+        names = jointly.names_of(name)
+        if len(names) > 1:
+            jointly.check_choice(choice)
+            some: list[Answer | InstsearchError] = []
+            for each in names:
+                some += self._ask_each([question], each, jointly.deep(wish), choice)
+                answer = jointly.merged(some, wish)
+                if len(some) == len(names):
+                    yield jointly.sound(answer)
+                elif isinstance(answer, Answer):
+                    yield replace(answer, step=each or "")
+            return
         engine, lock = self.engine(name, choice)
         _check_least(engine, wish.min_score)
         with lock:
@@ -117,6 +116,16 @@ class Warm:
         self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice
     ) -> list[Answer | InstsearchError]:
         """The answers to some questions, searched together; what is wrong with one is in its place."""
+        names = jointly.names_of(name)
+        if len(names) == 1:
+            return self._ask_each(questions, name, wish, choice)
+        jointly.check_choice(choice)
+        found = [self._ask_each(questions, each, jointly.deep(wish), choice) for each in names]
+        return [jointly.merged(answers, wish) for answers in zip(*found, strict=True)]
+
+    def _ask_each(
+        self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice
+    ) -> list[Answer | InstsearchError]:
         if not questions:
             return []
         engine, lock = self.engine(name, choice)

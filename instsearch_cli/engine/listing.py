@@ -46,11 +46,17 @@ def presets() -> dict[str, str]:
     }
 
 
-def weights() -> list[WeightsRow]:
+def weights(broken: Callable[[InstsearchError], None] | None = None) -> list[WeightsRow]:
     """Networks whose weights can be given, where each was found, and what is missing."""
     from instsearch_cli.networks.weights import list_weights
 
-    return list_weights(published(load_registry()))
+    published: dict[str, str] = {}
+    cached: dict[str, Path] = {}
+    for _, component in networks(load_registry(), broken):
+        published.setdefault(component.architecture, component.published)
+        if path := component.networks()[component]:
+            cached.setdefault(component.architecture, path)
+    return list_weights(published, cached)
 
 
 def preset(name: str) -> str:
@@ -98,7 +104,10 @@ def plain(offer: Offer) -> dict[str, Any]:
 def networks(
     registry: Registry, broken: Callable[[InstsearchError], None] | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """(name, class) of every component that is or has a network; ``broken`` is told of one that cannot be imported."""
+    """(name, class) of every network that a component is or has; ``broken`` is told of one that cannot be imported.
+
+    The name is the component's, or the network's where it has several.
+    """
     for offer in offered(registry):
         try:
             component = offer.load()
@@ -106,8 +115,9 @@ def networks(
             if broken is not None:
                 broken(error)
             continue
-        if issubclass(component, Component) and component.architecture:
-            yield offer.spec.name, component
+        several = component.networks() if issubclass(component, Component) else ()
+        for each in several:
+            yield offer.spec.name if len(several) == 1 else each.architecture, each
 
 
 def network(registry: Registry, name: str) -> Any:
@@ -120,11 +130,3 @@ def network(registry: Registry, name: str) -> Any:
         if name == component.architecture:
             return component
     raise UsageError(f"no network is called '{name}'.{nearest(name, {given for given, _ in found})}")
-
-
-def published(registry: Registry, broken: Callable[[InstsearchError], None] | None = None) -> dict[str, str]:
-    """What is published of each network, by its name."""
-    found: dict[str, str] = {}
-    for _, component in networks(registry, broken):
-        found.setdefault(component.architecture, component.published)
-    return found

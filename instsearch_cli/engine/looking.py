@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import arrays
 from instsearch_cli.engine.besides import besides
 from instsearch_cli.engine.choosing import Choice, as_path, chosen
+from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.opened import format_errors, opened
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
+from instsearch_cli.errors import UsageError
 from instsearch_cli.images import Photograph
 
 if TYPE_CHECKING:
@@ -50,9 +53,26 @@ class Looking:
         pipeline: str | None = None,
         **choice: Any,
     ) -> Beside | None:
-        """An image, by name or file, aligned with what is in a box of a picture; None where it cannot be."""
-        engine, lock = self._warm.engine(pipeline, chosen(choice))
+        """An image, by name or file, aligned with what is in a box of a picture; None where it cannot be.
+
+        Of pipelines that are asked as one, by the first that compares.
+        """
         row, _ = self._names.find(as_path(image, "an image"))
+        *others, last = names_of(pipeline)
+        for name in others:
+            with contextlib.suppress(UsageError):
+                return self._beside(picture, box, row, name, choice)
+        return self._beside(picture, box, row, last, choice)
+
+    def _beside(
+        self,
+        picture: Picture,
+        box: Sequence[float] | None,
+        row: int,
+        name: str | None,
+        choice: dict[str, Any],
+    ) -> Beside | None:
+        engine, lock = self._warm.engine(name, chosen(choice))
         with lock:
             return next(besides(engine, picture, box, [row]))
 

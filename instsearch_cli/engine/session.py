@@ -7,7 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records, together, upkeep
-from instsearch_cli.engine.asking import Warm, Wish
+from instsearch_cli.engine.answer import Wish
+from instsearch_cli.engine.asking import Warm
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
 from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, extract_images, index_images
@@ -296,6 +297,7 @@ class Index(Looking):
         picture: a path, a picture of Pillow's or an array u8[H, W, 3]; without a box all of it is asked for. Several
         boxes, and pictures or (picture, box) pairs in ``also``, are views of one object: of each photograph the best
         counts. What fits some of ``against`` better, which is given likewise, is no hit.
+        ``pipeline`` "a+b" asks two pipelines as one.
         """
         question = Question(picture, box, also, against)
         return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
@@ -342,3 +344,8 @@ class Index(Looking):
     def engine(self, pipeline: str | None = None, **choice: Any) -> Engine:
         """The engine that answers questions to a pipeline."""
         return self._warm.engine(pipeline, chosen(choice))[0]
+
+    @opened
+    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]:
+        """The engines of the pipelines that a name stands for, "a+b" for two that are asked as one."""
+        return self._warm.engines(pipeline, chosen(choice))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from instsearch_cli.engine.asking import Wish
+from instsearch_cli.engine.answer import Wish
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -33,7 +33,7 @@ class Askable(Protocol):
 
     path: Path
 
-    def engine(self, pipeline: str | None = None, **choice: Any) -> Engine: ...
+    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
 
     def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer: ...
 
@@ -163,9 +163,11 @@ def check_comparable(indexes: Sequence[Askable], wishes: dict[str, Any]) -> dict
     if not indexes:
         raise UsageError("there is no index to ask")
     choice = {name: value for name, value in wishes.items() if name not in ASKING}
-    engines = [index.engine(wishes.get("pipeline"), **choice) for index in indexes]
+    engines = [index.engines(wishes.get("pipeline"), **choice) for index in indexes]
     if len(engines) > 1:
-        check_alike(engines)
+        if len(engines[0]) > 1:
+            raise UsageError("several indexes are asked by one pipeline: leave out all but one --pipeline")
+        check_alike([engine for (engine,) in engines])
     return choice
 
 

@@ -19,6 +19,7 @@ from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import take_in
+from instsearch_cli.engine.jointly import SEPARATOR, Ensemble
 from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.matching import SKIPPED
 from instsearch_cli.engine.overview import pipeline_lines
@@ -60,6 +61,7 @@ class Measured:
     present: int  #: images of the dataset that are there
     indexed: int  #: of these, images that could be read
     values: float  #: mean number of values that an image's codes have, zeros left out
+    also: tuple[Pipeline, ...] = ()  #: the pipelines that were asked as one with it
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -68,8 +70,8 @@ class Measured:
 
     @property
     def name(self) -> str:
-        """What the pipeline is called."""
-        return self.pipeline.name
+        """What the pipeline is called, or what those that were asked as one are."""
+        return SEPARATOR.join(pipeline.name for pipeline in (self.pipeline, *self.also))
 
     @property
     def queries(self) -> list[dict[str, Any]]:
@@ -88,6 +90,7 @@ class Measured:
             "dataset": self.dataset.name,
             "name": self.name,
             "config": self.pipeline.plain(),
+            **({"also": [pipeline.plain() for pipeline in self.also]} if self.also else {}),
             "metrics": evaluation.metrics,
             "queries": evaluation.queries,
             "timing": evaluation.timing,
@@ -197,14 +200,21 @@ def measure(
     by: str = EVAL,
     choice: Choice | None = None,
     keep: int = 0,
+    also: Sequence[Callable[[Pipeline | None], Pipeline]] = (),
 ) -> Measured:
-    """:func:`prepare`, then run every query, of which ``keep`` hits are kept; if ``timed``, measure an image's time."""
+    """:func:`prepare`, then run every query, of which ``keep`` hits are kept; if ``timed``, measure an image's time.
+
+    ``also`` gives further pipelines, which are asked as one with the first.
+    """
     how = (progress, device, strict, present_only, by, choice)
-    prepared = prepare(registry, dataset, index_path, choose, *how)
+    every = [prepare(registry, dataset, index_path, each, *how) for each in (choose, *also)]
+    prepared = every[0]
     index, rows = prepared.index, prepared.rows
-    engine = Engine(index, prepared.assembly, within=np.fromiter(rows.values(), np.int64, len(rows)))
-    evaluation = evaluate(engine, dataset, rows, progress, present_only, tops, absent, keep)
-    evaluation.timing["indexing"] = prepared.seconds
+    within = np.fromiter(rows.values(), np.int64, len(rows))
+    engines = [Engine(each.index, each.assembly, within) for each in every]
+    engine, asked_for = engines[0], Ensemble(engines) if also else engines[0]
+    evaluation = evaluate(asked_for, dataset, rows, progress, present_only, tops, absent, keep)
+    evaluation.timing["indexing"] = sum(each.seconds for each in every)
     if timed:
         evaluation.timing["image"] = seconds_an_image(engine)
     values = sum(
@@ -212,7 +222,8 @@ def measure(
         for block in engine.data.blocks(CODES)
     )
     each = values / max(1, len(index.images))
-    return Measured(evaluation, dataset, prepared.assembly.pipeline, prepared.present, len(rows), each)
+    pipelines = tuple(one.assembly.pipeline for one in every)
+    return Measured(evaluation, dataset, pipelines[0], prepared.present, len(rows), each, pipelines[1:])
 
 
 def seconds_an_image(engine: Engine, limit: int = TIMED) -> float:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from instsearch_cli.components import QueryRef, Relevance
-    from instsearch_cli.data import Query
+    from instsearch_cli.engine.jointly import Ensemble
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.progress import Quiet
 
@@ -92,7 +92,7 @@ class Tops:
 
 
 def evaluate(
-    engine: Engine,
+    engine: Engine | Ensemble,
     dataset: Dataset,
     rows: Mapping[str, int],
     progress: Quiet,
@@ -203,7 +203,7 @@ def _boxes_of(dataset: Dataset) -> Callable[[QueryRef, str], Sequence[Any]]:
     return lambda ref, name: annotated.get(name, ())
 
 
-def encode_query(engine: Engine, ref: QueryRef, judged: Relevance, rows: Mapping[str, int]) -> Query:
+def encode_query(engine: Engine | Ensemble, ref: QueryRef, judged: Relevance, rows: Mapping[str, int]) -> Any:
     """A query, encoded."""
     try:
         picture = Photograph(ref.image)
@@ -231,7 +231,9 @@ def kept_hits(
     return kept
 
 
-def _rank(engine: Engine, query: Query, names: Mapping[int, str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _rank(
+    engine: Engine | Ensemble, query: Any, names: Mapping[int, str]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names of the whole collection, best first, their boxes and their scores."""
     hits = engine.search([query], len(engine.data.images))
     n = hits.valid(0)
@@ -253,7 +255,7 @@ def _outcome(ranked: Sequence[str], scores: np.ndarray, judged: Relevance) -> di
 
 
 def _without(
-    engine: Engine, query: Query, judged: Mapping[str, Relevance], rows: Mapping[str, int]
+    engine: Engine | Ensemble, query: Any, judged: Mapping[str, Relevance], rows: Mapping[str, int]
 ) -> dict[str, float | None]:
     """The score of the best hit where nothing that shows the object is in the collection."""
     shown = frozenset().union(*(j.good | j.ok | j.junk for j in judged.values()))

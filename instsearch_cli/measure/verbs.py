@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.components import Dataset
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, as_path, choose, chosen
+from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.opened import format_errors
 from instsearch_cli.engine.pipeline import load_preset, presets
 from instsearch_cli.engine.registry import load_registry
@@ -66,17 +67,18 @@ def evaluate(
 
     index     None: the dataset's own, in the user's cache
     keep      how many of the first hits of each query the evaluation's ``rankings`` have
-    pipeline  one that the index knows by name, or a preset; else what ``choice`` chooses, as ``Index.index`` takes it
+    pipeline  one that the index knows by name, or a preset, or "a+b" for two that are asked as one; else what
+              ``choice`` chooses, as ``Index.index`` takes it
     """
     registry, selection = load_registry(), _rest(choice)
     of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
     if pipeline is not None and selection.stages:
         raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
-    named = None if pipeline is None else _named(registry, place, pipeline)
+    named = [] if pipeline is None else [_named(registry, place, each) for each in names_of(pipeline) if each]
 
-    def which(last: Pipeline | None) -> Pipeline:
-        found = named or choose(registry, last, selection)
+    def which(last: Pipeline | None, one: Pipeline | None = None) -> Pipeline:
+        found = one or choose(registry, last, selection)
         return found if keep_features is None else replace(found, keep_features=keep_features)
 
     with format_errors():
@@ -84,7 +86,7 @@ def evaluate(
             registry,
             of,
             place,
-            which,
+            partial(which, one=named[0]) if named else which,
             progress or Quiet(),
             on,
             strict,
@@ -92,7 +94,8 @@ def evaluate(
             Tops(tuple(tops), top_of),
             absent=Absent(min_score) if absent else None,
             keep=keep,
-            choice=selection if named is None else Choice(preset=pipeline),
+            choice=Choice(preset=pipeline) if named else selection,
+            also=[partial(which, one=one) for one in named[1:]],
         )
 
 
@@ -182,8 +185,9 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
 
 def check_names(index: Index | Anywhere | None, dataset: Any, names: Sequence[str]) -> None:
     """Raise UsageError for a name that ``evaluate`` takes for no pipeline, before any is measured."""
-    for name in names:
-        _named(load_registry(), _place(index, dataset, None), name)
+    for each in names:
+        for name in names_of(each):
+            _named(load_registry(), _place(index, dataset, None), str(name))
 
 
 def _named(registry: Registry, place: Path, name: str) -> Pipeline:

@@ -24,6 +24,7 @@ from instsearch_formats import FormatError
 from instsearch_formats.files import make_folder, replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -103,9 +104,10 @@ def _write(plain: dict[str, Tensor], target: Path, name: str, force: bool) -> No
             )
 
 
-def _check(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    """Raise InstsearchError unless ``state`` has the network's tensors, no others, and finite numbers."""
-    wanted = needed(network)
+def check_names(
+    network: nn.Module, wanted: Sequence[str], state: Mapping[str, Tensor], path: Path, name: str
+) -> None:
+    """Raise InstsearchError that counts what is missing in ``state``, unless it has ``wanted`` and none of others'."""
     missing = [key for key in wanted if key not in state]
     surplus = [key for key in state if key not in network.state_dict()]
     lines = []
@@ -117,6 +119,12 @@ def _check(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) 
         lines.append(f"{len(surplus)} others are in it, {surplus[0]!r} first")
     if lines:
         raise InstsearchError(f"{path}: not the weights of {name}: " + ";\n".join(lines) + ".")
+
+
+def _check(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    """Raise InstsearchError unless ``state`` has the network's tensors, no others, and finite numbers."""
+    wanted = needed(network)
+    check_names(network, wanted, state, path, name)
     check_state_dict(network, wanted, state, path)
     for key in wanted:
         check_finite(key, state[key], path)

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks.checkpoints import load_checkpoint
+from instsearch_cli.networks.safe import SUFFIX as SAFE
+from instsearch_cli.networks.safe import load_tensors
 from instsearch_formats.errors import writing
 from instsearch_formats.sink import Sink
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-SUFFIXES = (".pth", ".pt", ".bin")
+SUFFIXES = (".pth", ".pt", ".bin", SAFE)
 MOST = 20_000  # tensors; the largest network here has some 1,000
 PATIENCE = 20.0  # seconds without a byte before a download is given up
 
@@ -70,25 +72,14 @@ def find_weights(network: str, explicit: str | os.PathLike[str] | None = None, p
     """The weights file of ``network``: the explicit one, INSTSEARCH_WEIGHTS, the imported one, torchvision's.
 
     INSTSEARCH_WEIGHTS names a folder, or several; a file there is the network's when it is called
-    NETWORK.pth or NETWORK-ANYTHING.pth (.pt and .bin too), and so in :func:`user_folder`. torchvision's
+    NETWORK.pth or NETWORK-ANYTHING.pth (.pt, .bin, .safetensors), and so in :func:`user_folder`. torchvision's
     comes from its cache or a download, which INSTSEARCH_OFFLINE=1 forbids. ``published`` says which file of
     which project to fetch and import, for a network that is not torchvision's.
 
     Raises InstsearchError that says what to fetch, from where, and how to have it found.
     """
-    if explicit:
-        path = Path(explicit).expanduser()
-        if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else "does not exist"
-            what = (
-                "is no file, but a FIFO, a socket or a device"
-                if path.exists() and not path.is_dir()
-                else what
-            )
-            raise InstsearchError(f"{path}: the weights file {what}.")
-        return path
-    if placed := _in_folders(network):
-        return placed[0]
+    if placed := placed_weights(network, explicit):
+        return placed
     if published:
         raise InstsearchError(
             f"no weights for {network}. Published: {published}.\n"
@@ -110,14 +101,32 @@ def find_weights(network: str, explicit: str | os.PathLike[str] | None = None, p
     return source.cached
 
 
-def list_weights(networks: Mapping[str, str]) -> list[WeightsRow]:
+def placed_weights(network: str, explicit: str | os.PathLike[str] | None = None) -> Path | None:
+    """The explicit file, or the network's in INSTSEARCH_WEIGHTS or among the imported; None if there is none.
+
+    Raises InstsearchError for an explicit one that is not there, or several in one folder.
+    """
+    if not explicit:
+        placed = _in_folders(network)
+        return placed[0] if placed else None
+    path = Path(explicit).expanduser()
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        what = "is no file, but a FIFO, a socket or a device" if path.exists() and not path.is_dir() else what
+        raise InstsearchError(f"{path}: the weights file {what}.")
+    return path
+
+
+def list_weights(networks: Mapping[str, str], cached: Mapping[str, Path] | None = None) -> list[WeightsRow]:
     """Where the weights of networks are, for people; nothing is fetched.
 
-    networks: name -> what is published of it, "" for what torchvision has
+    networks: name -> what is published of it, "" for what torchvision has; cached: files in others' caches
     """
     rows = []
     for network, published in networks.items():
         path, where = _in_folders(network) or (None, f"missing: {published}" if published else "missing")
+        if path is None and cached and network in cached:
+            path, where = cached[network], f"cached; {published}"
         if path is None and not published and (source := official(network)):
             if source.cached.is_file():
                 path, where = source.cached, "torchvision's cache"
@@ -165,7 +174,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """
     import torch
 
-    loaded: Any = load_checkpoint(path, mapped=True)
+    loaded: Any = load_tensors(path) if path.suffix == SAFE else load_checkpoint(path, mapped=True)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(

@@ -21,7 +21,7 @@ from hamming_collection import (
 )
 from instsearch_cli.data import Grid, Image, Keypoints
 from instsearch_cli.engine.filling import Filling
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import late
 from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import from_item, to_item
@@ -171,6 +171,11 @@ def test_a_mirrored_object_is_found_where_asked_for(tmp_path):
     assert hits.images[0, 0] == 1
     assert hits.scores[0, 0] > 10
     assert hits.boxes[0, 0] == pytest.approx([320 - 200, 50, 320 - 40, 190], abs=3)
+    other = replace(
+        q, features=replace(features[3], values=-features[3].values)
+    )  # no histograms of gradients
+    with pytest.raises(UsageError, match=r"is of SIFT.*searcher\.mirrored=false"):
+        fitted(data, mirrored=True, ht=24).search([other], data, 3)
 
 
 # -- storage --------------------------------------------------------------------------------------------------

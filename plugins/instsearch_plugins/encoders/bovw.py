@@ -169,6 +169,11 @@ class BagOfVisualWords(WordEncoder):
                 f"descriptors have {x.shape[1]} values, and words {vocabulary['centroids'].shape[1]}: with another "
                 "extractor than sift take --set encoder.vocabulary=own"
             )
+        if self._state is None and (x < 0).any():
+            raise UsageError(
+                "the vocabulary that comes with encoder bovw is of SIFT, whose descriptors are never negative: with "
+                "this extractor take --set encoder.vocabulary=own"
+            )
         words, signatures = np.full(len(x), -1, np.int32), None
         some = np.flatnonzero(x.any(axis=1))
         found = nearest(x[some], vocabulary["centroids"], vocabulary["half"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.trained import card_of, load_json
-from instsearch_cli.networks.weights import find_weights
 from instsearch_cli.outside.text import shown
 from instsearch_plugins.extractors.networks import Network
 
@@ -23,6 +23,17 @@ def has_class_weights(extractor: type[Any]) -> bool:
     return issubclass(extractor, Network) and bool(extractor.head)
 
 
+def network_of(name: str) -> type[Any]:
+    """The class of an extractor by its name; EXTRACTOR:MODEL where it has several networks. Raises UsageError."""
+    extractor, _, model = name.partition(":")
+    component: type[Any] = load_registry().get("extractor", extractor).load()
+    if not model:
+        return component
+    if not issubclass(component, Network):
+        raise UsageError(f"extractor {extractor} has no models to choose from: name it without ':{model}'")
+    return component.of(model)
+
+
 def class_weights(network_class: type[Network], weights: str = "") -> Tensor:
     """The weights w of the linear layer over global average pooling: f32[C, K]; its bias is no part of a map.
 
@@ -37,7 +48,7 @@ def class_weights(network_class: type[Network], weights: str = "") -> Tensor:
             f"{network_class.architecture} has no linear classifier over a global average of maps, which class "
             f"activation maps are made from.\nTake an extractor that has: {', '.join(with_class_weights())}."
         )
-    path = find_weights(network_class.architecture, weights, network_class.published)
+    path = network_class.find(weights)
     state = network_class.import_weights(path)
     if network_class.head not in state:
         raise InstsearchError(
@@ -68,8 +79,6 @@ def class_names(network_class: type[Network], path: Path | None = None) -> list[
 
 def with_class_weights() -> list[str]:
     """Names of the extractors whose network has such a classifier."""
-    from instsearch_cli.engine.registry import load_registry
-
     found = []
     for name, offer in load_registry().offers["extractor"].items():
         try:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import FeatureMap, Grid
-from instsearch_cli.errors import UsageError, nearest
+from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.networks.weights import find_weights, load_state_dict, put_weights, sha256
 from instsearch_plugins.extractors.heads import set_classes
 
@@ -42,15 +42,20 @@ class _Reached(Exception):  # noqa: N818
     """Ends the forward pass at the layer, so that nothing after it is computed."""
 
 
-def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """torchvision's input: each channel less ImageNet's mean, by its standard deviation.
+def normalise(
+    pixels: Tensor,
+    dtype: torch.dtype = torch.float32,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+) -> Tensor:
+    """torchvision's input: each channel less ImageNet's mean, by its standard deviation; or others.
 
     x = (u / 255 - mean) / std
 
     u8[B, 3, H, W] in RGB -> dtype[B, 3, H, W], in the same memory format.
     """
-    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (MEAN, STD))
-    return torch.addcmul((-mean / std).to(dtype), pixels.to(dtype), (1 / (255 * std)).to(dtype))
+    m, s = (torch.tensor(tuple(v), device=pixels.device)[:, None, None] for v in (mean, std))
+    return torch.addcmul((-m / s).to(dtype), pixels.to(dtype), (1 / (255 * s)).to(dtype))
 
 
 def scaled(width: int, height: int, side: int) -> tuple[int, int]:
@@ -78,6 +83,8 @@ class Network(Extractor):
         ""  #: weights of its linear classifier over global average pooling; empty: it has none
     )
     cam: ClassVar[str] = ""  #: the layer that is averaged for it
+    trial: ClassVar[tuple[int, int]] = (224, 224)  #: height and width at which layers are looked at
+    interpolation: ClassVar[str] = "bilinear"  #: torch's name of how pictures are resized
 
     @dataclass(frozen=True)
     class Config:
@@ -125,7 +132,24 @@ class Network(Extractor):
         return max(round(width * r), min(width, SMALLEST)), max(round(height * r), min(height, SMALLEST))
 
     def extract(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """The layer's map of each of some pictures of equal shape, with what else was asked for of them."""
+        """The layer's map of each of some pictures of equal shape, with what else was asked for of them.
+
+        Where memory does not hold them together they come half by half. Raises InstsearchError where it does not hold
+        one.
+        """
+        try:
+            return self._extract(images)
+        except torch.cuda.OutOfMemoryError as error:
+            if len(images) == 1:
+                h, w = images[0].pixels.shape[:2]
+                raise InstsearchError(
+                    f"{self.architecture} at {w} x {h} pixels does not fit into the memory of {self.device}: set a "
+                    "smaller extractor.max-size, or scales"
+                ) from error
+        half = len(images) // 2
+        return [*self.extract(images[:half]), *self.extract(images[half:])]
+
+    def _extract(self, images: Sequence[Image]) -> list[FeatureMap]:
         one = images[0].pixels[None]  # no copy
         batch = one if len(images) == 1 else np.stack([image.pixels for image in images])
         with torch.inference_mode():
@@ -135,25 +159,28 @@ class Network(Extractor):
             if not self.config.scales:
                 return self._maps(self.prepare(pixels, self.dtype), images)
             x = self.prepare(pixels, torch.float32)
-            levels = [self._maps(self._reduced(x, side), images) for side in self.config.scales]
+            w, h = images[0].pixels.shape[1::-1]
+            sizes = (scaled(w, h, side) for side in self.config.scales)
+            levels = [self._maps(self._resized(x, (h, w)).to(self.dtype), images) for w, h in sizes]
         return [replace(first, levels=tuple(others)) for first, *others in zip(*levels, strict=True)]
 
     def prepare(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
         """The network's input: :func:`normalise`."""
         return normalise(pixels, dtype)
 
-    def _reduced(self, x: Tensor, side: int) -> Tensor:
-        h, w = x.shape[2:]
-        w, h = scaled(w, h, side)
-        if (h, w) != tuple(x.shape[2:]):
-            x = F.interpolate(x, size=(h, w), mode="bilinear", antialias=True)
-        return x.to(self.dtype)
+    def input_size(self, h: int, w: int) -> tuple[int, int]:
+        """The height and width at which the network takes a picture of h x w pixels."""
+        return max(h, SMALLEST), max(w, SMALLEST)
+
+    def _resized(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        h, w = self.input_size(*size)
+        if (h, w) == tuple(x.shape[2:]):
+            return x
+        return F.interpolate(x.float(), size=(h, w), mode=self.interpolation, antialias=True).to(x.dtype)
 
     def _maps(self, x: Tensor, images: Sequence[Image]) -> list[FeatureMap]:
         h, w = x.shape[2:]
-        if min(h, w) < SMALLEST:
-            x = F.interpolate(x, size=(max(h, SMALLEST), max(w, SMALLEST)), mode="bilinear")
-        values, logits, cam = self.forward(x)
+        values, logits, cam = self.forward(self._resized(x, (h, w)))
         h, w = values.shape[2:]
         return [
             FeatureMap(
@@ -176,10 +203,7 @@ class Network(Extractor):
             logits = self.network(x).float()
         except _Reached:
             logits = None
-        maps = [
-            F.relu(outputs[name].float()) if self.rectify and name == self.default else outputs[name].float()
-            for name in self.layers
-        ]
+        maps = [self.as_map(name, outputs[name].float(), (x.shape[2], x.shape[3])) for name in self.layers]
         if len(maps) == 1:
             return maps[0], logits, None
         values, cam = maps
@@ -187,10 +211,19 @@ class Network(Extractor):
             cam = F.interpolate(cam, size=values.shape[2:], mode="bilinear", align_corners=False)
         return values, logits, cam
 
+    def as_map(self, layer: str, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """A layer's output of pictures of ``size`` = (height, width) as maps f32[B, D, h, w]."""
+        return F.relu(output) if self.rectify and layer == self.default else output
+
     @cached_property
     def weights(self) -> Path:
         """The weights file. Raises InstsearchError if there is none."""
-        return find_weights(self.architecture, self.config.weights, self.published)
+        return self.find(self.config.weights)
+
+    @classmethod
+    def find(cls, explicit: str = "") -> Path:
+        """The network's weights file: the explicit one, or where it is looked for. Raises InstsearchError."""
+        return find_weights(cls.architecture, explicit, cls.published)
 
     @classmethod
     def build(cls) -> nn.Module:
@@ -216,6 +249,11 @@ class Network(Extractor):
 
         return class_names(type(self), self.weights)
 
+    @classmethod
+    def of(cls, model: str) -> type[Network]:
+        """The network of one of its models, where there are several. Raises UsageError."""
+        raise UsageError(f"{cls.architecture} is one network: name it without ':{model}'")
+
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by torchvision's names."""
         return self.import_weights(self.weights)
@@ -238,6 +276,7 @@ class Network(Extractor):
         with torch.device("meta"):
             network = self.build()
         names, state = self._needed(network.eval()), self.state_dict()
+        network = self.whole(network)
         rows = state[self.head].shape[:1] if self.head in state else ()
         if rows and rows != network.get_parameter(self.head).shape[:1]:
             with torch.device("meta"):
@@ -246,6 +285,10 @@ class Network(Extractor):
         put_weights(network, names, state, self.weights, self.device, self.dtype)
         for name in self.layers:
             network.get_submodule(name).register_forward_hook(partial(self._take, name))
+        return network
+
+    def whole(self, network: nn.Module) -> nn.Module:
+        """The network, which has shapes alone, with the numbers that no weights file has."""
         return network
 
     def _needed(self, network: nn.Module) -> list[str]:
@@ -268,21 +311,25 @@ class Network(Extractor):
                 tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
                 touched.update((f"{prefix}.{name}", None) for name, _ in tensors)
 
-        def leave(layer: str, module: nn.Module, _: Any, output: Tensor) -> None:
-            shapes[layer].append(tuple(output.shape))
+        def leave(layer: str, module: nn.Module, _: Any, output: Any) -> None:
+            shapes[layer].append(tuple(output.shape) if isinstance(output, Tensor) else ())
 
         handles = [module.register_forward_pre_hook(partial(enter, name)) for name, module in modules.items()]
         handles += [modules[layer].register_forward_hook(partial(leave, layer)) for layer in self.layers]
-        network(torch.empty(1, 3, 224, 224, device="meta"))
+        network(torch.empty(1, 3, *self.trial, device="meta"))
         for handle in handles:
             handle.remove()
         for layer, found in shapes.items():
             if len(found) != 1:
                 times = f"{len(found)} times in one pass: name one that is used once"
                 raise UsageError(f"{self.architecture} uses layer '{layer}' {times}")
-            if len(found[0]) != 4:
+            if not self.has_map(layer, found[0]):
                 raise UsageError(f"{self.architecture}'s layer '{layer}' gives one vector, not a map")
         return [name for name in touched if not name.endswith("num_batches_tracked")]  # for training only
+
+    def has_map(self, layer: str, shape: tuple[int, ...]) -> bool:
+        """Whether a layer's output of a picture of the size of ``trial`` is a map."""
+        return len(shape) == 4
 
 
 class VGG16(Network):

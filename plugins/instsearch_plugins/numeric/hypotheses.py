@@ -286,8 +286,8 @@ def _refined(
         i = agreeing(transform, going)
         if not len(i):
             break
-        refined, plausible = _affinities(pairs.columns[i], image[i], n_images)
-        going &= plausible
+        refined, possible = _affinities(pairs.columns[i], image[i], n_images)
+        going &= possible
         n = counted(agreeing(refined, going))
         going &= n >= inliers
         transform[going] = refined[going]
@@ -324,9 +324,15 @@ def _affinities(columns: np.ndarray, image: np.ndarray, n: int) -> tuple[np.ndar
         tx, ty = summed(target * x), summed(target * y)
         u, v = (tx * yy - ty * xy) * inverse, (ty * xx - tx * xy) * inverse
         rows += [u, v, centre - u * centres[0] - v * centres[1]]
-    a, b, _, c, d, _ = rows
+    fitted = np.stack(rows, axis=1)
+    return fitted.astype(np.float32), spread & plausible(fitted.reshape(-1, 2, 3)[..., :2])
+
+
+def plausible(A: np.ndarray) -> np.ndarray:
+    """Which affine models f[n, 2, 2] mirror nothing, and change size and shape as far as an object may: bool[n]."""
+    (a, b), (c, d) = A.transpose(1, 2, 0)
     det = a * d - b * c
     turning, stretching = np.hypot(a + d, c - b) / 2, np.hypot(a - d, b + c) / 2
     large, small = turning + stretching, turning - stretching  # singular values
-    plausible = spread & (det >= SCALES[0] ** 2) & (det <= SCALES[1] ** 2) & (large <= STRETCH * small)
-    return np.stack(rows, axis=1).astype(np.float32), plausible
+    fits: np.ndarray = (det >= SCALES[0] ** 2) & (det <= SCALES[1] ** 2) & (large <= STRETCH * small)
+    return fits

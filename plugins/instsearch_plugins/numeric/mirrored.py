@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CELLS, ORIENTATIONS = 4, 8  # of a SIFT descriptor
+SIFT = CELLS**2 * ORIENTATIONS  # its values
 
 
 def mirrored(values: np.ndarray, geometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Regions as rectangles of a map's cells: R-MAC's grid, cells as boxes and boxes as cells."""
+"""Regions: R-MAC's grid on a map's cells, a picture's patches, cells as boxes and boxes as cells."""
 
 from __future__ import annotations
 
@@ -48,6 +48,26 @@ def rmac_grid(h: int, w: int, levels: int) -> Tensor:
 def _starts(n: int, side: int, count: int) -> list[int]:
     """Where ``count`` spans of ``side`` cells start that are spread evenly over n cells."""
     return [t * (n - side) // max(count - 1, 1) for t in range(count)]
+
+
+def patches(size: tuple[int, int], levels: int, overlap: float = 0.0) -> Tensor:
+    """Grids of n x n equal rectangles over a picture, n = 1 ... levels.
+
+    s_n = 1 / (n - (n - 1) o),  the t-th from t (1 - o) s_n to t (1 - o) s_n + s_n,  t = 0 ... n - 1
+
+    of the width and of the height, where o is the share of a side that two neighbours have in common.
+    size = (width, height). Returns boxes f32[R, 4] in its pixels, R = sum_n n^2, level by level, row by row.
+
+    Reference: Choi et al., "Patch-wise retrieval: A bag of practical techniques for instance-level matching",
+    WACV 2026, whose grids do not overlap.
+    """
+    found = []
+    for n in range(1, levels + 1):
+        s = 1 / (n - (n - 1) * overlap)
+        start = torch.arange(n, dtype=torch.float64) * (1 - overlap) * s
+        y, x = torch.meshgrid(start, start, indexing="ij")
+        found.append(torch.stack([x, y, x + s, y + s], -1).reshape(-1, 4))
+    return (torch.cat(found).clamp(max=1) * torch.tensor([*size, *size])).to(torch.float32)
 
 
 def grid_in(cells: Tensor, levels: int) -> Tensor:

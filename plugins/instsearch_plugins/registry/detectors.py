@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instsearch_cli import DetectorSpec, hookimpl
-from instsearch_plugins.registry.papers import DASR, HERE, OBJECTS, RMAC
+from instsearch_plugins.registry.papers import DASR, HERE, OBJECTS, PATCHIFY, RMAC
 
 
 @hookimpl
@@ -17,6 +17,12 @@ def instsearch_detectors() -> list[DetectorSpec]:
             "R-MAC's squares at several sizes, evenly spread",
             RMAC,
             ("grid",),
+        ),
+        DetectorSpec(
+            "patches",
+            f"{HERE}.detectors.patches:Patches",
+            "1 + 4 + 9 + 16 rectangles that tile the picture",
+            PATCHIFY,
         ),
         DetectorSpec(
             "egm",

@@ -63,4 +63,40 @@ def instsearch_extractors() -> list[ExtractorSpec]:
             "Alvarez & Petersson, 2016",
             trainer=f"{head}:DecomposeMeTrainer",
         ),
+        ExtractorSpec(
+            "aliked",
+            f"{HERE}.extractors.aliked:Aliked",
+            "ALIKED keypoints, 128 values each; learnt, by kornia",
+            "Zhao et al., 2023",
+        ),
+        ExtractorSpec(
+            "disk",
+            f"{HERE}.extractors.disk:Disk",
+            "DISK keypoints, 128 values each; learnt, by kornia",
+            "Tyszkiewicz et al., 2020",
+        ),
+        ExtractorSpec(
+            "xfeat",
+            f"{HERE}.extractors.xfeat:XFeat",
+            "XFeat keypoints, 64 values each; learnt, fast, by kornia",
+            "Potje et al., 2024",
+        ),
+        ExtractorSpec(
+            "dedode",
+            f"{HERE}.extractors.dedode:DeDoDe",
+            "DeDoDe keypoints, 256 values each; learnt, by kornia",
+            "Edstedt et al., 2024",
+        ),
+        ExtractorSpec(
+            "keynet-hardnet",
+            f"{HERE}.extractors.keynet_hardnet:KeyNetHardNet",
+            "Key.Net keypoints, HardNet descriptors of 128 values; learnt, by kornia",
+            "Barroso-Laguna et al., 2019; Mishchuk et al., 2017; Mishkin et al., 2018",
+        ),
+        ExtractorSpec(
+            "timm",
+            f"{HERE}.extractors.timm:Timm",
+            "any model of timm, by its name: convolutional networks and transformers (DINOv2, DINOv3, Swin, ...)",
+            "Wightman, PyTorch image models, 2019",
+        ),
     ]

@@ -12,4 +12,5 @@ CAM = "Jiménez et al., Class-weighted convolutional features for visual instanc
 DASR = "Xiao et al., Deeply activated salient region for instance search, 2020"
 MSCNET = "Xiang et al., Multiple saliency and channel sensitivity network, 2019"
 OBJECTS = "Siméoni et al., Unsupervised object discovery for instance recognition, 2018"
+PATCHIFY = "Choi et al., Patch-wise retrieval, WACV 2026"
 WINDOWS = "Mohedano et al., Bags of local convolutional features for scalable instance search, ICMR 2016"

@@ -96,6 +96,27 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             default_for=("pairs",),
         ),
         RerankerSpec(
+            "lightglue",
+            f"{HERE}.rerankers.lightglue:LightGlue",
+            "a network matches ALIKED keypoints, an affine model verifies; gives every verified hit its box",
+            "Lindenberger et al., 2023",
+            ("features",),
+        ),
+        RerankerSpec(
+            "lightglue-disk",
+            f"{HERE}.rerankers.lightglue:DiskLightGlue",
+            "lightglue for DISK keypoints",
+            "Lindenberger et al., 2023",
+            ("features",),
+        ),
+        RerankerSpec(
+            "lighterglue",
+            f"{HERE}.rerankers.lightglue:LighterGlue",
+            "lightglue for XFeat keypoints: six narrower layers",
+            "Lindenberger et al., 2023; Potje et al., 2024",
+            ("features",),
+        ),
+        RerankerSpec(
             "verified-qe",
             f"{HERE}.rerankers.verified_qe:VerifiedQueryExpansion",
             "search again with the keypoints of verified hits, from stored words; no picture is read",

@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from instsearch_cli.data import BoxWeight, Features, Keypoints
-from instsearch_cli.errors import UsageError
-from instsearch_plugins.numeric.geometry import Agreement, box_under, places, ratio_matches
+from instsearch_plugins.numeric.geometry import Agreement, places, ratio_matches
 from instsearch_plugins.numeric.hypotheses import Found, verified
-from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, Verifying, box_of
+from instsearch_plugins.rerankers.hit_by_hit import ByInliers, keypoints_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from instsearch_cli.components import Data
-    from instsearch_cli.data import Inputs, Query
+    from instsearch_cli.data import Inputs, Keypoints, Query
 
 PRODUCTS = 1 << 22  # pairs of keypoints compared at once
 
 
-class Geometric(QueryByQuery, Verifying):
+class Geometric(ByInliers):
     """score = inliers + the score before, for verified hits; the others keep score and order, after these.
 
     The matches that are most distinct, by Lowe's ratio, propose the transforms.
@@ -44,34 +41,18 @@ class Geometric(QueryByQuery, Verifying):
     config: Config
     on_device: ClassVar[bool] = False
 
-    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
-        """Verify the first ``depth`` hits. Raises UsageError where features are no keypoints."""
-        images, scores, boxes = hits[0], hits[1].copy(), hits[2].copy()
-        n = len(images)
-        passed = np.zeros(n, bool)
-        box = box_of(query)
-        top = images[: self.config.depth].tolist()
-        rank = {row: r for r, row in enumerate(top)}
-        for group, found in self._found(_inside(query), data.inputs(("features",), top)):
-            for i in np.flatnonzero(found.inliers).tolist():
-                r = rank[group[i].row]
-                passed[r] = True
-                scores[r] += found.inliers[i]
-                boxes[r] = box_under(found.transforms.at(i), box, group[i].size)
-        order = np.lexsort((np.arange(n), np.where(passed, -scores, 0), ~passed))
-        return images[order], scores[order], boxes[order]
-
-    def _found(self, query: Arrays, candidates: Iterable[Inputs]) -> Iterator[tuple[list[Inputs], Found]]:
+    def _found(self, query: Query, candidates: Iterable[Inputs]) -> Iterator[tuple[list[Inputs], Found]]:
         """What the query's keypoints agree on in the candidates, some of these at a time."""
-        c, (descriptors, geometry) = self.config, query
+        c, asked = self.config, keypoints_of(query.features, query.box)
+        descriptors, geometry = asked.values, asked.geometry
         if len(descriptors) < c.min_inliers:
             return
         points = places(geometry)
         for group in _groups(candidates, PRODUCTS // len(descriptors)):
-            matches = ratio_matches(descriptors, [values for _, (values, _) in group], c.ratio)
+            matches = ratio_matches(descriptors, [points.values for _, points in group], c.ratio)
             i, distinct = (np.concatenate([match[side] for match in matches]) for side in (0, 2))
             q = np.concatenate(
-                [theirs[j] for (_, (_, theirs)), (_, j, _) in zip(group, matches, strict=True)]
+                [points.geometry[j] for (_, points), (_, j, _) in zip(group, matches, strict=True)]
             )
             image = np.repeat(np.arange(len(group)), [len(match[0]) for match in matches])
             pixels = c.tolerance * np.array([max(inputs.size) for inputs, _ in group], np.float32)
@@ -82,37 +63,15 @@ class Geometric(QueryByQuery, Verifying):
             yield [inputs for inputs, _ in group], found
 
 
-def _groups(candidates: Iterable[Inputs], keypoints: int) -> Iterator[list[tuple[Inputs, Arrays]]]:
+def _groups(candidates: Iterable[Inputs], keypoints: int) -> Iterator[list[tuple[Inputs, Keypoints]]]:
     """Candidates with their keypoints, in groups that have about so many of these together."""
-    group: list[tuple[Inputs, Arrays]] = []
+    group: list[tuple[Inputs, Keypoints]] = []
     count = 0
     for inputs in candidates:
-        group.append((inputs, _keypoints(inputs.features)))
-        count += len(group[-1][1][0])
+        group.append((inputs, keypoints_of(inputs.features, None)))
+        count += len(group[-1][1].values)
         if count >= keypoints:
             yield group
             group, count = [], 0
     if group:
         yield group
-
-
-Arrays = tuple[np.ndarray, np.ndarray]
-"""Descriptors f32[n, D] and geometry f32[n, 4]."""
-
-
-def _keypoints(features: Features | None) -> Arrays:
-    if not isinstance(features, Keypoints):
-        raise UsageError(
-            "the geometric reranker needs keypoints; this pipeline's extractor makes maps. "
-            "Use --extractor sift, or another reranker"
-        )
-    return features.values, features.geometry
-
-
-def _inside(query: Query) -> Arrays:
-    """The query's keypoints in its box."""
-    values, geometry = _keypoints(query.features)
-    if query.box is None:
-        return values, geometry
-    inside = BoxWeight(query.box).over(query.features)[0].astype(bool)
-    return values[inside], geometry[inside]

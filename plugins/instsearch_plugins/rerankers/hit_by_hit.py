@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from instsearch_cli.components import Reranker
-from instsearch_cli.data import Hits, Keypoints, SparseVectors, Vectors
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.data import BoxWeight, Hits, Keypoints, SparseVectors, Vectors
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_plugins.numeric.geometry import box_under
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Box, Codes, Query
+    from instsearch_cli.data import Box, Codes, Features, Inputs, Query
+    from instsearch_plugins.numeric.hypotheses import Found
 
 Ranked = tuple[np.ndarray, np.ndarray, np.ndarray]
 """images i64[n], scores f32[n], boxes f32[n, 4] of one query, best first."""
@@ -62,6 +64,34 @@ class Verifying(Reranker):
             f"no hit by fewer than {least}: take a larger box, or an index made with a network "
             "(--extractor squeezenet1_0)"
         )
+
+
+class ByInliers(QueryByQuery, Verifying):
+    """score = inliers + the score before, for verified hits; the others keep score and order, after these.
+
+    A verified hit's box is the query's under the transform that its inliers agree on.
+    """
+
+    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
+        """Verify the first ``depth`` hits. Raises UsageError where features are no keypoints."""
+        images, scores, boxes = hits[0], hits[1].copy(), hits[2].copy()
+        n = len(images)
+        passed = np.zeros(n, bool)
+        box = box_of(query)
+        top = images[: self.config.depth].tolist()
+        rank = {row: r for r, row in enumerate(top)}
+        for group, found in self._found(query, data.inputs(("features",), top)):
+            for i in np.flatnonzero(found.inliers).tolist():
+                r = rank[group[i].row]
+                passed[r] = True
+                scores[r] += found.inliers[i]
+                boxes[r] = box_under(found.transforms.at(i), box, group[i].size)
+        order = np.lexsort((np.arange(n), np.where(passed, -scores, 0), ~passed))
+        return images[order], scores[order], boxes[order]
+
+    @abstractmethod
+    def _found(self, query: Query, candidates: Iterable[Inputs]) -> Iterator[tuple[list[Inputs], Found]]:
+        """What the query's keypoints in its box agree on in the candidates, some of these at a time."""
 
 
 class Look(NamedTuple):
@@ -142,6 +172,19 @@ def placed(
 def box_of(query: Query) -> Box:
     """The query's box; the whole picture without one."""
     return query.box or (0.0, 0.0, float(query.image.size[0]), float(query.image.size[1]))
+
+
+def keypoints_of(features: Features | None, box: Box | None) -> Keypoints:
+    """Keypoints, in a box alone where there is one. Raises UsageError for maps."""
+    if not isinstance(features, Keypoints):
+        raise UsageError(
+            "this reranker needs keypoints; this pipeline's extractor makes maps. Use --extractor sift, or another "
+            "reranker"
+        )
+    if box is None:
+        return features
+    inside = BoxWeight(box).over(features)[0].astype(bool)
+    return replace(features, values=features.values[inside], geometry=features.geometry[inside])
 
 
 def likeness(codes: Codes, asked: Codes) -> Tensor:

@@ -15,12 +15,12 @@ import numpy as np
 
 from instsearch_cli.components import Searcher, option
 from instsearch_cli.data import BoxWeight, Hits, Keypoints, Words
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import verified
-from instsearch_plugins.numeric.mirrored import mirrored
+from instsearch_plugins.numeric.mirrored import SIFT, mirrored
 from instsearch_plugins.numeric.ranking import Owners, leads, occurrences
 from instsearch_plugins.rerankers.hit_by_hit import box_of
 from instsearch_plugins.searchers.postings import POSTINGS, Matches, Postings, inverted
@@ -206,6 +206,11 @@ class HammingEmbedding(Searcher):
             n = int(np.searchsorted(inside, len(values)))  # only words are known of what expansion adds after
             values = values[inside[:n]]
             if mirror:
+                if values.shape[1] != SIFT or (values < 0).any():
+                    raise UsageError(
+                        "searcher.mirrored is of SIFT, whose descriptors can be mirrored: with this extractor take "
+                        "--set searcher.mirrored=false"
+                    )
                 values, geometry = mirrored(values, geometry[:n])
                 box = (-box[2], box[1], -box[0], box[3])
             known = None if mirror else nearest[:n]

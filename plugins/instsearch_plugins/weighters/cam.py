@@ -13,11 +13,10 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import Drawing, FeatureMap, Regions, WeightMap
-from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.networks.weights import find_weights, sha256
+from instsearch_cli.networks.weights import sha256
 from instsearch_plugins.abilities import ClassWeighter
-from instsearch_plugins.extractors.class_maps import class_names, class_weights
+from instsearch_plugins.extractors.class_maps import class_names, class_weights, network_of
 from instsearch_plugins.numeric.cam import class_activation_maps, most_probable, normalised
 from instsearch_plugins.numeric.cam_boxes import threshold_boxes
 from instsearch_plugins.numeric.regions import cell_boxes
@@ -48,7 +47,7 @@ class CAM(ClassWeighter):
     class Config:
         """Options of ``cam``."""
 
-        network: str = "vgg16-cam"  #: whose classifier makes the maps: the extractor's
+        network: str = "vgg16-cam"  #: whose classifier makes the maps: the extractor's; timm:MODEL of timm's
         weights: str = option(
             "", digested=True
         )  #: its weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
@@ -160,12 +159,13 @@ class CAM(ClassWeighter):
     @cached_property
     def _network(self) -> Any:
         """The extractor class. Raises UsageError for an unknown one."""
-        return load_registry().get("extractor", self.config.network).load()
+        return network_of(self.config.network)
 
     @cached_property
     def _path(self) -> Path:
         """The weights file. Raises InstsearchError if there is none."""
-        return find_weights(self._network.architecture, self.config.weights, self._network.published)
+        path: Path = self._network.find(self.config.weights)
+        return path
 
     @property
     def _class_weights(self) -> Tensor:

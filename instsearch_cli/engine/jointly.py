@@ -1,0 +1,226 @@
+"""Several pipelines of one index asked as one: keypoints for what is textured, vectors for what is not.
+
+Evidence of both is brought to one scale, and added, as if they were independent of each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from instsearch_cli.data import Hits
+from instsearch_cli.engine.query import Timing
+from instsearch_cli.errors import InstsearchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from instsearch_cli.data import Box, Query
+    from instsearch_cli.engine.answer import Answer, Wish
+    from instsearch_cli.engine.choosing import Choice
+    from instsearch_cli.engine.query import Engine
+    from instsearch_cli.images import Photograph
+
+SEPARATOR = "+"  #: between the names of pipelines that are asked as one; no name has it
+DEEP = 1000  #: hits of each pipeline that are compared
+USUAL = 10  #: the hits after the first tenth say what the score of an image is that does not show the object
+SPREAD = 95  #: percentile of these that is 1 above them
+WEIGHT = 2.0  #: of evidence that is no log-odds, beside evidence that is: the best on 129 queries of INSTRE
+MOST = 8.0  #: as vectors never are surer than keypoints that agree
+FEW, LITTLE = 20, 3.0  #: hits at least from which that can be told; evidence of the first of fewer
+
+
+class List(NamedTuple):
+    """The hits of one pipeline, best first: images of some names, scores f[n], boxes f[n, 4], NaN where unknown."""
+
+    images: Sequence[Any]
+    scores: np.ndarray
+    boxes: np.ndarray
+    probability: bool
+
+
+class Joint(NamedTuple):
+    """Hits in one list: images, their scores f64[n], and for each the list and the place in it that has its box."""
+
+    images: list[Any]
+    scores: np.ndarray
+    source: list[tuple[int, int]]
+
+
+def evidence(scores: np.ndarray, probability: bool) -> np.ndarray:
+    """By how much scores f[n], the best first, are above those of images that do not show the object; 0 at least.
+
+    probabilities p: log(p / (1 - p)) - b;  others: min((s - b) / d, MOST)
+
+    b: the median, and d: by how much the 95th percentile is above it, of the first DEEP hits but for the first tenth.
+    Of fewer than FEW hits b is the last score, and the first counts LITTLE.
+    """
+    s = np.asarray(scores, np.float64)
+    if not len(s):
+        return s
+    if probability:
+        p = np.clip(s, 1e-7, 1 - 1e-7)
+        s = np.log(p / (1 - p))
+    first = s[:DEEP]
+    enough = len(s) >= FEW
+    rest = first[len(first) // USUAL :]
+    b = float(np.median(rest) if enough else s[-1])
+    if probability:
+        return np.maximum(s - b, 0)
+    d = float(np.percentile(rest, SPREAD)) - b if enough else (s[0] - b) / LITTLE
+    return np.clip((s - b) / max(d, 1e-9), 0, MOST)
+
+
+def joint(lists: Sequence[List]) -> Joint:
+    """score(i) = sum_e w_e evidence_e(i), w_e = 1 for probabilities and WEIGHT for others; 0 of a list that has not i.
+
+    A hit's box is that of the list whose evidence is largest, of those that have one.
+    """
+    total: dict[Any, float] = {}
+    best: dict[Any, tuple[float, int, int]] = {}
+    for e, each in enumerate(lists):
+        parts = evidence(each.scores, each.probability) * (1.0 if each.probability else WEIGHT)
+        boxed = np.isfinite(each.boxes).all(axis=1)
+        for place, (image, part) in enumerate(zip(each.images, parts.tolist(), strict=True)):
+            total[image] = total.get(image, 0.0) + part
+            said = part if boxed[place] else -1.0
+            if image not in best or said > best[image][0]:
+                best[image] = said, e, place
+    images = sorted(total, key=lambda image: -total[image])
+    return Joint(images, np.array([total[i] for i in images]), [best[i][1:] for i in images])
+
+
+@dataclass(frozen=True)
+class JointQuery:
+    """What is asked of several engines: a query for each, None where it has nothing to ask with."""
+
+    queries: tuple[Query | None, ...]
+    exclude: frozenset[int]
+
+
+class Ensemble:
+    """Engines of one index that are asked as one, as far as measuring goes."""
+
+    min_score = None
+    probabilities = False
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines, self.data = engines, engines[0].data
+        self.timing = Timing()
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds spent by all of them."""
+        return self.engines[0].timing
+
+    @timing.setter
+    def timing(self, timing: Timing) -> None:
+        for engine in self.engines:
+            engine.timing = timing
+
+    def query(self, id: str, picture: Photograph, box: Box | None, exclude: frozenset[int]) -> JointQuery:
+        """The picture as each encodes it. Raises InstsearchError where none can."""
+        queries: list[Query | None] = []
+        wrong: list[InstsearchError] = []
+        for engine in self.engines:
+            try:
+                queries.append(engine.query(id, picture, box, exclude))
+            except InstsearchError as error:
+                queries.append(None)
+                wrong.append(error)
+        if len(wrong) == len(queries):
+            raise wrong[0]
+        return JointQuery(tuple(queries), exclude)
+
+    def search(self, queries: Sequence[JointQuery], k: int) -> Hits:
+        """The first k hits of each query."""
+        return Hits.stack([self._ranked(query, max(k, DEEP)) for query in queries], k)
+
+    def _ranked(self, query: JointQuery, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lists = []
+        for engine, each in zip(self.engines, query.queries, strict=True):
+            if each is not None:
+                hits = engine.search([replace(each, exclude=query.exclude)], k)
+                n = hits.valid(0)
+                lists.append(
+                    List(
+                        hits.images[0, :n].tolist(),
+                        hits.scores[0, :n],
+                        hits.boxes[0, :n],
+                        engine.probabilities,
+                    )
+                )
+        found = joint(lists)
+        boxes = [lists[e].boxes[place] for e, place in found.source]
+        return np.array(found.images, np.int64), found.scores, np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def names_of(name: str | None) -> list[str | None]:
+    """The pipelines that a name stands for: "a+b" for two. Raises UsageError for one that is there twice."""
+    names = [None] if name is None else name.split(SEPARATOR)
+    if len(set(names)) < len(names):
+        raise UsageError(f"--pipeline {name}: a pipeline is there twice")
+    return list(names)
+
+
+def check_choice(choice: Choice) -> None:
+    """Raises UsageError where something is to change one of several pipelines that are asked as one."""
+    if choice != type(choice)():
+        raise UsageError(
+            "several pipelines are asked as they were recorded: leave out what changes one (--rerank, --set, "
+            "--refine, --weights), or ask one of them"
+        )
+
+
+def deep(wish: Wish) -> Wish:
+    """What is wished of each pipeline, for an answer of all. Raises UsageError for what they cannot give together."""
+    if wish.per_image != 1:
+        raise UsageError("several pipelines together give one hit an image (--per-image): ask one of them")
+    return replace(wish, k=max(wish.k, DEEP), min_score=None)
+
+
+def sound(answer: Answer | InstsearchError) -> Answer:
+    """The answer. Raises InstsearchError where it is none."""
+    if isinstance(answer, InstsearchError):
+        raise answer
+    return answer
+
+
+def merged(answers: Sequence[Answer | InstsearchError], wish: Wish) -> Answer | InstsearchError:
+    """One answer out of those of several pipelines; one that cannot be asked this is left out, with a caution.
+
+    What is wrong with the first of them where it is wrong with all.
+    """
+    some = [answer for answer in answers if not isinstance(answer, InstsearchError)]
+    wrong = [answer for answer in answers if isinstance(answer, InstsearchError)]
+    if not some:
+        return wrong[0]
+    lists = []
+    for answer in some:
+        boxes = [(np.nan,) * 4 if hit.corners is None else hit.corners for hit in answer]
+        scores = np.array([hit.score for hit in answer])
+        rows = [hit.row for hit in answer]
+        lists.append(List(rows, scores, np.array(boxes).reshape(-1, 4), answer.probability))
+    found = joint(lists)
+    hits = []
+    for rank, ((e, place), score) in enumerate(zip(found.source, found.scores.tolist(), strict=True)):
+        if rank == wish.k or (wish.min_score is not None and score < wish.min_score):
+            break
+        hits.append(replace(some[e].hits[place], rank=rank + 1, score=score))
+    cautions = [text for answer in some for text in answer.cautions]
+    cautions += [f"left out of what is asked together: {error}" for error in wrong]
+    return replace(
+        some[0],
+        hits=tuple(hits),
+        near=(),
+        settings={"pipeline": SEPARATOR.join(answer.pipeline for answer in some)},
+        pipeline=SEPARATOR.join(answer.pipeline for answer in some),
+        seconds=sum(answer.seconds for answer in some),
+        min_score=wish.min_score,
+        best=max(found.scores, default=None),
+        probability=False,
+        cautions=tuple(dict.fromkeys(cautions)),
+        dropped=sum(answer.dropped for answer in some),
+    )

@@ -1,0 +1,217 @@
+"""What extractors of learnt keypoints share: kornia's network, pictures read at several sizes, keypoints' frames."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from instsearch_cli.components import Extractor, option
+from instsearch_cli.data import Grid, Keypoints
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.networks.weights import find_weights, load_state_dict, needed, put_weights, sha256
+from instsearch_plugins.extractors.sift import to_original
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from instsearch_cli.data import Image
+
+SMALLEST = 32  # pixels: the networks' deepest layers need as many along either side
+SUPPORT = 4.0  # pixels: scale of a keypoint at the size at which it was found, where its network gives none
+REACH = 12.0  # pixels around a keypoint that its gradient orientation is of
+FLAT = 9  # pixels: side of the square around a keypoint that must not be of one colour
+PATCH = 32  # pixels that kornia turns such a square into
+
+
+class Points(NamedTuple):
+    """Keypoints of one picture at one size.
+
+    scores f32[n]; geometry f32[n, 4] = x, y, scale, angle in pixels of that size, counted from the centre of the
+    first; descriptors f32[n, D], of unit length
+    """
+
+    scores: Tensor
+    geometry: Tensor
+    descriptors: Tensor
+
+    @classmethod
+    def upright(cls, scores: Tensor, places: Tensor, scale: float, descriptors: Tensor) -> Points:
+        """Keypoints at places f32[n, 2], all of one scale and at angle 0."""
+        frames = torch.tensor([scale, 0.0], device=places.device).expand(len(places), 2)
+        return cls(scores, torch.cat([places.float(), frames], dim=1), descriptors)
+
+    def at(self, some: Tensor) -> Points:
+        """Some of them."""
+        return Points(*(column[some] for column in self))
+
+
+def require_kornia(who: str) -> None:
+    """Raises InstsearchError that says how to get kornia."""
+    if importlib.util.find_spec("kornia") is None:
+        raise InstsearchError(
+            f"{who} needs kornia: run `pip install 'instsearch[kornia]'` (or in a clone: `pip install -e '.[kornia]'`)"
+        )
+
+
+def gradient_angles(grey: Tensor, places: Tensor) -> Tensor:
+    """The direction of most gradients around each place, in degrees clockwise from the x axis: f32[n].
+
+    The highest of 36 bins of a smoothed histogram of gradient directions, weighted by magnitude and a Gaussian
+    window, its place refined by a parabola. grey f32[H, W]; places f32[n, 2].
+    Reference: Lowe 2004, section 5, as kornia has it.
+    """
+    from kornia.feature import PatchDominantGradientOrientation, extract_patches_from_pyramid
+    from kornia.feature.laf import laf_from_center_scale_ori
+
+    if not len(places):
+        return places.new_zeros(0)
+    frames = laf_from_center_scale_ori(places[None], places.new_full((1, len(places), 1, 1), REACH))
+    patches = extract_patches_from_pyramid(grey[None, None], frames, PATCH)[0]
+    return -torch.rad2deg(PatchDominantGradientOrientation(PATCH)(patches).detach()) % 360
+
+
+def textured(x: Tensor, places: Tensor) -> Tensor:
+    """Which places of a picture f32[3, H, W] are not amid one colour: bool[n]; a network's maxima there say nothing.
+
+    max_q x_q - min_q x_q >= 1 / 255 in some channel, q over the FLAT x FLAT pixels around the place, f32[n, 2].
+    """
+    pool = (FLAT, 1, FLAT // 2)
+    spread = (F.max_pool2d(x[None], *pool) + F.max_pool2d(-x[None], *pool))[0].amax(0)
+    column, row = places.round().long().T
+    h, w = spread.shape
+    return spread[row.clamp(0, h - 1), column.clamp(0, w - 1)] > 0.5 / 255
+
+
+class LearntKeypoints(Extractor, ABC):
+    """Keypoints and unit descriptors of a network, of the picture read at several sizes; the strongest of all.
+
+    geometry = x, y, scale, angle: scale grows as the size falls at which the point was found; it is in pixels of the
+    original. angle is in degrees, clockwise from the x axis as seen on the screen.
+    """
+
+    encoding: str = "keypoints"
+    architecture: ClassVar[str]
+    published: ClassVar[str]
+    multiple: ClassVar[int] = 1  #: sides at which the network reads are multiples of it
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of every network."""
+
+        keypoints: int = 1000  #: the strongest so many are kept
+        threshold: float = 0.0  #: keypoints that score no more are dropped
+        max_size: int = 1024  #: larger pictures are reduced to this long side, in pixels
+        scales: tuple[float, ...] = (1.0, 0.7, 0.5)  #: sizes at which it is read, as shares of that
+        #: angles of keypoints: the network's own, 0 where it has none; 0; or that of most gradients around
+        angle: Literal["own", "upright", "gradient"] = "own"
+        weights: str = option(
+            "", digested=True
+        )  #: weights file; empty: INSTSEARCH_WEIGHTS, then imported ones
+        batch: int = option(0, "query")  #: pictures at once; 0 is 8 on a GPU, 1 elsewhere
+
+        def __post_init__(self) -> None:
+            if not 0 < self.keypoints < 2**31 or self.max_size < SMALLEST or self.batch < 0:
+                raise ValueError(f"keypoints is at least 1, max_size at least {SMALLEST}, batch at least 0")
+            if not self.scales or not 0 < min(self.scales) <= max(self.scales) <= 1:
+                raise ValueError("scales are above 0 and at most 1, one or more")
+
+    config: Config
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        gpu = device.type == "cuda"
+        self.config, self.device = config, device
+        self.batch = config.batch or (8 if gpu else 1)
+        self.concurrent = not gpu
+        self._building = threading.Lock()
+
+    @classmethod
+    @abstractmethod
+    def build(cls) -> nn.Module:
+        """kornia's network without weights. Raises InstsearchError where kornia is not there."""
+
+    @abstractmethod
+    def detect(self, x: Tensor) -> list[Points]:
+        """Keypoints of each of some pictures of equal shape, f32[B, 3, H, W] in RGB, 0 to 1; as many as there are."""
+
+    @classmethod
+    def import_weights(cls, path: Path) -> dict[str, Tensor]:
+        """A published checkpoint by kornia's names. Raises InstsearchError."""
+        return load_state_dict(path)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights' sha256."""
+        return {"weights": sha256(self.weights)}
+
+    def fit_size(self, width: int, height: int) -> tuple[int, int]:
+        """At most ``max_size`` along the longer side, never enlarged."""
+        r = min(1.0, self.config.max_size / max(width, height))
+        return max(1, round(width * r)), max(1, round(height * r))
+
+    def extract(self, images: Sequence[Image]) -> list[Keypoints]:
+        """The strongest keypoints of each of some pictures of equal shape."""
+        pixels = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
+        with torch.inference_mode():
+            x = pixels.permute(0, 3, 1, 2).float() / 255
+            levels = [self._level(x, scale, images) for scale in self.config.scales]
+        return [self._strongest(found, image) for image, *found in zip(images, *levels, strict=True)]
+
+    def _level(self, x: Tensor, scale: float, images: Sequence[Image]) -> list[tuple[np.ndarray, ...]]:
+        """Each picture's :class:`Points` at one size, as arrays, their geometry in pixels of the original."""
+        h, w = (self._side(side * scale) for side in x.shape[2:])
+        if (h, w) != tuple(x.shape[2:]):
+            x = F.interpolate(x, size=(h, w), mode="bilinear", antialias=True)
+        found = list[tuple[np.ndarray, ...]]()
+        for picture, points, image in zip(x, self.detect(x), images, strict=True):
+            some = (points.scores > self.config.threshold) & textured(picture, points.geometry[:, :2])
+            points = self._turned(points.at(some), picture)
+            scores, geometry, descriptors = (column.cpu().numpy() for column in points)
+            found.append((scores, to_original(geometry, (image.size[0] / w, image.size[1] / h)), descriptors))
+        return found
+
+    def _turned(self, points: Points, picture: Tensor) -> Points:
+        """The points at the angles that are asked for."""
+        if self.config.angle == "gradient":
+            points.geometry[:, 3] = gradient_angles(picture.mean(0), points.geometry[:, :2])
+        return points
+
+    def _side(self, side: float) -> int:
+        return max(SMALLEST, round(side / self.multiple) * self.multiple)
+
+    def _strongest(self, levels: Sequence[tuple[np.ndarray, ...]], image: Image) -> Keypoints:
+        scores, geometry, descriptors = (np.concatenate(column) for column in zip(*levels, strict=True))
+        order = np.argsort(-scores, kind="stable")[: self.config.keypoints]
+        return Keypoints(descriptors[order], geometry[order], Grid.nominal(image.size))
+
+    @cached_property
+    def weights(self) -> Path:
+        """The weights file. Raises InstsearchError that says what to fetch."""
+        return find_weights(self.architecture, self.config.weights, self.published)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network on ``device``, in evaluation mode, with its weights. Raises InstsearchError."""
+        with self._building:  # images are worked on side by side
+            return self._network
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        with torch.device("meta"):
+            network = self._built()
+        state = self.import_weights(self.weights)
+        put_weights(network, needed(network), state, self.weights, self.device, torch.float32)
+        return network.eval().requires_grad_(False)
+
+    def _built(self) -> nn.Module:
+        """The network that the options ask for."""
+        return self.build()

@@ -1,0 +1,174 @@
+"""Pipelines asked as one: evidence on one scale, added; each image's box of whichever says most; clear words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+
+import instsearch
+from instsearch_cli.engine.jointly import List, evidence, joint
+from instsearch_cli.errors import UsageError
+from schema_check import valid
+
+Cli = Callable[..., Any]
+BOX = "30,20,100,100"
+
+
+def listed(scores: dict[str, float], probability: bool = False, boxed: str = "") -> List:
+    boxes = [[1.0, 2, 3, 4] if image in boxed else [np.nan] * 4 for image in scores]
+    return List(list(scores), np.array(list(scores.values())), np.array(boxes).reshape(-1, 4), probability)
+
+
+def test_evidence_by_hand() -> None:
+    """Of 30 scores three do not count: the other 27 fall from .27 by .01, median .14, 95th percentile .257."""
+    scores = np.array([0.9, 0.8, 0.7, *np.arange(27, 0, -1) / 100])
+    found = evidence(scores, probability=False)
+    assert found[:3] == pytest.approx((scores[:3] - 0.14) / 0.117)
+    assert found[2] == pytest.approx(4.786, abs=1e-3)
+    assert found[3 + 13 :] == pytest.approx(0)
+    assert evidence(np.array([9.0, *np.arange(27, 0, -1) / 100]), probability=False)[0] == 8  # at most
+    p = np.array([0.9, 0.5, *[0.01] * 28])
+    logit = np.log(p / (1 - p))
+    assert evidence(p, probability=True) == pytest.approx(logit - logit[-1])
+    assert evidence(np.array([1.0, 0.5]), probability=True)[0] == pytest.approx(np.log(1e7 - 1))
+    assert evidence(np.array([0.7, 0.5, 0.3]), probability=False) == pytest.approx([3, 1.5, 0])  # of few
+    assert evidence(np.zeros(0), probability=True).shape == (0,)
+    assert (evidence(np.full(40, 0.3), probability=False) == 0).all()
+
+
+def test_lists_become_one() -> None:
+    sure = listed({"a": 0.9, "b": 0.5, "c": 0.1}, probability=True, boxed="ac")
+    vectors = listed({"d": 0.7, "b": 0.6, "a": 0.3, "e": 0.3}, boxed="bd")
+    found = joint([sure, vectors])
+    one, two = evidence(sure.scores, True), 2 * evidence(vectors.scores, False)
+    wanted = {"a": one[0] + two[2], "b": one[1] + two[1], "c": one[2], "d": two[0], "e": two[3]}
+    assert dict(zip(found.images, found.scores, strict=True)) == pytest.approx(wanted)
+    assert found.images == sorted(wanted, key=lambda image: -wanted[image])
+    source = dict(zip(found.images, found.source, strict=True))
+    assert (source["a"], source["b"], source["d"]) == ((0, 0), (1, 1), (1, 0))  # the others have no box
+
+
+@given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=60), st.floats(0.1, 9), st.floats(-5, 5))
+def test_scale_and_shift_of_scores_do_not_matter(scores: list[float], a: float, b: float) -> None:
+    s = np.sort(np.array(scores))[::-1]
+    s = s[np.r_[True, np.diff(s) < -1e-3]]
+    found, other = evidence(s, False), evidence(a * s + b, False)
+    assert (np.diff(found) <= 1e-9).all()
+    if len(s) >= 20:
+        assert other == pytest.approx(found, rel=1e-4, abs=1e-4)
+
+
+# -- over real indexes -----------------------------------------------------------------------------------
+
+
+def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight scenes, the thing asked for in four; two pipelines over them, of keypoints and of a small network."""
+    folder, thing = tmp_path_factory.mktemp("jointly"), texture(100, (100, 100))
+    for i in range(9):
+        pixels = 90 + texture(i, (240, 180)) // 4
+        at = (30, 20) if i == 8 else (10 * i, 5 * i)
+        pixels[at[1] : at[1] + 100, at[0] : at[0] + 100] = (
+            thing if i % 2 == 0 else texture(50 + i, (100, 100))
+        )
+        path = folder / ("query.png" if i == 8 else f"photos/{i}.png")
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(pixels).save(path)
+    PIL.Image.fromarray(np.full((180, 240, 3), 128, np.uint8)).save(folder / "even.png")
+    index = instsearch.create(folder / "i")
+    index.index(folder / "photos", preset="sift", name="points")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_0().state_dict(), folder / "net.pth")
+    index.index(name="vectors", extractor="squeezenet1_0", encoder="sum", weights=folder / "net.pth")
+    query = {"id": "q", "image": "query.png", "box": [30, 20, 100, 100]}
+    positives = [f"photos/{i}.png" for i in (0, 2, 4, 6)]
+    images = [f"photos/{i}.png" for i in range(8)]
+    manifest = {"images": images, "queries": [{**query, "positives": positives}]}
+    (folder / "m.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_two_are_asked_as_one(cli: Cli, place: Path) -> None:
+    asking = ("query", place / "query.png", "--box", BOX, "--index", place / "i", "--json", "-k", 8)
+    both = valid("query", cli(*asking, "--pipeline", "points", "--pipeline", "vectors").out)
+    again = cli(*asking, "--pipeline", "points+vectors").json
+    assert [h["score"] for h in both["hits"]] == [h["score"] for h in again["hits"]]
+    assert both["pipeline"] == "points+vectors"
+    assert not both["probability"]
+    each = [cli(*asking[:-1], 1000, "--pipeline", name).json for name in ("points", "vectors")]
+    scores: dict[str, float] = {}
+    for answer, weight in zip(each, (1, 2), strict=True):
+        parts = evidence(np.array([h["score"] for h in answer["hits"]]), answer["probability"])
+        for hit, part in zip(answer["hits"], parts, strict=True):
+            scores[hit["image"]] = scores.get(hit["image"], 0) + weight * part
+    assert {h["image"]: h["score"] for h in both["hits"]} == pytest.approx(scores, abs=1e-4)
+    assert {h["image"] for h in both["hits"][:4]} == {"0.png", "2.png", "4.png", "6.png"}
+    assert all(h["box"] for h in both["hits"][:4])
+    cli(*asking[:-3], "--pipeline", "points+vectors", "--html", place / "hits.html")
+    assert "points+vectors" in (place / "hits.html").read_text()
+
+
+def test_measured_as_one(cli: Cli, place: Path) -> None:
+    flags = ("eval", "--dataset", place / "m.json", "--index", place / "i", "--json", "--quiet")
+    both = valid("eval", cli(*flags, "--pipeline", "points+vectors").out)
+    assert (both["name"], both["metrics"]["mAP"]) == ("points+vectors", 1.0)
+    assert [each["name"] for each in both["also"]] == ["vectors"]
+    table = cli(*flags[:-2], "--pipeline", "points", "--pipeline", "points+vectors").out
+    assert "points+vectors" in table
+    assert cli(*flags, "--pipeline", "points+vectors", "--absent", "--top", 3).status == 0
+    missing = cli(*flags, "--pipeline", "points+vector", status=2).err
+    assert "'vector'" in missing
+    assert "Did you mean 'vectors'" in missing
+
+
+def test_one_that_cannot_be_asked_is_left_out(cli: Cli, place: Path) -> None:
+    asking = ("query", place / "even.png", "--index", place / "i", "--pipeline", "points+vectors")
+    found = cli(*asking)
+    assert "left out of what is asked together: query" in found.err
+    assert "no keypoints in the picture" in found.err
+    index = instsearch.open(place / "i")
+    steps = list(index.answers(place / "query.png", (30, 20, 100, 100), pipeline="points+vectors"))
+    assert [answer.step for answer in steps] == ["points", ""]
+    assert (
+        steps[-1].hits == index.query(place / "query.png", (30, 20, 100, 100), pipeline="points+vectors").hits
+    )
+    assert (
+        index.beside(place / "query.png", (30, 20, 100, 100), "0.png", pipeline="vectors+points") is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--pipeline", "points+points"], "twice"),
+        (["--pipeline", "points+none"], "no pipeline 'none'"),
+        (["--pipeline", "points+vectors", "--rerank", "none"], "as they were recorded"),
+        (["--pipeline", "points+vectors", "--set", "extractor.size=200"], "as they were recorded"),
+        (["--pipeline", "points+vectors", "--per-image", 2], "one hit an image"),
+        (["--pipeline", "points+"], "no pipeline ''"),
+    ],
+)
+def test_what_cannot_be_asked(cli: Cli, place: Path, flags: list[Any], said: str) -> None:
+    assert said in cli("query", place / "query.png", "--index", place / "i", *flags, status=2).err
+
+
+def test_several_indexes_take_one_pipeline(place: Path, tmp_path: Path) -> None:
+    index = instsearch.open(place / "i")
+    with pytest.raises(UsageError, match="several indexes are asked by one pipeline"):
+        instsearch.query([index, index], place / "query.png", pipeline="points+vectors")
