@@ -77,3 +77,17 @@ class WordEncoder(Encoder):
         signature within that word, i64[m] each. Raises InstsearchError where no signatures were learnt.
         """
         raise NotImplementedError
+
+
+class WordVectorEncoder(Encoder):
+    """An encoder whose sparse codes have a vector for each word that occurs."""
+
+    @property
+    def width(self) -> int:
+        """Values of a word's vector: those of word c are a code's from c width to (c + 1) width."""
+        raise NotImplementedError
+
+    @property
+    def binary(self) -> bool:
+        """Whether of each value the sign alone counts."""
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Whitening by matching pairs: the card, its noise, files of pairs, and R-MAC whitened by them."""
+"""Whitening by matching pairs: the card, its noise, files of pairs, and pooled pictures and R-MAC whitened by them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from instsearch_cli.data import FeatureMap
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import make_config
+from instsearch_plugins.encoders.crow import CroW
+from instsearch_plugins.encoders.gem import GeM
+from instsearch_plugins.encoders.mac import MAC
+from instsearch_plugins.encoders.pwa import PWA
 from instsearch_plugins.encoders.regions_sum import RegionsSum
+from instsearch_plugins.encoders.spoc import SPoC
+from instsearch_plugins.encoders.sum_pooling import SumPooling
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pairs import read_pairs
 from instsearch_plugins.numeric.whitening import supervised_whitening, whiten
@@ -106,10 +112,38 @@ def test_the_sum_is_whitened_by_pairs(tmp_path, stage):
     torch.testing.assert_close(angles(got), angles(expected), atol=1e-3, rtol=0)
 
 
-def test_too_few_pairs(tmp_path):
+@pytest.mark.parametrize("pooling", [SumPooling, GeM, MAC, CroW, SPoC, PWA])
+def test_pooled_pictures_are_whitened_by_pairs(tmp_path, pooling):
+    """Twins that differ in one channel above all come closer than by what varies."""
+    noise = torch.tensor([3.0, 0.1, 0.1, 0.1, 0.1, 0.1])[:, None, None]
+    twins = [FeatureMap(f.values + noise * image(99 + i).values, GRID) for i, f in enumerate(IMAGES)]
+    both, options = [*IMAGES, *twins], {"parts": 1} if pooling is PWA else {}
+    path = write_pairs(tmp_path / "p.csv", [(i, i + 12) for i in range(12)])
+
+    def likenesses(**more):
+        encoder = fitted(pooling, Collection(both), fit_images=24, **options, **more)
+        X = torch.cat([encoder.aggregate(f, None, None).vectors for f in both])
+        torch.testing.assert_close(X.norm(dim=1), torch.ones(24))
+        return (X[:12] * X[12:]).sum(1).mean()
+
+    assert likenesses(pairs=path) > likenesses() + 0.1
+
+
+def test_by_pairs_is_the_cards_whitening(tmp_path):
+    twins = [FeatureMap(f.values * (1 + 0.2 * image(99 + i).values), GRID) for i, f in enumerate(IMAGES)]
+    path = write_pairs(tmp_path / "p.csv", [(i, i + 12) for i in range(12)])
+    encoder = fitted(GeM, Collection([*IMAGES, *twins]), pairs=path, fit_images=8)
+    X = torch.cat([bare(GeM).aggregate(f, None, None).vectors for f in (*IMAGES, *twins)])
+    expected = l2(whiten(X, *supervised_whitening(X, torch.arange(12), torch.arange(12, 24))))
+    found = torch.cat([encoder.aggregate(f, None, None).vectors for f in (*IMAGES, *twins)])
+    torch.testing.assert_close(angles(found), angles(expected), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("encoder", "options"), [(RegionsSum, {"whiten": "sum"}), (GeM, {})])
+def test_too_few_pairs(tmp_path, encoder, options):
     path = write_pairs(tmp_path / "p.csv", [(0, 1), (2, 3)])
     with pytest.raises(InstsearchError, match=r"has 2 pairs, too few to whiten 6 dimensions by"):
-        fitted(RegionsSum, Collection(IMAGES), whiten="sum", pairs=path)
+        fitted(encoder, Collection(IMAGES), pairs=path, **options)
 
 
 def test_pairs_whiten_the_sum_only():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from instsearch_cli.components import option
-from instsearch_plugins.encoders.pooled import Pooled
+from instsearch_plugins.encoders.pooled import PooledPicture
 from instsearch_plugins.numeric.channels import channel_weights
 from instsearch_plugins.numeric.pooling import spatial_weights, sum_pool
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class CroW(Pooled):
+class CroW(PooledPicture):
     """psi_c = w_c sum_ij s_ij alpha_ij X_cij, then L2, PCA-whitening, L2.
 
     s are the spatial weights of the whole map, w the channel weights and alpha any other weights. In a
@@ -25,7 +25,7 @@ class CroW(Pooled):
     name: ClassVar[str] = "crow"
 
     @dataclass(frozen=True)
-    class Config(Pooled.Config):
+    class Config(PooledPicture.Config):
         """Options of ``crow``."""
 
         #: how channels are weighed: by CroW's sparsity, by MSCNet's Gram matrix, or not

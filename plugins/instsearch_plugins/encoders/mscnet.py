@@ -13,7 +13,7 @@ from instsearch_cli.components import option
 from instsearch_cli.data import BoxWeight, FeatureMap, Regions
 from instsearch_cli.networks.weights import find_weights, sha256
 from instsearch_plugins.encoders.mscnet_network import check_channels, drawn, trained
-from instsearch_plugins.encoders.pooled import Pooled
+from instsearch_plugins.encoders.pooled import PooledPicture
 from instsearch_plugins.numeric.mscnet import gram_channel_weights, weighted_sum
 from instsearch_plugins.numeric.regions import cell_boxes, touched_cells
 from instsearch_plugins.weighters.maps_only import feature_map
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from instsearch_plugins.encoders.mscnet_network import MSCNet
 
 
-class MSCNetCodes(Pooled):
+class MSCNetCodes(PooledPicture):
     """z = L2(FC(L2([psi^(1); ...; psi^(n)]))), psi^(k) = W * sum_p alpha_p M_kp X_p; then PCA-whitening, L2.
 
     M are the masks of the whole picture, W the channel weights of the cells where alpha > 0, and alpha other
@@ -42,7 +42,7 @@ class MSCNetCodes(Pooled):
     name: ClassVar[str] = "mscnet"
 
     @dataclass(frozen=True)
-    class Config(Pooled.Config):
+    class Config(PooledPicture.Config):
         """Options of ``mscnet``."""
 
         #: dimensions kept by the whitening, fewer than the images learnt from; 0: one for every 8 of them, at most D

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric.channels import channel_weights
 from instsearch_plugins.numeric.mscnet import gram_channel_weights
 from instsearch_plugins.numeric.normalise import l2
+from instsearch_plugins.numeric.pairs import read_pairs
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
 from instsearch_plugins.numeric.whitening import (
     LEARNT,
     pca_whitening,
     pca_whitening_of_few,
+    supervised_whitening,
     turned_if_few,
     whiten,
 )
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
-    from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
+    from instsearch_cli.data import BoxWeight, Features, Inputs, Regions, WeightMap
     from instsearch_formats import Array
 
 PER_DIMENSION = 8  #: images that a whitened dimension is learnt from; with fewer, whitening blows up noise
@@ -40,7 +42,7 @@ FEW = 16  #: dimensions kept however few the images, as far as they go
 class Pooled(Encoder, ABC):
     """One vector for the picture, or for each region. The whitening is learnt from whole pictures.
 
-    Of a picture at several sizes the unit vectors of all sizes are added up before they are whitened.
+    Of a picture at several sizes the unit vectors of all sizes are added up (:meth:`_joined`) before they are whitened.
     """
 
     local: ClassVar[None] = None
@@ -147,13 +149,18 @@ class Pooled(Encoder, ABC):
         weights: WeightMap | BoxWeight | None,
         regions: Regions | None,
     ) -> tuple[Tensor, Tensor]:
-        """What ``pool`` gives, or the sum of its unit vectors over a picture's sizes, f32[M, D]; boxes f32[M, 4]."""
+        """What ``pool`` gives, or its unit vectors at a picture's sizes joined, f32[M, D]; boxes f32[M, 4]."""
         sizes = getattr(local, "levels", ())
         X, alpha, boxes = self._cells(local, weights, regions)
         psi = pool(X, alpha)
         if sizes:
-            psi = l2(psi) + sum(l2(pool(*self._cells(size, weights, regions)[:2])) for size in sizes)
+            others = [l2(pool(*self._cells(size, weights, regions)[:2])) for size in sizes]
+            psi = self._joined([l2(psi), *others])
         return psi, boxes
+
+    def _joined(self, units: list[Tensor]) -> Tensor:
+        """The unit vectors f32[M, D] of each of a picture's sizes as one: f32[M, D]."""
+        return units[0] + sum(units[1:])
 
     def _cells(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
@@ -170,3 +177,64 @@ class Pooled(Encoder, ABC):
         if over is not None:
             alpha = alpha * over.to(self.device)
         return local.values.to(self.device), alpha, boxes
+
+
+class PooledPicture(Pooled):
+    """A :class:`Pooled` whose whitening is learnt from pictures, of what varies or of what differs in matching ones."""
+
+    @dataclass(frozen=True)
+    class Config(Pooled.Config):
+        """Options of encoders that pool the whole picture."""
+
+        #: CSV file of matching images, two names a line, that the whitening is learnt from in place of PCA; read when
+        #: it is learnt (--refit does it again)
+        pairs: str = option("", omitted_at_default=True)
+
+    config: Config
+
+    def fit(self, data: Data, progress: Progress) -> State:
+        """As :meth:`Pooled.fit`, or by :func:`by_pairs`."""
+        if not self.config.pairs:
+            return super().fit(data, progress)
+        rows = np.random.default_rng(self.config.seed).permutation(data.images)[: self.config.fit_images]
+        label = f"learning the whitening of '{self.name}' from pairs"
+        mean, projection = by_pairs(self, data, rows, self._whole, progress, label)
+        return {"images": len(rows), "mean": mean, "projection": projection}
+
+    def _whole(self, inputs: Inputs) -> Tensor:
+        """A picture's unit vector before it is whitened: f32[1, D]."""
+        assert inputs.features is not None
+        return l2(self._over_sizes(self.describe, inputs.features, inputs.weights, None)[0])
+
+
+def by_pairs(
+    encoder: Any,
+    data: Data,
+    sampled: np.ndarray,
+    whole: Callable[[Inputs], Tensor],
+    progress: Progress,
+    label: str,
+) -> tuple[Tensor, Tensor]:
+    """:func:`supervised_whitening` by an encoder's ``pairs``: mean f32[D], projection f32[D, d].
+
+    Its X are the vectors that ``whole`` gives, f32[1, D] each or f32[0, D] for zeros, of the pictures of the pairs and
+    of the ``sampled`` ones. Raises InstsearchError for fewer pairs than dimensions that vary.
+    """
+    config = encoder.config
+    pairs = read_pairs(config.pairs, {inputs.name: inputs.row for inputs in data.inputs(())})
+    rows = np.union1d(sampled, pairs)
+    progress.start(label, len(rows))
+    found = []
+    for inputs in data.inputs(encoder.fit_needs, rows):
+        x = whole(inputs)
+        found.append(x if len(x) else x.new_zeros(1, x.shape[1]))
+        progress.advance()
+    x = torch.cat(found)
+    q, p = torch.from_numpy(np.searchsorted(rows, pairs)).to(x.device).unbind(1)
+    varied = int((x != x[0]).any(0).sum())
+    if len(q) < varied:
+        raise InstsearchError(
+            f"{config.pairs} has {len(q):,} pairs, too few to whiten {varied:,} dimensions by: give at "
+            "least as many, or let the whitening be learnt without (leave encoder.pairs out)"
+        )
+    return supervised_whitening(x, q, p, config.dims or max(len(q) // PER_DIMENSION, FEW))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from instsearch_formats import Array
-from instsearch_plugins.encoders.pooled import Pooled
+from instsearch_plugins.encoders.pooled import PooledPicture
 from instsearch_plugins.numeric.pooling import power_normalised, sum_pool
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def part_pool(X: Tensor, alpha: Tensor, channels: Tensor, a: float = 2, b: float
     return sum_pool(X, s.flatten(0, 1)).view(len(alpha), len(channels) * len(X))
 
 
-class PWA(Pooled):
+class PWA(PooledPicture):
     """psi = [psi^(1), ..., psi^(N)], then L2, PCA-whitening, L2.
 
     The parts are the channels whose sums vary most between images. A region or a query's box is pooled as a
@@ -47,10 +47,10 @@ class PWA(Pooled):
     """
 
     name: ClassVar[str] = "pwa"
-    learns: ClassVar[dict[str, Array]] = Pooled.learns | {"channels": Array("i8", ("N",), below=2**31)}
+    learns: ClassVar[dict[str, Array]] = PooledPicture.learns | {"channels": Array("i8", ("N",), below=2**31)}
 
     @dataclass(frozen=True)
-    class Config(Pooled.Config):
+    class Config(PooledPicture.Config):
         """Options of ``pwa``."""
 
         #: dimensions kept by the whitening (paper: 4096); 0: one for every 8 images that it is learnt from

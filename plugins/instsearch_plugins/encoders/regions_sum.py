@@ -9,14 +9,12 @@ import numpy as np
 import torch
 
 from instsearch_cli.data import Vectors
-from instsearch_cli.errors import InstsearchError
 from instsearch_formats import Array
-from instsearch_plugins.encoders.pooled import FEW, PER_DIMENSION
+from instsearch_plugins.encoders.pooled import by_pairs
 from instsearch_plugins.encoders.region_vectors import RegionVectors
 from instsearch_plugins.numeric.normalise import l2
-from instsearch_plugins.numeric.pairs import read_pairs
 from instsearch_plugins.numeric.pooling import extent
-from instsearch_plugins.numeric.whitening import supervised_whitening, whiten
+from instsearch_plugins.numeric.whitening import whiten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,34 +71,13 @@ class RegionsSum(RegionVectors):
             label = f"learning the whitening of the sum of '{self.name}'"
             learnt: Whitening | None
             if self.config.pairs:
-                learnt = self._by_pairs(data, progress, label)
+                learnt = by_pairs(self, data, self._sampled(data), self._total, progress, label)
             else:
                 totals = self._batches(data, progress, label, self._total)
                 learnt = self._learnt(totals, len(self._sampled(data)))
             if learnt is not None:
                 state |= {"sum_mean": learnt[0], "sum_projection": learnt[1]}
         return state
-
-    def _by_pairs(self, data: Data, progress: Progress, label: str) -> tuple[Tensor, Tensor]:
-        """See :func:`supervised_whitening`; the pictures of the pairs and the sampled ones are its X."""
-        pairs = read_pairs(self.config.pairs, {inputs.name: inputs.row for inputs in data.inputs(())})
-        rows = np.union1d(self._sampled(data), pairs)
-        progress.start(label, len(rows))
-        found = []
-        for inputs in data.inputs(self.fit_needs, rows):
-            total = self._total(inputs)
-            found.append(total if len(total) else total.new_zeros(1, total.shape[1]))
-            progress.advance()
-        x = torch.cat(found)
-        q, p = torch.from_numpy(np.searchsorted(rows, pairs)).to(x.device).unbind(1)
-        varied = int((x != x[0]).any(0).sum())
-        if len(q) < varied:
-            raise InstsearchError(
-                f"{self.config.pairs} has {len(q):,} pairs, too few to whiten {varied:,} dimensions by: give at "
-                "least as many, or let the whitening be learnt without (leave encoder.pairs out)"
-            )
-        dims = self.config.dims or max(len(q) // PER_DIMENSION, FEW)
-        return supervised_whitening(x, q, p, dims)
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Take over what ``fit`` returned."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from instsearch_plugins.encoders.pooled import Pooled
+from instsearch_plugins.encoders.pooled import PooledPicture
 from instsearch_plugins.numeric.pooling import sum_pool
 from instsearch_plugins.weighters.gaussian import spoc_prior
 
@@ -30,7 +30,7 @@ def centred(mask: Tensor, sigma: float) -> Tensor:
     return g
 
 
-class SPoC(Pooled):
+class SPoC(PooledPicture):
     """psi_c = sum_ij g_ij alpha_ij X_cij, then L2, PCA-whitening, L2.
 
     g is a centre prior and alpha any other weights. A query's box and a region are pooled as a picture of
@@ -40,7 +40,7 @@ class SPoC(Pooled):
     name: ClassVar[str] = "spoc"
 
     @dataclass(frozen=True)
-    class Config(Pooled.Config):
+    class Config(PooledPicture.Config):
         """Options of ``spoc``."""
 
         #: standard deviation of the prior, as a share of the way from the centre to the nearest border

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from instsearch_plugins.encoders.pooled import Pooled
+from instsearch_plugins.encoders.pooled import PooledPicture
 from instsearch_plugins.numeric.pooling import sum_pool
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SumPooling(Pooled):
+class SumPooling(PooledPicture):
     """psi_c = sum_ij alpha_ij X_cij, then L2, PCA-whitening, L2."""
 
     name: ClassVar[str] = "sum"

@@ -15,6 +15,7 @@ from instsearch_cli.errors import REPAIR, InstsearchError, UsageError
 from instsearch_formats import Array
 from instsearch_plugins.encoders.regions_mean import MeanVectors
 from instsearch_plugins.numeric.kmeans import kmeans
+from instsearch_plugins.numeric.local_features import rows, sizes
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import extent, region_masks, weights_over
 from instsearch_plugins.numeric.vlad import aggregated, local_axes, residuals, signed_power
@@ -116,7 +117,7 @@ class VLAD(MeanVectors):
         if self.config.over == "regions":
             return super()._units(inputs)
         assert inputs.features is not None
-        return l2(self._shared(_rows(inputs.features), inputs.row).to(self.device))
+        return l2(self._shared(rows(inputs.features), inputs.row).to(self.device))
 
     def _some(self, inputs: Inputs) -> Tensor:
         """A share of what a picture adds up: f32[n, d]."""
@@ -201,9 +202,9 @@ class VLAD(MeanVectors):
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The local features x f32[n, d], what each counts in each region: alpha f32[M, n], and the boxes f32[M, 4]."""
-        x = _rows(local).to(self.device)
+        x = rows(local).to(self.device)
         counts = []
-        for size in _sizes(local):
+        for size in sizes(local):
             counts.append(region_masks(size, regions)[0].flatten(1).to(self.device, torch.float32))
             over = weights_over(size, weights)
             if over is not None:
@@ -225,15 +226,3 @@ class VLAD(MeanVectors):
                 "--set encoder.over=local, or take another extractor"
             )
         return super()._cells(local, weights, regions)
-
-
-def _rows(local: Features) -> Tensor:
-    """Local features f32[n, C], of all the picture's sizes."""
-    if isinstance(local, FeatureMap):
-        return torch.cat([size.values.flatten(1).T for size in (local, *local.levels)])
-    return torch.from_numpy(local.values)
-
-
-def _sizes(local: Features) -> tuple[Features, ...]:
-    """The features at each of the picture's sizes."""
-    return (local, *local.levels) if isinstance(local, FeatureMap) else (local,)

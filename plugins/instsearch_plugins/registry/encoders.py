@@ -26,6 +26,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             READS,
         ),
         EncoderSpec(
+            "asmk",
+            f"{HERE}.encoders.asmk:ASMK",
+            "what the local features of each word are off it, added up; for searcher asmk",
+            "Tolias et al., To aggregate or not to aggregate, ICCV 2013; HOW, ECCV 2020",
+            READS,
+        ),
+        EncoderSpec(
             "sum",
             f"{HERE}.encoders.sum_pooling:SumPooling",
             "weighted sum pooling, PCA-whitened",

@@ -32,6 +32,20 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             ("codes",),
         ),
         RerankerSpec(
+            "chamfer",
+            f"{HERE}.rerankers.chamfer:Chamfer",
+            "each of the query's local features with its best match in a hit; gives every hit looked at its box",
+            "Barrow et al., 1977; Suma et al., ELViS, ICLR 2026; transport: Sarlin et al., SuperGlue, 2020",
+            ("features",),
+        ),
+        RerankerSpec(
+            "superglobal",
+            f"{HERE}.rerankers.superglobal:SuperGlobal",
+            "the best hits' codes refined by each other, and the query's by theirs; nothing else is read",
+            "Shao et al., Global features are all you need for image retrieval and reranking, ICCV 2023",
+            ("codes",),
+        ),
+        RerankerSpec(
             "region-box",
             f"{HERE}.rerankers.region_box:RegionBox",
             "each hit's box from all of its regions, weighed by their scores; ranks stay",

@@ -55,6 +55,13 @@ def instsearch_searchers() -> list[SearcherSpec]:
             ("local", "codes"),
         ),
         SearcherSpec(
+            "asmk",
+            f"{HERE}.searchers.asmk:SelectiveMatch",
+            "codes of encoder asmk, word by word under a selectivity function; signs or vectors",
+            "Tolias et al., To aggregate or not to aggregate, ICCV 2013",
+            ("codes",),
+        ),
+        SearcherSpec(
             "cam-online",
             f"{HERE}.searchers.cam_online:CamOnline",
             "describes every image anew for the query's classes, from stored features; keeps what it computed",
