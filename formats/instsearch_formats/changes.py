@@ -69,9 +69,9 @@ def valid(name: bytes) -> bool:
 
 
 def write(path: Path, change: Change, settles: str = "") -> None:
-    """Write a change as one file; ``settles``: the replacement that it completes."""
+    """Write a change as one file, which says what it is called; ``settles``: the replacement that it completes."""
     reasons = sorted(set(change.removed.values()))
-    attrs: dict[str, Any] = {"reason": reasons[0] if len(reasons) == 1 else ""}
+    attrs: dict[str, Any] = {"reason": reasons[0] if len(reasons) == 1 else "", "file": path.name}
     arrays = {"rows": _rows(change.removed)}
     if len(reasons) > 1:
         attrs["reasons"] = reasons
@@ -92,6 +92,8 @@ def write(path: Path, change: Change, settles: str = "") -> None:
 def read(path: Path, top: Path, n: int = _ROW) -> tuple[Change, str]:
     """A change of n rows, every byte of its file checked, and the replacement that it completes, "" for none."""
     arrays, attrs = read_arrays(path, _IDENTITY, top, _ARRAYS)
+    if attrs.get("file", path.name) != path.name:
+        raise damaged(path, f"it is {str(attrs['file'])[:40]!r}, renamed or copied")
     for name in ("rows", "restored", "placed"):
         if name in arrays and arrays[name].max(initial=-1) >= n:
             raise damaged(path, f"it names row {arrays[name].max()}, and there are {n:,}")

@@ -165,6 +165,23 @@ def test_a_lost_tombstones_number_is_given_to_the_next_removal(index):
     assert opened.images.tombstones() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("verb", ["copy", "rename"])
+def test_a_tombstone_in_place_of_another_is_refused(index, verb):
+    for row in (1, 2):
+        index.images.remove([row], "x")
+    first, second = (index.path / "images" / f"removed-{n:010}.h5" for n in (0, 1))
+    if verb == "copy":
+        first.write_bytes(second.read_bytes())
+    else:
+        second.rename(first)
+    opened = Index.open(index.path)
+    with pytest.raises(
+        FormatError, match=r"removed-0000000000\.h5 .*'removed-0000000001\.h5', renamed or copied"
+    ):
+        opened.images.removed()
+    assert first in [problem.path for problem in opened.verify()]
+
+
 def test_rows_that_are_being_replaced(index):
     assert index.images.replacing() == {}
     index.images.replace({3: 18, 4: 19})
