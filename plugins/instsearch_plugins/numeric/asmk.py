@@ -55,7 +55,8 @@ def rotation(D: int) -> Tensor:
     """A random rotation R f32[D, D], always the same: signs of R x are worth alike, whatever the axes of x are."""
     generator = torch.Generator().manual_seed(0)
     Q, R = torch.linalg.qr(torch.randn(D, D, generator=generator, dtype=torch.float64))
-    return (Q * R.diagonal().sign()).T.float()
+    turned: Tensor = (Q * R.diagonal().sign()).T.float()
+    return turned
 
 
 def selected(u: np.ndarray, alpha: float, tau: float) -> np.ndarray:
