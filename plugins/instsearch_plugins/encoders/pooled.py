@@ -189,6 +189,13 @@ class PooledPicture(Pooled):
         #: CSV file of matching images, two names a line, that the whitening is learnt from in place of PCA; read when
         #: it is learnt (--refit does it again)
         pairs: str = option("", omitted_at_default=True)
+        #: how far what differs in pairs is taken to be alike in all directions, 0 to 1
+        shrink: float = option(0.3, only_with="pairs")
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0 <= self.shrink <= 1:
+                raise ValueError(f"shrink is 0 to 1, not {self.shrink}")
 
     config: Config
 
@@ -237,4 +244,4 @@ def by_pairs(
             f"{config.pairs} has {len(q):,} pairs, too few to whiten {varied:,} dimensions by: give at "
             "least as many, or let the whitening be learnt without (leave encoder.pairs out)"
         )
-    return supervised_whitening(x, q, p, config.dims or max(len(q) // PER_DIMENSION, FEW))
+    return supervised_whitening(x, q, p, config.dims or max(len(q) // PER_DIMENSION, FEW), config.shrink)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
+from instsearch_cli.components import option
 from instsearch_cli.data import Vectors
 from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import by_pairs
@@ -45,11 +46,15 @@ class RegionsSum(RegionVectors):
         #: CSV file of matching images, two names a line, that the whitening of the sum is learnt from;
         #: read when it is learnt (--refit does it again)
         pairs: str = ""
+        #: how far what differs in pairs is taken to be alike in all directions, 0 to 1
+        shrink: float = option(0.0, omitted_at_default=True)
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if self.pairs and self.whiten == "regions":
                 raise ValueError("pairs are of pictures and whiten the sum: set whiten to sum or both")
+            if not 0 <= self.shrink <= 1:
+                raise ValueError(f"shrink is 0 to 1, not {self.shrink}")
 
     config: Config
     whitening: Whitening | None

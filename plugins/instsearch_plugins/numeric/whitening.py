@@ -95,22 +95,27 @@ def turned_if_few(projection: Tensor, n: int, images: int) -> Tensor:
     return l2(projection, dim=0) if images < ENOUGH or projection.shape[1] >= n - 1 else projection
 
 
-def supervised_whitening(X: Tensor, q: Tensor, p: Tensor, dims: int = 0) -> tuple[Tensor, Tensor]:
+def supervised_whitening(
+    X: Tensor, q: Tensor, p: Tensor, dims: int = 0, shrink: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Learn y = P^T (x - mu) that undoes what differs between matching vectors.
 
     mu = mean of x_q,  S = sum_i (x_q_i - x_p_i)(x_q_i - x_p_i)^T / n,  S = L L^T
     Y = L^(-1) (X - mu)^T,  Y Y^T = U diag(lambda) U^T,  P = L^(-T) U_d
 
     where x_q_i matches x_p_i, i = 1 ... n, and d are the ``dims`` largest lambda (0: all), less those that are
-    rounding errors. P^T S P = I. A singular S gets 1e-10, or as many times ten of it as it takes, added to its
-    diagonal. X: f32[N, D], q, p: i64[n], rows of X. Returns mu f32[D], P f32[D, d]. Raises ValueError if X has
-    values that are not finite.
+    rounding errors. P^T S P = I. With ``shrink`` = rho S is brought towards a sphere, (1 - rho) S + rho (tr S / D) I:
+    pairs of few images say nothing of some directions, which would count most. A singular S gets 1e-10, or as many
+    times ten of it as it takes, added to its diagonal. X: f32[N, D], q, p: i64[n], rows of X. Returns mu f32[D],
+    P f32[D, d]. Raises ValueError if X has values that are not finite.
 
     Reference: Radenović, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", 2018.
     """
     x = X.to(torch.float64)
     mean, difference = x[q].mean(0), x[q] - x[p]
-    L = _cholesky(difference.T @ difference / len(difference))
+    S = difference.T @ difference / len(difference)
+    S = (1 - shrink) * S + shrink * S.trace() / len(S) * torch.eye(len(S), dtype=S.dtype, device=S.device)
+    L = _cholesky(S)
     Y = torch.linalg.solve_triangular(L, (x - mean).T, upper=False)
     _, U = _largest(Y @ Y.T, dims)
     P = torch.linalg.solve_triangular(L.T, U, upper=True)
