@@ -82,7 +82,7 @@ def joint(lists: Sequence[List]) -> Joint:
     best: dict[Any, tuple[float, int, int]] = {}
     for e, each in enumerate(lists):
         parts = evidence(each.scores, each.probability) * (1.0 if each.probability else WEIGHT)
-        boxed: np.ndarray = np.isfinite(each.boxes).all(axis=1)
+        boxed = np.atleast_1d(np.isfinite(each.boxes).all(axis=1))
         for place, (image, part) in enumerate(zip(each.images, parts.tolist(), strict=True)):
             total[image] = total.get(image, 0.0) + part
             said = part if boxed[place] else -1.0
