@@ -28,7 +28,7 @@ DEEP = 1000  #: hits of each pipeline that are compared
 USUAL = 10  #: the hits after the first tenth say what the score of an image is that does not show the object
 SPREAD = 95  #: percentile of these that is 1 above them
 WEIGHT = 2.0  #: of evidence that is no log-odds, beside evidence that is: the best on 129 queries of INSTRE
-MOST = 8.0  #: as vectors never are surer than keypoints that agree
+MOST = 6.0  #: as vectors never are surer than keypoints that agree
 FEW, LITTLE = 20, 3.0  #: hits at least from which that can be told; evidence of the first of fewer
 
 
