@@ -17,7 +17,7 @@ from instsearch_cli.storage import to_item
 from instsearch_cli.testing import EncoderContract
 from instsearch_formats.declared import check
 from instsearch_plugins.encoders.asmk import ASMK
-from instsearch_plugins.numeric.asmk import aggregated_residuals, nearest_words, selected
+from instsearch_plugins.numeric.asmk import aggregated_residuals, nearest_words, rotation, selected
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.searchers.asmk import SelectiveMatch, bits_of, postings_of
 
@@ -54,7 +54,8 @@ def slowly(features, centroids, binary, assign=1, inside=None):
         for k in near:
             sums[k] = sums.get(k, torch.zeros(len(x)).double()) + x - centroids[k]
     if binary:
-        return {k: torch.where(v > 0, 1.0, -1.0).double() / len(v) ** 0.5 for k, v in sums.items()}
+        R = rotation(6).double()
+        return {k: torch.where(R @ v > 0, 1.0, -1.0).double() / len(v) ** 0.5 for k, v in sums.items()}
     return {k: v / v.norm() for k, v in sums.items()}
 
 
@@ -194,6 +195,15 @@ def test_bits_differ_where_signs_do(D, p, seed):
     a, b = some(p, D, seed).numpy(), some(p, D, seed + 1).numpy()
     h = np.bitwise_count(bits_of(a) ^ bits_of(b)).sum(axis=1)
     assert h.tolist() == ((a > 0) != (b > 0)).sum(axis=1).tolist()
+
+
+def test_the_rotation_keeps_angles_and_can_be_left_out():
+    R = rotation(7)
+    torch.testing.assert_close(R @ R.T, torch.eye(7), atol=1e-5, rtol=0)
+    image = points(6, 3)
+    plain = encoder(rotate=False).aggregate(image, None, None)
+    vectors = encoder(binary=False).aggregate(image, None, None)
+    assert ((plain.data > 0) == (vectors.data > 0)).all()
 
 
 def test_selectivity_and_postings_by_hand():

@@ -16,7 +16,7 @@ from instsearch_cli.errors import UsageError
 from instsearch_plugins.abilities import WordVectorEncoder
 from instsearch_plugins.encoders.blcf import BLCF
 from instsearch_plugins.encoders.bovw import included, included_digest
-from instsearch_plugins.numeric.asmk import aggregated_residuals, nearest_words
+from instsearch_plugins.numeric.asmk import aggregated_residuals, nearest_words, rotation
 from instsearch_plugins.numeric.local_features import rows, sizes
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.pooling import region_masks, weights_over
@@ -34,9 +34,9 @@ class ASMK(WordVectorEncoder):
     """code = gamma (sqrt(w_c) V_c)_c,  V_c = L2(sum_{i: a_i = c} alpha_i (x_i - c)),  gamma = (sum_c w_c)^(-1/2)
 
     over the words c that the picture, or the region, has; w_c is 1, or the word's idf. x_i are a map's cells or
-    keypoints' descriptors, of unit length, whitened and of unit length again. With ``binary`` V_c is its signs over
-    sqrt(D). A query's features have ``assign`` words each. Searcher `asmk` compares word by word; a plain product of
-    codes is its alpha = 1 with tau = -1.
+    keypoints' descriptors, of unit length, whitened and of unit length again. With ``binary`` V_c is the signs of R V_c
+    over sqrt(D), R a random rotation as Hamming embedding has one. A query's features have ``assign`` words each.
+    Searcher `asmk` compares word by word; a plain product of codes is its alpha = 1 with tau = -1.
     """
 
     local: ClassVar[None] = None
@@ -60,6 +60,7 @@ class ASMK(WordVectorEncoder):
         iterations: int = 6  #: of k-means
         seed: int = 0  #: of the sample and of k-means
         binary: bool = option(True, touches="codes")  #: a bit for each value of what is added up
+        rotate: bool = option(True, touches="codes")  #: turn it before its signs are taken; the papers do not
         idf: bool = option(False, touches="codes")  #: weight each word by how rare it is
         assign: int = option(5, touches="query")  #: words that a query's feature is added up at
 
@@ -117,7 +118,8 @@ class ASMK(WordVectorEncoder):
     def _learnt(self) -> dict[str, Tensor]:
         state = included() if self._state is None else self._state
         names = [name for name in ("centroids", "idf", "mean", "projection") if name in state]
-        return {name: torch.from_numpy(np.asarray(state[name])).to(self.device) for name in names}
+        learnt = {name: torch.from_numpy(np.asarray(state[name])).to(self.device) for name in names}
+        return {**learnt, "rotation": rotation(learnt["centroids"].shape[1]).to(self.device)}
 
     # -- encoding -------------------------------------------------------------------------------------
 
@@ -142,7 +144,8 @@ class ASMK(WordVectorEncoder):
         row, word, V = aggregated_residuals(x, nearest_words(x, c, assign), alpha, c)
         K, D = c.shape
         if self.config.binary:
-            V = torch.where(V > 0, 1.0, -1.0) / D**0.5
+            turned = V @ self._learnt["rotation"].T if self.config.rotate else V
+            V = torch.where(turned > 0, 1.0, -1.0) / D**0.5
         w = idf[word] if self.config.idf else torch.ones(len(word), device=V.device)
         total = torch.zeros(len(boxes), device=V.device).index_add_(0, row, w)
         V = V * (w / total[row]).sqrt()[:, None]

@@ -51,6 +51,14 @@ def aggregated_residuals(
     return key[some] // K, key[some] % K, l2(V[some])
 
 
+def rotation(D: int) -> Tensor:
+    """A random rotation R f32[D, D], always the same: signs of R x are worth alike, whatever the axes of x are."""
+    generator = torch.Generator().manual_seed(0)
+    Q, R = torch.linalg.qr(torch.randn(D, D, generator=generator, dtype=torch.float64))
+    turned: Tensor = (Q * R.diagonal().sign()).T.float()
+    return turned
+
+
 def selected(u: np.ndarray, alpha: float, tau: float) -> np.ndarray:
     """The selectivity function: sigma(u) = sign(u) |u|^alpha for u > tau, 0 otherwise: f32[n] -> f32[n]."""
     kept: np.ndarray = np.where(u > tau, np.sign(u) * np.abs(u) ** np.float32(alpha), np.float32(0))
