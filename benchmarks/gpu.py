@@ -18,10 +18,9 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -55,8 +54,7 @@ NETWORKS = ("squeezenet1_0", "vgg16", "resnet50")
 SCORES = 2e-2  # by how much scores of answers may differ: features are kept in 16 bits
 
 
-@dataclass
-class Row:
+class Row(NamedTuple):
     """A line of the table; columns that say nothing are left out."""
 
     what: str
@@ -75,16 +73,13 @@ class Row:
         )
 
 
-@dataclass
 class Bench:
-    """The device, drawn photographs, weights, and what was found."""
+    """The device, a folder to work in, and what was found until there is no time left."""
 
-    device: torch.device
-    folder: Path
-    images: int
-    until: float
-    rows: list[Row] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    def __init__(self, device: torch.device, folder: Path, until: float) -> None:
+        self.device, self.folder, self.until = device, folder, until
+        self.rows: list[Row] = []
+        self.left: list[str] = []
 
     def run(self, what: str, work: Callable[[], Row]) -> None:
         """Do it if there is time; what goes wrong is a row, too."""
@@ -99,7 +94,7 @@ class Bench:
         except Exception as error:
             row = Row(what, failed=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         if self.device.type == "cuda":
-            row.peak = torch.cuda.max_memory_allocated(self.device) / 1e6
+            row = row._replace(peak=torch.cuda.max_memory_allocated(self.device) / 1e6)
         self.rows.append(row)
         print(line(row), flush=True)
 
@@ -279,7 +274,7 @@ def main() -> None:
         os.environ["INSTSEARCH_WEIGHTS"] = str(folder)
         w, h = PIL.Image.open(paths[0]).size
         questions = [(path, (w // 4, h // 4, w // 2, h // 2)) for path in paths[:4]]
-        bench = Bench(device, folder, args.images, time.monotonic() + 60 * args.minutes)
+        bench = Bench(device, folder, time.monotonic() + 60 * args.minutes)
         squeezed = weights["squeezenet1_0"]
         for each in args.networks:
             for precision in ALLOWED if device.type == "cuda" else ("fp32",):

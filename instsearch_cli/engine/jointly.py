@@ -28,7 +28,7 @@ DEEP = 1000  #: hits of each pipeline that are compared
 USUAL = 10  #: the hits after the first tenth say what the score of an image is that does not show the object
 SPREAD = 95  #: percentile of these that is 1 above them
 WEIGHT = 2.0  #: of evidence that is no log-odds, beside evidence that is: the best on 129 queries of INSTRE
-MOST = 8.0  #: as vectors never are surer than keypoints that agree
+MOST = 6.0  #: as vectors never are surer than keypoints that agree
 FEW, LITTLE = 20, 3.0  #: hits at least from which that can be told; evidence of the first of fewer
 
 
@@ -82,7 +82,7 @@ def joint(lists: Sequence[List]) -> Joint:
     best: dict[Any, tuple[float, int, int]] = {}
     for e, each in enumerate(lists):
         parts = evidence(each.scores, each.probability) * (1.0 if each.probability else WEIGHT)
-        boxed = np.isfinite(each.boxes).all(axis=1)
+        boxed = np.atleast_1d(np.isfinite(each.boxes).all(axis=1))
         for place, (image, part) in enumerate(zip(each.images, parts.tolist(), strict=True)):
             total[image] = total.get(image, 0.0) + part
             said = part if boxed[place] else -1.0
