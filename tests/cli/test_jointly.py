@@ -59,6 +59,28 @@ def test_lists_become_one() -> None:
     assert (source["a"], source["b"], source["d"]) == ((0, 0), (1, 1), (1, 0))  # the others have no box
 
 
+def test_vectors_count_as_far_as_they_see_what_is_sure() -> None:
+    """Of 40 images two are sure, which the vectors find further down: a is their mean over 0.6 of the most, 6."""
+    rest = [f"{i:02}" for i in range(38)]
+    sure = listed({"a": 0.999, "b": 0.99, **dict.fromkeys(rest, 1e-4)}, probability=True)
+    tail = np.linspace(1, 0, 36)
+    scores = np.sort(np.r_[99.0, 98, 97, 96, tail])[::-1]
+    names = [*rest[:4], *rest[4:20], "a", *rest[20:34], "b", *rest[34:]]
+    vectors = listed(dict(zip(names, scores, strict=True)))
+    parts = dict(zip(names, evidence(vectors.scores, False), strict=True))
+    a = (parts["a"] + parts["b"]) / 2 / (0.6 * 6)
+    assert 0 < a < 1
+    joined = joint([sure, vectors])
+    said = dict(zip(joined.images, joined.scores, strict=True))
+    own = dict(zip(sure.images, evidence(sure.scores, True), strict=True))
+    for image in names:
+        assert said[image] == pytest.approx(own[image] + 2 * a**2 * parts[image])
+    alone = joint([listed({"a": 0.999, **dict.fromkeys(rest, 1e-4)}, probability=True), vectors])
+    assert max(alone.scores) == pytest.approx(
+        max(12.0, own["a"] + 2 * parts["a"])
+    )  # one is too few to tell by
+
+
 @given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=60), st.floats(0.1, 9), st.floats(-5, 5))
 def test_scale_and_shift_of_scores_do_not_matter(scores: list[float], a: float, b: float) -> None:
     s = np.sort(np.array(scores))[::-1]
@@ -112,12 +134,19 @@ def test_two_are_asked_as_one(cli: Cli, place: Path) -> None:
     assert both["pipeline"] == "points+vectors"
     assert not both["probability"]
     each = [cli(*asking[:-1], 1000, "--pipeline", name).json for name in ("points", "vectors")]
-    scores: dict[str, float] = {}
-    for answer, weight in zip(each, (1, 2), strict=True):
-        parts = evidence(np.array([h["score"] for h in answer["hits"]]), answer["probability"])
-        for hit, part in zip(answer["hits"], parts, strict=True):
-            scores[hit["image"]] = scores.get(hit["image"], 0) + weight * part
-    assert {h["image"]: h["score"] for h in both["hits"]} == pytest.approx(scores, abs=1e-4)
+    lists = [
+        List(
+            [h["image"] for h in answer["hits"]],
+            np.array([h["score"] for h in answer["hits"]]),
+            np.array([h["box"] or [np.nan] * 4 for h in answer["hits"]], float),
+            answer["probability"],
+        )
+        for answer in each
+    ]
+    assert [given.probability for given in lists] == [True, False]
+    wanted = joint(lists)
+    found = {h["image"]: h["score"] for h in both["hits"]}
+    assert found == pytest.approx(dict(zip(wanted.images, wanted.scores, strict=True)), abs=1e-4)
     assert {h["image"] for h in both["hits"][:4]} == {"0.png", "2.png", "4.png", "6.png"}
     assert all(h["box"] for h in both["hits"][:4])
     cli(*asking[:-3], "--pipeline", "points+vectors", "--html", place / "hits.html")
