@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.components import Component, own
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.networks.importing import Several
 from instsearch_cli.options import documented
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ def presets() -> dict[str, str]:
 
 def weights(broken: Callable[[InstsearchError], None] | None = None) -> list[WeightsRow]:
     """Networks whose weights can be given, where each was found, and what is missing."""
+    from instsearch_cli.networks.importing import Several
     from instsearch_cli.networks.weights import list_weights
 
     published: dict[str, str] = {}
@@ -109,6 +109,8 @@ def networks(
 
     The name is the component's, or the network's where it has several.
     """
+    from instsearch_cli.networks.importing import Several  # numpy, which listing components spares
+
     for offer in offered(registry):
         try:
             component = offer.load()

@@ -50,10 +50,10 @@ def repacked(path: Path, change: Callable[[str, bytes], bytes], how: int = zipfi
 
 
 def refused(path: Path, *parts: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InstsearchError) as caught:
         load_state_dict(path)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     text = str(caught.value)
     assert text.startswith(str(path))
     assert len(text.splitlines()) <= 2
