@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +14,13 @@ import torch.nn.functional as F
 from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import Grid, Keypoints
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.networks.weights import find_weights, load_state_dict, needed, put_weights, sha256
 from instsearch_plugins.extractors.sift import to_original
+from instsearch_plugins.published_network import PublishedNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from instsearch_cli.data import Image
 
@@ -93,7 +90,7 @@ def textured(x: Tensor, places: Tensor) -> Tensor:
     return spread[row.clamp(0, h - 1), column.clamp(0, w - 1)] > 0.5 / 255
 
 
-class LearntKeypoints(Extractor, ABC):
+class LearntKeypoints(PublishedNetwork, Extractor):
     """Keypoints and unit descriptors of a network, of the picture read at several sizes; the strongest of all.
 
     geometry = x, y, scale, angle: scale grows as the size falls at which the point was found; it is in pixels of the
@@ -101,8 +98,6 @@ class LearntKeypoints(Extractor, ABC):
     """
 
     encoding: str = "keypoints"
-    architecture: ClassVar[str]
-    published: ClassVar[str]
     multiple: ClassVar[int] = 1  #: sides at which the network reads are multiples of it
 
     @dataclass(frozen=True)
@@ -130,28 +125,13 @@ class LearntKeypoints(Extractor, ABC):
 
     def __init__(self, config: Config, device: torch.device) -> None:
         gpu = device.type == "cuda"
-        self.config, self.device = config, device
+        super().__init__(config, device)
         self.batch = config.batch or (8 if gpu else 1)
         self.concurrent = not gpu
-        self._building = threading.Lock()
-
-    @classmethod
-    @abstractmethod
-    def build(cls) -> nn.Module:
-        """kornia's network without weights. Raises InstsearchError where kornia is not there."""
 
     @abstractmethod
     def detect(self, x: Tensor) -> list[Points]:
         """Keypoints of each of some pictures of equal shape, f32[B, 3, H, W] in RGB, 0 to 1; as many as there are."""
-
-    @classmethod
-    def import_weights(cls, path: Path) -> dict[str, Tensor]:
-        """A published checkpoint by kornia's names. Raises InstsearchError."""
-        return load_state_dict(path)
-
-    def identity(self) -> dict[str, Any]:
-        """The weights' sha256."""
-        return {"weights": sha256(self.weights)}
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""
@@ -192,26 +172,3 @@ class LearntKeypoints(Extractor, ABC):
         scores, geometry, descriptors = (np.concatenate(column) for column in zip(*levels, strict=True))
         order = np.argsort(-scores, kind="stable")[: self.config.keypoints]
         return Keypoints(descriptors[order], geometry[order], Grid.nominal(image.size))
-
-    @cached_property
-    def weights(self) -> Path:
-        """The weights file. Raises InstsearchError that says what to fetch."""
-        return find_weights(self.architecture, self.config.weights, self.published)
-
-    @property
-    def network(self) -> nn.Module:
-        """The network on ``device``, in evaluation mode, with its weights. Raises InstsearchError."""
-        with self._building:  # images are worked on side by side
-            return self._network
-
-    @cached_property
-    def _network(self) -> nn.Module:
-        with torch.device("meta"):
-            network = self._built()
-        state = self.import_weights(self.weights)
-        put_weights(network, needed(network), state, self.weights, self.device, torch.float32)
-        return network.eval().requires_grad_(False)
-
-    def _built(self) -> nn.Module:
-        """The network that the options ask for."""
-        return self.build()

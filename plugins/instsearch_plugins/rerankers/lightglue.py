@@ -4,9 +4,7 @@ kornia builds it: keypoints of query and hit matched by a network that sees all 
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
@@ -15,9 +13,9 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import UsageError
-from instsearch_cli.networks.weights import find_weights, load_state_dict, needed, put_weights, sha256
 from instsearch_plugins.extractors.learnt_keypoints import require_kornia
 from instsearch_plugins.numeric.hypotheses import Found, plausible
+from instsearch_plugins.published_network import PublishedNetwork
 from instsearch_plugins.rerankers.hit_by_hit import ByInliers, keypoints_of
 
 if TYPE_CHECKING:
@@ -43,14 +41,12 @@ def affinity(p: np.ndarray, q: np.ndarray, pixels: float) -> tuple[np.ndarray, n
     return A.astype(np.float32), inside[:, 0].astype(bool)
 
 
-class Matching(ByInliers):
+class Matching(PublishedNetwork, ByInliers):
     """score = inliers + the score before, for verified hits; the others keep score and order, after these.
 
     Inliers are the network's matches that one affine transform takes from the query's box to the hit.
     """
 
-    architecture: ClassVar[str]
-    published: ClassVar[str]
     features: ClassVar[str]  #: kornia's name of the keypoints that it was trained on
 
     @dataclass(frozen=True)
@@ -71,14 +67,6 @@ class Matching(ByInliers):
 
     config: Config
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config, self.device = config, device
-        self._building = threading.Lock()
-
-    def identity(self) -> dict[str, Any]:
-        """The weights' sha256."""
-        return {"weights": sha256(self._path)}
-
     @classmethod
     def build(cls) -> nn.Module:
         """kornia's LightGlue for these keypoints, without weights."""
@@ -94,7 +82,7 @@ class Matching(ByInliers):
     def import_weights(cls, path: Path) -> dict[str, Tensor]:
         """The authors' file by kornia's names, and the thresholds that are no weights."""
         state = {}
-        for name, x in load_state_dict(path).items():
+        for name, x in super().import_weights(path).items():
             if name.startswith(
                 "extractor."
             ):  # what XFeat's authors publish has their keypoints' network, too
@@ -152,25 +140,10 @@ class Matching(ByInliers):
             "image_size": sides,
         }
 
-    @cached_property
-    def _path(self) -> Path:
-        return find_weights(self.architecture, self.config.weights, self.published)
-
-    @property
-    def network(self) -> nn.Module:
-        """The network on ``device``, in evaluation mode, with its weights. Raises InstsearchError."""
-        with self._building:
-            return self._network
-
-    @cached_property
-    def _network(self) -> nn.Module:
-        with torch.device("meta"):
-            network: Any = self.build()
-        network.conf.filter_threshold = self.config.filter_threshold
-        state = self.import_weights(self._path)
-        put_weights(network, needed(network), state, self._path, self.device, torch.float32)
-        matcher: nn.Module = network.eval().requires_grad_(False)
-        return matcher
+    def _built(self) -> nn.Module:
+        network = self.build()
+        network.conf.filter_threshold = self.config.filter_threshold  # type: ignore[union-attr]
+        return network
 
 
 class LightGlue(Matching):
