@@ -223,6 +223,8 @@ def test_what_does_not_fit_is_said(tmp_path):
         searched(NOTHING, [codes], codes, tmp_path)
     with pytest.raises(UsageError, match="vocabulary=own"):
         ASMK(ASMK.Config(vocabulary="included"), CPU).aggregate(points(3), None, None)
+    with pytest.raises(UsageError, match=r"of SIFT.*vocabulary=own"):
+        ASMK(ASMK.Config(vocabulary="included"), CPU).aggregate(points(3, D=128), None, None)
     for wrong in ({"words": 0}, {"dims": -1}, {"assign": 0}):
         with pytest.raises(UsageError):
             make_config(ASMK, wrong, "encoder")

@@ -12,10 +12,9 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.data import SparseVectors
-from instsearch_cli.errors import UsageError
 from instsearch_plugins.abilities import WordVectorEncoder
 from instsearch_plugins.encoders.blcf import BLCF
-from instsearch_plugins.encoders.bovw import included, included_digest
+from instsearch_plugins.encoders.bovw import check_described, included, included_digest
 from instsearch_plugins.numeric.asmk import aggregated_residuals, nearest_words, rotation
 from instsearch_plugins.numeric.local_features import rows, sizes
 from instsearch_plugins.numeric.normalise import l2
@@ -156,11 +155,8 @@ class ASMK(WordVectorEncoder):
 
     def _unit(self, x: Tensor) -> Tensor:
         """Features f32[n, C] as words are of them: f32[n, D]; those of zeros stay zero."""
-        if x.shape[1] != (width := self._learnt.get("mean", self._learnt["centroids"].T).shape[0]):
-            raise UsageError(
-                f"descriptors have {x.shape[1]} values, and words {width}: with another extractor than sift take "
-                "--set encoder.vocabulary=own"
-            )
+        width = self._learnt.get("mean", self._learnt["centroids"].T).shape[0]
+        check_described(x, width, self._state is None)
         if "mean" not in self._learnt:
             return l2(x)
         return l2(whiten(l2(x), self._learnt["mean"], self._learnt["projection"])) * x.any(1, keepdim=True)

@@ -20,6 +20,8 @@ from instsearch_plugins.abilities import DAMAGED, VOCABULARY, WordEncoder, stepp
 from instsearch_plugins.numeric import hamming
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
     from instsearch_formats import Array
@@ -164,16 +166,7 @@ class BagOfVisualWords(WordEncoder):
             raise UsageError("encoder bovw is of keypoints (--extractor sift); for maps take --encoder blcf")
         vocabulary = self._vocabulary
         x = features.values
-        if x.shape[1] != vocabulary["centroids"].shape[1]:
-            raise UsageError(
-                f"descriptors have {x.shape[1]} values, and words {vocabulary['centroids'].shape[1]}: with another "
-                "extractor than sift take --set encoder.vocabulary=own"
-            )
-        if self._state is None and (x < 0).any():
-            raise UsageError(
-                "the vocabulary that comes with encoder bovw is of SIFT, whose descriptors are never negative: with "
-                "this extractor take --set encoder.vocabulary=own"
-            )
+        check_described(x, vocabulary["centroids"].shape[1], self._state is None)
         words, signatures = np.full(len(x), -1, np.int32), None
         some = np.flatnonzero(x.any(axis=1))
         found = nearest(x[some], vocabulary["centroids"], vocabulary["half"])
@@ -239,6 +232,20 @@ def included() -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(_packed()), allow_pickle=False) as file:
         packed = {name: file[name] for name in file.files}
     return unpacked_vocabulary(packed)
+
+
+def check_described(x: np.ndarray | Tensor, width: int, sift: bool) -> None:
+    """Raises UsageError unless descriptors [n, D] have ``width`` values; ``sift``: and may be of SIFT."""
+    if x.shape[1] != width:
+        raise UsageError(
+            f"descriptors have {x.shape[1]} values, and words {width}: with another extractor than sift take "
+            "--set encoder.vocabulary=own"
+        )
+    if sift and (x < 0).any():
+        raise UsageError(
+            "the vocabulary that comes with encoder bovw is of SIFT, whose descriptors are never negative: with "
+            "this extractor take --set encoder.vocabulary=own"
+        )
 
 
 def packed_vocabulary(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
