@@ -85,17 +85,21 @@ def wishes_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def warn_unsearchable(indexes: list[Any], options: dict[str, Any]) -> str:
-    """Say what is not searchable yet; gives the names of the pipelines that are asked."""
-    names: dict[str, None] = {}
-    for engine in (e for i in indexes for e in i.engines(options["pipeline_name"], **common.choice(options))):
-        names[engine.assembly.pipeline.name] = None
-        if engine.unsearchable:
-            common.echo(
-                f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
-                f"'{engine.assembly.pipeline.name}': run `instsearch index --index {engine.index.path}`",
-                err=True,
-            )
-    return "+".join(names)
+    """Say what is not searchable yet; gives the pipeline's name."""
+    from instsearch_cli.engine.jointly import SEPARATOR
+
+    name = ""
+    for index in indexes:
+        engines = index.engines(options["pipeline_name"], **common.choice(options))
+        name = name or SEPARATOR.join(engine.assembly.pipeline.name for engine in engines)
+        for engine in engines:
+            if engine.unsearchable:
+                common.echo(
+                    f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
+                    f"'{engine.assembly.pipeline.name}': run `instsearch index --index {index.path}`",
+                    err=True,
+                )
+    return name
 
 
 def _found(line: Line) -> bool:

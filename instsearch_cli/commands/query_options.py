@@ -12,6 +12,14 @@ from instsearch_cli.commands import common
 FILE = click.Path(path_type=Path)
 STREAM = Path("-")
 
+
+def as_one(names: tuple[str, ...]) -> str | None:
+    """The name of several pipelines that are asked as one; None of none."""
+    from instsearch_cli.engine.jointly import SEPARATOR
+
+    return SEPARATOR.join(names) or None
+
+
 question_options = common.stack(
     click.option(
         "--index",
@@ -81,7 +89,7 @@ question_options = common.stack(
         "--pipeline",
         "pipeline_name",
         multiple=True,
-        callback=lambda _, __, names: "+".join(names) or None,
+        callback=lambda _, __, names: as_one(names),
         metavar="NAME",
         help="Which of the index's pipelines (default: the last). Repeatable: they are asked as one, their hits in one "
         "list by what all say of an image; NAME+NAME is the same.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from instsearch_cli.boxes import box_question, xywh
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -265,6 +265,13 @@ class Answer(Sequence[Hit]):
         if self.hits and not self.probability:
             said.append("scores are no probabilities: higher is better, and that is all they say")
         return tuple(said)
+
+
+def unwrapped(answer: Answer | InstsearchError) -> Answer:
+    """The answer. Raises InstsearchError where it is none."""
+    if isinstance(answer, InstsearchError):
+        raise answer
+    return answer
 
 
 def counted(n: int, what: str) -> str:

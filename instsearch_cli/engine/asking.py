@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instsearch_cli.engine import jointly
-from instsearch_cli.engine.answer import Answer, Hit, Wish
+from instsearch_cli.engine.answer import Answer, Hit, Wish, unwrapped
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.fusion import alone, fuse
@@ -64,10 +64,7 @@ class Warm:
 
     def engines(self, name: str | None, choice: Choice) -> list[Engine]:
         """Those of the pipelines that a name stands for."""
-        names = jointly.names_of(name)
-        if len(names) > 1:
-            jointly.check_choice(choice)
-        return [self.engine(each, choice)[0] for each in names]
+        return [self.engine(each, choice)[0] for each in jointly.chosen_of(name, choice)]
 
     def forget(self) -> None:
         """Drop all engines."""
@@ -77,7 +74,7 @@ class Warm:
     def ask(self, question: Question, name: str | None, wish: Wish, choice: Choice) -> Answer:
         """The answer to a question."""
         (answer,) = self.ask_each([question], name, wish, choice)
-        return jointly.sound(answer)
+        return unwrapped(answer)
 
     def answers(
         self, question: Question, name: str | None, wish: Wish, choice: Choice
@@ -86,15 +83,14 @@ class Warm:
 
         Of several pipelines that are asked as one it is what they find together, after each of them.
         """
-        names = jointly.names_of(name)
+        names = jointly.chosen_of(name, choice)
         if len(names) > 1:
-            jointly.check_choice(choice)
             some: list[Answer | InstsearchError] = []
             for each in names:
                 some += self._ask_each([question], each, jointly.deep(wish), choice)
-                answer = jointly.merged(some, wish)
+                answer = jointly.merged(some, wish, name)
                 if len(some) == len(names):
-                    yield jointly.sound(answer)
+                    yield unwrapped(answer)
                 elif isinstance(answer, Answer):
                     yield replace(answer, step=each or "")
             return
@@ -116,12 +112,11 @@ class Warm:
         self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice
     ) -> list[Answer | InstsearchError]:
         """The answers to some questions, searched together; what is wrong with one is in its place."""
-        names = jointly.names_of(name)
+        names = jointly.chosen_of(name, choice)
         if len(names) == 1:
             return self._ask_each(questions, name, wish, choice)
-        jointly.check_choice(choice)
         found = [self._ask_each(questions, each, jointly.deep(wish), choice) for each in names]
-        return [jointly.merged(answers, wish) for answers in zip(*found, strict=True)]
+        return [jointly.merged(answers, wish, name) for answers in zip(*found, strict=True)]
 
     def _ask_each(
         self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice

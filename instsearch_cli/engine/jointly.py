@@ -30,10 +30,8 @@ DEEP = 1000  #: hits of each pipeline that are compared
 USUAL = 10  #: the hits after the first tenth say what the score of an image is that does not show the object
 SPREAD = 95  #: percentile of these that is 1 above them
 WEIGHT = 2.0  #: of evidence that is no log-odds, beside evidence that is
-SURE, SEEN = (
-    7.0,
-    0.6,
-)  #: log-odds above the usual that are sure; share of the most that vectors see these with
+SURE = 7.0  #: log-odds above the usual that are sure
+SEEN = 0.6  #: share of its largest evidence with which a list sees what is sure, where it counts in full
 MOST = 6.0  #: as vectors never are surer than keypoints that agree
 FEW, LITTLE = 20, 3.0  #: hits at least from which that can be told; evidence of the first of fewer
 
@@ -191,13 +189,15 @@ def names_of(name: str | None) -> list[str | None]:
     return list(names)
 
 
-def check_choice(choice: Choice) -> None:
-    """Raises UsageError where something is to change one of several pipelines that are asked as one."""
-    if choice != type(choice)():
+def chosen_of(name: str | None, choice: Choice) -> list[str | None]:
+    """As :func:`names_of`. Raises UsageError, too, where a choice is to change one of several pipelines."""
+    names = names_of(name)
+    if len(names) > 1 and choice != type(choice)():
         raise UsageError(
             "several pipelines are asked as they were recorded: leave out what changes one (--rerank, --set, "
             "--refine, --weights), or ask one of them"
         )
+    return names
 
 
 def deep(wish: Wish) -> Wish:
@@ -207,17 +207,12 @@ def deep(wish: Wish) -> Wish:
     return replace(wish, k=max(wish.k, DEEP), min_score=None)
 
 
-def sound(answer: Answer | InstsearchError) -> Answer:
-    """The answer. Raises InstsearchError where it is none."""
-    if isinstance(answer, InstsearchError):
-        raise answer
-    return answer
+def merged(
+    answers: Sequence[Answer | InstsearchError], wish: Wish, name: str | None
+) -> Answer | InstsearchError:
+    """One answer out of those of several pipelines, ``name`` in all; one that cannot be asked this is left out.
 
-
-def merged(answers: Sequence[Answer | InstsearchError], wish: Wish) -> Answer | InstsearchError:
-    """One answer out of those of several pipelines; one that cannot be asked this is left out, with a caution.
-
-    What is wrong with the first of them where it is wrong with all.
+    It is said in a caution. Where something is wrong with all, it is what is wrong with the first.
     """
     some = [answer for answer in answers if not isinstance(answer, InstsearchError)]
     wrong = [answer for answer in answers if isinstance(answer, InstsearchError)]
@@ -241,8 +236,8 @@ def merged(answers: Sequence[Answer | InstsearchError], wish: Wish) -> Answer | 
         some[0],
         hits=tuple(hits),
         near=(),
-        settings={"pipeline": SEPARATOR.join(answer.pipeline for answer in some)},
-        pipeline=SEPARATOR.join(answer.pipeline for answer in some),
+        settings={"pipeline": str(name)},
+        pipeline=str(name),
         seconds=sum(answer.seconds for answer in some),
         min_score=wish.min_score,
         best=max(found.scores, default=None),

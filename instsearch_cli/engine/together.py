@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from instsearch_cli.engine.answer import Wish
+from instsearch_cli.engine.answer import Wish, unwrapped
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -86,12 +86,7 @@ def query_many(
 
     Raises UsageError as :func:`query` does.
     """
-    answers = []
-    for answer in answers_to(indexes, questions, k, **wishes):
-        if isinstance(answer, InstsearchError):
-            raise answer
-        answers.append(answer)
-    return answers
+    return [unwrapped(answer) for answer in answers_to(indexes, questions, k, **wishes)]
 
 
 def answers_to(

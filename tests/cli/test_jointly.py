@@ -182,6 +182,23 @@ def test_one_that_cannot_be_asked_is_left_out(cli: Cli, place: Path) -> None:
     )
 
 
+def test_a_batch_of_several_goes_on_where_it_stopped(cli: Cli, place: Path, tmp_path: Path) -> None:
+    """Also where one of them could not be asked a question, and where indexes call a pipeline otherwise."""
+    (tmp_path / "b.csv").write_text(f"image,id\n{place / 'even.png'},even\n{place / 'query.png'},thing\n")
+    asking = ("query", "--batch", tmp_path / "b.csv", "--index", place / "i", "--quiet")
+    joint_ones = (*asking, "--pipeline", "points+vectors", "-o", tmp_path / "joint.jsonl")
+    instsearch.create(tmp_path / "other").index(place / "photos", preset="sift", name="otherwise")
+    two_indexes = (*asking, "--index", tmp_path / "other", "-o", tmp_path / "two.jsonl")
+    instsearch.open(place / "i").index(pipeline="points")  # the last again
+    for words, out in ((joint_ones, "joint.jsonl"), (two_indexes, "two.jsonl")):
+        cli(*words, status=None)
+        lines = (tmp_path / out).read_text()
+        assert "2 of them before" in cli(*words, status=None).err
+        assert (tmp_path / out).read_text() == lines
+    lines = (tmp_path / "joint.jsonl").read_text()
+    assert {json.loads(line)["pipeline"] for line in lines.splitlines()} == {"points+vectors"}
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
