@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -23,14 +22,10 @@ from instsearch import InstsearchError, UsageError
 from instsearch_cli.engine.batch import GROUP, answers
 from instsearch_cli.engine.batch_file import Entry
 from schema_check import valid
+from served_scenes import texture
 
 Cli = Callable[..., Any]
 BOX = (30, 20, 100, 100)
-
-
-def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
 
 
 @pytest.fixture(scope="module")

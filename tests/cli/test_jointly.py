@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -20,6 +19,7 @@ import instsearch
 from instsearch_cli.engine.jointly import List, evidence, joint
 from instsearch_cli.errors import UsageError
 from schema_check import valid
+from served_scenes import scene
 
 Cli = Callable[..., Any]
 BOX = "30,20,100,100"
@@ -94,24 +94,14 @@ def test_scale_and_shift_of_scores_do_not_matter(scores: list[float], a: float, 
 # -- over real indexes -----------------------------------------------------------------------------------
 
 
-def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight scenes, the thing asked for in four; two pipelines over them, of keypoints and of a small network."""
-    folder, thing = tmp_path_factory.mktemp("jointly"), texture(100, (100, 100))
+    folder = tmp_path_factory.mktemp("jointly")
     for i in range(9):
-        pixels = 90 + texture(i, (240, 180)) // 4
-        at = (30, 20) if i == 8 else (10 * i, 5 * i)
-        pixels[at[1] : at[1] + 100, at[0] : at[0] + 100] = (
-            thing if i % 2 == 0 else texture(50 + i, (100, 100))
-        )
         path = folder / ("query.png" if i == 8 else f"photos/{i}.png")
         path.parent.mkdir(exist_ok=True)
-        PIL.Image.fromarray(pixels).save(path)
+        PIL.Image.fromarray(scene(i, 2, 8)).save(path)
     PIL.Image.fromarray(np.full((180, 240, 3), 128, np.uint8)).save(folder / "even.png")
     index = instsearch.create(folder / "i")
     index.index(folder / "photos", preset="sift", name="points")

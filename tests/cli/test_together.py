@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -19,28 +18,20 @@ from instsearch_cli.engine.answer import Answer, Hit
 from instsearch_cli.engine.together import answers, merged
 from instsearch_cli.images import Photograph
 from schema_check import valid
+from served_scenes import scene
 
 Cli = Callable[..., Any]
 BOX = "30,20,100,100"
 
 
-def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve scenes, six in each of two folders; the thing asked for is in two of each."""
-    folder, thing = tmp_path_factory.mktemp("together"), texture(100, (100, 100))
+    folder = tmp_path_factory.mktemp("together")
     for i in range(13):
-        pixels = 90 + texture(i, (240, 180)) // 4
-        at = (30, 20) if i == 12 else (10 * i, 5 * i)
-        seen = thing if i % 3 == 0 else texture(50 + i, (100, 100))
-        pixels[at[1] : at[1] + 100, at[0] : at[0] + 100] = seen[: 180 - at[1], : 240 - at[0]]
         path = folder / ("query.png" if i == 12 else f"{'ab'[i % 2]}/{i}.png")
         path.parent.mkdir(exist_ok=True)
-        PIL.Image.fromarray(pixels).save(path)
+        PIL.Image.fromarray(scene(i)).save(path)
     return folder
 
 

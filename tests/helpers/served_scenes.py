@@ -14,10 +14,10 @@ def texture(seed: int, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX))
 
 
-def scene(i: int) -> np.ndarray:
-    """The thing is in every third scene."""
+def scene(i: int, every: int = 3, query: int = 12) -> np.ndarray:
+    """The thing is in every third scene, or so; it is asked for with scene ``query``, where it lies in BOX."""
     pixels = 90 + texture(i, (240, 180)) // 4
-    seen = texture(100, (100, 100)) if i % 3 == 0 else texture(50 + i, (100, 100))
-    at = (30, 20) if i == 12 else (10 * i, 5 * i)
+    seen = texture(100, (100, 100)) if i % every == 0 else texture(50 + i, (100, 100))
+    at = BOX[:2] if i == query else (10 * i, 5 * i)
     pixels[at[1] : at[1] + 100, at[0] : at[0] + 100] = seen[: 180 - at[1], : 240 - at[0]]
     return pixels
