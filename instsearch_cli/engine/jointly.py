@@ -15,6 +15,7 @@ import numpy as np
 from instsearch_cli.data import Hits, Vectors
 from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Timing
+from instsearch_cli.engine.stages import CODES
 from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError, UsageError
 
@@ -142,7 +143,7 @@ def widened(query: Query, guide: Guide, data: Collection) -> Query:
         return query
     q = query.codes.vectors
     total, weight = q.clone(), dict(zip(guide.images, guide.weights.tolist(), strict=True))
-    for inputs in data.inputs(("codes",), guide.images):
+    for inputs in data.inputs((CODES,), guide.images):
         x = cast("Vectors", inputs.codes).vectors
         if len(x):
             total += weight[inputs.row] * x[(q @ x.T).argmax(dim=1)]
