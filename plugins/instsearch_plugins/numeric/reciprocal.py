@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def reciprocal(near: Tensor, k: int) -> Tensor:
-    """R(p, k) = {g in N(p, k): p in N(g, k)} as bool[n, n]; ``near`` i64[n, n]: each one's neighbours, nearest first."""
+    """R(p, k) = {g in N(p, k): p in N(g, k)} as bool[n, n]; ``near`` i64[n, n] has neighbours, nearest first."""
     N = torch.zeros(near.shape, dtype=torch.bool, device=near.device)
     N.scatter_(1, near[:, :k], value=True)
     return N & N.T
