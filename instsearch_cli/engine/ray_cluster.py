@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import time
@@ -35,6 +36,7 @@ class Cluster:
         self._own = not ray.is_initialized()
         if self._own:
             self._connect(workers)
+        _silence()
         self._functions: dict[Any, Any] = {}
 
     def _connect(self, workers: Workers) -> None:
@@ -67,7 +69,8 @@ class Cluster:
     @property
     def nodes(self) -> list[dict[str, Any]]:
         """The machines that can work."""
-        return [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        every: list[dict[str, Any]] = self.ray.nodes()  # type: ignore[no-untyped-call]
+        return [node for node in every if node["Alive"] and node["Resources"].get("CPU")]
 
     def fitting(self, avoid: Sequence[str] = ()) -> list[int]:
         """How many tasks fit on each machine that can work. Raises UsageError where none fits on any."""
@@ -157,6 +160,14 @@ class Cluster:
             )
 
 
+def _silence() -> None:
+    """Ray prints what becomes of workers on standard output, where results go, and has no option against that."""
+    with contextlib.suppress(ImportError, AttributeError):
+        worker: Any = importlib.import_module("ray._private.worker")
+        if worker.print_to_stdstream:
+            worker.print_to_stdstream = lambda *_, **__: None
+
+
 def _probe() -> Callable[[str, str, list[str]], dict[str, Any]]:
     """A function that goes to a worker as a whole: of this program there may be none, or another."""
 
@@ -175,7 +186,7 @@ def _probe() -> Callable[[str, str, list[str]], dict[str, Any]]:
                 pass
             os.unlink(path)  # noqa: PTH108
         except OSError as error:
-            wrong = error.strerror if os.path.isdir(folder) else "it is not the same folder there"  # noqa: PTH112
+            wrong = str(error.strerror) if os.path.isdir(folder) else "it is not the same folder there"  # noqa: PTH112
         missing = [root for root in roots if not os.path.isdir(root)]  # noqa: PTH112
         facts = {"version": version, "index": wrong, "missing": missing}
         return facts | {"host": socket.gethostname(), "time": time.time()}
