@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine.parts import Made, Task
+from instsearch_cli.engine.parts import Result, Task
 from instsearch_cli.engine.ray_cluster import Cluster
 from instsearch_cli.engine.ray_worker import NodeError, Plan, look, make
 from instsearch_cli.errors import InstsearchError
@@ -74,7 +74,7 @@ class OnRay:
         """Leave the cluster."""
         self.cluster.close()
 
-    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Made], None, None]:
+    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
         """Each task with what became of it, as they end; one of no layers says which rows are to be skipped first."""
         plan = self.cluster.ray.put(self._plan({kind for task in tasks for kind in task.kinds}))
         waiting = deque(Work(task) for task in tasks)
@@ -88,12 +88,12 @@ class OnRay:
                 ready, _ = self.cluster.ray.wait(list(running), num_returns=1, timeout=POLL)
                 for reference in ready:
                     work = running.pop(reference)
-                    made = self._result(reference, work, waiting)
+                    result = self._result(reference, work, waiting)
                     if work.rows:
                         yield from self._looked(work, waiting)
-                    elif made is not None:
+                    elif result is not None:
                         self.progress.advance(len(work.task.span))
-                        yield work.task, made
+                        yield work.task, result
         finally:
             self.cluster.cancel(list(running))
             for work in running.values():
@@ -124,11 +124,11 @@ class OnRay:
             return self.cluster.call(look, plan, work.task, work.rows, avoid=self.avoid)
         return self.cluster.call(make, plan, work.task, avoid=self.avoid)
 
-    def _result(self, reference: Any, work: Work, waiting: deque[Work]) -> Made | None:
+    def _result(self, reference: Any, work: Work, waiting: deque[Work]) -> Result | None:
         """What a worker gave; None where it has to be given out again, which is among the waiting then."""
         errors = self.cluster.ray.exceptions
         try:
-            made: Made | None = self.cluster.ray.get(reference)
+            result: Result | None = self.cluster.ray.get(reference)
         except errors.RayTaskError as error:
             cause = error.cause
             if not isinstance(cause, NodeError):
@@ -141,7 +141,7 @@ class OnRay:
         except errors.RayError as error:
             self._died(work, _reason(error), waiting)
             return None
-        return made
+        return result
 
     def _leave(self, error: NodeError) -> None:
         """Give a machine no more tasks. Raises the error where it is the last."""
@@ -182,14 +182,14 @@ class OnRay:
             search.looks += 1
             waiting.appendleft(Work(work.task, half, search))
 
-    def _looked(self, work: Work, waiting: deque[Work]) -> Generator[tuple[Task, Made], None, None]:
+    def _looked(self, work: Work, waiting: deque[Work]) -> Generator[tuple[Task, Result], None, None]:
         """A look has ended: after the last of a search its task is given out again, without what was found."""
         search = work.search
         assert search is not None
         search.looks -= 1
         if search.looks == 0:
             if search.found:
-                yield Task(work.task.span, ()), Made([], skipped=sorted(search.found))
+                yield Task(work.task.span, ()), Result([], skipped=sorted(search.found))
             waiting.appendleft(Work(work.task, search=None if search.found else search))
 
     def _clear(self, task: Task) -> None:

@@ -29,7 +29,7 @@ class Task(NamedTuple):
 
 
 @dataclass
-class Made:
+class Result:
     """What became of a task.
 
     parts    each whole under the first of its names, and not there before it has the second
@@ -50,7 +50,7 @@ class Made:
 class Makers(Protocol):
     """Who makes parts."""
 
-    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Made], None, None]:
+    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
         """Each task with what became of it, as they are done."""
         ...
 
@@ -65,8 +65,8 @@ class Here:
     def __init__(self, collection: Collection, advance: Callable[[], None]) -> None:
         self.collection, self.advance = collection, advance
 
-    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Made], None, None]:
-        stream = self.collection.stream([(row, t.kinds) for t in tasks for row in t.span], apart=True)
+    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
+        stream = self.collection.stream([(row, t.kinds) for t in tasks for row in t.span], by_range=True)
         with contextlib.closing(stream), ThreadPoolExecutor(1, "writer") as writer:
             for task in tasks:
                 yield task, _fill(self.collection, task, stream, writer, self.advance)
@@ -81,7 +81,7 @@ def _fill(
     stream: Iterator[Any],
     pool: Executor,
     advance: Callable[[], None],
-) -> Made:
+) -> Result:
     """Write the parts of a task from what the stream has of its rows."""
     assembly, names = collection.assembly, []
     parts: dict[str, PartWriter] = {}
@@ -107,7 +107,7 @@ def _fill(
             errors = [e for f in pending if (e := f.exception()) is not None]
         if errors:
             raise errors[0]
-    return Made([(part.aside, part.path) for part in parts.values()], names)
+    return Result([(part.aside, part.path) for part in parts.values()], names)
 
 
 def _drop(parts: Iterable[PartWriter]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from instsearch_formats import Index
 
 PATIENCE = 60.0  #: seconds in which every machine has to answer
-APART = 5.0  #: seconds that clocks may differ by
+LATE = 5.0  #: seconds that clocks may differ by
 NODE = "ray.io/node-id"
 
 
@@ -109,7 +109,7 @@ class Cluster:
 
         probe = self.ray.remote(_probe())
         with index.scratch() as folder:
-            asked_at, references = time.time(), {}
+            began, references = time.time(), {}
             for node in self.nodes:
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 options = {"num_cpus": 0, "max_retries": 3, "scheduling_strategy": here}
@@ -121,11 +121,11 @@ class Cluster:
             for node, reference in references.items():
                 facts = self._answer(reference, names.get(node, node))
                 self._judge(facts, index.path)
-                span = asked_at - APART, time.time() + APART
+                span = began - LATE, time.time() + LATE
                 if not span[0] <= facts["time"] <= span[1]:
-                    apart = facts["time"] - time.time()
+                    gap = facts["time"] - time.time()
                     odd.append(
-                        f"the clock of {facts['host']} is {abs(apart):,.0f} s {'ahead' if apart > 0 else 'behind'}: "
+                        f"the clock of {facts['host']} is {abs(gap):,.0f} s {'ahead' if gap > 0 else 'behind'}: "
                         "set it by NTP. Results are the same, times of files are not"
                     )
             return odd

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from instsearch_cli.engine.parts import Made, Task
+    from instsearch_cli.engine.parts import Result, Task
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_formats.changes import Change
 
@@ -61,16 +61,16 @@ class Plan:
     side: int = 1
 
 
-def make(plan: Plan, task: Task) -> Made:
+def make(plan: Plan, task: Task) -> Result:
     """Write the parts of a task, whole, and yet without their names."""
     skipped: list[tuple[int, str]] = []
     with (
         _collection(plan, task, lambda row, reason: skipped.append((row, reason))) as collection,
         closing(Here(collection, lambda: None).make([task])) as results,
     ):
-        ((_, made),) = results
-    made.skipped = skipped
-    return made
+        ((_, result),) = results
+    result.skipped = skipped
+    return result
 
 
 def look(plan: Plan, task: Task, rows: Sequence[int]) -> None:
@@ -90,7 +90,7 @@ _here: dict[str, tuple[Assembly, set[str]]] = {}
 @contextmanager
 def _collection(plan: Plan, task: Task, skip: Callable[[int, str], None]) -> Iterator[Collection]:
     """The collection as the driver sees it; what goes wrong is told with the name of the machine."""
-    with told():
+    with reported():
         if plan.version != __version__:
             raise InstsearchError(f"instsearch {__version__} is there: install {plan.version}, as here")
         index = Index.open(plan.index)
@@ -133,7 +133,7 @@ def begin(environment: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """What goes wrong is told with the name of the machine, and as NodeError where another one may go on."""
     try:
         yield

@@ -181,11 +181,11 @@ class Runner:
             )
         self.progress.start(_label(kinds), sum(len(task.span) for task in todo))
         with contextlib.closing(self._makers.make(todo)) as results:
-            for task, made in results:
-                for row, reason in made.skipped:
+            for task, result in results:
+                for row, reason in result.skipped:
                     self._bad(row, reason)
-                made.put()
-                self.outcome.blank += made.blank
+                result.put()
+                self.outcome.blank += result.blank
                 for kind in task.kinds:
                     self.outcome.written[kind] = self.outcome.written.get(kind, 0) + len(task.span)
         self.progress.close()
