@@ -50,7 +50,7 @@ class MilvusHamming(Milvus):
     config: Config
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
-        """Candidates, then votes and verification. Raises InstsearchError where words have no signatures, or no places."""
+        """Candidates, then votes and verification. Raises InstsearchError for words without signatures or places."""
         found = super().search(
             [replace(query, per_image=1) for query in queries], data, max(k, self.config.candidates)
         )

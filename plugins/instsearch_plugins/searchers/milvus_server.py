@@ -132,9 +132,12 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _in_words(uri: str, error: Exception, connecting: bool = False) -> InstsearchError:
+    import grpc
     from pymilvus.exceptions import MilvusException
 
     what = error.message if isinstance(error, MilvusException) else str(error)
+    if isinstance(cause := error.__cause__, grpc.RpcError):  # what the first one leaves unsaid
+        what = cause.details() or what
     first = printable(" ".join(str(what).split())[:300])
     if isinstance(error, MilvusException) and error.code == NOT_THERE:
         return NoCollection(f"{uri}: {first}")
