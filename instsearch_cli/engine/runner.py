@@ -243,10 +243,8 @@ class Runner:
 
     def _fill(self, mirror: Mirror, layer: Layer, span: range, new: int) -> None:
         """Bring a copy that is kept elsewhere up to date; its rows are searchable once it is whole."""
-        data, origin = (
-            self.collection.segment(span),
-            mirrors.origin(self.index, self.assembly.fingerprint(SEARCH)),
-        )
+        data: Any = self.collection.segment(span)
+        origin = mirrors.origin(self.index, self.assembly.fingerprint(SEARCH))
         try:
             filled = mirror.fill(data, origin, self.progress)
             if not layer.has(span):

@@ -105,7 +105,7 @@ class Milvus(Mirror):
         width, words = _width(data)
         empty = copy.prepare(width, words, self._index(width), head)
         changed, entities = 0, 0
-        for found in copy.compared(data, origin, progress, whole=rows in head.fills and not empty):
+        for found in copy.compared(data, origin, progress, whole=rows in head.fills, empty=empty):
             changed += copy.mend(found)
             entities += len(found.own.ids)
         copy.say(head._replace(fills=head.fills | {rows: origin.pictures(rows)}), width, words)

@@ -174,16 +174,17 @@ class Copy:
         widths = [field["params"].get("dim") for field in fields if field["name"] == "code"]
         return widths == [width]
 
-    def compared(self, data: Data, origin: Origin, progress: Progress, whole: bool) -> Iterator[Differences]:
-        """Block by block what differs: by checksums, or ``whole``, every value."""
+    def compared(
+        self, data: Data, origin: Origin, progress: Progress, whole: bool, empty: bool = False
+    ) -> Iterator[Differences]:
+        """Block by block what differs: by checksums, or ``whole``, every value; of one that is ``empty``, all."""
         stop = 0
-        progress.start("comparing the mirror", len(data.span))
+        progress.start("filling the mirror" if empty else "comparing the mirror", len(data.span))
         for block in data.blocks("codes"):
             start, stop = int(block["start"]), int(block["stop"])
             own = entities(block, origin.names(range(start, stop)))
-            there = self._query(
-                f"id >= {start * REGIONS} and id < {stop * REGIONS}", FIELDS if whole else ("id", "sum")
-            )
+            wanted = f"id >= {start * REGIONS} and id < {stop * REGIONS}"
+            there = [] if empty else self._query(wanted, FIELDS if whole else ("id", "sum"))
             yield _differences(own, _returned(there) if whole else None, there)
             progress.advance(stop - start)
         beyond = self._query(f"id >= {stop * REGIONS} or id < {HEAD}", ["id"])

@@ -54,7 +54,7 @@ class MilvusHamming(Milvus):
         found = super().search(
             [replace(query, per_image=1) for query in queries], data, max(k, self.config.candidates)
         )
-        ranked = []
+        ranked: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         for query, rows in zip(queries, found.images, strict=True):
             rows = np.sort(rows[rows >= 0])
             images = [_words(inputs.local) for inputs in data.inputs(("local",), rows.tolist())]
