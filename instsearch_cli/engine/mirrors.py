@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,9 @@ def _everyone(index: Index, registry: Registry, found: Iterable[Record]) -> Iter
     """Each of the mirrors that pipelines ask, or that layers in the index are of, once."""
     mirrors = [_mirror(registry, record) for record in found]
     for layer in index.layers():
-        if layer.kind == SEARCH and layer.identity:
-            mirrors.append(_of(registry, layer.name, layer.identity.get("config", {})))
+        with contextlib.suppress(UsageError):  # of options that there are no more
+            if layer.kind == SEARCH and layer.identity:
+                mirrors.append(_of(registry, layer.name, layer.identity.get("config", {})))
     distinct = {(type(m), str(config_for(m.config, SEARCH))): m for m in mirrors if m is not None}
     yield from distinct.values()
 

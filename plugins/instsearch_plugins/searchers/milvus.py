@@ -8,6 +8,7 @@ codes, boxes, names and row numbers is there.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -57,9 +58,8 @@ class Milvus(Mirror):
 
     @dataclass(frozen=True)
     class Config:
-        uri: str = option(
-            "http://localhost:19530", "search"
-        )  #: a server, or NAME.db: a folder of Milvus Lite
+        #: a server, or NAME.db: a folder of Milvus Lite
+        uri: str = option("http://localhost:19530", "search")
         database: str = option("", "search")  #: of the server; "": its default one
         collection: str = option("instsearch", "search")  #: what collections' names begin with
         #: kind of index: HNSW, IVF_FLAT, DISKANN or another of the server's; "": exact (FLAT, SPARSE_INVERTED_INDEX)
@@ -80,6 +80,7 @@ class Milvus(Mirror):
         self.config = config
         self._server: Server | None = None
         self._asking: Asking | None = None
+        self._gone: tuple[np.ndarray, np.ndarray] | None = None
 
     def _connected(self) -> Server:
         if self._server is None:
@@ -150,16 +151,15 @@ class Milvus(Mirror):
             self._own(head, origin, len(data.span))
         except InstsearchError as error:
             return [str(error)]
-        kinds: dict[str, list[str]] = {}
+        counts: Counter[str] = Counter()
+        some: dict[str, list[str]] = {}
         for found in copy.compared(data, origin, progress, whole=True):
-            missing = [(i, "missing") for i in found.missing]
-            for i, what in [*missing, *found.otherwise.items()]:
-                kinds.setdefault(what, []).append(_called(found.own.ids[i], found.own.names[i]))
-            for number in found.strays:
-                kinds.setdefault("of nothing in the index", []).append(_called(number, ""))
+            for what, number, name in found.named():
+                counts[what] += 1
+                if counts[what] <= SHOWN:
+                    some.setdefault(what, []).append(_called(number, name))
         lines = [
-            f"{len(names):,} {what}: {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
-            for what, names in kinds.items()
+            f"{n:,} {what}: {', '.join(some[what])}{', …' if n > SHOWN else ''}" for what, n in counts.items()
         ]
         last = {len(data.span): origin.pictures(len(data.span))}
         if not lines and not last.items() <= head.fills.items():
@@ -213,7 +213,7 @@ class Milvus(Mirror):
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         if self._asking is None:
             self._asking = self._looked()
-        codes, among = [_vectors(query) for query in queries], [_among(query, data) for query in queries]
+        codes, among = [_vectors(query) for query in queries], [self._among(query, data) for query in queries]
         first: dict[int, Found] = {}
         same: dict[str, list[int]] = {}
         for i in (i for i, own in enumerate(codes) if own):
@@ -226,6 +226,16 @@ class Milvus(Mirror):
             for i, query in enumerate(queries)
         ]
         return Hits.stack([(found.images, found.scores, found.boxes) for found in ranked], k)
+
+    def _among(self, query: Query, data: Data) -> Among:
+        """The rows that are not there for a query, removed or excluded; or those that are, if these are fewer."""
+        images, n = data.images, len(data.span)
+        if self._gone is None or self._gone[0] is not images:
+            self._gone = images, _others(images, n)
+        gone = self._gone[1]
+        if query.exclude:
+            gone = np.union1d(gone, np.fromiter(query.exclude, np.int64, len(query.exclude)))
+        return Among(_others(gone, n), only=True) if 2 * len(gone) > n else Among(gone)
 
     def _ranked(self, query: Query, codes: Sequence[Any], among: Among, k: int, first: Found) -> Found:
         """The hits of a query, of whose first vector these were found at first."""
@@ -291,8 +301,8 @@ def _vectors(query: Query) -> list[Any]:
     return [vector for vector in vectors if vector]
 
 
-def _among(query: Query, data: Data) -> Among:
-    """The rows that are not there for a query, or those that are, if these are fewer."""
-    shown = np.setdiff1d(data.images, np.fromiter(query.exclude, np.int64, len(query.exclude)))
-    gone = np.setdiff1d(np.arange(data.span.start, data.span.stop), shown)
-    return Among(shown, only=True) if len(shown) < len(gone) else Among(gone)
+def _others(rows: np.ndarray, n: int) -> np.ndarray:
+    """The rows below n that are not among these."""
+    left = np.ones(n, bool)
+    left[rows[(rows >= 0) & (rows < n)]] = False
+    return np.flatnonzero(left)

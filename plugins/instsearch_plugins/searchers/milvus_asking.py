@@ -137,7 +137,7 @@ class Asking:
             result = top._replace(scores=scores.astype(np.float32)).ranked(1)
             bound = sum(float(found.scores[-1]) for found in lists if len(found.ids))
             spent = any(len(found.ids) < deep for found in lists)
-            if spent or (len(images) >= k and result.scores[k - 1] >= bound):
+            if spent or (len(images) >= k and result.scores[k - 1] > bound):
                 return result.some(slice(k))
             deep *= 4
 

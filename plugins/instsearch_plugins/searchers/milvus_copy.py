@@ -29,6 +29,7 @@ REGIONS = 1 << 20  #: of an image at most: entity row * REGIONS + region
 HEAD = -1  #: the entity that says what the copy is of
 FILLS = 64  #: ends of fills that the head remembers
 BATCH = 4 << 20  #: bytes of codes in a message
+STRAYS = 4096  #: entities deleted at once
 NAME = 65535  #: bytes of a VARCHAR at most
 BOX = ("x0", "y0", "x1", "y1")
 FIELDS = ("id", "row", "region", "name", "sum", *BOX, "code")
@@ -129,6 +130,12 @@ class Differences:
     missing: list[int]
     otherwise: dict[int, str]
     strays: list[int]
+
+    def named(self) -> Iterator[tuple[str, int, str]]:
+        """What is the matter, with which entity, of which picture ("": of none)."""
+        for i, what in [*((i, "missing") for i in self.missing), *self.otherwise.items()]:
+            yield what, self.own.ids[i], self.own.names[i]
+        yield from (("of nothing in the index", number, "") for number in self.strays)
 
 
 class Copy:
@@ -255,9 +262,9 @@ class Copy:
                     self._write(write, batch)
                     batch, size = [], 0
             self._write(write, batch)
-        if found.strays:
+        for first in range(0, len(found.strays), STRAYS):
             with self.server.answering():
-                client.delete(self.name, ids=found.strays)
+                client.delete(self.name, ids=found.strays[first : first + STRAYS])
         ids = [found.own.ids[i] for i in (*found.missing, *found.otherwise)] + found.strays
         return len({i // REGIONS for i in ids})
 
