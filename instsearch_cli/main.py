@@ -36,6 +36,7 @@ COMMANDS = {
     "reproduce": "Measure a paper's tables again.",
     "classes": "Print what a network takes pictures for.",
     "pairs": "Find matching images to learn from.",
+    "adapt": "Learn an encoder anew from matching images.",
     "train": "Train a network on your own data.",
     "add": "Add images to an index.",
     "sync": "Bring an index to what its folders hold now.",

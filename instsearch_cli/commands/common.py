@@ -241,6 +241,8 @@ def summary_of_layers(done: Indexed) -> None:
         echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in outcome.written.items()) or "nothing: all there"
     echo(f"wrote {what} in {duration(done.seconds)}")
+    for each in done.beside:
+        summary_of_layers(each)
 
 
 def others_of(n: int) -> str:

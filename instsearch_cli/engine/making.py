@@ -14,10 +14,10 @@ from instsearch_cli.engine.choosing import Choice, choose, inherited, refitted, 
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import Intake, take_in
 from instsearch_cli.engine.overview import pipeline_lines
-from instsearch_cli.engine.pipeline import Pipeline
+from instsearch_cli.engine.pipeline import SEPARATOR, Pipeline
 from instsearch_cli.engine.runner import Outcome, Runner
 from instsearch_cli.engine.stages import FEATURES
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import MAX_PIXELS, discover
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
@@ -45,6 +45,7 @@ class Indexed:
     """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given).
 
     inherited  the stages and settings of the pipeline that came from the last one
+    beside     what was done for the pipelines that are asked as one with it
     """
 
     pipeline: Pipeline
@@ -52,6 +53,7 @@ class Indexed:
     seconds: float
     intake: Intake | None = None
     inherited: tuple[str, ...] = ()
+    beside: tuple[Indexed, ...] = ()
 
     @property
     def written(self) -> dict[str, int]:
@@ -87,6 +89,8 @@ class Indexed:
                 "others": self.intake.others,
                 "skipped": [{"image": n, "reason": r} for n, r in self.intake.skipped],
             }
+        if self.beside:
+            report["beside"] = [each.plain() for each in self.beside]
         return report
 
 
@@ -106,6 +110,37 @@ class How:
     progress: Quiet = field(default_factory=Quiet)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a pipeline is made from: one that there is, and what is chosen in it."""
+
+    base: Pipeline | None
+    choice: Choice = field(default_factory=Choice)
+
+
+def index_each(
+    index: Index,
+    registry: Registry,
+    images: Sequence[Path],
+    starts: Sequence[Start],
+    how: How,
+    keep_features: bool | None = None,
+    refit: bool = False,
+    take: Callable[[], Intake] | None = None,
+) -> Indexed:
+    """As :func:`index_images` for each of some pipelines, which are asked as one where no other is named."""
+    names = [choose(registry, start.base, start.choice).name for start in starts]
+    if len(set(names)) < len(names):
+        raise UsageError(f"pipelines that are asked as one need names of their own, not twice '{names[0]}'")
+    together, how_and = SEPARATOR.join(names), (how, None, keep_features, refit)
+    done: list[Indexed] = []
+    for start in starts:
+        fresh: Sequence[Path] = () if done else images
+        one = (start.base, start.choice, *how_and, None if done else take, together)
+        done.append(index_images(index, registry, fresh, *one))
+    return replace(done[0], beside=tuple(done[1:]))
+
+
 def index_images(
     index: Index,
     registry: Registry,
@@ -117,10 +152,12 @@ def index_images(
     keep_features: bool | None = None,
     refit: bool = False,
     take: Callable[[], Intake] | None = None,
+    together: str = "",
 ) -> Indexed:
     """Give new images rows and make every layer of the pipeline that is missing; the caller holds the lock.
 
-    It is recorded, under ``name`` if given, as the index's last one. ``take`` gives the rows in place of ``images``.
+    It is recorded, under ``name`` if given, as the index's last one, or as one of ``together``. ``take`` gives the rows
+    in place of ``images``.
     """
     began = time.perf_counter()
     pipeline = choose(registry, base, choice)
@@ -153,7 +190,7 @@ def index_images(
             table.replace(runner.outdated)
         check_space(index, assembly, pipeline.keep_features, how.progress)
         outcome = runner.index_all()
-        records.record(index, assembly)
+        records.record(index, assembly, together)
         table.replaced(runner.outdated)
     _say(assembly, outcome, how.progress)
     return replace(_indexed(index, assembly, outcome, intake, began), inherited=tuple(from_last))

@@ -59,9 +59,7 @@ def differing(
         collection = Collection(index, assembly)
         layer, path = collection.layer(SEARCH), index.path / records.folders(assembly)[SEARCH]
         cover, name = layer.cover(len(index.images)), record.pipeline.name
-        mend = (
-            f"`{records.again(index, '' if name == records.last_name(index) else name)}` brings it up to date"
-        )
+        mend = f"`{records.again(index, '' if name in records.last_names(index) else name)}` brings it up to date"
         if not cover:
             yield Problem(path, "the copy of the codes was not filled to its end", mend)
             continue

@@ -68,12 +68,10 @@ def _of_records(
             what = f"it is not the text that {record.pipeline.name}.json has"
             mend = f"`instsearch gc --index {records.quoted(index)}` writes it anew"
             yield Problem(folder / f"{record.pipeline.name}.toml", what, mend)
-    own, last = (
-        [record.pipeline.name for record in found if record.by == records.INDEX],
-        records.last_name(index),
-    )
-    if own and last not in [*own, *damaged]:
-        what = f"it names the pipeline '{last}', which is not there" if last else "it is missing or empty"
+    own = [record.pipeline.name for record in found if record.by == records.INDEX]
+    last = records.last_names(index)
+    if own and (not last or (gone := [name for name in last if name not in [*own, *damaged]])):
+        what = f"it names the pipeline '{gone[0]}', which is not there" if last else "it is missing or empty"
         mend = f"`instsearch index --index {records.quoted(index)}`"
         yield Problem(index.path / records.LAST, f"{what}: '{own[-1]}' is taken for the last one", mend)
 
@@ -142,7 +140,7 @@ def _mend(index: Index, problem: Problem, found: Sequence[Record]) -> str:
     if owner is None:
         return f"no pipeline uses it: delete it, or `instsearch gc --index {records.quoted(index)}`"
     again = records.again(
-        index, "" if owner.pipeline.name == records.last_name(index) else owner.pipeline.name
+        index, "" if owner.pipeline.name in records.last_names(index) else owner.pipeline.name
     )
     if kind == MODELS:
         return f"`{again} --refit` makes another, and all that depends on it; or {COPY}"

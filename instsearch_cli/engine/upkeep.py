@@ -16,6 +16,7 @@ from instsearch_cli.engine.away import Away
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.intake import REMOVED
 from instsearch_cli.engine.names import Names, labels
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
@@ -269,7 +270,7 @@ def facts(index: Index) -> dict[str, Any]:
     """What an index holds and what made it, JSON-ready."""
     table = index.images
     n_alive = int(table.alive().sum())
-    last, layers = records.last(index), {layer.path: layer for layer in index.layers()}
+    last, layers = records.together(index), {layer.path: layer for layer in index.layers()}
     kept = records.recorded(index)
     return {
         "index": str(index.path),
@@ -285,7 +286,7 @@ def facts(index: Index) -> dict[str, Any]:
             r.pipeline.name: {**r.pipeline.plain(), "refine": [asdict(stage) for stage in r.pipeline.refine]}
             for r in kept
         },
-        "last": last.pipeline.name if last else None,
+        "last": SEPARATOR.join(each.pipeline.name for each in last) or None,
         "measured": [r.pipeline.name for r in kept if r.by != records.INDEX],
         "searchable": {r.pipeline.name: _searchable(index, layers, r) for r in kept if r.searchable},
         "layers": [

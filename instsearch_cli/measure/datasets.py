@@ -19,10 +19,11 @@ from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import take_in
-from instsearch_cli.engine.jointly import SEPARATOR, Ensemble
+from instsearch_cli.engine.jointly import Ensemble
 from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.matching import SKIPPED
 from instsearch_cli.engine.overview import pipeline_lines
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.stages import CODES, REGIONS
 from instsearch_cli.engine.stamps import Stamps

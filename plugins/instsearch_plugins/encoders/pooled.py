@@ -182,6 +182,8 @@ class Pooled(Encoder, ABC):
 class PooledPicture(Pooled):
     """A :class:`Pooled` whose whitening is learnt from pictures, of what varies or of what differs in matching ones."""
 
+    pairs: ClassVar[str] = "pairs"
+
     @dataclass(frozen=True)
     class Config(Pooled.Config):
         """Options of encoders that pool the whole picture."""

@@ -17,6 +17,7 @@ def instsearch_detectors() -> list[DetectorSpec]:
             "R-MAC's squares at several sizes, evenly spread",
             RMAC,
             ("grid",),
+            version=2,
         ),
         DetectorSpec(
             "patches",
