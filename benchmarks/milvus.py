@@ -136,7 +136,7 @@ def mirrored(data: Any, options: dict[str, str]) -> tuple[Any, str, str]:
 
 def dropped(searcher: Any) -> None:
     """Remove the collection of a mirror."""
-    copy = searcher._copy(searcher._collection)
+    copy, _ = searcher._copy(searcher._collection)
     copy.server.client.drop_collection(copy.name)
 
 

@@ -1,6 +1,6 @@
 """Searchers `milvus` and `milvus-hamming`, in folders of Milvus Lite: what they find is what local searchers find.
 
-With INSTSEARCH_TEST_MILVUS=http://host:19530 (and INSTSEARCH_MILVUS_TOKEN) a server is asked as well.
+With INSTSEARCH_TEST_MILVUS=http://host:19530 a server is asked as well; INSTSEARCH_MILVUS has its login.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def options(request: pytest.FixtureRequest, shared: str) -> Iterator[dict[str, s
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A folder of Milvus Lite that stays open."""
     folder = str(tmp_path_factory.mktemp("milvus") / "test.db")
-    server = milvus_server.connected(folder, "")
+    server = milvus_server.connected(folder, "", create=True)
     yield folder
     del server
 
@@ -220,7 +220,7 @@ def test_what_differs_is_named_and_the_next_fill_mends_it(options: dict[str, str
     rows = rows_of("dense", 12)
     data = StoredCodes(rows, [2] * 6)
     made, of = filled(data, options)
-    copy = made._copy(made._name(of))
+    copy, _ = made._copy(made._name(of))
     client, per = copy.server.client, milvus_copy.REGIONS
     (one,) = client.get(copy.name, [2 * per])
     (two,) = client.get(copy.name, [3 * per + 1])
@@ -249,7 +249,7 @@ def test_pictures_are_renamed_and_added(options: dict[str, str]) -> None:
     other = of._replace(names=lambda span: ["neu/é.jpg" if row == 2 else f"{row}.jpg" for row in span])
     more = Sparse(rows)
     made, _ = filled(more, options, of=other)
-    copy = made._copy(made._name(other))
+    copy, _ = made._copy(made._name(other))
     assert copy.count() == 9
     (entity,) = copy._query(f"id == {2 * milvus_copy.REGIONS}", ["name"])
     assert entity["name"] == "neu/é.jpg"
@@ -264,7 +264,7 @@ def test_a_copy_that_is_gone_or_not_whole_is_not_asked(options: dict[str, str]) 
     data = Sparse(rows_of("sparse", 9))
     made, of = filled(data, options)
     state = made.fill(data, of, Quiet()).state
-    copy, q = made._copy(made._name(of)), [asked(sparse(rows_of("sparse", 9)[0]))]
+    (copy, _), q = made._copy(made._name(of)), [asked(sparse(rows_of("sparse", 9)[0]))]
     copy.server.client.delete(copy.name, ids=[0])
     with pytest.raises(InstsearchError, match="is not whole: run `instsearch index`"):
         made.search(q, data, 3)
@@ -334,7 +334,7 @@ def test_other_widths_take_a_new_collection(options: dict[str, str]) -> None:
     [
         ({"uri": "milvus"}, "http://host:19530, or a folder NAME.db"),
         ({"uri": "ftp://x:1"}, "uri is http://"),
-        ({"uri": "http://root:secret@x:1"}, "INSTSEARCH_MILVUS_TOKEN"),
+        ({"uri": "http://root:secret@x:1"}, "set INSTSEARCH_MILVUS=http://user"),
         ({"collection": "a b"}, "letters, digits and _"),
         ({"build": "M16"}, "build is NAME=VALUE"),
         ({"search": "=2"}, "search is NAME=VALUE"),
@@ -348,6 +348,37 @@ def test_options_that_cannot_be(bad: dict[str, str], said: str) -> None:
 def test_a_folder_s_path_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert make_config(Milvus, {"uri": "m.db"}, "searcher").uri == str(tmp_path / "m.db")
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("http://root:a%40b@host:19530", "root:a@b"),
+        ("http://:key@host:19530", "key"),
+        ("http://root:a@other:19530", ""),
+        ("http://root:a@host:19531", ""),
+        ("https://root:a@host:19530", ""),
+        ("http://root:a@host:x", ""),
+        ("", ""),
+    ],
+)
+def test_a_password_is_told_to_the_server_that_it_is_for_alone(
+    named: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTSEARCH_MILVUS", named)
+    assert milvus_server.login("http://host:19530") == told
+
+
+def test_asking_makes_no_folder(tmp_path: Path) -> None:
+    """An index from elsewhere may name any."""
+    data = Sparse(rows_of("sparse", 3))
+    made, of = searcher({"uri": str(tmp_path / "m.db")}), origin(data)
+    load(made, {"collection": np.zeros(1, "u1"), "pictures": np.zeros(1, "u1"), "filled": np.zeros(2, int)})
+    with pytest.raises(InstsearchError, match=r"is not at .*: run `instsearch index`"):
+        made.search([asked(sparse(rows_of("sparse", 1)))], data, 3)
+    assert "is not there" in made.differences(data, of, Quiet())[0]
+    assert made.sweep(of, (), dry_run=False) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_server_and_no_folder(tmp_path: Path) -> None:
@@ -373,19 +404,23 @@ def test_a_folder_that_another_program_has_open(tmp_path: Path) -> None:
         MilvusLite(str(tmp_path / "m.db")),
         pytest.raises(InstsearchError, match=r"is open in another program: Milvus Lite is for one at a time"),
     ):
-        milvus_server.connected(str(tmp_path / "m.db"), "")
+        milvus_server.connected(str(tmp_path / "m.db"), "", create=True)
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InstsearchError, match=r"pip install 'instsearch\[milvus\]'"):
-        milvus_server.connected(str(tmp_path / "m.db"), "")
+        milvus_server.connected(str(tmp_path / "m.db"), "", create=True)
 
 
 @pytest.mark.parametrize(
     ("method", "answer", "said"),
     [
-        ("Connect", "auth check failure, please check username and password", "refuses the login: set INSTS"),
+        (
+            "Connect",
+            "auth check failure, please check username and password",
+            "refuses the login: set INSTSEARCH_MILVUS=h",
+        ),
         ("GetVersion", "v2.2.9", "is Milvus v2.2.9: its mirror needs 2.4 or later"),
     ],
 )

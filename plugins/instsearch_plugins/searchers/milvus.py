@@ -23,7 +23,7 @@ from instsearch_formats import Array
 from instsearch_plugins.searchers.dense import values_of
 from instsearch_plugins.searchers.milvus_asking import NOTHING, Among, Asking, Found
 from instsearch_plugins.searchers.milvus_copy import REGIONS, SHOWN, Copy, Head
-from instsearch_plugins.searchers.milvus_server import address, connected
+from instsearch_plugins.searchers.milvus_server import NoCollection, address, connected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -82,15 +82,21 @@ class Milvus(Mirror):
         self._asking: Asking | None = None
         self._gone: tuple[np.ndarray, np.ndarray] | None = None
 
-    def _connected(self) -> Server:
+    def _connected(self, create: bool = False) -> Server:
         if self._server is None:
-            self._server = connected(self.config.uri, self.config.database)
+            self._server = connected(self.config.uri, self.config.database, create)
         return self._server
 
     # -- the copy ---------------------------------------------------------------------------------------
 
-    def _copy(self, name: str) -> Copy:
-        return Copy(self._connected(), name)
+    def _copy(self, name: str) -> tuple[Copy, Head] | None:
+        """The copy of a name and what its head says; None where it is not there."""
+        try:
+            copy = Copy(self._connected(), name)
+            head = copy.head()
+        except NoCollection:
+            return None
+        return None if head is None else (copy, head)
 
     def _name(self, origin: Origin) -> str:
         return f"{self.config.collection}_{origin.key}"
@@ -101,7 +107,7 @@ class Milvus(Mirror):
         Returns the collection's name and the digest of the pictures, u1[...] each, and how many rows and entities
         there are.
         """
-        copy, rows = self._copy(self._name(origin)), len(data.span)
+        copy, rows = Copy(self._connected(create=True), self._name(origin)), len(data.span)
         head = self._own(copy.head(), origin, rows)
         width, words = _width(data)
         empty = copy.prepare(width, words, self._index(width), head)
@@ -143,10 +149,12 @@ class Milvus(Mirror):
 
     def differences(self, data: Data, origin: Origin, progress: Progress) -> Sequence[str]:
         """What is missing, what should not be there, and what is otherwise, with some names of each."""
-        copy = self._copy(self._name(origin))
-        head = copy.head()
-        if head is None:
-            return [f"there is no mirror of this index at {self.config.uri}: {copy.name} is not there"]
+        there = self._copy(self._name(origin))
+        if there is None:
+            return [
+                f"there is no mirror of this index at {self.config.uri}: {self._name(origin)} is not there"
+            ]
+        copy, head = there
         try:
             self._own(head, origin, len(data.span))
         except InstsearchError as error:
@@ -169,14 +177,18 @@ class Milvus(Mirror):
     def sweep(self, origin: Origin, used: Collection[str], dry_run: bool) -> Sequence[str]:
         """Drop the collections of the index's first pictures that its folder filled and whose keys are not used."""
         begins = f"{self.config.collection}_{origin.key.partition('_')[0]}_"
-        server, gone = self._connected(), []
+        try:
+            server = self._connected()
+        except NoCollection:
+            return []
+        gone = []
         with server.answering():
             names = sorted(str(name) for name in server.client.list_collections())
         for name in names:
             key = name.removeprefix(f"{self.config.collection}_")
             if name.startswith(begins) and key not in used:
-                head = self._copy(name).head()
-                if head is not None and head.place != str(origin.place):
+                there = self._copy(name)
+                if there is not None and there[1].place != str(origin.place):
                     continue
                 gone.append(f"collection {name} at {self.config.uri}")
                 if not dry_run:
@@ -193,10 +205,10 @@ class Milvus(Mirror):
 
     def _looked(self) -> Asking:
         """The copy, to be asked. Raises InstsearchError where it is not there, not whole, or not of this index."""
-        copy = self._copy(self._collection)
-        head, where = copy.head(), self.config.uri
-        if head is None:
+        there, where = self._copy(self._collection), self.config.uri
+        if there is None:
             raise InstsearchError(f"the mirror of this index is not at {where}: {AGAIN}, which fills it")
+        copy, head = there
         if head.fills.get(self._rows) not in (None, self._pictures):
             raise InstsearchError(
                 f"{self._collection} at {where} is the mirror of another index, {head.place}: {AGAIN}, with --set "
@@ -204,9 +216,7 @@ class Milvus(Mirror):
             )
         if self._rows not in head.fills or copy.count() < self._entities:
             raise InstsearchError(f"the mirror of this index at {where} is not whole: {AGAIN}, which goes on")
-        return Asking(
-            self._connected(), self._collection, self._rows, _parameters("search", self.config.search)
-        )
+        return Asking(copy.server, self._collection, self._rows, _parameters("search", self.config.search))
 
     # -- searching --------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.searchers.milvus_server import NoCollection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -148,14 +147,11 @@ class Copy:
 
     def head(self) -> Head | None:
         """What the copy is of; None where there is none, or where a kill left it without a word."""
-        try:
-            with self.server.answering():
-                if not self.server.client.has_collection(self.name):
-                    return None
-                self.server.client.load_collection(self.name)
-            rows = self._query(f"id == {HEAD}", ["name"])
-        except NoCollection:
-            return None
+        with self.server.answering():
+            if not self.server.client.has_collection(self.name):
+                return None
+            self.server.client.load_collection(self.name)
+        rows = self._query(f"id == {HEAD}", ["name"])
         try:
             said = json.loads(rows[0]["name"])
             return Head(str(said["index"]), {int(n): str(digest) for n, digest in said["fills"].items()})

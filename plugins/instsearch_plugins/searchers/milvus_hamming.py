@@ -51,9 +51,8 @@ class MilvusHamming(Milvus):
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         """Candidates, then votes and verification. Raises InstsearchError for words without signatures or places."""
-        found = super().search(
-            [replace(query, per_image=1) for query in queries], data, max(k, self.config.candidates)
-        )
+        plain = [replace(query, per_image=1) for query in queries]
+        found = super().search(plain, data, self.config.candidates)
         ranked: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         for query, rows in zip(queries, found.images, strict=True):
             rows = np.sort(rows[rows >= 0])

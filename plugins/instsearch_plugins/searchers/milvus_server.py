@@ -14,14 +14,15 @@ import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN = "INSTSEARCH_MILVUS_TOKEN"  #: of the environment: "user:password", or a key; never in an index
+LOGIN = "INSTSEARCH_MILVUS"  #: of the environment: whom to be for which server; never in an index
+EXAMPLE = f"{LOGIN}=http://user:password@host:19530"
 OLDEST = (2, 4)  #: the first version with sparse vectors
 SECONDS = 10.0  #: for a server to answer when it is first called
 MISSING = (
@@ -48,10 +49,27 @@ def address(uri: str) -> str:
     if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
         raise ValueError(f"uri is http://host:19530 or https://host:19530, not '{uri}'")
     if parts.username or parts.password:
-        raise ValueError(
-            f"uri is kept in the index: leave the password out of it and set {TOKEN}=user:password"
-        )
+        raise ValueError(f"uri is kept in the index: leave the password out of it, and set {EXAMPLE}")
     return uri
+
+
+def login(uri: str) -> str:
+    """What to tell a server, "user:password" or a key, if the environment names this very server; else "".
+
+    An index from elsewhere may name any server, which is to learn no password.
+    """
+    named = urlsplit(os.environ.get(LOGIN, ""))
+    server = urlsplit(uri)
+    if (named.scheme, named.hostname, _port(named)) != (server.scheme, server.hostname, _port(server)):
+        return ""
+    return ":".join(unquote(part) for part in (named.username, named.password) if part)
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:
+        return None
 
 
 class Server:
@@ -82,8 +100,13 @@ _open: weakref.WeakValueDictionary[tuple[str, str], Server] = weakref.WeakValueD
 _opening = threading.Lock()
 
 
-def connected(uri: str, database: str) -> Server:
-    """The connection to a server, shared by all who hold it. Raises InstsearchError."""
+def connected(uri: str, database: str, create: bool = False) -> Server:
+    """The connection to a server, shared by all who hold it. Raises InstsearchError.
+
+    A folder that is not there is made if ``create`` says so; NoCollection otherwise.
+    """
+    if not create and "://" not in uri and not Path(uri).exists():
+        raise NoCollection(f"{printable(uri)} is not there")
     with _opening:
         server = _open.get((uri, database))
         if server is None:
@@ -103,7 +126,7 @@ def _client(uri: str, database: str) -> Any:
         _check_folder(uri)
     try:
         return pymilvus.MilvusClient(
-            uri=uri, token=os.environ.get(TOKEN, ""), db_name=database, timeout=SECONDS
+            uri=uri, token="" if local else login(uri), db_name=database, timeout=SECONDS
         )
     except _errors() as error:
         if local:
@@ -142,7 +165,7 @@ def _in_words(uri: str, error: Exception, connecting: bool = False) -> Instsearc
     if isinstance(error, MilvusException) and error.code == NOT_THERE:
         return NoCollection(f"{uri}: {first}")
     if REFUSED.search(first):
-        return InstsearchError(f"{uri} refuses the login: set {TOKEN}=user:password ({first})")
+        return InstsearchError(f"{uri} refuses the login: set {EXAMPLE} ({first})")
     if connecting:
         return InstsearchError(
             f"no Milvus answers at {uri}: start it, or name another with --set searcher.uri=http://host:19530 ({first})"
