@@ -60,23 +60,20 @@ def origin(data, place="/a/folder", pictures="p", names=None):
     )
 
 
-@pytest.fixture(
-    params=[
-        "lite",
-        pytest.param(
-            "server",
-            marks=pytest.mark.skipif(not SERVER, reason="no server is named by INSTSEARCH_TEST_MILVUS"),
-        ),
-    ]
-)
+@pytest.fixture(params=["lite", "server"])
 def options(request: pytest.FixtureRequest, shared: str) -> Iterator[dict[str, str]]:
     """Options of a searcher with collections of its own, which are dropped in the end."""
-    uri, prefix = (shared if request.param == "lite" else SERVER), f"test_{uuid.uuid4().hex[:8]}"
+    uri, prefix = shared, f"test_{uuid.uuid4().hex[:8]}"
+    if request.param == "server":
+        uri = SERVER or pytest.skip("no server is named by INSTSEARCH_TEST_MILVUS")
+    try:
+        server = milvus_server.connected(uri, "")
+    except InstsearchError as error:
+        pytest.skip(str(error))
     yield {"uri": uri, "collection": prefix}
-    client = milvus_server.connected(uri, "").client
-    for name in client.list_collections():
+    for name in server.client.list_collections():
         if name.startswith(prefix):
-            client.drop_collection(name)
+            server.client.drop_collection(name)
 
 
 @pytest.fixture(scope="module")
