@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LOGIN = "INSTSEARCH_MILVUS"  #: of the environment: whom to be for which server; never in an index
 EXAMPLE = f"{LOGIN}=http://user:password@host:19530"
 OLDEST = (2, 4)  #: the first version with sparse vectors
+UNASKED = {
+    "grpc.keepalive_time_ms": 2**31 - 1
+}  #: Milvus Lite takes offence where it is asked whether it is there
 SECONDS = 10.0  #: for a server to answer when it is first called
 MISSING = (
     "searching in Milvus needs pymilvus and milvus-lite: run `pip install 'instsearch[milvus]'` (or in a clone: "
@@ -124,10 +127,9 @@ def _client(uri: str, database: str) -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if local:
         _check_folder(uri)
+    options: dict[str, Any] = {"grpc_options": UNASKED} if local else {"token": login(uri)}
     try:
-        return pymilvus.MilvusClient(
-            uri=uri, token="" if local else login(uri), db_name=database, timeout=SECONDS
-        )
+        return pymilvus.MilvusClient(uri=uri, db_name=database, timeout=SECONDS, **options)
     except _errors() as error:
         if local:
             raise InstsearchError(
