@@ -67,6 +67,13 @@ def quoted(index: Index) -> str:
     return shlex.quote(str(index.path))
 
 
+def again(index: Index, name: str = "") -> str:
+    """The command that runs a recorded pipeline again, the last one if it is ""."""
+    command = f"instsearch index --index {quoted(index)}"
+    file = index.path / "pipelines" / f"{name}.toml"
+    return f"{command} --preset {shlex.quote(str(file))}" if name else command
+
+
 def record(index: Index, assembly: Assembly, together: str = "") -> None:
     """Remember a pipeline under its name and as the last one, or, if it is one of several, these as the last."""
     _write(index, assembly.pipeline, _used(assembly))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instsearch_cli.engine import mirrors
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.parts import Here, Task
@@ -17,7 +18,7 @@ from instsearch_cli.engine.records import contents, read_all, unrecorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError, printable
-from instsearch_cli.storage import to_state
+from instsearch_cli.storage import Mirror, to_state
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.parts import Makers
     from instsearch_cli.engine.workers import Workers
     from instsearch_cli.progress import Quiet
+    from instsearch_formats import Layer
 
 PASSING_FEATURES = 2048
 """A collection of at most so many images keeps its features on disk while `index` runs, so that fitting
@@ -228,6 +230,9 @@ class Runner:
         layer, n = self.collection.layer(SEARCH), len(self.index.images)
         cover = layer.cover(n)
         start = cover[-1].stop if cover else 0
+        if isinstance(part.component, Mirror):
+            self._fill(part.component, layer, range(n), n - start)
+            return
         if start >= n:
             return
         while (
@@ -242,6 +247,20 @@ class Runner:
             segment.close()
             self.progress.close()
         self.outcome.written[SEARCH] = n - start
+
+    def _fill(self, mirror: Mirror, layer: Layer, span: range, new: int) -> None:
+        """Bring a copy that is kept elsewhere up to date; its rows are searchable once it is whole."""
+        data: Any = self.collection.segment(span)
+        origin = mirrors.origin(self.index, self.assembly.fingerprint(SEARCH))
+        try:
+            filled = mirror.fill(data, origin, self.progress)
+            if not layer.has(span):
+                layer.write_arrays(span, to_state(filled.state))
+        finally:
+            data.close()
+            self.progress.close()
+        wrote = {SEARCH: new, "mirror": filled.changed}
+        self.outcome.written |= {kind: count for kind, count in wrote.items() if count}
 
     # -- features that only pass through --------------------------------------------------------------
 

@@ -284,17 +284,24 @@ class Index(Looking):
             return upkeep.relocate(self.store, as_path(old, "a folder"), as_path(new, "a folder"))
 
     @opened
-    def gc(self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
-        """Remove what no recorded pipeline uses; returns what was, or would be, removed."""
+    def gc(
+        self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False
+    ) -> list[Path | str]:
+        """Remove what no recorded pipeline uses; returns what was, or would be, removed: a path, or a copy's name."""
         with contextlib.nullcontext() if dry_run else self._locked():
             self._warm.forget()
-            return upkeep.sweep(self.store, dry_run, forget, cache)
+            say = self.progress.say
+            return upkeep.sweep(self.store, self._registry, dry_run, forget, cache, say)
 
     @opened
-    def verify(self) -> list[Problem]:
-        """Read every byte; returns what is damaged."""
+    def verify(self, *, mirror: bool = False) -> list[Problem]:
+        """Read every byte; returns what is damaged. ``mirror``: compare copies of codes that are kept elsewhere, too.
+
+        Raises UsageError where no recorded pipeline asks such a copy.
+        """
         try:
-            return verify(self.store, self.progress)
+            copies = (self._registry, self.device) if mirror else None
+            return verify(self.store, self.progress, copies)
         finally:
             self.progress.close()
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine import drift, records, skipped
+from instsearch_cli.engine import drift, mirrors, records, skipped
 from instsearch_cli.engine.away import Away
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.intake import REMOVED
@@ -27,6 +27,7 @@ from instsearch_formats.images import location
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index, LayerInfo, ModelInfo
     from instsearch_formats.changes import Place
 
@@ -197,19 +198,29 @@ def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[s
     raise InstsearchError(f"{index.path} has no images under '{old}'.{nearest(str(old), roots)}")
 
 
-def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
+def sweep(
+    index: Index,
+    registry: Registry,
+    dry_run: bool = False,
+    forget: Sequence[str] = (),
+    cache: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Path | str]:
     """Remove what no recorded pipeline uses, after forgetting some; returns what was, or would be, removed.
 
+    Copies that are kept elsewhere are named, not paths.
     forget: names of pipelines, or patterns of them, ``eval-*`` say
     """
-    kept, damaged = records.read_all(index)
+    there, damaged = records.read_all(index)
     gone = set(records.forgotten(index))
-    names = _matching(index, forget, [*(record.pipeline.name for record in kept), *damaged, *gone])
-    kept = [record for record in kept if record.pipeline.name not in names]
+    names = _matching(index, forget, [*(record.pipeline.name for record in there), *damaged, *gone])
+    kept = [record for record in there if record.pipeline.name not in names]
     for name in damaged.keys() - names:
         raise InstsearchError(f"{damaged[name]} Until then nothing is removed.")
     for record in kept:
         _check_models(index, record)
+    others = [record for record in there if record.pipeline.name in names]
+    copies = mirrors.sweep(index, registry, kept, others, dry_run, say)
     if not dry_run:
         for name in names:  # of one that a killed run forgot, the record may still be there
             records.forget(index, name)
@@ -220,7 +231,7 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
     removed = index.gc(used, dry_run=dry_run)
     if not dry_run:
         records.collected(index)
-    return removed
+    return [*copies, *removed]
 
 
 def _check_models(index: Index, record: records.Record) -> None:
