@@ -20,6 +20,13 @@ def instsearch_detectors() -> list[DetectorSpec]:
             version=2,
         ),
         DetectorSpec(
+            "spn",
+            f"{HERE}.detectors.spn:SPN",
+            "boxes around soft proposals at several thresholds, of any network's map",
+            "Zhu et al., Soft proposal networks for weakly supervised object localization, ICCV 2017",
+            ("features",),
+        ),
+        DetectorSpec(
             "patches",
             f"{HERE}.detectors.patches:Patches",
             "1 + 4 + 9 + 16 rectangles that tile the picture",

@@ -33,6 +33,13 @@ def instsearch_weighters() -> list[WeighterSpec]:
             ("features",),
         ),
         WeighterSpec(
+            "spn",
+            f"{HERE}.weighters.spn:SPN",
+            "soft proposals: where a random walk ends that prefers what differs from its surroundings",
+            "Zhu et al., Soft proposal networks for weakly supervised object localization, ICCV 2017",
+            ("features",),
+        ),
+        WeighterSpec(
             "bms",
             f"{HERE}.weighters.bms:BMS",
             "Boolean Map Saliency: what is surrounded at many thresholds; no training",
