@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.engine.workers import Workers
     from instsearch_cli.images import Discovery
 
 
@@ -101,6 +102,7 @@ class How:
     strict      stop at the first image that cannot be read
     max_pixels  larger images are skipped
     recheck     read every file again, whatever its size and times say
+    workers     who makes the layers of pictures; None: this process
     """
 
     device: str = "auto"
@@ -108,6 +110,7 @@ class How:
     max_pixels: int = MAX_PIXELS
     recheck: bool = False
     progress: Quiet = field(default_factory=Quiet)
+    workers: Workers | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def index_images(
             raise InstsearchError(
                 f"{index.path} holds no image that can be read: give folders or files to index"
             )
-        runner = Runner(index, assembly, how.progress, how.strict)
+        runner = Runner(index, assembly, how.progress, how.strict, how.workers)
         runner.before = before
         runner.collection.new = range(before, len(table))
         if table.foreseen and len(table) > since:
@@ -223,7 +226,7 @@ def extract_images(
     before = len(index.images)
     intake = _take(index, discover(list(images)), how)
     index.images.change(intake.change)
-    runner = Runner(index, assembly, how.progress, how.strict)
+    runner = Runner(index, assembly, how.progress, how.strict, how.workers)
     if runner.outdated:
         index.images.replace(runner.outdated)
     check_space(index, assembly, True, how.progress)

@@ -19,6 +19,7 @@ from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.syncing import Plan
+from instsearch_cli.engine.workers import LOCAL, workers_of
 from instsearch_cli.errors import UsageError
 from instsearch_cli.images import MAX_PIXELS
 from instsearch_cli.images.budget import decoding_within
@@ -148,15 +149,20 @@ class Index(Looking):
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
         memory: str = "",
+        engine: str = LOCAL,
+        workers: int | None = None,
+        gpus_a_worker: float = 0.0,
         **choice: Any,
     ) -> Indexed:
         """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
 
         ``memory`` is for decoding, "2G" say ("": a quarter of what is free); ``recheck`` reads every file again.
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
+        ``engine`` "ray", or "ray://host:10001", has so many ``workers`` make the layers of photographs.
         Of a preset of several pipelines the other choices are for the last of them.
         """
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
+        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             starts = self._starts(pipeline, selection)
             taken = (self.store, self._registry, listed(images))
@@ -198,9 +204,13 @@ class Index(Looking):
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
         memory: str = "",
+        engine: str = LOCAL,
+        workers: int | None = None,
+        gpus_a_worker: float = 0.0,
     ) -> Indexed:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
-        how = How(self.device, strict, max_pixels, recheck, self.progress)
+        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        how = How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             if pipeline is None:
                 records.last(self.store)  # a damaged one is not replaced by a default one
@@ -216,10 +226,14 @@ class Index(Looking):
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
         memory: str = "",
+        engine: str = LOCAL,
+        workers: int | None = None,
+        gpus_a_worker: float = 0.0,
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
+        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             return extract_images(self.store, self._registry, listed(images), selection, how)
 

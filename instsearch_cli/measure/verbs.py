@@ -14,6 +14,7 @@ from instsearch_cli.engine.choosing import Choice, as_path, choose, chosen, of_e
 from instsearch_cli.engine.opened import format_errors
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index
+from instsearch_cli.engine.workers import workers_in
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.measure import saliency as fixated
 from instsearch_cli.measure import saliency_precision as annotated
@@ -67,8 +68,9 @@ def evaluate(
     index     None: the dataset's own, in the user's cache
     keep      how many of the first hits of each query the evaluation's ``rankings`` have
     pipeline  one that the index knows by name, or a preset, or "a+b" for two that are asked as one; else what
-              ``choice`` chooses, as ``Index.index`` takes it
+              ``choice`` chooses, as ``Index.index`` takes it, with ``engine`` and ``workers``
     """
+    crew = workers_in(choice)
     registry, selection = load_registry(), _rest(choice)
     of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
@@ -99,6 +101,7 @@ def evaluate(
             keep=keep,
             choice=Choice(preset=pipeline) if named else selection,
             also=every[1:],
+            workers=crew,
         )
 
 
@@ -134,6 +137,7 @@ def coverage(
 ) -> Covered:
     """How well detectors' regions cover a dataset's annotated boxes: of the pipeline that ``choice`` chooses, or of all
     that the index knows and that have a detector."""
+    crew = workers_in(choice)
     registry, selection = load_registry(), _rest(choice)
     of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
@@ -158,7 +162,7 @@ def coverage(
         covered = Covered(of)
         for choosing in which:
             how = (progress or Quiet(), on, strict, present_only)
-            covered.add(prepare(registry, of, place, choosing, *how), annotated_boxes)
+            covered.add(prepare(registry, of, place, choosing, *how, workers=crew), annotated_boxes)
         return covered
 
 

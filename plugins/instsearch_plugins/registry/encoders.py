@@ -61,6 +61,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             READS,
         ),
         EncoderSpec(
+            "scda",
+            f"{HERE}.encoders.scda:SCDA",
+            "the selected cells' mean and maximum, one after the other; goes with weighting scda",
+            "Wei et al., Selective convolutional descriptor aggregation, IEEE TIP 2017",
+            READS,
+        ),
+        EncoderSpec(
             "gem", f"{HERE}.encoders.gem:GeM", "generalised mean pooling", "Radenović et al., 2019", READS
         ),
         EncoderSpec(

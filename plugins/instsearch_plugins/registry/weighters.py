@@ -26,6 +26,13 @@ def instsearch_weighters() -> list[WeighterSpec]:
             ("features",),
         ),
         WeighterSpec(
+            "scda",
+            f"{HERE}.weighters.scda:SCDA",
+            "1 in the largest part of the map that responds above its mean",
+            "Wei et al., Selective convolutional descriptor aggregation, IEEE TIP 2017",
+            ("features",),
+        ),
+        WeighterSpec(
             "bms",
             f"{HERE}.weighters.bms:BMS",
             "Boolean Map Saliency: what is surrounded at many thresholds; no training",
