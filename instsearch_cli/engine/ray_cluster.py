@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.workers import Workers
     from instsearch_formats import Index
 
+LISTENING = 5.0  #: seconds in which a cluster has to let us in
 PATIENCE = 60.0  #: seconds in which every machine has to answer
 LATE = 5.0  #: seconds that clocks may differ by
 NODE = "ray.io/node-id"
@@ -47,6 +49,7 @@ class Cluster:
         address = workers.address or os.environ.get("RAY_ADDRESS", "")
         try:
             if address:
+                _check_listening(address)
                 self.ray.init(address, **quiet)
                 return
             with contextlib.suppress(ConnectionError):
@@ -55,7 +58,8 @@ class Cluster:
             self.ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
         except Exception as error:
             where = f"Ray at {address}" if address else "Ray"
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            first = (said.strip().splitlines() or [type(error).__name__])[0]
             raise InstsearchError(
                 f"cannot reach {where}: {first}\nStart it there with `ray start --head`, of the same versions of Ray "
                 "and Python and with the same token (RAY_AUTH_MODE), or give --engine ray for workers on this machine."
@@ -158,6 +162,13 @@ class Cluster:
                 f"{host} does not see the photographs in {printable(facts['missing'][0])}.\nMount them there by the "
                 "same path."
             )
+
+
+def _check_listening(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), LISTENING).close()
 
 
 def _silence() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +157,21 @@ def test_without_the_extra(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match="at least 0"):
         workers_of("ray", gpus=-1)
     assert workers.INSTALL in said
+
+
+@pytest.mark.parametrize("how", ["ray://127.0.0.1:{}", "ray"])
+def test_nobody_listens(tmp_path: Path, how: str) -> None:
+    """Said at once, where Ray itself would try for minutes."""
+    photos(tmp_path / "photos", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "instsearch_cli.main", "index", str(tmp_path / "photos"), "--quiet"]
+    command += ["--index", str(tmp_path / "index"), "--engine", how.format(port)]
+    env = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: cannot reach Ray at ")
+    assert f"127.0.0.1:{port}: " in first
+    assert "`ray start --head`" in second
