@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TOGETHER = 16  #: questions that are searched at once
+MOST = 16  #: indexes that are asked at once
 ASKING = ("also", "against", "pipeline", "k", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
 
@@ -67,10 +68,10 @@ def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20
 
 
 def _of_each(indexes: Sequence[Askable], ask: Callable[[Askable], T]) -> list[T]:
-    """What each index says, all asked at once, in a thread each."""
+    """What each index says, asked at once, in a thread each, MOST of them."""
     if len(indexes) == 1:
         return [ask(indexes[0])]
-    with ThreadPoolExecutor(len(indexes), "asking") as pool:
+    with ThreadPoolExecutor(min(len(indexes), MOST), "asking") as pool:
         return list(pool.map(ask, indexes))
 
 
