@@ -3,10 +3,10 @@
     python benchmarks/patches.py --data DIR --index INDEX [--dataset manifest-ext.json] [--pipeline patches]
         [--patches 1000000] [--factory OPQ16_64,IVF1024,PQ16 ...] [--nprobe 16] [--depth 100]
 
-The index's own images answer the queries of a dataset whose images are all in it; made ones, each patch of which lies
-between those at the same place in two of its images, fill it up. Bytes are what is searched, of each image, boxes and
-owners of patches among them; mAP is of the first thousand, then with the first ``--depth`` scored again by their stored
-codes (reranker r-match). One core, one thread; medians over the queries, of processor time.
+The index's own images answer the queries of a dataset whose images are all in it; made ones, of patches that are drawn
+from a normal distribution with the mean and the covariance of these, fill it up. Bytes are what is searched, of each
+image, boxes and owners of patches among them; mAP is of the first thousand, then with the first ``--depth`` scored
+again by their stored codes (reranker r-match). One core, one thread; medians over the queries, of processor time.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def filled(folder: Path, own: np.ndarray, boxes: np.ndarray, patches: int) -> Pa
     vectors = np.lib.format.open_memmap(folder / "v.npy", "w+", np.float32, (total, each, d))
     vectors[:n] = own
     rng = np.random.default_rng(0)
+    flat = own.reshape(-1, d)
+    mean, root = flat.mean(0), np.linalg.cholesky(np.cov(flat.T) + 1e-9 * np.eye(d)).T.astype(np.float32)
     for start in range(n, total, PART):
         stop = min(start + PART, total)
-        a, b = (own[rng.integers(0, n, stop - start)] for _ in range(2))
-        t = rng.uniform(0.3, 0.7, (stop - start, each, 1)).astype(np.float32)
-        made = t * a + (1 - t) * b
+        made = mean + rng.standard_normal((stop - start, each, d), np.float32) @ root
         vectors[start:stop] = made / np.linalg.norm(made, axis=2, keepdims=True)
     everywhere = np.resize(boxes, (total, *boxes.shape[1:]))
     return Patches(folder, vectors, everywhere)

@@ -239,6 +239,21 @@ def test_what_differs_is_named_and_the_next_fill_mends_it(options: dict[str, str
     assert made.differences(data, of, Quiet()) == []
 
 
+def test_what_is_there_twice_is_written_anew(options: dict[str, str]) -> None:
+    """Milvus Lite that is killed at the wrong moment has what was in its log twice."""
+    data = Sparse(rows_of("sparse", 5))
+    blocks = list(data.blocks("codes"))
+    own = milvus_copy.entities(blocks[0], ["a.jpg", "b.jpg", "c.jpg"])
+    there = [{"id": number, "sum": total} for number, total in zip(own.ids, own.sums, strict=True)]
+    assert not any(milvus_copy._differences(own, None, there).named())
+    found = milvus_copy._differences(own, None, [*there, there[1]])
+    assert list(found.named()) == [("there more than once", milvus_copy.REGIONS, "b.jpg")]
+    made, of = filled(data, options)
+    copy, _ = made._copy(made._name(of))
+    assert copy.mend(found) == 1
+    assert copy.count() == 5
+
+
 def test_pictures_are_renamed_and_added(options: dict[str, str]) -> None:
     rows = rows_of("sparse", 9)
     data = Sparse(rows[:6])

@@ -61,6 +61,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             READS,
         ),
         EncoderSpec(
+            "netvlad",
+            f"{HERE}.encoders.netvlad:NetVLAD",
+            "soft residuals to some words, by k-means or of a published layer",
+            "Arandjelović et al., NetVLAD: CNN architecture for weakly supervised place recognition, CVPR 2016",
+            READS,
+        ),
+        EncoderSpec(
             "scda",
             f"{HERE}.encoders.scda:SCDA",
             "the selected cells' mean and maximum, one after the other; goes with weighting scda",

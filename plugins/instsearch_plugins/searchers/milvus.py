@@ -117,10 +117,10 @@ class Milvus(Mirror):
             entities += len(found.own.ids)
         copy.say(head._replace(fills=head.fills | {rows: origin.pictures(rows)}), width, words)
         copy.settle()
-        if (there := copy.count()) != entities:
+        if (there := copy.count()) < entities:
             raise InstsearchError(
-                f"{self.config.uri}: {copy.name} has {there:,} entities in place of {entities:,}: is another program "
-                f"writing to it? Then {AGAIN}"
+                f"{self.config.uri}: {copy.name} has {there:,} of {entities:,} entities: is another program writing to "
+                f"it? Then {AGAIN}"
             )
         state = {
             "collection": np.frombuffer(copy.name.encode(), np.uint8),

