@@ -171,7 +171,7 @@ class OnRay:
             assert work.search is not None
             self._halve(work, work.rows, work.search, waiting)
         elif work.search is not None and work.deaths == TRIES:
-            work.search.found.append((work.rows[0], f"its worker ended {TRIES} times, {reason}"))
+            work.search.found += [(row, f"its worker ended {TRIES} times, {reason}") for row in work.rows]
         elif work.search is not None:
             work.search.looks += 1
             waiting.appendleft(work)
