@@ -26,6 +26,7 @@ from rich.table import Table
 
 import instsearch
 from arguments import Parser
+from instsearch_cli.data import Vectors
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.images import Photograph
 from instsearch_cli.measure.datasets import load_dataset
@@ -136,6 +137,7 @@ def measured(data: Patches, factory: str, asked: list[tuple[Query, set[int]]], a
         found.append(average_precision(np.isin(images, list(good)), len(good)))
         began = time.process_time()
         first = images[: args.depth]
+        assert isinstance(query.codes, Vectors)
         scores = (data.vectors[first] @ query.codes.vectors[0].numpy()).max(axis=1)
         images = np.r_[first[np.argsort(-scores, kind="stable")], images[args.depth :]]
         again.append(took[-1] + 1e3 * (time.process_time() - began))

@@ -83,7 +83,8 @@ def _last(facts: dict[str, Any]) -> list[str]:
     """The pipelines that are asked where none is named."""
     from instsearch_cli.engine.pipeline import SEPARATOR
 
-    return (facts["last"] or "").split(SEPARATOR)
+    last: str = facts["last"] or ""
+    return last.split(SEPARATOR)
 
 
 def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) -> None:

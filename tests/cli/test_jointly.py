@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import instsearch
+from instsearch_cli.data import Vectors
 from instsearch_cli.engine.jointly import Joint, List, evidence, joint
 from instsearch_cli.errors import UsageError
 from instsearch_cli.images import Photograph
@@ -134,8 +135,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def of_query(place: Path, pipeline: str) -> np.ndarray:
     """The code of the query of all tests here, f32[D]."""
     engine = instsearch.open(place / "i").engine(pipeline)
-    code = engine.query("q", Photograph(place / "query.png"), (30, 20, 130, 120)).codes
-    return code.vectors[0].numpy()
+    codes = engine.query("q", Photograph(place / "query.png"), (30, 20, 130, 120)).codes
+    assert isinstance(codes, Vectors)
+    return np.asarray(codes.vectors[0])
 
 
 def test_two_are_asked_as_one(cli: Cli, place: Path) -> None:

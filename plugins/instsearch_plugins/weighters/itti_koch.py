@@ -101,7 +101,7 @@ def feature_maps(pixels: np.ndarray, form: Form = "toolbox", border: Border = "m
     """
     r, g, b = (channel.astype(np.float32) / 255 for channel in cv2.split(pixels))
     intensity = (
-        (r + g + b) / 3 if form == "itti98" else sum(w * x for w, x in zip(LUMINANCE, (r, g, b), strict=True))
+        (r + g + b) / 3 if form == "itti98" else LUMINANCE[0] * r + LUMINANCE[1] * g + LUMINANCE[2] * b
     )
     scales = _coarse(intensity)
     if CENTRES[0] + DELTAS[0] not in scales:
