@@ -59,7 +59,7 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     each |= dict.fromkeys(
         ("dense-map", "pyramid", "keypoints"), sum(map(numbers, several)) / len(several) * 2 * COMPRESSED
     )
-    each["vectors"] = dim * 4.0 * _codes(collection, some)
+    each["vectors"] = dim * 4.0 * _codes(collection, some[:1])
     if assembly.weighting is not None:
         each["weight-map"] *= assembly.weighting.component.maps
     if CODES in missing:

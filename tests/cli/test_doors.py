@@ -169,7 +169,8 @@ def test_two_folders_with_one_name_are_told_apart(cli: Cli, tiny: tuple[str, ...
     for i, root in enumerate((from_first, tmp_path / "second" / "photos")):
         (root / "sub").mkdir(parents=True)
         for name in ("x.png", "sub/same.png", f"own{i}.png"):
-            PIL.Image.effect_noise((64, 48), 60 + 20 * i + len(name)).convert("RGB").save(root / name)
+            planes = [PIL.Image.effect_noise((64, 48), 60 + 20 * i + len(name)) for _ in "RGB"]
+            PIL.Image.merge("RGB", planes).save(root / name)
     index = tmp_path / "i"
     cli("index", from_first, tmp_path / "second" / "photos", "--index", index, *tiny)
     hits = cli("query", from_first / "x.png", "--index", index, "--json").json["hits"]

@@ -52,8 +52,8 @@ def plain_grid(H, W, L):
     w = min(H, W)
     misses = []
     for steps in (2, 3, 4, 5, 6, 7):
-        b = (max(H, W) - w) / (steps - 1)
-        misses.append(abs((w**2 - w * b) / w**2 - 0.4))
+        b = Fraction(max(H, W) - w, steps - 1)
+        misses.append(abs((w**2 - w * b) / w**2 - Fraction(2, 5)))
     idx = misses.index(min(misses)) + 1
     Wd, Hd = (idx if H < W else 0), (idx if H > W else 0)
     regions = []
