@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
+from instsearch_cli.data import BoxWeight, FeatureMap, Grid, WeightMap
 from instsearch_cli.errors import UsageError
 from instsearch_cli.measure.saliency_metrics import sim
 from instsearch_cli.options import late, make_config
@@ -28,13 +29,32 @@ def test_similarity_by_hand() -> None:
         sim(P, np.ones((3, 2)))
 
 
-def test_class_vectors_are_joined_by_the_largest_of_each_value() -> None:
-    D = torch.tensor([[0.6, 0.8, 0], [0, 0, 0], [-0.6, 0, 0.8]])
-    most = CAM(CAM.Config(join="max"), CPU)
-    assert torch.equal(most.joined(D), torch.tensor([[0.6, 0.8, 0.8]]))
-    assert torch.equal(CAM(CAM.Config(), CPU).joined(D), D.sum(0, keepdim=True))
-    assert torch.equal(most.joined(torch.zeros(2, 3)), torch.zeros(1, 3))
-    assert "join" in late(CAM.Config(join="max"))
+@pytest.mark.parametrize("pool", ["sum", "max"])
+def test_class_vectors_by_the_plain_loop(pool: Literal["sum", "max"]) -> None:
+    """Three channels, two classes, CW_k = log(sum Q / Q_k); of the first no cell counts in a corner's box."""
+    X = np.array([[[1, 0], [0, 0]], [[1, 2], [0, 1]], [[0, 3], [1, 1.0]]])
+    maps = np.array([[[1, 0.5], [0, 0]], [[0, 0.2], [1, 0.7]]])
+    Q = [np.count_nonzero(x) for x in X]
+    wanted = []
+    for a in maps:
+        every = [[X[k, i, j] * a[i, j] for i in range(2) for j in range(2)] for k in range(3)]
+        f = [
+            np.log(sum(Q) / Q[k]) * (sum(cells) if pool == "sum" else max(cells))
+            for k, cells in enumerate(every)
+        ]
+        wanted.append(f / np.linalg.norm(f))
+    encoder = CAM(CAM.Config(pool=pool, whiten=False), CPU)
+    encoder.load({})
+    grid = Grid(2, 2, (16, 16, 0, 0))
+    features = FeatureMap(torch.from_numpy(X).float(), grid)
+    weights = WeightMap(torch.from_numpy(maps).float(), grid, torch.arange(2))
+    found = encoder.class_vectors(features, weights)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    total = np.sum(wanted, 0)
+    code = encoder.aggregate(features, weights, None).vectors[0]
+    np.testing.assert_allclose(code, total / np.linalg.norm(total), atol=1e-6)
+    assert not encoder.class_vectors(features, BoxWeight((0, 16, 16, 32), weights))[0].any()
+    assert ("pool" in late(encoder.config)) == (pool == "max")
 
 
 def test_pooled_vectors_may_stay_as_they_are() -> None:

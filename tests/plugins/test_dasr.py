@@ -190,6 +190,7 @@ def test_what_decides_the_boxes_and_what_does_not(make, weights):
         "architecture": "squeezenet1_0",
         "layer": "features.12",
     }
+    assert make(whole_pixels=True).identity() == component.identity() | {"pixels": "numbered"}
     assert {"weights", "memory"}.isdisjoint(config_for(component.config, "model"))
     assert DASR(DASR.Config(network="vgg16"), CPU).extractor.layer == "features.30"
     assert DASR(DASR.Config(), CPU).extractor.layer == "layer4"

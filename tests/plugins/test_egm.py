@@ -321,6 +321,11 @@ def test_several_images_at_once_get_the_regions_that_each_gets_alone(levels):
     assert len(component._together(many[:1])[0].boxes) > 1
 
 
+def test_how_its_grid_is_decided_names_its_regions():
+    assert EGM(EGM.Config(), CPU).identity() == {}
+    assert EGM(EGM.Config(inner_levels=2), CPU).identity() == {"grid": "integers"}
+
+
 @pytest.mark.parametrize("where", [(), (5, 7)])
 def test_no_cell_or_one_gives_the_whole_picture(where):
     S = torch.zeros(12, 20)

@@ -105,6 +105,15 @@ def test_local_maxima_by_hand(change, toolbox, itti98):
     np.testing.assert_allclose(promoted(x, others=True), x * itti98, rtol=1e-6)
 
 
+def test_local_maxima_of_maps_as_they_are():
+    """As the toolbox weighs sums of maps: from their own largest value, here 90 on the border, and maxima from 1."""
+    x = 10 * PEAKS
+    np.testing.assert_allclose(promoted(x, None), x * (100 - (100 + 40 + 20 + 5) / 4) ** 2, rtol=1e-6)
+    x[1, 1] = 0
+    np.testing.assert_allclose(promoted(x, None), x * (90 - (40 + 20 + 5) / 3) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(promoted(x / 5, 20), x / 5 * (20 - 6) ** 2, rtol=1e-6)  # 8 and 4; 1 is none
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (2, 9), (1, 1)])
 def test_a_map_without_an_inside_has_no_local_maxima(shape):
     x = 10 * noise(*shape)
@@ -116,7 +125,7 @@ def test_stretch():
     assert stretched_to(x, 10).tolist() == [[[0, 2.5], [5, 10]], [[0, 0], [0, 0]]]
 
 
-@pytest.mark.parametrize("function", [iterated, promoted, lambda x: promoted(x, others=True)])
+@pytest.mark.parametrize("function", [iterated, promoted, lambda x: promoted(x, None), lambda x: promoted(x, others=True)])
 def test_maps_of_a_stack_do_not_touch(function):
     x = stretched_to(noise(2, 3, 15, 21), 10)
     together = function(x)

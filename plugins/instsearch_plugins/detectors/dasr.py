@@ -122,8 +122,8 @@ class DASR(Detector):
         self._tracing = threading.Lock()
 
     def identity(self) -> dict[str, str]:
-        """The weights' sha256, the network and the layer."""
-        return self.extractor.identity()
+        """The weights' sha256, the network and the layer, and where pixels are whole how, which was another way once."""
+        return self.extractor.identity() | ({"pixels": "numbered"} if self.config.whole_pixels else {})
 
     def detect(self, inputs: Inputs) -> Regions:
         """Boxes by descending mean activation at their peaks, which is their score; merged ones as they are joined.

@@ -70,6 +70,10 @@ class EGM(Detector):
             tolerance=config.tolerance,
         )
 
+    def identity(self) -> dict[str, str]:
+        """How R-MAC's grid is decided where it counts, which was another way once."""
+        return {"grid": "integers"} if self.config.inner_levels else {}
+
     def detect(self, inputs: Inputs) -> Regions:
         """Boxes by descending mixing coefficient, which is their score; channels of the weights are summed.
 

@@ -14,7 +14,7 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.abilities import ClassEncoder
 from instsearch_plugins.encoders.pooled import Pooled
 from instsearch_plugins.numeric.normalise import l2
-from instsearch_plugins.numeric.pooling import extent, sum_pool
+from instsearch_plugins.numeric.pooling import extent, peaks, sum_pool
 from instsearch_plugins.numeric.regions import touched_cells
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class CAM(Pooled, ClassEncoder):
     """D = L2 of sum_c w(F^c), F^c one vector a class, w = L2, PCA-whitening, L2 (section 5).
 
     f_k^c = CW_k sum_ij X_kij CAM_cij,  CW_k = log(sum_n Q_n / Q_k),  Q_k = share of cells with X_k > 0
+
+    or with ``pool`` = max CW_k max_ij X_kij CAM_cij.
 
     The classes are those of the weighting `cam`: of each picture its own, or the same for all (offline aggregation).
     A query's box is cut out of the map of the whole picture, channel weights and all.
@@ -48,8 +50,8 @@ class CAM(Pooled, ClassEncoder):
         dims: int = 0
         n_pca: int = 1  #: classes of each picture, the first of its maps, that the whitening is learnt from
         whiten: bool = True  #: PCA-whiten each class's vector
-        #: class vectors are added up, or joined by the largest of each value
-        join: Literal["sum", "max"] = option("sum", omitted_at_default=True)
+        #: of each channel the sum over a class map's cells, as in the paper, or the largest, as its authors' code can
+        pool: Literal["sum", "max"] = option("sum", omitted_at_default=True)
         #: each class map gives a vector; false: any weighting's maps are added up, and `none` gives eq. 5.3
         #: without maps, the baselines of table 6.1
         cams: bool = True
@@ -66,8 +68,8 @@ class CAM(Pooled, ClassEncoder):
         self.by_class = config.cams
 
     def pool(self, X: Tensor, alpha: Tensor) -> Tensor:
-        """See :func:`sum_pool`; alpha: f32[Z, h, w], the class maps over the cells of X. Returns f32[Z, C]."""
-        return sum_pool(X, alpha)
+        """:func:`sum_pool` or :func:`peaks`; alpha: f32[Z, h, w], the class maps over the cells of X -> f32[Z, C]."""
+        return sum_pool(X, alpha) if self.config.pool == "sum" else peaks(X, alpha)
 
     def _channels(self, X: Tensor, mask: Tensor) -> Tensor:
         return super()._channels(X, torch.ones_like(mask[:1]))
@@ -110,18 +112,11 @@ class CAM(Pooled, ClassEncoder):
         """
         return super().aggregate(local, weights, None).vectors
 
-    def joined(self, D: Tensor) -> Tensor:
-        """One vector of those of all classes, f32[Z, d] -> f32[1, d]; vectors of zeros, which say nothing, left out."""
-        if self.config.join == "sum":
-            return D.sum(0, keepdim=True)
-        some = D[D.any(1)]
-        return some.amax(0, keepdim=True) if len(some) else D[:1]
-
     def aggregate(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
     ) -> Vectors:
         """A unit vector f32[1, d] of the whole picture or the query's box, whatever the regions; else as above."""
-        D = self.joined(self.class_vectors(local, weights))
+        D = self.class_vectors(local, weights).sum(0, keepdim=True)
         box = weights.box if isinstance(weights, BoxWeight) else extent(local.grid)
         return Vectors(l2(D), torch.tensor([box]))
 

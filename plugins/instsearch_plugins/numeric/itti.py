@@ -74,14 +74,14 @@ def oriented(x: np.ndarray, theta: int, mirrored: bool = True) -> np.ndarray:
     """|x * g_0| + |x * g_90| for the two phases of :func:`gabor`: f32[h, w].
 
     Beyond its border the map goes on as its mirror image, the border itself not repeated. Else it is zero there, and
-    the first and the last 4 rows become zero, too, as in the SaliencyToolbox, which means to make up for what a filter
-    misses there by its sum, which is 0.
+    the first and the last 4 rows become zero, too, but for the 4 columns on either side, as in the SaliencyToolbox,
+    which means to make up for what a filter misses there by its sum, which is 0, and leaves sides and corners out.
     """
     border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_CONSTANT
     even, odd = (cv2.filter2D(x, -1, g, borderType=border) for g in gabor(theta))
     energy: np.ndarray = np.abs(even) + np.abs(odd)
-    if not mirrored:
-        energy[:REACH] = energy[-REACH:] = 0
+    if not mirrored and len(x) >= REACH:
+        energy[:REACH, REACH:-REACH] = energy[-REACH:, REACH:-REACH] = 0
     return energy
 
 
@@ -163,25 +163,27 @@ def _blur(n: int, taps: tuple[float, ...]) -> np.ndarray:
     return band.astype(np.float32)
 
 
-def promoted(x: np.ndarray, others: bool = False) -> np.ndarray:
-    """x (M - m)^2 for each map of f32[..., h, w] in [0, M], m being the mean of its local maxima.
+def promoted(x: np.ndarray, top: float | None = M, others: bool = False) -> np.ndarray:
+    """x (p - m)^2 for each map of f32[..., h, w] in [0, ``top``], m being the mean of its local maxima.
 
-    A local maximum is a cell inside the border, at least 1 and at least its four neighbours. The toolbox
-    averages over all of them, with m = 0 for a single one, and leaves a map without any as it is; ``others``
-    (1998) leaves one that is as high as the whole map out of the mean, m = 0 where no other remains.
+    A local maximum is a cell inside the border that is at least ``top`` / 10 and at least its four neighbours, and
+    p = ``top``; without a top it is at least 1, and p the largest value of the map. The toolbox averages over all of
+    them, with m = 0 for a single one, and leaves a map without any as it is; ``others`` (1998) leaves one that is as
+    high as the whole map out of the mean, m = 0 where no other remains.
     """
+    highest = x.max((-2, -1), keepdims=True)
+    p = highest if top is None else np.float32(top)
     cell = x[..., 1:-1, 1:-1]
-    peak = cell >= 1
+    peak = cell >= (1 if top is None else top / 10)
     for neighbour in (x[..., :-2, 1:-1], x[..., 2:, 1:-1], x[..., 1:-1, :-2], x[..., 1:-1, 2:]):
         peak &= cell >= neighbour
     count, total = peak.sum((-2, -1), keepdims=True), (cell * peak).sum((-2, -1), keepdims=True)
     if others:
-        highest = x.max((-2, -1), keepdims=True)
         without = (peak & (cell == highest)).any((-2, -1), keepdims=True)
         m = (total - without * highest) / np.maximum(count - without, 1)
-        factor = (M - m) ** 2
+        factor = (p - m) ** 2
     else:
         m = np.where(count > 1, total / np.maximum(count, 1), 0)
-        factor = np.where(count > 0, (M - m) ** 2, 1)
+        factor = np.where(count > 0, (p - m) ** 2, 1)
     weighted: np.ndarray = x * factor.astype(np.float32)
     return weighted

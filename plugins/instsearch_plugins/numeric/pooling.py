@@ -22,6 +22,19 @@ def sum_pool(X: Tensor, alpha: Tensor) -> Tensor:
     return alpha.flatten(1) @ X.flatten(1).T
 
 
+def peaks(X: Tensor, alpha: Tensor) -> Tensor:
+    """Largest weighted value of each channel.
+
+    psi_c = max_ij alpha_ij X_cij
+
+    where X: f32[C, h, w], alpha: f32[M, h, w]. Returns f32[M, C].
+    """
+    psi = X.new_empty(len(alpha), len(X))
+    for row, a in zip(psi, alpha, strict=True):
+        torch.amax(X * a, (1, 2), out=row)
+    return psi
+
+
 def max_pool(X: Tensor, mask: Tensor) -> Tensor:
     """Largest value of each channel over the cells in the mask.
 

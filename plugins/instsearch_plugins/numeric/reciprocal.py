@@ -12,22 +12,25 @@ if TYPE_CHECKING:
 
 
 def reciprocal(near: Tensor, k: int) -> Tensor:
-    """R(p, k) = {g in N(p, k): p in N(g, k)} as bool[n, n]; ``near`` i64[n, n] has neighbours, nearest first."""
+    """R(p, k) = {g in N(p, k): p in N(g, k)} as bool[n, n]; ``near`` i64[n, n]: each itself, then its neighbours.
+
+    N(p, k) are the k nearest of p, beside itself.
+    """
     N = torch.zeros(near.shape, dtype=torch.bool, device=near.device)
-    N.scatter_(1, near[:, :k], value=True)
+    N.scatter_(1, near[:, : k + 1], value=True)
     return N & N.T
 
 
-def expanded(near: Tensor, k: int) -> Tensor:
+def expanded(near: Tensor, k: int, more: bool = False) -> Tensor:
     """R*(p, k) = R(p, k) and all R(c, k / 2) of which it has two thirds, for c in R(p, k): bool[n, n].
 
-    |R(p, k) and R(c, k / 2)| >= 2/3 |R(c, k / 2)|
+    |R(p, k) and R(c, k / 2)| >= 2/3 |R(c, k / 2)|,  or ``more`` than that
 
     Reference: equation 3.
     """
     R, half = reciprocal(near, k).float(), reciprocal(near, round(k / 2)).float()
-    shared = R @ half.T  # |R(p, k) and R(c, k / 2)|
-    taken = R * (shared >= 2 / 3 * half.sum(1)).float()
+    shared, wanted = 3 * (R @ half.T), 2 * half.sum(1)  # whole numbers
+    taken = R * ((shared > wanted) if more else (shared >= wanted)).float()
     return ((taken @ half) + R) > 0
 
 
@@ -37,20 +40,24 @@ def jaccard(V: Tensor) -> Tensor:
     return 1 - low / high.clamp(min=1e-12)
 
 
-def distances(X: Tensor, k1: int, k2: int, lam: float) -> Tensor:
+def distances(X: Tensor, k1: int, k2: int, lam: float, form: str = "paper") -> Tensor:
     """How far a query, the first row of X f32[n, D] of unit vectors, is from each of the others: f32[n - 1].
 
     d*(p, i) = (1 - lam) d_J(p, i) + lam d(p, i),  d(p, i) = |x_p - x_i|^2
 
-    V_pg = exp(-d(p, g)) where g is in R*(p, k1), else 0, over its sum; then V_p is the mean of its k2 nearest ones'.
-    d_J is :func:`jaccard` of these. Each is the nearest of its own neighbours.
+    V_pg = exp(-d(p, g)) where g is in R*(p, k1), else 0, over its sum; then V_p is the mean of its k2 nearest ones',
+    itself among them. d_J is :func:`jaccard` of these. In the form ``code`` d(p, i) is over the largest of its p, and
+    R* takes what has more than two thirds.
 
     Reference: equations 5 to 12; V over its sum, which the paper has not, is its authors' code's.
     """
+    code = form == "code"
     d = (2 - 2 * X @ X.T).clamp(min=0).fill_diagonal_(-1)
     near = d.argsort(dim=1, stable=True)
     d.fill_diagonal_(0)
-    V = torch.where(expanded(near, k1), torch.exp(-d), d.new_zeros(()))
+    if code:
+        d = d / d.amax(1, keepdim=True).clamp(min=1e-12)
+    V = torch.where(expanded(near, k1, more=code), torch.exp(-d), d.new_zeros(()))
     V /= V.sum(1, keepdim=True)
     if k2 > 1:
         V = V[near[:, :k2]].mean(1)

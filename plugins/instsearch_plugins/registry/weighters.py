@@ -98,7 +98,7 @@ def instsearch_weighters() -> list[WeighterSpec]:
             "saliency of intensity, colour and orientation contrasts at several scales",
             "Itti et al., 1998; Walther & Koch, 2006",
             ("image",),
-            version=2,
+            version=3,
         ),
         WeighterSpec(
             "fs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -37,6 +37,8 @@ class KReciprocal(HitByHit):
         k1: int = 20  #: nearest neighbours that are to be mutual
         k2: int = 6  #: nearest neighbours that a code is averaged over; 1: none but itself
         lam: float = 0.3  #: what the codes' own distance counts for, 0 to 1
+        #: distances as they are and sets that have two thirds in common, or over the largest and more than two thirds
+        form: Literal["paper", "code"] = "paper"
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -55,7 +57,8 @@ class KReciprocal(HitByHit):
                 found.append(inputs.row)
                 codes.append(vectors[(vectors @ q[0]).argmax()])
         if found:
-            d = distances(l2(torch.stack(codes)), self.config.k1, self.config.k2, self.config.lam)
+            config = self.config
+            d = distances(l2(torch.stack(codes)), config.k1, config.k2, config.lam, config.form)
             for row, far in zip(found, d.tolist(), strict=True):
                 yield Look(row, -far, None)
 

@@ -85,12 +85,13 @@ def reduced(pixels: np.ndarray, max_size: int) -> np.ndarray:
 def normalised(x: np.ndarray, norm: Norm, form: Form, top: float | None = None) -> np.ndarray:
     """N: promotes maps f32[..., h, w] in which few places stand out, and those places in them.
 
-    ``iterative`` stretches to [0, ``top``], if given, and lets the places compete (:func:`iterated`);
-    ``localmax``, and ``itti98`` in its own way, always stretch to [0, M] (:func:`promoted`).
+    Maps are stretched to [0, ``top``], if given; then ``iterative`` lets the places compete (:func:`iterated`), and
+    ``localmax`` goes by the local maxima (:func:`promoted`). So does ``itti98``, always stretched to [0, M].
     """
-    if form == "itti98" or norm == "localmax":
-        return promoted(stretched_to(x, M), others=form == "itti98")
-    return iterated(x if top is None else stretched_to(x, top))
+    if form == "itti98":
+        return promoted(stretched_to(x, M), others=True)
+    x = x if top is None else stretched_to(x, top)
+    return promoted(x, top) if norm == "localmax" else iterated(x)
 
 
 def feature_maps(pixels: np.ndarray, form: Form = "toolbox", border: Border = "mirror") -> list[np.ndarray]:
@@ -161,7 +162,7 @@ class IttiKoch(Weighter):
         #: colours and combination of the SaliencyToolbox, or colours and local maxima as printed in 1998
         form: Form = "toolbox"
         #: how the picture goes on beyond its border for the orientations: as its mirror image, or as in the toolbox by
-        #: zeros, with what lies within 4 pixels of its upper and lower border left out
+        #: zeros, with what lies within 4 pixels of its upper and lower border left out, corners apart
         border: Border = "mirror"
 
         def __post_init__(self) -> None:
