@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.teaching import train
     from instsearch_cli.engine.together import query, query_many
     from instsearch_cli.errors import IndexInUse
+    from instsearch_cli.measure.adapting import adapt
     from instsearch_cli.measure.classes import classes
     from instsearch_cli.measure.comparison import compare
     from instsearch_cli.measure.verbs import (
@@ -63,6 +64,7 @@ _PLACES = {
     "InstsearchError": "errors:InstsearchError",
     "UsageError": "errors:UsageError",
     "View": "engine.answer:View",
+    "adapt": "measure.adapting:adapt",
     "classes": "measure.classes:classes",
     "compare": "measure.comparison:compare",
     "copy_hits": "report:copy_hits",
@@ -106,6 +108,7 @@ __all__ = [
     "UsageError",
     "View",
     "__version__",
+    "adapt",
     "classes",
     "compare",
     "copy_hits",

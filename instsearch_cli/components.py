@@ -1,9 +1,8 @@
 """The base classes of the components: what a plugin author writes, and what there is to override.
 
 Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:`` comment) and
-a constructor ``(config, device)`` that does nothing heavy. All that the program asks of a component is a method or
-an attribute of its base class here, with a default where it may be left out. A class that inherits from none of them
-is given the base class of its kind when it is loaded.
+a constructor ``(config, device)`` that does nothing heavy. All that the program asks of it is a method or an attribute
+of its base class here, with a default where it may be left out; a class without one gets that of its kind.
 
 A ``Config`` field made by :func:`option` says which layer its value first touches: changing it remakes none before.
 """
@@ -117,8 +116,7 @@ class Data(Protocol):
 class Component:
     """What all components but datasets have.
 
-    concurrent  its methods may run in several threads at once (then images are worked on side by side on the CPU);
-                what it builds lazily is behind a lock
+    concurrent  its methods may run in several threads at once, an image in each; lazy building is behind a lock
     on_device   False: it computes with numpy alone, and is given None for a device
     refits      options, "name=value", that `--refit` sets: those with which it learns
     learns      the named arrays that ``fit`` returns, as they must be before ``load`` gets them out of a file
@@ -239,6 +237,7 @@ class Encoder(Component):
     same_grid      ``embed``'s result lies on the cells of the features that it is of
     localises      False where a code describes the picture as a whole whatever its regions: hits then have no boxes
     query_regions  a query is described by the regions that the pipeline's detector finds in its box
+    pairs          its option that takes a file of matching images to learn from; "": it learns from none
     """
 
     local: ClassVar[str | None] = None
@@ -246,6 +245,7 @@ class Encoder(Component):
     same_grid: bool = False
     localises: bool = True
     query_regions: bool = False
+    pairs: ClassVar[str] = ""
 
     def embed(self, features: Features) -> Local:
         """Local features as ``aggregate`` takes them."""

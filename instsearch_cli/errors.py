@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import warnings
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+DISK = frozenset(
+    vars(errno).get(name, 0)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ENODEV", "ENXIO", "ESTALE", "EMFILE", "ENFILE")
+)  #: what a disk or the system says, and no mistake of a program's
 REPAIR = "run `instsearch verify`, then `instsearch index` again"  #: after "the … is damaged: "
 
 

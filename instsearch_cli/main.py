@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
@@ -14,16 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli import __version__
-from instsearch_cli.errors import legible
+from instsearch_cli.errors import DISK, legible
 from instsearch_cli.interrupt import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DISK = frozenset(
-    vars(errno).get(name, 0)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ENODEV", "ENXIO", "ESTALE", "EMFILE", "ENFILE")
-)  #: what a disk or the system says, and no mistake of a program's
 LONGEST = 1_000  #: characters of a line that says what is wrong
 COMMANDS = {
     "extract": "Extract local features and keep them.",
@@ -36,6 +31,7 @@ COMMANDS = {
     "reproduce": "Measure a paper's tables again.",
     "classes": "Print what a network takes pictures for.",
     "pairs": "Find matching images to learn from.",
+    "adapt": "Learn an encoder anew from matching images.",
     "train": "Train a network on your own data.",
     "add": "Add images to an index.",
     "sync": "Bring an index to what its folders hold now.",

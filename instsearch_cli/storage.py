@@ -1,12 +1,16 @@
-"""Between the data types and the index's items (numpy): one function each way. Torch is imported for maps alone."""
+"""Between the data types and the index's items (numpy): one function each way; and copies of codes kept elsewhere.
+
+Torch is imported for maps alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from instsearch_cli.components import Searcher
 from instsearch_cli.data import (
     FeatureMap,
     Grid,
@@ -21,10 +25,12 @@ from instsearch_cli.data import (
 from instsearch_cli.errors import InstsearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
+    from instsearch_cli.components import Data, Progress, State
     from instsearch_cli.data import Features
 
 Item = dict[str, Any]
@@ -211,3 +217,53 @@ def _grid_from(shape: np.ndarray, transform: np.ndarray) -> Grid:
     h, w = (int(n) for n in shape)
     sx, sy, ox, oy = (float(t) for t in transform)
     return Grid(h, w, (sx, sy, ox, oy))
+
+
+class Origin(NamedTuple):
+    """The index that a copy of codes is of.
+
+    place     its folder
+    key       tells it, and what a pipeline searches in it, from all else: PICTURES_SEARCH, 12 hex digits each
+    pictures  a digest of which pictures the rows before one are; "" where none were given out just up to there
+    names     what the pictures of some rows are called below their folder, removed ones too
+    """
+
+    place: Path
+    key: str
+    pictures: Callable[[int], str]
+    names: Callable[[range], Sequence[str]]
+
+
+class Filled(NamedTuple):
+    """What :meth:`Mirror.fill` did: the state that ``load`` takes, and of how many images it had to change the copy."""
+
+    state: State
+    changed: int
+
+
+class Mirror(Searcher):
+    """A searcher of a copy of the codes that something else keeps, a server say: one copy, of all rows.
+
+    The index is the truth. `index` has the copy filled, `verify --mirror` compared, `gc` dropped where no pipeline
+    uses it; in place of ``fit`` it has these. It is not told of removed images: it leaves out what ``data.images``
+    lacks when it is asked.
+    """
+
+    @property
+    def fits(self) -> bool:
+        return True
+
+    def fill(self, data: Data, origin: Origin, progress: Progress) -> Filled:
+        """Make the copy what the index is, from where it stands: at every run, whether there are new rows or not.
+
+        Raises InstsearchError for a copy of another index.
+        """
+        raise NotImplementedError
+
+    def differences(self, data: Data, origin: Origin, progress: Progress) -> Sequence[str]:
+        """How the copy differs from the index, every value compared: a line for each kind of difference."""
+        raise NotImplementedError
+
+    def sweep(self, origin: Origin, used: Collection[str], dry_run: bool) -> Sequence[str]:
+        """Drop the copies of this index whose keys are not ``used``; what each was called, and where."""
+        raise NotImplementedError

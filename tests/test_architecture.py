@@ -169,7 +169,9 @@ def test_layers_are_spelled_in_the_stage_table() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
         for path in modules(CORE)
-        if "commands" not in path.parts and path != CORE / "engine" / "stages.py"
+        if "commands" not in path.parts
+        and path.relative_to(CORE).as_posix()
+        not in ("engine/stages.py", "engine/workers.py")  # "local", a machine
         for node in literals(path)
         if node.value in kinds
     ]

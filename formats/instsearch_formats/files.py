@@ -36,13 +36,18 @@ def replacing(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     try:
         yield aside
-        with writing(path):
-            os.replace(aside, path)  # noqa: PTH105
-            sync_folder(path.parent)
+        put(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+def put(aside: Path, path: Path) -> None:
+    """Rename a whole file to its name in the same folder, durably."""
+    with writing(path):
+        os.replace(aside, path)  # noqa: PTH105
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

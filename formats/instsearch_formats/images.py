@@ -221,9 +221,9 @@ class ImageTable:
         self._foreseen, self._folded, self._views = change, None, self._views + 1
 
     @property
-    def foreseen(self) -> bool:
-        """Whether there is a change that is yet to be written."""
-        return bool(self._foreseen)
+    def foreseen(self) -> Change:
+        """The change that is yet to be written; an empty one if there is none."""
+        return self._foreseen
 
     def _fold(self) -> tuple[Change, frozenset[str]]:
         """All changes as one, and the replacements that they completed."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_formats import places
 from instsearch_formats.encodings import ENCODINGS
 from instsearch_formats.errors import FormatError, damaged
+from instsearch_formats.files import PARTIAL
 from instsearch_formats.fingerprint import canonical, fingerprint
 from instsearch_formats.part import Part, check_identity, check_pictures, part_name, part_span
 from instsearch_formats.writer import PartWriter, write_arrays
@@ -93,13 +94,14 @@ class Layer:
         """Bytes on disk."""
         return sum((self.path / part_name(span)).stat().st_size for span in self.ranges())
 
-    def writer(self, span: range) -> PartWriter:
+    def writer(self, span: range, held: bool = False) -> PartWriter:
         """A context that writes the part of rows ``span``: append one item per row, in order.
 
-        The part appears when the context ends without an exception; otherwise nothing is left.
+        The part appears when the context ends without an exception, if ``held`` when it is put in its place; otherwise
+        nothing is left.
         """
         self._want_items()
-        return PartWriter(self._part(span), ENCODINGS[self.encoding], self._header(span), len(span))
+        return PartWriter(self._part(span), ENCODINGS[self.encoding], self._header(span), len(span), held)
 
     def write_arrays(
         self, span: range, arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any] | None = None
@@ -107,6 +109,12 @@ class Layer:
         """Write named arrays about rows ``span`` as one part (encoding ``arrays``)."""
         self._want_arrays()
         write_arrays(self._part(span), self._header(span), arrays, attrs or {})
+
+    def abandon(self, span: range) -> None:
+        """Remove what killed writers left of a part; those that still write fail. The caller holds the lock."""
+        for name in places.names(self.path, self._top):
+            if name.startswith(part_name(span)) and name.endswith(PARTIAL):
+                places.remove(self.path / name, self._top)
 
     def delete(self) -> None:
         """Remove the folder of the layer with all in it."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from instsearch_formats import seal
 from instsearch_formats.errors import FormatError, writing
-from instsearch_formats.files import PARTIAL, make_folder, sync_folder, version
+from instsearch_formats.files import PARTIAL, make_folder, put, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -89,10 +89,10 @@ class NewFile:
         if path.exists():
             raise FormatError(f"{path} is there already, and what is there is never rewritten")
         self.path = path
-        self._aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        self.aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         make_folder(path.parent)
         with writing(path):
-            self._sink = Sink(self._aside)
+            self._sink = Sink(self.aside)
         try:
             self._create(encoding, header)
         except BaseException:
@@ -132,14 +132,21 @@ class NewFile:
 
     def commit(self) -> None:
         """Close, seal, fsync and rename the file, and fsync its folder; remove it if any of this fails."""
+        self.seal()
+        try:
+            put(self.aside, self.path)
+        except BaseException:
+            self.abort()
+            raise
+
+    def seal(self) -> None:
+        """Close, seal and fsync the file, which keeps its ``.partial`` name; remove it if any of this fails."""
         try:
             with self.guarded():
                 self.h5.close()
             self._sink.close()
             with writing(self.path):
-                seal.put(self._aside)
-                os.replace(self._aside, self.path)  # noqa: PTH105
-                sync_folder(self.path.parent)
+                seal.put(self.aside)
         except BaseException:
             self.abort()
             raise
@@ -151,7 +158,7 @@ class NewFile:
             self.h5.close()
         self._sink.close()
         with contextlib.suppress(OSError):
-            self._aside.unlink(missing_ok=True)
+            self.aside.unlink(missing_ok=True)
 
     def dataset(self, name: str, **how: Any) -> Any:
         """Create a dataset: h5py's ``create_dataset``."""

@@ -33,11 +33,14 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 class PartWriter:
     """A context in which :meth:`append` is called once per row, in order; the part appears at its end.
 
-    An exception, or too few items, and nothing is left. Memory is bounded by one chunk per field.
+    An exception, or too few items, and nothing is left. Memory is bounded by one chunk per field. One that is
+    ``held`` is whole then, under the name ``aside``, and appears when it is :func:`instsearch_formats.files.put` there.
     """
 
-    def __init__(self, path: Path, encoding: Encoding, header: Mapping[str, str | int], rows: int) -> None:
-        self.path, self.encoding = path, encoding
+    def __init__(
+        self, path: Path, encoding: Encoding, header: Mapping[str, str | int], rows: int, held: bool = False
+    ) -> None:
+        self.path, self.encoding, self.held = path, encoding, held
         self._header, self._rows = header, rows
         self._count = 0
         self._dim = 0
@@ -45,6 +48,7 @@ class PartWriter:
 
     def __enter__(self) -> Self:
         self._file = NewFile(self.path, self.encoding, self._header)
+        self.aside = self._file.aside
         return self
 
     def append(self, item: Item) -> None:
@@ -108,7 +112,10 @@ class PartWriter:
         if self.encoding.sparse:
             shape = np.array([self._columns["indptr"].rows - 1, self._dim], "<i8")
             self._file.dataset("shape", data=shape, chunks=(2,), fletcher32=True)
-        self._file.commit()
+        if self.held:
+            self._file.seal()
+        else:
+            self._file.commit()
 
 
 class _Column:

@@ -15,6 +15,7 @@ from instsearch_cli.commands import common
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @common.device_option
+@common.engine_options
 @common.intake_options
 def command(images: tuple[Path, ...], index_path: Path, pipeline_name: str | None, **options: Any) -> None:
     """Add IMAGES (files or folders) with the pipeline that made the index.

@@ -26,6 +26,8 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 CHOOSING: tuple[str, ...] = ("preset", "extractor", "weighting", "detector", "encoder", "searcher", "refine")
 CHOOSING += ("fit_on", "weigh_query", "crop_query", "weights")
 """Flags that say which pipeline, by the names that ``Choice`` has for them; --rerank and --set beside them."""
+WORKING = ("engine", "workers", "gpus_a_worker")
+"""Flags that say who works, by the names that the methods of an index have for them."""
 
 
 def echo(text: str, err: bool = False, nl: bool = True) -> None:
@@ -139,6 +141,28 @@ refine_option = click.option(
     is_flag=True,
     help="Instead of its rerankers take the pipeline's slower and surer ones, which read images again.",
 )
+engine_options = stack(
+    click.option(
+        "--engine",
+        default="local",
+        show_default=True,
+        metavar="local|ray|ray://HOST:PORT",
+        help="Who works: this process, or workers of Ray, on this machine or a cluster.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Workers of Ray at most (default: one a core).",
+    ),
+    click.option(
+        "--gpus-a-worker",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="G",
+        help="GPUs of each; 0.5 for two on one.",
+    ),
+)
 intake_options = stack(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=None, help="Larger images are skipped."),
@@ -201,9 +225,10 @@ def choice(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def taking(options: dict[str, Any]) -> dict[str, Any]:
-    """How pictures are taken in, as the methods of an index take it."""
+    """How pictures are taken in, and by whom, as the methods of an index take it."""
     limits = {name: options[name] for name in ("max_pixels", "memory") if options.get(name)}
-    return {"strict": options["strict"], "recheck": options["recheck"], **limits}
+    working = {name: options[name] for name in WORKING if name in options}
+    return {"strict": options["strict"], "recheck": options["recheck"], **limits, **working}
 
 
 def summary(index: Index, done: Indexed, as_json: bool) -> None:
@@ -241,6 +266,8 @@ def summary_of_layers(done: Indexed) -> None:
         echo(f"fitted {fitted}")
     what = ", ".join(f"{kind} {n:,}" for kind, n in outcome.written.items()) or "nothing: all there"
     echo(f"wrote {what} in {duration(done.seconds)}")
+    for each in done.beside:
+        summary_of_layers(each)
 
 
 def others_of(n: int) -> str:

@@ -94,6 +94,7 @@ STREAM = Path("-")
     metavar="P",
     help="With --absent: what is found, rightly and wrongly, at this score (default: the pipeline's).",
 )
+@common.engine_options
 @common.json_option
 @click.option("--queries", "each", is_flag=True, help="Print every query's average precision.")
 @common.wait_option
@@ -125,7 +126,7 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     _check(options, index_path)
     common.registry()
     index_path = index_path or default_index(name, root)
-    same = ("boxes", "present_only", "strict", "keep_features", "device")
+    same = ("boxes", "present_only", "strict", "keep_features", "device", *common.WORKING)
     arguments = {option: options[option] for option in same} | common.choice(options)
     progress = make_progress(options["quiet"])
     if options["regions"]:

@@ -20,6 +20,7 @@ from instsearch_cli.commands import common
 @common.set_option
 @common.weights_option
 @common.device_option
+@common.engine_options
 @common.intake_options
 def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
     """Extract local features of IMAGES (files or folders) and keep them in the index.

@@ -27,7 +27,8 @@ def command(
     index_path: Path, dry_run: bool, forget: tuple[str, ...], cache: bool, as_json: bool, quiet: bool
 ) -> None:
     """Remove layers, models and caches that no recorded pipeline uses, and what killed runs left behind."""
-    removed = common.open_index(index_path).gc(dry_run=dry_run, forget=forget, cache=cache)
+    index = common.open_index(index_path, {"quiet": quiet, "as_json": as_json})
+    removed = index.gc(dry_run=dry_run, forget=forget, cache=cache)
     if as_json:
         common.echo(json.dumps({"removed": [str(path) for path in removed], "dry_run": dry_run}))
         return

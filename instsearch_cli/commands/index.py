@@ -18,6 +18,7 @@ from instsearch_cli.commands import common
 @click.option("--name", help="Name the pipeline in the index; `query --pipeline NAME` picks it.")
 @click.option("--keep-features/--no-keep-features", default=None, help="Keep raw features on disk (large).")
 @click.option("--refit", is_flag=True, help="Fit vocabulary and whitening anew on all images.")
+@common.engine_options
 @common.intake_options
 def command(images: tuple[Path, ...], index_path: Path, **options: Any) -> None:
     """Index IMAGES (files or folders), or index anew what the index already holds.

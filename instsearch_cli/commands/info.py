@@ -57,8 +57,10 @@ def words(facts: dict[str, Any]) -> Iterator[str]:
         yield f"  under {root}" + (f" (offline, with {counted(away, 'image')})" if away else "")
     added = f", images last added {age(facts['added'])}" if facts["added"] else ""
     yield f"created {age(facts['created'])}{added}"
+    last = _last(facts)
+    one = ", the last: asked" if len(last) == 1 else ", of the last: asked as one"
     for name, n in facts["searchable"].items():
-        mark = ", the last: asked where no --pipeline is named" if name == facts["last"] else ""
+        mark = f"{one} where no --pipeline is named" if name in last else ""
         mark = ", only measured" if name in facts["measured"] else mark
         left = facts["images"] - n
         which = "all images" if not left else f"{n:,} images; run `instsearch index` for the other {left:,}"
@@ -75,6 +77,14 @@ def age(moment: str) -> str:
         if seconds >= length:
             return f"{counted(int(seconds // length), unit)} ago ({then.date()})"
     return f"just now ({then.date()})"
+
+
+def _last(facts: dict[str, Any]) -> list[str]:
+    """The pipelines that are asked where none is named."""
+    from instsearch_cli.engine.pipeline import SEPARATOR
+
+    last: str = facts["last"] or ""
+    return last.split(SEPARATOR)
 
 
 def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) -> None:
@@ -105,6 +115,6 @@ def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) 
             "keep to be faster (`gc --cache` removes it)"
         )
     for pipeline in pipelines:
-        mark = " (last)" if pipeline.name == facts["last"] else ""
+        mark = " (last)" if pipeline.name in _last(facts) else ""
         common.echo(f"\n# pipeline {pipeline.name}{mark}")
         common.echo(pipeline.to_toml().rstrip())

@@ -16,7 +16,7 @@ from instsearch_cli.commands import common
 def command(name: str | None, as_json: bool) -> None:
     """List the named pipelines; with NAME, print one as TOML, ready to be edited and given to --preset."""
     from instsearch_cli.engine.listing import preset
-    from instsearch_cli.engine.pipeline import load_preset, presets
+    from instsearch_cli.engine.pipeline import load_preset, parts_of_preset, presets
 
     registry = common.registry()
     listed = {
@@ -25,7 +25,8 @@ def command(name: str | None, as_json: bool) -> None:
     }
     if name is not None:
         text = preset(name)
-        plain = {**listed[name], "toml": text, "pipeline": load_preset(name, registry).plain()}
+        parts = [load_preset(part, registry).plain() for part in parts_of_preset(name, registry)]
+        plain = {**listed[name], "toml": text, "pipeline": parts[0], "beside": parts[1:]}
         common.echo(json.dumps(plain) if as_json else text, nl=as_json)
         return
     if as_json:

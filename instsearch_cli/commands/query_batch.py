@@ -86,7 +86,7 @@ def wishes_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def warn_unsearchable(indexes: list[Any], options: dict[str, Any]) -> str:
     """Say what is not searchable yet; gives the pipeline's name."""
-    from instsearch_cli.engine.jointly import SEPARATOR
+    from instsearch_cli.engine.pipeline import SEPARATOR
 
     name = ""
     for index in indexes:

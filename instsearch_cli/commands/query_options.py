@@ -15,7 +15,7 @@ STREAM = Path("-")
 
 def as_one(names: tuple[str, ...]) -> str | None:
     """The name of several pipelines that are asked as one; None of none."""
-    from instsearch_cli.engine.jointly import SEPARATOR
+    from instsearch_cli.engine.pipeline import SEPARATOR
 
     return SEPARATOR.join(names) or None
 

@@ -75,7 +75,7 @@ ONLY_PRECISION = ("dataset", "index_path", "histogram", "wait", *OF_PRECISION)
 @common.json_option
 @common.quiet_option
 def command(weightings: tuple[str, ...], **options: Any) -> None:
-    """Score saliency maps against eye fixations: AUC-Judd, CC, NSS (more is better) and KL (less is better).
+    """Score saliency maps against eye fixations: AUC-Judd, CC, NSS, SIM (more is better) and KL (less is better).
 
     A weighting that makes a map of the whole picture is scored on that; else its cells are laid over the
     picture. Two rows give the scale: a Gaussian on the centre, and what one person's fixations are worth

@@ -6,14 +6,19 @@ import json
 import shlex
 from pathlib import Path
 
+import click
+
 from instsearch_cli.commands import common
 
 
 @common.command("verify")
 @common.index_option
+@click.option(
+    "--mirror", is_flag=True, help="Compare the copies of codes that a server keeps with the index, too."
+)
 @common.json_option
 @common.terse_option
-def command(index_path: Path, as_json: bool, quiet: bool) -> int:
+def command(index_path: Path, mirror: bool, as_json: bool, quiet: bool) -> int:
     """Read every part of the index, check its checksums and structure, and name what is damaged or missing.
 
     What mends it is said with each.
@@ -21,7 +26,7 @@ def command(index_path: Path, as_json: bool, quiet: bool) -> int:
     The exit status is 1 where anything is.
     """
     index = common.open_index(index_path, {"quiet": quiet, "as_json": as_json})
-    problems = index.verify()
+    problems = index.verify(mirror=mirror)
     store = index.store
     counts: dict[str, int | None] = {"rows": None, "layers": None, "models": None}
     if not problems:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.engine import jointly
+from instsearch_cli.engine import jointly, records
 from instsearch_cli.engine.answer import Answer, Hit, Wish, unwrapped
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import adapted, recorded_pipeline
 from instsearch_cli.engine.fusion import alone, fuse
 from instsearch_cli.engine.overview import in_words
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.questions import encoded
 from instsearch_cli.engine.records import lost, stand_in
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Hits
     from instsearch_cli.engine.choosing import Choice
     from instsearch_cli.engine.fusion import Fused
+    from instsearch_cli.engine.jointly import Guide
     from instsearch_cli.engine.questions import Encoded, Question
     from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index
@@ -64,7 +66,14 @@ class Warm:
 
     def engines(self, name: str | None, choice: Choice) -> list[Engine]:
         """Those of the pipelines that a name stands for."""
-        return [self.engine(each, choice)[0] for each in jointly.chosen_of(name, choice)]
+        return [self.engine(each, choice)[0] for each in jointly.chosen_of(self.meant(name), choice)]
+
+    def meant(self, name: str | None) -> str | None:
+        """The name of what is asked: where none is named and several pipelines are asked as one, these."""
+        if name is not None:
+            return name
+        several = [record.pipeline.name for record in records.together(self.index) if record.searchable]
+        return SEPARATOR.join(several) if len(several) > 1 else None
 
     def forget(self) -> None:
         """Drop all engines."""
@@ -83,16 +92,15 @@ class Warm:
 
         Of several pipelines that are asked as one it is what they find together, after each of them.
         """
-        names = jointly.chosen_of(name, choice)
+        names = jointly.chosen_of(self.meant(name), choice)
         if len(names) > 1:
             some: list[Answer | InstsearchError] = []
             for each in names:
                 some += self._ask_each([question], each, jointly.deep(wish), choice)
-                answer = jointly.merged(some, wish, name)
-                if len(some) == len(names):
-                    yield unwrapped(answer)
-                elif isinstance(answer, Answer):
+                answer = jointly.merged(some, wish, SEPARATOR.join(map(str, names)))
+                if isinstance(answer, Answer):
                     yield replace(answer, step=each or "")
+            yield unwrapped(self._widened([question], names, [some], wish, choice)[0])
             return
         engine, lock = self.engine(name, choice)
         _check_least(engine, wish.min_score)
@@ -112,14 +120,42 @@ class Warm:
         self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice
     ) -> list[Answer | InstsearchError]:
         """The answers to some questions, searched together; what is wrong with one is in its place."""
-        names = jointly.chosen_of(name, choice)
+        names = jointly.chosen_of(self.meant(name), choice)
         if len(names) == 1:
             return self._ask_each(questions, name, wish, choice)
         found = [self._ask_each(questions, each, jointly.deep(wish), choice) for each in names]
-        return [jointly.merged(answers, wish, name) for answers in zip(*found, strict=True)]
+        return self._widened(questions, names, list(zip(*found, strict=True)), wish, choice)
+
+    def _widened(
+        self,
+        questions: Sequence[Question],
+        names: Sequence[str | None],
+        found: Sequence[Sequence[Answer | InstsearchError]],
+        wish: Wish,
+        choice: Choice,
+    ) -> list[Answer | InstsearchError]:
+        """The answers of several pipelines as one; vectors are asked again with what all found, of each question."""
+        guides = [jointly.guide(answers) for answers in found]
+        together = [list(answers) for answers in found]
+        wide = [i for i, guide in enumerate(guides) if guide]
+        for e, each in enumerate(names):
+            if wide and not self.engine(each, choice)[0].probabilities:
+                some = [questions[i] for i in wide]
+                again = self._ask_each(some, each, jointly.deep(wish), choice, [guides[i] for i in wide])
+                for i, answer in zip(wide, again, strict=True):
+                    before = together[i][e]
+                    if isinstance(answer, Answer) and isinstance(before, Answer):
+                        together[i][e] = replace(answer, seconds=before.seconds + answer.seconds)
+        name = SEPARATOR.join(map(str, names))
+        return [jointly.merged(answers, wish, name) for answers in together]
 
     def _ask_each(
-        self, questions: Sequence[Question], name: str | None, wish: Wish, choice: Choice
+        self,
+        questions: Sequence[Question],
+        name: str | None,
+        wish: Wish,
+        choice: Choice,
+        guides: Sequence[Guide | None] = (),
     ) -> list[Answer | InstsearchError]:
         if not questions:
             return []
@@ -128,12 +164,24 @@ class Warm:
         with lock:
             began = time.perf_counter()
             every = encoded(engine, questions, wish.per_image)
+            if guides:
+                every = [_guided(engine, *pair) for pair in zip(every, guides, strict=True)]
             asked_for = [each for each in every if not isinstance(each, InstsearchError)]
             found = of_one_state(engine, asked_for, wish.k)
             seconds = (time.perf_counter() - began) / len(questions)
             pairs = zip(asked_for, found, strict=True)
             answers = iter([answered(engine, question, fused, wish, seconds) for question, fused in pairs])
             return [each if isinstance(each, InstsearchError) else next(answers) for each in every]
+
+
+def _guided(
+    engine: Engine, question: Encoded | InstsearchError, guide: Guide | None
+) -> Encoded | InstsearchError:
+    """With views of vectors widened by what several pipelines found together."""
+    if isinstance(question, InstsearchError) or guide is None:
+        return question
+    views = [(part, jointly.widened(query, guide, engine.data)) for part, query in question.views]
+    return replace(question, views=views)
 
 
 def of_one_state(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:

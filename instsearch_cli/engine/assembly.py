@@ -147,6 +147,11 @@ class Assembly:
         return pick_device(self._device) if isinstance(self._device, str) else self._device
 
     @property
+    def asked_device(self) -> str:
+        """The device as it was asked for, "auto" say: another machine has its own."""
+        return str(self._device)
+
+    @property
     def extractor(self) -> Part:
         return self.stages["extractor"]
 

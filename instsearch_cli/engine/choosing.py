@@ -16,6 +16,7 @@ from instsearch_cli.engine.pipeline import (
     Stage,
     default_preset,
     load_preset,
+    parts_of_preset,
     presets,
 )
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
@@ -104,6 +105,14 @@ def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_on
         pipeline = replace(pipeline, name=_name(pipeline, registry))
     valid_name(pipeline.name)
     return pipeline
+
+
+def of_each(choice: Choice, registry: Registry) -> list[Choice]:
+    """A choice for each pipeline of the preset that is chosen; what is chosen beside it is for the last of them."""
+    if choice.preset is None:
+        return [choice]
+    *others, last = parts_of_preset(choice.preset, registry)
+    return [*(Choice(preset=each) for each in others), replace(choice, preset=last)]
 
 
 def inherited(base: Pipeline | None, choice: Choice, pipeline: Pipeline) -> list[str]:
@@ -222,6 +231,8 @@ def chosen(choice: dict[str, Any]) -> Choice:
             raise UsageError(f"there is no option '{name}'.{nearest(name, names)}")
         if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
             raise UsageError(f"{name} is a list, [{value!r}] say")
+    if isinstance(choice.get("preset"), os.PathLike):
+        choice = choice | {"preset": os.fspath(choice["preset"])}
     lists: dict[str, Any] = {
         name: tuple(choice[name]) for name in ("rerank", "options") if choice.get(name) is not None
     }

@@ -193,12 +193,16 @@ class Collection:
         return Described(self.assembly, Stored(self, row))
 
     def stream(
-        self, jobs: Sequence[tuple[int, tuple[str, ...]]]
+        self, jobs: Sequence[tuple[int, tuple[str, ...]]], by_range: bool = False
     ) -> Generator[tuple[int, Described | None], None, None]:
-        """Give each row its kinds, in order; None for a row whose picture does not decode or was removed."""
+        """Give each row its kinds, in order; None for a row whose picture does not decode or was removed.
+
+        With ``by_range`` no batch has rows of two ranges, so that a range is made alike by itself and among others.
+        """
         alive = self.index.images.alive()
         alive[list(self.hidden)] = False
-        results = self._streaming.stream([job for job in jobs if alive[job[0]]], self.caching)
+        starts = [span.start for span in self.index.images.ranges()] if by_range else []
+        results = self._streaming.stream([job for job in jobs if alive[job[0]]], self.caching, starts)
         with contextlib.closing(results):
             for row, _ in jobs:
                 yield next(results) if alive[row] else (row, None)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from instsearch_cli.data import FeatureMap
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
+from instsearch_cli.engine.stages import CODES, FEATURES, REGIONS, SEARCH
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.progress import size
 from instsearch_cli.storage import numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
@@ -57,7 +59,7 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     each |= dict.fromkeys(
         ("dense-map", "pyramid", "keypoints"), sum(map(numbers, several)) / len(several) * 2 * COMPRESSED
     )
-    each["vectors"] = dim * 4.0
+    each["vectors"] = dim * 4.0 * _codes(collection, some)
     if assembly.weighting is not None:
         each["weight-map"] *= assembly.weighting.component.maps
     if CODES in missing:
@@ -67,6 +69,15 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     total = {kind: n * each.get(assembly.encoding(kind), 0.0) for kind, n in missing.items() if n}
     words = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in total.items())
     return sum(total.values()), words
+
+
+def _codes(collection: Collection, rows: Iterable[int]) -> int:
+    """How many codes a picture has: as many as the first of some has regions, where each region has its own."""
+    assembly = collection.assembly
+    if assembly.detector is None or not collection.encoder or not collection.encoder.localises:
+        return 1
+    found = (inputs.regions for inputs in collection.inputs((REGIONS,), rows))
+    return next((len(regions.boxes) for regions in found if regions is not None), 1)
 
 
 def check_space(index: Index, assembly: Assembly, keep_features: bool, progress: Quiet) -> None:

@@ -8,31 +8,35 @@ numbers are chosen on INSTRE and on groceries.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from instsearch_cli.data import Hits
+from instsearch_cli.data import Hits, Vectors
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Timing
+from instsearch_cli.engine.stages import CODES
+from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from instsearch_cli.data import Box, Query
     from instsearch_cli.engine.answer import Answer, Wish
     from instsearch_cli.engine.choosing import Choice
+    from instsearch_cli.engine.collection import Collection
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.images import Photograph
 
-SEPARATOR = "+"  #: between the names of pipelines that are asked as one; no name has it
 DEEP = 1000  #: hits of each pipeline that are compared
 USUAL = 10  #: the hits after the first tenth say what the score of an image is that does not show the object
 SPREAD = 95  #: percentile of these that is 1 above them
 WEIGHT = 2.0  #: of evidence that is no log-odds, beside evidence that is
-SURE = 7.0  #: log-odds above the usual that are sure
+SURE = 7.0  #: evidence, as log-odds above the usual, that is sure
 SEEN = 0.6  #: share of its largest evidence with which a list sees what is sure, where it counts in full
 MOST = 6.0  #: as vectors never are surer than keypoints that agree
+WIDENED = 10  #: images found together, at most, whose codes are added to a query of vectors
 FEW, LITTLE = 20, 3.0  #: hits at least from which that can be told; evidence of the first of fewer
 
 
@@ -45,12 +49,25 @@ class List(NamedTuple):
     probability: bool
 
 
+class Guide(NamedTuple):
+    """Images that are found together for sure, and what each weighs, f64[n], 1 at most."""
+
+    images: Sequence[Any]
+    weights: np.ndarray
+
+
 class Joint(NamedTuple):
     """Hits in one list: images, their scores f64[n], and for each the list and the place in it that has its box."""
 
     images: list[Any]
     scores: np.ndarray
     source: list[tuple[int, int]]
+
+    @property
+    def guide(self) -> Guide:
+        """Those of the first WIDENED images that are sure; they weigh as their scores beside the first one's."""
+        sure = self.scores[:WIDENED][self.scores[:WIDENED] > SURE]
+        return Guide(self.images[: len(sure)], sure / max(sure.max(initial=0), 1e-9))
 
 
 def evidence(scores: np.ndarray, probability: bool) -> np.ndarray:
@@ -116,6 +133,24 @@ def _agreement(each: List, parts: np.ndarray, sure: set[Any]) -> float:
     return min(1.0, seen / len(sure) / (SEEN * top))
 
 
+@inference()
+def widened(query: Query, guide: Guide, data: Collection) -> Query:
+    """A query of vectors with what was found together; one of sparse codes as it is.
+
+    q' = L2(q + sum_j w_j x_j),  x_j the code of image j that is nearest to q
+    """
+    if not isinstance(query.codes, Vectors):
+        return query
+    q = query.codes.vectors
+    total, weight = q.clone(), dict(zip(guide.images, guide.weights.tolist(), strict=True))
+    for inputs in data.inputs((CODES,), guide.images):
+        x = cast("Vectors", inputs.codes).vectors
+        if len(x):
+            total += weight[inputs.row] * x[(q @ x.T).argmax(dim=1)]
+    total /= total.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return replace(query, codes=Vectors(total, query.codes.boxes))
+
+
 @dataclass(frozen=True)
 class JointQuery:
     """What is asked of several engines: a query for each, None where it has nothing to ask with."""
@@ -163,22 +198,26 @@ class Ensemble:
         return Hits.stack([self._ranked(query, max(k, DEEP)) for query in queries], k)
 
     def _ranked(self, query: JointQuery, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        lists = []
-        for engine, each in zip(self.engines, query.queries, strict=True):
-            if each is not None:
-                hits = engine.search([replace(each, exclude=query.exclude)], k)
-                n = hits.valid(0)
-                lists.append(
-                    List(
-                        hits.images[0, :n].tolist(),
-                        hits.scores[0, :n],
-                        hits.boxes[0, :n],
-                        engine.probabilities,
-                    )
-                )
+        parts = [
+            (engine, replace(each, exclude=query.exclude))
+            for engine, each in zip(self.engines, query.queries, strict=True)
+            if each is not None
+        ]
+        lists = [_listed(engine, each, k) for engine, each in parts]
+        if len(lists) > 1 and (guide := joint(lists).guide).images:
+            lists = [
+                each if each.probability else _listed(engine, widened(part, guide, engine.data), k)
+                for each, (engine, part) in zip(lists, parts, strict=True)
+            ]
         found = joint(lists)
         boxes = [lists[e].boxes[place] for e, place in found.source]
         return np.array(found.images, np.int64), found.scores, np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def _listed(engine: Engine, query: Query, k: int) -> List:
+    hits = engine.search([query], k)
+    n = hits.valid(0)
+    return List(hits.images[0, :n].tolist(), hits.scores[0, :n], hits.boxes[0, :n], engine.probabilities)
 
 
 def names_of(name: str | None) -> list[str | None]:
@@ -207,6 +246,23 @@ def deep(wish: Wish) -> Wish:
     return replace(wish, k=max(wish.k, DEEP), min_score=None)
 
 
+def guide(answers: Iterable[Answer | InstsearchError]) -> Guide | None:
+    """What vectors are asked with once more; None where fewer than two pipelines answer, or nothing is sure."""
+    some = [answer for answer in answers if not isinstance(answer, InstsearchError)]
+    found = joint(_lists(some)).guide if len(some) > 1 else None
+    return found if found and found.images else None
+
+
+def _lists(answers: Iterable[Answer]) -> list[List]:
+    lists = []
+    for answer in answers:
+        boxes = [(np.nan,) * 4 if hit.corners is None else hit.corners for hit in answer]
+        scores = np.array([hit.score for hit in answer])
+        rows = [hit.row for hit in answer]
+        lists.append(List(rows, scores, np.array(boxes).reshape(-1, 4), answer.probability))
+    return lists
+
+
 def merged(
     answers: Sequence[Answer | InstsearchError], wish: Wish, name: str | None
 ) -> Answer | InstsearchError:
@@ -218,13 +274,7 @@ def merged(
     wrong = [answer for answer in answers if isinstance(answer, InstsearchError)]
     if not some:
         return wrong[0]
-    lists = []
-    for answer in some:
-        boxes = [(np.nan,) * 4 if hit.corners is None else hit.corners for hit in answer]
-        scores = np.array([hit.score for hit in answer])
-        rows = [hit.row for hit in answer]
-        lists.append(List(rows, scores, np.array(boxes).reshape(-1, 4), answer.probability))
-    found = joint(lists)
+    found = joint(_lists(some))
     hits = []
     for rank, ((e, place), score) in enumerate(zip(found.source, found.scores.tolist(), strict=True)):
         if rank == wish.k or (wish.min_score is not None and score < wish.min_score):

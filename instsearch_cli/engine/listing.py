@@ -62,14 +62,15 @@ def weights(broken: Callable[[InstsearchError], None] | None = None) -> list[Wei
 
 def preset(name: str) -> str:
     """A named pipeline as TOML, ready to be edited."""
-    from instsearch_cli.engine.pipeline import load_preset
+    from instsearch_cli.engine.pipeline import load_preset, parts_of_preset
     from instsearch_cli.engine.pipeline import presets as named
 
     registry = load_registry()
     found = named(registry)
     if name not in found:
         raise UsageError(f"no preset is called '{name}'.{nearest(name, found)}")
-    load_preset(name, registry)
+    for part in parts_of_preset(name, registry):
+        load_preset(part, registry)
     return found[name][0]
 
 

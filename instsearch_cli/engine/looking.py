@@ -58,7 +58,7 @@ class Looking:
         Of pipelines that are asked as one, by the first that compares.
         """
         row, _ = self._names.find(as_path(image, "an image"))
-        *others, last = names_of(pipeline)
+        *others, last = names_of(self._warm.meant(pipeline))
         for name in others:
             with contextlib.suppress(UsageError):
                 return self._beside(picture, box, row, name, choice)

@@ -14,10 +14,10 @@ from instsearch_cli.engine.choosing import Choice, choose, inherited, refitted, 
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import Intake, take_in
 from instsearch_cli.engine.overview import pipeline_lines
-from instsearch_cli.engine.pipeline import Pipeline
+from instsearch_cli.engine.pipeline import SEPARATOR, Pipeline
 from instsearch_cli.engine.runner import Outcome, Runner
 from instsearch_cli.engine.stages import FEATURES
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import MAX_PIXELS, discover
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.engine.workers import Workers
     from instsearch_cli.images import Discovery
 
 
@@ -45,6 +46,7 @@ class Indexed:
     """What a run did: found = new + there + skipped of its ``intake`` (None: no images were given).
 
     inherited  the stages and settings of the pipeline that came from the last one
+    beside     what was done for the pipelines that are asked as one with it
     """
 
     pipeline: Pipeline
@@ -52,6 +54,7 @@ class Indexed:
     seconds: float
     intake: Intake | None = None
     inherited: tuple[str, ...] = ()
+    beside: tuple[Indexed, ...] = ()
 
     @property
     def written(self) -> dict[str, int]:
@@ -87,6 +90,8 @@ class Indexed:
                 "others": self.intake.others,
                 "skipped": [{"image": n, "reason": r} for n, r in self.intake.skipped],
             }
+        if self.beside:
+            report["beside"] = [each.plain() for each in self.beside]
         return report
 
 
@@ -97,6 +102,7 @@ class How:
     strict      stop at the first image that cannot be read
     max_pixels  larger images are skipped
     recheck     read every file again, whatever its size and times say
+    workers     who makes the layers of pictures; None: this process
     """
 
     device: str = "auto"
@@ -104,6 +110,38 @@ class How:
     max_pixels: int = MAX_PIXELS
     recheck: bool = False
     progress: Quiet = field(default_factory=Quiet)
+    workers: Workers | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a pipeline is made from: one that there is, and what is chosen in it."""
+
+    base: Pipeline | None
+    choice: Choice = field(default_factory=Choice)
+
+
+def index_each(
+    index: Index,
+    registry: Registry,
+    images: Sequence[Path],
+    starts: Sequence[Start],
+    how: How,
+    keep_features: bool | None = None,
+    refit: bool = False,
+    take: Callable[[], Intake] | None = None,
+) -> Indexed:
+    """As :func:`index_images` for each of some pipelines, which are asked as one where no other is named."""
+    names = [choose(registry, start.base, start.choice).name for start in starts]
+    if len(set(names)) < len(names):
+        raise UsageError(f"pipelines that are asked as one need names of their own, not twice '{names[0]}'")
+    together, how_and = SEPARATOR.join(names), (how, None, keep_features, refit)
+    done: list[Indexed] = []
+    for start in starts:
+        fresh: Sequence[Path] = () if done else images
+        one = (start.base, start.choice, *how_and, None if done else take, together)
+        done.append(index_images(index, registry, fresh, *one))
+    return replace(done[0], beside=tuple(done[1:]))
 
 
 def index_images(
@@ -117,10 +155,12 @@ def index_images(
     keep_features: bool | None = None,
     refit: bool = False,
     take: Callable[[], Intake] | None = None,
+    together: str = "",
 ) -> Indexed:
     """Give new images rows and make every layer of the pipeline that is missing; the caller holds the lock.
 
-    It is recorded, under ``name`` if given, as the index's last one. ``take`` gives the rows in place of ``images``.
+    It is recorded, under ``name`` if given, as the index's last one, or as one of ``together``. ``take`` gives the rows
+    in place of ``images``.
     """
     began = time.perf_counter()
     pipeline = choose(registry, base, choice)
@@ -144,7 +184,7 @@ def index_images(
             raise InstsearchError(
                 f"{index.path} holds no image that can be read: give folders or files to index"
             )
-        runner = Runner(index, assembly, how.progress, how.strict)
+        runner = Runner(index, assembly, how.progress, how.strict, how.workers)
         runner.before = before
         runner.collection.new = range(before, len(table))
         if table.foreseen and len(table) > since:
@@ -153,7 +193,7 @@ def index_images(
             table.replace(runner.outdated)
         check_space(index, assembly, pipeline.keep_features, how.progress)
         outcome = runner.index_all()
-        records.record(index, assembly)
+        records.record(index, assembly, together)
         table.replaced(runner.outdated)
     _say(assembly, outcome, how.progress)
     return replace(_indexed(index, assembly, outcome, intake, began), inherited=tuple(from_last))
@@ -186,7 +226,7 @@ def extract_images(
     before = len(index.images)
     intake = _take(index, discover(list(images)), how)
     index.images.change(intake.change)
-    runner = Runner(index, assembly, how.progress, how.strict)
+    runner = Runner(index, assembly, how.progress, how.strict, how.workers)
     if runner.outdated:
         index.images.replace(runner.outdated)
     check_space(index, assembly, True, how.progress)

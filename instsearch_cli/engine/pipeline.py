@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from instsearch_cli.options import Assignment
 
 STAGE_NAMES = ("extractor", "weighting", "detector", "encoder", "searcher")
+SEPARATOR = "+"  #: between the names of pipelines that are asked as one; no name has it
+TOGETHER = "together"  #: what a preset of several pipelines has
 LISTS = ("rerank", "refine")
 TABLES = ("query", "fit")
 
@@ -271,19 +273,45 @@ def default_preset(registry: Registry) -> str:
 
 def load_preset(name: str, registry: Registry) -> Pipeline:
     """The preset of that name, or of that file. Raises UsageError with the nearest name."""
+    text = preset_text(name, registry)
+    if len(parts := parts_of_preset(name, registry)) > 1:
+        raise UsageError(f"preset '{name}' is several pipelines: name one of {' and '.join(parts)}")
+    if not name.endswith(".toml"):
+        return replace(Pipeline.from_toml(text, f"preset {name}"), name=name)
+    pipeline = Pipeline.from_toml(text, name)
+    for old in [old for old in LOOSE if old in tomllib.loads(text)]:
+        table, key = LOOSE[old]
+        deprecated(f"{name}: '{old}'", f"'{key}' in [{table}]", removed_in="0.3")
+    return pipeline
+
+
+def parts_of_preset(name: str, registry: Registry) -> list[str]:
+    """The presets whose pipelines are asked as one, where a preset names some in ``together``; else itself alone."""
+    try:
+        table = parse_toml(preset_text(name, registry), name)
+    except UsageError:
+        raise
+    except InstsearchError as error:
+        raise UsageError(str(error)) from error
+    if TOGETHER not in table:
+        return [name]
+    others = [key for key in table if key not in (TOGETHER, "summary")]
+    together = table[TOGETHER]
+    if others or not isinstance(together, list) or len(set(map(str, together))) < 2:
+        raise UsageError(f"{name}: {TOGETHER} names two presets or more, and nothing stands beside it")
+    return [str(each) for each in together]
+
+
+def preset_text(name: str, registry: Registry) -> str:
+    """The text of the preset of that name, or of that file. Raises UsageError with the nearest name."""
     if name.endswith(".toml"):
         from pathlib import Path
 
         try:
-            text = read_text(Path(name), MOST_TOML)
+            return read_text(Path(name), MOST_TOML)
         except InstsearchError as error:
             raise UsageError(str(error)) from error
-        pipeline = Pipeline.from_toml(text, name)
-        for old in [old for old in LOOSE if old in tomllib.loads(text)]:
-            table, key = LOOSE[old]
-            deprecated(f"{name}: '{old}'", f"'{key}' in [{table}]", removed_in="0.3")
-        return pipeline
     names = presets(registry)
     if name not in names:
         raise UsageError(f"no preset is called '{name}'.{nearest(name, names)}")
-    return replace(Pipeline.from_toml(names[name][0], f"preset {name}"), name=name)
+    return names[name][0]

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine.pipeline import Pipeline
+from instsearch_cli.engine.pipeline import SEPARATOR, Pipeline
 from instsearch_cli.engine.stages import CACHE, FEATURES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import FormatError, fingerprint
@@ -67,10 +67,17 @@ def quoted(index: Index) -> str:
     return shlex.quote(str(index.path))
 
 
-def record(index: Index, assembly: Assembly) -> None:
-    """Remember a pipeline under its name and as the last one."""
+def again(index: Index, name: str = "") -> str:
+    """The command that runs a recorded pipeline again, the last one if it is ""."""
+    command = f"instsearch index --index {quoted(index)}"
+    file = index.path / "pipelines" / f"{name}.toml"
+    return f"{command} --preset {shlex.quote(str(file))}" if name else command
+
+
+def record(index: Index, assembly: Assembly, together: str = "") -> None:
+    """Remember a pipeline under its name and as the last one, or, if it is one of several, these as the last."""
     _write(index, assembly.pipeline, _used(assembly))
-    index.write_text(LAST, assembly.pipeline.name + "\n")
+    index.write_text(LAST, (together or assembly.pipeline.name) + "\n")
 
 
 def record_measured(index: Index, assembly: Assembly, by: str) -> None:
@@ -173,11 +180,26 @@ def last(index: Index, name: str | None = None) -> Record | None:
         if name not in there:
             raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, there)}")
         return there[name]
-    own, named = [record for record in found if record.by == INDEX], last_name(index)
+    own, names = [record for record in found if record.by == INDEX], last_names(index)
     whole = [error for error in damaged.values() if not error.half]
     if not own and whole:
-        raise damaged[named] if named in damaged else whole[0]
-    return next((r for r in own if r.pipeline.name == named), own[-1]) if own else None
+        raise next((damaged[named] for named in names if named in damaged), whole[0])
+    return (
+        next((r for named in reversed(names) for r in own if r.pipeline.name == named), own[-1])
+        if own
+        else None
+    )
+
+
+def together(index: Index) -> list[Record]:
+    """The pipelines that are asked where none is named: the last one, or several that were made to be asked as one.
+
+    Raises RecordError where none that there is can be read.
+    """
+    found = {record.pipeline.name: record for record in recorded(index) if record.by == INDEX}
+    several = [found[name] for name in last_names(index) if name in found]
+    one = last(index)
+    return several if len(several) > 1 else [one] if one else []
 
 
 def unrecorded(index: Index) -> int:
@@ -186,12 +208,13 @@ def unrecorded(index: Index) -> int:
     return len(index.images) - max(seen, default=0)
 
 
-def last_name(index: Index) -> str:
-    """What LAST says; "" where it is not there or cannot be read."""
+def last_names(index: Index) -> list[str]:
+    """The names in LAST; none where it is not there or cannot be read."""
     try:
-        return (index.read_text(LAST) or "").strip()
+        text = (index.read_text(LAST) or "").strip()
     except FormatError:
-        return ""
+        return []
+    return text.split(SEPARATOR) if text else []
 
 
 def _number(value: Any) -> int:
@@ -215,7 +238,7 @@ def lost(index: Index, name: str) -> str:
 def stand_in(index: Index) -> str:
     """Where the last pipeline is damaged and another one is taken for it, that this is so; else ""."""
     try:
-        if name := last_name(index):
+        for name in last_names(index):
             _read(index, name)
     except RecordError as error:
         if (record := last(index)) is not None:
@@ -295,10 +318,11 @@ def forget(index: Index, name: str) -> None:
     That it was is known until :func:`collected`, so that a `gc` that was killed may be repeated.
     """
     index.write_text(f"pipelines/{name}{FORGOTTEN}", "")
-    if last_name(index) == name:
+    if name in (names := last_names(index)):
         own = [r.pipeline.name for r in recorded(index) if r.by == INDEX and r.pipeline.name != name]
-        if own:
-            index.write_text(LAST, own[-1] + "\n")
+        left = [each for each in names if each in own] or own[-1:]
+        if left:
+            index.write_text(LAST, SEPARATOR.join(left) + "\n")
         else:
             index.remove_text(LAST)
     for suffix in (".toml", ".json"):  # without the second it is none

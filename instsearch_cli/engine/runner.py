@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instsearch_cli.engine import mirrors
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.filling import Filling
 from instsearch_cli.engine.intake import outdated
+from instsearch_cli.engine.parts import Here, Task
 from instsearch_cli.engine.records import contents, read_all, unrecorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH, TABLE
 from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import InstsearchError, printable
-from instsearch_cli.storage import blank, to_state
+from instsearch_cli.storage import Mirror, to_state
 from instsearch_formats import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from instsearch_cli.engine.assembly import Assembly, Part
+    from instsearch_cli.engine.parts import Makers
+    from instsearch_cli.engine.workers import Workers
     from instsearch_cli.progress import Quiet
+    from instsearch_formats import Layer
 
 PASSING_FEATURES = 2048
 """A collection of at most so many images keeps its features on disk while `index` runs, so that fitting
@@ -43,10 +47,21 @@ class Outcome:
 
 
 class Runner:
-    """Runs an assembly over an index. The caller holds the index's lock."""
+    """Runs an assembly over an index. The caller holds the index's lock.
 
-    def __init__(self, index: Index, assembly: Assembly, progress: Quiet, strict: bool = False) -> None:
+    workers  who makes the layers of pictures; None: this process
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        assembly: Assembly,
+        progress: Quiet,
+        strict: bool = False,
+        workers: Workers | None = None,
+    ) -> None:
         self.index, self.assembly, self.progress, self.strict = index, assembly, progress, strict
+        self.workers = workers
         self.outcome = Outcome()
         self._loaded: set[str] = set()
         self.before = 0  #: rows that the index had before this run
@@ -64,11 +79,17 @@ class Runner:
 
     def extract(self) -> Outcome:
         """Write the features layer."""
-        self._map([FEATURES])
+        with self._working():
+            self._map([FEATURES])
         return self.outcome
 
     def index_all(self) -> Outcome:
         """Fit and map every layer of the pipeline, and build the search structure if it has a searcher."""
+        with self._working():
+            self._index_all()
+        return self.outcome
+
+    def _index_all(self) -> None:
         kinds = self.assembly.kinds
         # those that do not wait for features may find that files lack
         self.load_models(lambda kind: FEATURES not in self.assembly.part(kind).fit_needs)
@@ -80,7 +101,6 @@ class Runner:
         self._build_search()
         if not self.assembly.pipeline.keep_features:
             self._drop_passing_features()
-        return self.outcome
 
     # -- fitting --------------------------------------------------------------------------------------
 
@@ -144,61 +164,50 @@ class Runner:
 
     # -- mapping --------------------------------------------------------------------------------------
 
-    def _missing(self, kinds: list[str]) -> list[tuple[range, list[str]]]:
+    def _missing(self, kinds: list[str]) -> list[Task]:
         spans = self.index.images.ranges()
-        todo = [(span, [k for k in kinds if not self.collection.layer(k).has(span)]) for span in spans]
-        return [(span, missing) for span, missing in todo if missing]
+        todo = [Task(s, tuple(k for k in kinds if not self.collection.layer(k).has(s))) for s in spans]
+        return [task for task in todo if task.kinds]
 
     def _map(self, kinds: list[str]) -> None:
-        """Write every part that is missing from these layers.
-
-        One thread writes while the next images are computed; a part appears only when it is whole.
-        """
+        """Write every part that is missing from these layers; a part appears only when it is whole."""
         todo = self._missing(kinds)
         if not todo:
             return
-        jobs = [(row, tuple(missing)) for span, missing in todo for row in span]
         if not self.assembly.pipeline.keep_features:
             self.outcome.reread += sum(
-                row < self.before and any(map(self.collection.at(row).wants, missing))
-                for row, missing in jobs
+                any(map(self.collection.at(row).wants, task.kinds))
+                for task in todo
+                for row in task.span
+                if row < self.before
             )
-        self.progress.start(_label(kinds), len(jobs))
-        stream = self.collection.stream(jobs)
-        with contextlib.closing(stream), ThreadPoolExecutor(1, "writer") as writer:
-            for span, missing in todo:
-                self._write_span(span, missing, stream, writer)
+        self.progress.start(_label(kinds), sum(len(task.span) for task in todo))
+        with contextlib.closing(self._makers.make(todo)) as results:
+            for task, result in results:
+                for row, reason in result.skipped:
+                    self._bad(row, reason)
+                result.put()
+                self.outcome.blank += result.blank
+                for kind in task.kinds:
+                    self.outcome.written[kind] = self.outcome.written.get(kind, 0) + len(task.span)
         self.progress.close()
 
-    def _write_span(
-        self, span: range, missing: list[str], stream: Iterator[Any], pool: ThreadPoolExecutor
-    ) -> None:
-        with contextlib.ExitStack() as stack:
-            writers = {
-                k: Filling(
-                    self.assembly.encoding(k), stack.enter_context(self.collection.layer(k).writer(span))
-                )
-                for k in missing
-            }
-            pending: list[Any] = []
-            try:
-                for _ in span:
-                    _, described = next(stream)
-                    if described is not None and blank(described.items.get(CODES, {})):
-                        self.outcome.blank.append(self.collection.called(described.source.row))
-                    for kind, part in writers.items():
-                        item = None if described is None else described.items[kind]
-                        pending.append(pool.submit(part.append, item))
-                    while len(pending) > 4 * len(writers):
-                        pending.pop(0).result()
-                    self.progress.advance()
-                pending += [pool.submit(part.close) for part in writers.values()]
-            finally:
-                errors = [e for f in pending if (e := f.exception()) is not None]
-            if errors:
-                raise errors[0]
-        for kind in missing:
-            self.outcome.written[kind] = self.outcome.written.get(kind, 0) + len(span)
+    @functools.cached_property
+    def _makers(self) -> Makers:
+        """Who makes the parts: known when the first of them is wanted."""
+        if self.workers is None:
+            return Here(self.collection, self.progress.advance)
+        from instsearch_cli.engine.on_ray import OnRay
+
+        return OnRay(self.collection, self.workers, self.progress)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if "_makers" in vars(self):
+                self._makers.close()
 
     def _map_for_fit(self, kinds: list[str]) -> None:
         """Write weights and regions that a fit is to read, so that they are not made once for it and once more.
@@ -221,6 +230,9 @@ class Runner:
         layer, n = self.collection.layer(SEARCH), len(self.index.images)
         cover = layer.cover(n)
         start = cover[-1].stop if cover else 0
+        if isinstance(part.component, Mirror):
+            self._fill(part.component, layer, range(n), n - start)
+            return
         if start >= n:
             return
         while (
@@ -235,6 +247,20 @@ class Runner:
             segment.close()
             self.progress.close()
         self.outcome.written[SEARCH] = n - start
+
+    def _fill(self, mirror: Mirror, layer: Layer, span: range, new: int) -> None:
+        """Bring a copy that is kept elsewhere up to date; its rows are searchable once it is whole."""
+        data: Any = self.collection.segment(span)
+        origin = mirrors.origin(self.index, self.assembly.fingerprint(SEARCH))
+        try:
+            filled = mirror.fill(data, origin, self.progress)
+            if not layer.has(span):
+                layer.write_arrays(span, to_state(filled.state))
+        finally:
+            data.close()
+            self.progress.close()
+        wrote = {SEARCH: new, "mirror": filled.changed}
+        self.outcome.written |= {kind: count for kind, count in wrote.items() if count}
 
     # -- features that only pass through --------------------------------------------------------------
 

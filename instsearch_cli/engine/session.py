@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine import records, together, upkeep
 from instsearch_cli.engine.answer import Wish
 from instsearch_cli.engine.asking import Warm
-from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed
+from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed, of_each
 from instsearch_cli.engine.looking import Looking
-from instsearch_cli.engine.making import How, extract_images, index_images
+from instsearch_cli.engine.making import How, Start, extract_images, index_each, index_images
 from instsearch_cli.engine.opened import format_errors, opened
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.syncing import Plan
+from instsearch_cli.engine.workers import LOCAL, workers_of
+from instsearch_cli.errors import UsageError
 from instsearch_cli.images import MAX_PIXELS
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
@@ -123,9 +126,8 @@ class Index(Looking):
     @property
     @opened
     def last(self) -> str | None:
-        """The name of the pipeline that was run last, which is asked where none is named."""
-        record = records.last(self.store)
-        return record.pipeline.name if record else None
+        """The name of the pipeline that was run last, which is asked where none is named; "a+b" of several."""
+        return SEPARATOR.join(record.pipeline.name for record in records.together(self.store)) or None
 
     @opened
     def info(self) -> dict[str, Any]:
@@ -147,19 +149,37 @@ class Index(Looking):
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
         memory: str = "",
+        engine: str = LOCAL,
+        workers: int | None = None,
+        gpus_a_worker: float = 0.0,
         **choice: Any,
     ) -> Indexed:
         """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
 
         ``memory`` is for decoding, "2G" say ("": a quarter of what is free); ``recheck`` reads every file again.
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
+        ``engine`` "ray", or "ray://host:10001", has so many ``workers`` make the layers of photographs.
+        Of a preset of several pipelines the other choices are for the last of them.
         """
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
+        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
-            base = self._base(pipeline)
-            return index_images(
-                self.store, self._registry, listed(images), base, selection, how, name, keep_features, refit
-            )
+            starts = self._starts(pipeline, selection)
+            taken = (self.store, self._registry, listed(images))
+            if len(starts) == 1:
+                (one,) = starts
+                return index_images(*taken, one.base, one.choice, how, name, keep_features, refit)
+            if name:
+                raise UsageError(f"--name is of one pipeline: these are {len(starts)}, each under its own")
+            return index_each(*taken, starts, how, keep_features, refit)
+
+    def _starts(self, name: str | None, choice: Choice) -> list[Start]:
+        """What the pipelines are made from that a run makes: several where they are asked as one."""
+        base = self._base(name)
+        several = records.together(self.store) if name is None and base and choice == Choice() else []
+        if len(several) > 1:
+            return [Start(record.pipeline) for record in several]
+        return [Start(base, each) for each in of_each(choice, self._registry)]
 
     def _base(self, name: str | None) -> Pipeline | None:
         """The recorded pipeline of a name (None: the last), which a run starts from; a damaged last one is none."""
@@ -184,14 +204,18 @@ class Index(Looking):
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
         memory: str = "",
+        engine: str = LOCAL,
+        workers: int | None = None,
+        gpus_a_worker: float = 0.0,
     ) -> Indexed:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
-        how = How(self.device, strict, max_pixels, recheck, self.progress)
+        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        how = How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             if pipeline is None:
                 records.last(self.store)  # a damaged one is not replaced by a default one
-            base = self._base(pipeline)
-            return index_images(self.store, self._registry, listed(images), base, Choice(), how)
+            starts = self._starts(pipeline, Choice())
+            return index_each(self.store, self._registry, listed(images), starts, how)
 
     @opened
     def extract(
@@ -202,10 +226,14 @@ class Index(Looking):
         max_pixels: int = MAX_PIXELS,
         recheck: bool = False,
         memory: str = "",
+        engine: str = LOCAL,
+        workers: int | None = None,
+        gpus_a_worker: float = 0.0,
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
-        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress)
+        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             return extract_images(self.store, self._registry, listed(images), selection, how)
 
@@ -232,7 +260,7 @@ class Index(Looking):
             plan = Plan(self.store, listed(folders), how)
             if dry_run:
                 return plan.preview()
-            return plan.carry_out(self._registry, self._base(pipeline), max_remove)
+            return plan.carry_out(self._registry, self._starts(pipeline, Choice()), max_remove)
 
     @opened
     def remove(
@@ -256,17 +284,24 @@ class Index(Looking):
             return upkeep.relocate(self.store, as_path(old, "a folder"), as_path(new, "a folder"))
 
     @opened
-    def gc(self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
-        """Remove what no recorded pipeline uses; returns what was, or would be, removed."""
+    def gc(
+        self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False
+    ) -> list[Path | str]:
+        """Remove what no recorded pipeline uses; returns what was, or would be, removed: a path, or a copy's name."""
         with contextlib.nullcontext() if dry_run else self._locked():
             self._warm.forget()
-            return upkeep.sweep(self.store, dry_run, forget, cache)
+            say = self.progress.say
+            return upkeep.sweep(self.store, self._registry, dry_run, forget, cache, say)
 
     @opened
-    def verify(self) -> list[Problem]:
-        """Read every byte; returns what is damaged."""
+    def verify(self, *, mirror: bool = False) -> list[Problem]:
+        """Read every byte; returns what is damaged. ``mirror``: compare copies of codes that are kept elsewhere, too.
+
+        Raises UsageError where no recorded pipeline asks such a copy.
+        """
         try:
-            return verify(self.store, self.progress)
+            copies = (self._registry, self.device) if mirror else None
+            return verify(self.store, self.progress, copies)
         finally:
             self.progress.close()
 

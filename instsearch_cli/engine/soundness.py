@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
-from instsearch_cli.engine import records
+from instsearch_cli.engine import mirrors, records
 from instsearch_cli.engine.stages import CACHE, SEARCH
 from instsearch_cli.errors import InstsearchError
 from instsearch_formats import FormatError, Problem
@@ -15,18 +14,22 @@ from instsearch_formats.verify import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from instsearch_cli.engine.records import Record, RecordError
+    from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.progress import Quiet
     from instsearch_formats import Index, LayerInfo
-    from instsearch_formats.verify import Progress
 
 MODELS = "models"
 COPY = "put it back from a copy of the index"
 
 
-def verify(index: Index, progress: Progress | None = None) -> list[Problem]:
-    """What is damaged or missing, by path, and for each what mends it; nothing where the index is sound."""
+def verify(index: Index, progress: Quiet, copies: tuple[Registry, str] | None = None) -> list[Problem]:
+    """What is damaged or missing, by path, and for each what mends it; nothing where the index is sound.
+
+    copies: compare those that are kept elsewhere too, with these components and on this device. Raises UsageError
+    where no recorded pipeline asks one.
+    """
     problems = index.verify(progress)
     try:
         found, damaged = records.read_all(index)
@@ -34,6 +37,8 @@ def verify(index: Index, progress: Progress | None = None) -> list[Problem]:
         found, damaged = [], {}
     named = {problem.path for problem in problems}
     problems += [p for p in _missing(index, found) if p.path not in named]
+    if copies is not None:
+        problems += mirrors.differing(index, *copies, found, progress)
     problems = [p._replace(mend=_mend(index, p, found)) if not p.mend else p for p in problems]
     of_records = list(_of_records(index, found, damaged))
     named = {problem.path for problem in of_records}
@@ -48,13 +53,13 @@ def _of_records(
     try:
         index.images.replacing()
     except FormatError as wrong:
-        mend = f"delete it, then `{_again(index, '')}`"
+        mend = f"delete it, then `{records.again(index, '')}`"
         yield Problem(index.path / REPLACING, str(wrong), mend)
     for name, error in damaged.items():
         mend = f"`{error.forgetting}`, then index with its options again"
         try:
             records.pipeline_beside(index, name)
-            mend = f"`{_again(index, name)}`, or drop it: `{error.forgetting}`"
+            mend = f"`{records.again(index, name)}`, or drop it: `{error.forgetting}`"
         except (FormatError, InstsearchError):
             pass
         yield Problem(folder / f"{name}.json", str(error).splitlines()[0], mend)
@@ -63,12 +68,10 @@ def _of_records(
             what = f"it is not the text that {record.pipeline.name}.json has"
             mend = f"`instsearch gc --index {records.quoted(index)}` writes it anew"
             yield Problem(folder / f"{record.pipeline.name}.toml", what, mend)
-    own, last = (
-        [record.pipeline.name for record in found if record.by == records.INDEX],
-        records.last_name(index),
-    )
-    if own and last not in [*own, *damaged]:
-        what = f"it names the pipeline '{last}', which is not there" if last else "it is missing or empty"
+    own = [record.pipeline.name for record in found if record.by == records.INDEX]
+    last = records.last_names(index)
+    if own and (not last or (gone := [name for name in last if name not in [*own, *damaged]])):
+        what = f"it names the pipeline '{gone[0]}', which is not there" if last else "it is missing or empty"
         mend = f"`instsearch index --index {records.quoted(index)}`"
         yield Problem(index.path / records.LAST, f"{what}: '{own[-1]}' is taken for the last one", mend)
 
@@ -133,17 +136,12 @@ def _mend(index: Index, problem: Problem, found: Sequence[Record]) -> str:
         return COPY
     if not rest or kind == "pipelines":
         refit = " --refit" if kind == MODELS else ""
-        return f"delete it, then `{_again(index, '')}{refit}`"
+        return f"delete it, then `{records.again(index, '')}{refit}`"
     if owner is None:
         return f"no pipeline uses it: delete it, or `instsearch gc --index {records.quoted(index)}`"
-    again = _again(index, "" if owner.pipeline.name == records.last_name(index) else owner.pipeline.name)
+    again = records.again(
+        index, "" if owner.pipeline.name in records.last_names(index) else owner.pipeline.name
+    )
     if kind == MODELS:
         return f"`{again} --refit` makes another, and all that depends on it; or {COPY}"
     return f"`{again}` makes it again" + ("" if "missing" in problem.what else ", once it is deleted")
-
-
-def _again(index: Index, name: str) -> str:
-    """The command that runs a recorded pipeline again, the last one if it is ""."""
-    again = f"instsearch index --index {records.quoted(index)}"
-    file: Path = index.path / "pipelines" / f"{name}.toml"
-    return f"{again} --preset {shlex.quote(str(file))}" if name else again

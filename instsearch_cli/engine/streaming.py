@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -64,13 +65,16 @@ class Streaming:
         self._kept: Kept[int, Features] = Kept(CACHE_BYTES)
 
     def stream(
-        self, jobs: Sequence[tuple[int, tuple[str, ...]]], keep: bool = False
+        self,
+        jobs: Sequence[tuple[int, tuple[str, ...]]],
+        keep: bool = False,
+        starts: Sequence[int] = (),
     ) -> Generator[tuple[int, Described | None], None, None]:
         """Give each row its kinds, in order; None for a row whose picture does not decode.
 
         Where every component involved is ``concurrent``, images are worked on side by side, one thread each;
-        else pictures are read ahead and those of equal shape extracted together. With ``keep`` extracted features
-        stay in memory, for rows that come again.
+        else pictures are read ahead and those of equal shape extracted together, no rows before one of ``starts`` with
+        rows from it on. With ``keep`` extracted features stay in memory, for rows that come again.
         """
         planned = (self._plan(row, kinds) for row, kinds in jobs)
         if len(jobs) == 1:
@@ -78,7 +82,7 @@ class Streaming:
         elif self._concurrent({kind for _, kinds in jobs for kind in kinds}):
             results = self._side_by_side(planned)
         else:
-            results = self._in_batches(planned)
+            results = self._in_batches(planned, starts)
         with contextlib.closing(results):
             for job, bad in results:
                 if bad is not None:
@@ -125,7 +129,7 @@ class Streaming:
             job.described[kind]
         return job
 
-    def _in_batches(self, jobs: Iterable[Job]) -> Generator[Done, None, None]:
+    def _in_batches(self, jobs: Iterable[Job], starts: Sequence[int]) -> Generator[Done, None, None]:
         """Read ahead in threads, extract pictures of equal shape together, make the rest one by one.
 
         But for the layers that a component makes of several images at once.
@@ -140,10 +144,10 @@ class Streaming:
 
         with Reader(jobs, load, WORKERS, max(2 * width, 8)) as reader:
             for loaded in reader:
-                window.append(loaded)
-                if len(window) == width:
+                if window and (len(window) == width or _parted(window[-1][0].row, loaded[0].row, starts)):
                     yield from self._extract(window)
                     window = []
+                window.append(loaded)
             yield from self._extract(window)
 
     def _extract(self, window: list[tuple[Job, Any]]) -> Iterator[Done]:
@@ -173,3 +177,8 @@ class Streaming:
         lacking = [described for described in wanting if described.lacks(kind)]
         if lacking and TABLE[kind].batched(self.assembly.part(kind).component):
             make(self.assembly, kind, lacking)
+
+
+def _parted(one: int, other: int, starts: Sequence[int]) -> bool:
+    """Whether a range begins after one row and not after the other."""
+    return bisect.bisect_right(starts, one) != bisect.bisect_right(starts, other)

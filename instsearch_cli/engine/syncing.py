@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records
 from instsearch_cli.engine.away import Away
-from instsearch_cli.engine.choosing import Choice, absolute
+from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.intake import Taking
-from instsearch_cli.engine.making import index_images
+from instsearch_cli.engine.making import index_each
 from instsearch_cli.engine.matching import path_of
 from instsearch_cli.engine.upkeep import check_removal, offline
 from instsearch_cli.errors import InstsearchError, UsageError, printable
@@ -21,8 +21,7 @@ from instsearch_formats.images import located
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from instsearch_cli.engine.making import How, Indexed
-    from instsearch_cli.engine.pipeline import Pipeline
+    from instsearch_cli.engine.making import How, Indexed, Start
     from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index
 
@@ -147,8 +146,8 @@ class Plan:
             images=left + len(fresh - replaced - moved.keys()),
         )
 
-    def carry_out(self, registry: Registry, base: Pipeline | None, max_remove: str | int | None) -> Synced:
-        """Do it, and make what the pipeline lacks then, as `add` does; the caller holds the lock.
+    def carry_out(self, registry: Registry, starts: Sequence[Start], max_remove: str | int | None) -> Synced:
+        """Do it, and make what the pipelines lack then, as `add` does; the caller holds the lock.
 
         Raises InstsearchError, before anything is written, where more images would go than ``max_remove`` allows.
         """
@@ -160,9 +159,8 @@ class Plan:
             return _of(done, None)
         if records.last(self.index) is None:
             raise InstsearchError(f"{self.index.path} has no pipeline yet: run `instsearch index` first")
-        indexed = index_images(
-            self.index, registry, (), base, Choice(), self.how, take=lambda: self.taking.finish(self.within)
-        )
+        take = lambda: self.taking.finish(self.within)  # noqa: E731
+        indexed = index_each(self.index, registry, (), starts, self.how, take=take)
         return _of(done, indexed, int(table.alive().sum()))
 
 

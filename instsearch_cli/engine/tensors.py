@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,26 @@ def compute_in_one_thread() -> None:
         cv2.setNumThreads(1)
 
 
+_several = threading.Lock()
+_limits: list[Any] = []
+
+
+@contextlib.contextmanager
+def _libraries_alone() -> Iterator[None]:
+    """Linear algebra computes in one thread, in the whole process, until the last one leaves."""
+    from threadpoolctl import threadpool_limits
+
+    with _several:
+        _limits.append(_limits[0] if _limits else threadpool_limits(1, "blas"))
+    try:
+        yield
+    finally:
+        with _several:
+            limits = _limits.pop()
+            if not _limits:
+                limits.restore_original_limits()
+
+
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[Any]:
     """While several threads work, each of them computes in one: gives what each has to call first.
@@ -58,7 +79,7 @@ def one_thread_each() -> Iterator[Any]:
         if torch is not None:
             torch.set_num_threads(1)
 
-    with threadpool_limits(1):
+    with _libraries_alone(), threadpool_limits(1, "openmp"):
         alone()
         try:
             yield alone

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from instsearch_cli.engine.answer import Wish, unwrapped
 from instsearch_cli.engine.questions import Question
@@ -16,14 +19,17 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import Photograph
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer, Hit
     from instsearch_cli.engine.query import Engine
 
+T = TypeVar("T")
+
 TOGETHER = 16  #: questions that are searched at once
+MOST = 16  #: indexes that are asked at once
 ASKING = ("also", "against", "pipeline", "k", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
 
@@ -56,7 +62,17 @@ def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20
     Raises UsageError where scores cannot be compared: pipelines differ, or learn from their collections.
     """
     check_comparable(indexes, wishes)
-    return merged([index.query(picture, box, k, **wishes) for index in indexes], k)
+    began = time.perf_counter()
+    answer = merged(_of_each(indexes, lambda index: index.query(picture, box, k, **wishes)), k)
+    return answer if len(indexes) == 1 else replace(answer, seconds=time.perf_counter() - began)
+
+
+def _of_each(indexes: Sequence[Askable], ask: Callable[[Askable], T]) -> list[T]:
+    """What each index says, asked at once, in a thread each, MOST of them."""
+    if len(indexes) == 1:
+        return [ask(indexes[0])]
+    with ThreadPoolExecutor(min(len(indexes), MOST), "asking") as pool:
+        return list(pool.map(ask, indexes))
 
 
 def answers(
@@ -104,12 +120,8 @@ def answers_to(
     while some := list(islice(remaining, TOGETHER)):
         checked = [_checked(question) for question in some]
         sound = [each for each in checked if not isinstance(each, InstsearchError)]
-        found = iter(
-            zip(
-                *(index.query_each(sound, wish, wishes.get("pipeline"), **choice) for index in indexes),
-                strict=True,
-            )
-        )
+        ask = partial(_ask_each, sound, wish, wishes.get("pipeline"), choice)
+        found = iter(zip(*_of_each(indexes, ask), strict=True))
         for each in checked:
             if isinstance(each, InstsearchError):
                 yield each
@@ -122,6 +134,12 @@ def answers_to(
                 else:
                     answers.append(answer)
             yield wrong or merged(answers, k)
+
+
+def _ask_each(
+    questions: Sequence[Question], wish: Wish, pipeline: str | None, choice: dict[str, Any], index: Askable
+) -> list[Answer | InstsearchError]:
+    return index.query_each(questions, wish, pipeline, **choice)
 
 
 def _checked(question: Any) -> Question | InstsearchError:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine import drift, records, skipped
+from instsearch_cli.engine import drift, mirrors, records, skipped
 from instsearch_cli.engine.away import Away
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.intake import REMOVED
 from instsearch_cli.engine.names import Names, labels
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
@@ -26,6 +27,7 @@ from instsearch_formats.images import location
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index, LayerInfo, ModelInfo
     from instsearch_formats.changes import Place
 
@@ -196,19 +198,29 @@ def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[s
     raise InstsearchError(f"{index.path} has no images under '{old}'.{nearest(str(old), roots)}")
 
 
-def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False) -> list[Path]:
+def sweep(
+    index: Index,
+    registry: Registry,
+    dry_run: bool = False,
+    forget: Sequence[str] = (),
+    cache: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Path | str]:
     """Remove what no recorded pipeline uses, after forgetting some; returns what was, or would be, removed.
 
+    Copies that are kept elsewhere are named, not paths.
     forget: names of pipelines, or patterns of them, ``eval-*`` say
     """
-    kept, damaged = records.read_all(index)
+    there, damaged = records.read_all(index)
     gone = set(records.forgotten(index))
-    names = _matching(index, forget, [*(record.pipeline.name for record in kept), *damaged, *gone])
-    kept = [record for record in kept if record.pipeline.name not in names]
+    names = _matching(index, forget, [*(record.pipeline.name for record in there), *damaged, *gone])
+    kept = [record for record in there if record.pipeline.name not in names]
     for name in damaged.keys() - names:
         raise InstsearchError(f"{damaged[name]} Until then nothing is removed.")
     for record in kept:
         _check_models(index, record)
+    others = [record for record in there if record.pipeline.name in names]
+    copies = mirrors.sweep(index, registry, kept, others, dry_run, say)
     if not dry_run:
         for name in names:  # of one that a killed run forgot, the record may still be there
             records.forget(index, name)
@@ -219,7 +231,7 @@ def sweep(index: Index, dry_run: bool = False, forget: Sequence[str] = (), cache
     removed = index.gc(used, dry_run=dry_run)
     if not dry_run:
         records.collected(index)
-    return removed
+    return [*copies, *removed]
 
 
 def _check_models(index: Index, record: records.Record) -> None:
@@ -258,7 +270,7 @@ def facts(index: Index) -> dict[str, Any]:
     """What an index holds and what made it, JSON-ready."""
     table = index.images
     n_alive = int(table.alive().sum())
-    last, layers = records.last(index), {layer.path: layer for layer in index.layers()}
+    last, layers = records.together(index), {layer.path: layer for layer in index.layers()}
     kept = records.recorded(index)
     return {
         "index": str(index.path),
@@ -274,7 +286,7 @@ def facts(index: Index) -> dict[str, Any]:
             r.pipeline.name: {**r.pipeline.plain(), "refine": [asdict(stage) for stage in r.pipeline.refine]}
             for r in kept
         },
-        "last": last.pipeline.name if last else None,
+        "last": SEPARATOR.join(each.pipeline.name for each in last) or None,
         "measured": [r.pipeline.name for r in kept if r.by != records.INDEX],
         "searchable": {r.pipeline.name: _searchable(index, layers, r) for r in kept if r.searchable},
         "layers": [

@@ -44,6 +44,10 @@ class Budget:
         finally:
             self._total = before
 
+    def divide(self, total: int | None, processes: int) -> None:
+        """Take a share of what is for several processes of this machine (None: a quarter of what is free)."""
+        self._total = total // processes if total else max(LEAST, free_memory() // 4 // processes)
+
     def check(self, nbytes: int) -> None:
         """Raise :class:`TooMuch` for what cannot be had even alone."""
         if nbytes > self.total:

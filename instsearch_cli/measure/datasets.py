@@ -19,10 +19,11 @@ from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, Picture
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import take_in
-from instsearch_cli.engine.jointly import SEPARATOR, Ensemble
+from instsearch_cli.engine.jointly import Ensemble
 from instsearch_cli.engine.making import writing
 from instsearch_cli.engine.matching import SKIPPED
 from instsearch_cli.engine.overview import pipeline_lines
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.stages import CODES, REGIONS
 from instsearch_cli.engine.stamps import Stamps
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Box
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_cli.engine.registry import Registry
+    from instsearch_cli.engine.workers import Workers
     from instsearch_cli.measure.evaluation import Absent, Evaluation, Tops
     from instsearch_cli.measure.localisation import Coverage
     from instsearch_cli.progress import Quiet
@@ -149,6 +151,7 @@ def prepare(
     present_only: bool = False,
     by: str = EVAL,
     choice: Choice | None = None,
+    workers: Workers | None = None,
 ) -> Prepared:
     """Index what is missing. ``choose`` gives the pipeline, from the index's last one; ``choice`` is what it goes by.
 
@@ -162,7 +165,7 @@ def prepare(
     with writing(index_path, create=True) as index:
         last = records.last(index)
         base = last.pipeline if last else None
-        assembly = Assembly(choose(base), registry, pick_device(device))
+        assembly = Assembly(choose(base), registry, pick_device(device) if workers is None else device)
         name = records.name_of_measured(index, assembly, EVAL if by == EVAL else "")
         assembly.pipeline = replace(assembly.pipeline, name=name)
         if choice is not None:
@@ -171,7 +174,7 @@ def prepare(
         rows = take_dataset(index, dataset, refs, strict, progress)
         check_whole(index, assembly)
         check_space(index, assembly, assembly.pipeline.keep_features, progress)
-        Careful(index, assembly, progress, strict).index_all()
+        Careful(index, assembly, progress, strict, workers).index_all()
         records.record_measured(index, assembly, by)
     seconds = time.perf_counter() - began
     alive = index.images.alive()
@@ -201,12 +204,13 @@ def measure(
     choice: Choice | None = None,
     keep: int = 0,
     also: Sequence[Callable[[Pipeline | None], Pipeline]] = (),
+    workers: Workers | None = None,
 ) -> Measured:
     """:func:`prepare`, then run every query, of which ``keep`` hits are kept; if ``timed``, measure an image's time.
 
     ``also`` gives further pipelines, which are asked as one with the first.
     """
-    how = (progress, device, strict, present_only, by, choice)
+    how = (progress, device, strict, present_only, by, choice, workers)
     every = [prepare(registry, dataset, index_path, each, *how) for each in (choose, *also)]
     prepared = every[0]
     index, rows = prepared.index, prepared.rows

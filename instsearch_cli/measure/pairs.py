@@ -199,7 +199,11 @@ def as_csv(names: Sequence[tuple[str, str]]) -> str:
 
 def write_csv(path: Path, miner: Miner, mined: Mined) -> None:
     """Write the names of the pairs, whole or not at all. Raises InstsearchError where that cannot be."""
-    text = as_csv([(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs])
+    write_text(path, as_csv([(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs]))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all. Raises InstsearchError where that cannot be."""
     try:
         aside = path.with_name(path.name + ".partial")
         aside.write_text(text, encoding="utf-8", newline="")

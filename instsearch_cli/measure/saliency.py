@@ -17,7 +17,7 @@ from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage, Reader, read_image
 from instsearch_cli.measure.fixations import blurred, fixated
-from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss, sim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from instsearch_cli.progress import Quiet
 
     Watch = Callable[[Scene, dict[str, np.ndarray], dict[str, np.ndarray]], None]
-    """Is shown each picture with the weightings' maps f32[H, W] and the scores f64[4], by row."""
+    """Is shown each picture with the weightings' maps f32[H, W] and the scores f64[5], by row."""
 
-METRICS = ("AUC-Judd", "CC", "NSS", "KL")
+METRICS = ("AUC-Judd", "CC", "NSS", "KL", "SIM")
 CENTRE, PEOPLE = "centre Gaussian", "people"  #: the rows that give the scale
 MOST_PEOPLE = 15  #: left out in turn, evenly chosen among those who looked at a picture
 WORKERS, AHEAD = 2, 4
 
 
 def scores(P: np.ndarray, F: np.ndarray, Q: np.ndarray, jitter: float = 0.0) -> np.ndarray:
-    """All METRICS of a map P [H, W] against fixated pixels F and density Q: f64[4], NaN where undefined.
+    """All METRICS of a map P [H, W] against fixated pixels F and density Q: f64[5], NaN where undefined.
 
     P is divided by its largest value, which matters to ``jitter`` alone.
     """
     peak = P.max()
     P = P / peak if peak > 0 else P
-    return np.array([auc_judd(P, F, jitter), cc(P, Q), nss(P, F), kl(P, Q)])
+    return np.array([auc_judd(P, F, jitter), cc(P, Q), nss(P, F), kl(P, Q), sim(P, Q)])
 
 
 def centre_gaussian(size: tuple[int, int], sigma: float = 0.25) -> np.ndarray:
@@ -58,7 +58,7 @@ def centre_gaussian(size: tuple[int, int], sigma: float = 0.25) -> np.ndarray:
 
 
 def people_scores(scene: Scene, jitter: float = 0.0) -> np.ndarray:
-    """How well the others predict one person, each person in turn, averaged: f64[4].
+    """How well the others predict one person, each person in turn, averaged: f64[5].
 
     P are the fixations of all the others, blurred; F and Q those of the person left out, for Q blurred too.
     What a map can hope for in AUC and NSS; CC and KL are harder here, since the density of one person is

@@ -88,6 +88,21 @@ def kl(P: np.ndarray, Q: np.ndarray) -> float:
     return float(np.sum(Q * np.log(EPSILON + Q / (P / p + EPSILON))))
 
 
+def sim(P: np.ndarray, Q: np.ndarray) -> float:
+    """Similarity: what the map and the density of fixations have in common.
+
+    SIM = sum min(P, Q)
+
+    where each is first stretched to [0, 1] and divided by its sum, as the benchmark does. In [0, 1], 1 is best. NaN if
+    either is flat. Raises ValueError if the shapes differ.
+    """
+    P, Q = _pair(P, Q)
+    if _flat(P) or _flat(Q):
+        return float("nan")
+    p, q = ((X - X.min()) / (X.max() - X.min()) for X in (P, Q))
+    return float(np.minimum(p / p.sum(), q / q.sum()).sum())
+
+
 def _pair(A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(A, np.float64), np.asarray(B, np.float64)
     if a.shape != b.shape:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import Dataset
 from instsearch_cli.engine.assembly import Assembly, pick_device
-from instsearch_cli.engine.choosing import Choice, as_path, choose, chosen
-from instsearch_cli.engine.jointly import names_of
+from instsearch_cli.engine.choosing import Choice, as_path, choose, chosen, of_each
 from instsearch_cli.engine.opened import format_errors
-from instsearch_cli.engine.pipeline import load_preset, presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index
+from instsearch_cli.engine.workers import workers_in
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.measure import saliency as fixated
 from instsearch_cli.measure import saliency_precision as annotated
@@ -23,6 +22,7 @@ from instsearch_cli.measure.datasets import Covered, default_index, load_dataset
 from instsearch_cli.measure.evaluation import Absent, Tops
 from instsearch_cli.measure.fixations import MOST_PIXELS, Fixations
 from instsearch_cli.measure.fixations import split as divided
+from instsearch_cli.measure.named import by_name, last_of_several
 from instsearch_cli.measure.pairs import Miner, write_csv
 from instsearch_cli.measure.reproduce import Runs, Wanted
 from instsearch_cli.measure.runs import score_run
@@ -68,25 +68,30 @@ def evaluate(
     index     None: the dataset's own, in the user's cache
     keep      how many of the first hits of each query the evaluation's ``rankings`` have
     pipeline  one that the index knows by name, or a preset, or "a+b" for two that are asked as one; else what
-              ``choice`` chooses, as ``Index.index`` takes it
+              ``choice`` chooses, as ``Index.index`` takes it, with ``engine`` and ``workers``
     """
+    crew = workers_in(choice)
     registry, selection = load_registry(), _rest(choice)
     of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
     if pipeline is not None and selection.stages:
         raise UsageError("a pipeline by name is as it was recorded: leave out what chooses another")
-    named = [] if pipeline is None else [_named(registry, place, each) for each in names_of(pipeline) if each]
+    if pipeline is None and not selection.stages:
+        pipeline = last_of_several(place)
+    named = [] if pipeline is None else by_name(registry, place, pipeline)
 
-    def which(last: Pipeline | None, one: Pipeline | None = None) -> Pipeline:
-        found = one or choose(registry, last, selection)
+    def which(last: Pipeline | None, one: Pipeline | Choice) -> Pipeline:
+        found = choose(registry, last, one) if isinstance(one, Choice) else one
         return found if keep_features is None else replace(found, keep_features=keep_features)
+
+    every = [partial(which, one=one) for one in named or of_each(selection, registry)]
 
     with format_errors():
         return measure(
             registry,
             of,
             place,
-            partial(which, one=named[0]) if named else which,
+            every[0],
             progress or Quiet(),
             on,
             strict,
@@ -95,7 +100,8 @@ def evaluate(
             absent=Absent(min_score) if absent else None,
             keep=keep,
             choice=Choice(preset=pipeline) if named else selection,
-            also=[partial(which, one=one) for one in named[1:]],
+            also=every[1:],
+            workers=crew,
         )
 
 
@@ -131,6 +137,7 @@ def coverage(
 ) -> Covered:
     """How well detectors' regions cover a dataset's annotated boxes: of the pipeline that ``choice`` chooses, or of all
     that the index knows and that have a detector."""
+    crew = workers_in(choice)
     registry, selection = load_registry(), _rest(choice)
     of = _dataset(registry, dataset, root, boxes, choice)
     place, on = _place(index, dataset, root), _device(index, device)
@@ -155,7 +162,7 @@ def coverage(
         covered = Covered(of)
         for choosing in which:
             how = (progress or Quiet(), on, strict, present_only)
-            covered.add(prepare(registry, of, place, choosing, *how), annotated_boxes)
+            covered.add(prepare(registry, of, place, choosing, *how, workers=crew), annotated_boxes)
         return covered
 
 
@@ -186,18 +193,7 @@ def _device(index: Index | Anywhere | None, device: str | None) -> str:
 def check_names(index: Index | Anywhere | None, dataset: Any, names: Sequence[str]) -> None:
     """Raise UsageError for a name that ``evaluate`` takes for no pipeline, before any is measured."""
     for each in names:
-        for name in names_of(each):
-            _named(load_registry(), _place(index, dataset, None), str(name))
-
-
-def _named(registry: Registry, place: Path, name: str) -> Pipeline:
-    """The pipeline that an index knows by a name, else the preset of that name."""
-    there = {} if vacant(place) else Index.open(place).pipelines
-    if name in there:
-        return there[name]
-    if name in presets(registry):
-        return load_preset(name, registry)
-    raise UsageError(f"the index has no pipeline '{name}'.{nearest(name, {*there, *presets(registry)})}")
+        by_name(load_registry(), _place(index, dataset, None), each)
 
 
 def _dataset(

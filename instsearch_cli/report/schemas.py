@@ -19,6 +19,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "reproduce": ("reproduce", "reproduce-list"),
     "classes": ("classes",),
     "pairs": ("pairs",),
+    "adapt": ("adapt",),
     "train": ("train",),
     "add": ("index",),
     "sync": ("sync",),

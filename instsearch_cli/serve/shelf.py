@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.listing import plugins, presets
 from instsearch_cli.engine.names import Names
+from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index
 from instsearch_cli.errors import InstsearchError
@@ -118,7 +119,10 @@ class Served:
             about = presets()
             plain = [_plain(pipeline, about.get(name, "")) for name, pipeline in pipelines.items()]
             table |= {"images": len(index), "pipelines": plain}
-            table["last"] = index.last if index.last in pipelines else next(iter(pipelines), None)
+            if index.last and SEPARATOR in index.last:
+                plain.append(_of_several(index.last))
+            names = [each["name"] for each in plain]
+            table["last"] = index.last if index.last in names else next(iter(names), None)
             if not pipelines:
                 table["problem"] = (
                     f"nothing can be searched here yet: run `instsearch index --index {self.path}`"
@@ -139,6 +143,19 @@ def _plain(pipeline: Pipeline, about: str) -> dict[str, Any]:
         "probability": offer is not None and offer.load().probabilities,
         "per_image": not names,
         "refine": bool(pipeline.refine),
+    }
+
+
+def _of_several(name: str) -> dict[str, Any]:
+    """Likewise, of pipelines that are asked as one."""
+    about = "what each of them finds, together"
+    return {
+        "name": name,
+        "about": about,
+        "rerankers": [],
+        "probability": False,
+        "per_image": False,
+        "refine": False,
     }
 
 

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import instsearch
-from instsearch_cli.engine.jointly import List, evidence, joint
+from instsearch_cli.data import Vectors
+from instsearch_cli.engine.jointly import Joint, List, evidence, joint
 from instsearch_cli.errors import UsageError
+from instsearch_cli.images import Photograph
 from schema_check import valid
 from served_scenes import scene
 
@@ -57,6 +59,17 @@ def test_lists_become_one() -> None:
     assert found.images == sorted(wanted, key=lambda image: -wanted[image])
     source = dict(zip(found.images, found.source, strict=True))
     assert (source["a"], source["b"], source["d"]) == ((0, 0), (1, 1), (1, 0))  # the others have no box
+
+
+def test_the_guide_is_what_is_sure_ten_at_most() -> None:
+    scores = np.r_[np.full(12, 14.0), 7.0]
+    found = Joint([*range(13)], scores, [(0, i) for i in range(13)])
+    assert list(found.guide.images) == [*range(10)]
+    assert found.guide.weights == pytest.approx(np.ones(10))
+    three = Joint([4, 5, 6], np.array([28.0, 14.0, 6.9]), [(0, 0)] * 3).guide
+    assert (list(three.images), list(three.weights)) == ([4, 5], [1.0, 0.5])
+    assert not Joint([4], np.array([6.9]), [(0, 0)]).guide.images
+    assert not Joint([], np.zeros(0), []).guide.images
 
 
 def test_vectors_count_as_far_as_they_see_what_is_sure() -> None:
@@ -106,14 +119,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = instsearch.create(folder / "i")
     index.index(folder / "photos", preset="sift", name="points")
     torch.manual_seed(0)
-    torch.save(torchvision.models.squeezenet1_0().state_dict(), folder / "net.pth")
-    index.index(name="vectors", extractor="squeezenet1_0", encoder="sum", weights=folder / "net.pth")
+    (folder / "weights").mkdir()
+    torch.save(torchvision.models.squeezenet1_0().state_dict(), folder / "weights/squeezenet1_0.pth")
+    index.index(
+        name="vectors", extractor="squeezenet1_0", encoder="sum", weights=folder / "weights/squeezenet1_0.pth"
+    )
     query = {"id": "q", "image": "query.png", "box": [30, 20, 100, 100]}
     positives = [f"photos/{i}.png" for i in (0, 2, 4, 6)]
     images = [f"photos/{i}.png" for i in range(8)]
     manifest = {"images": images, "queries": [{**query, "positives": positives}]}
     (folder / "m.json").write_text(json.dumps(manifest))
     return folder
+
+
+def of_query(place: Path, pipeline: str) -> np.ndarray:
+    """The code of the query of all tests here, f32[D]."""
+    engine = instsearch.open(place / "i").engine(pipeline)
+    codes = engine.query("q", Photograph(place / "query.png"), (30, 20, 130, 120)).codes
+    assert isinstance(codes, Vectors)
+    return np.asarray(codes.vectors[0])
 
 
 def test_two_are_asked_as_one(cli: Cli, place: Path) -> None:
@@ -134,9 +158,23 @@ def test_two_are_asked_as_one(cli: Cli, place: Path) -> None:
         for answer in each
     ]
     assert [given.probability for given in lists] == [True, False]
-    wanted = joint(lists)
+    names = instsearch.open(place / "i").images
+    first = joint(lists)
+    guide = first.guide
+    assert 0 < len(guide.images) < len(first.images)
+    assert list(guide.images) == [i for i, s in zip(first.images, first.scores, strict=True) if s > 7]
+    assert guide.weights == pytest.approx(first.scores[: len(guide.images)] / first.scores[0])
+    codes = instsearch.open(place / "i").codes(pipeline="vectors")["vectors"]
+    q = of_query(place, "vectors")
+    wide = q + sum(
+        w * codes[names.index(image)] for image, w in zip(guide.images, guide.weights, strict=True)
+    )
+    scores = codes @ (wide / np.linalg.norm(wide))
+    order = np.argsort(-scores)
+    again = List([names[i] for i in order], scores[order], np.full((len(order), 4), np.nan), False)
+    wanted = joint([lists[0], again])
     found = {h["image"]: h["score"] for h in both["hits"]}
-    assert found == pytest.approx(dict(zip(wanted.images, wanted.scores, strict=True)), abs=1e-4)
+    assert found == pytest.approx(dict(zip(wanted.images, wanted.scores, strict=True)), abs=1e-2)
     assert {h["image"] for h in both["hits"][:4]} == {"0.png", "2.png", "4.png", "6.png"}
     assert all(h["box"] for h in both["hits"][:4])
     cli(*asking[:-3], "--pipeline", "points+vectors", "--html", place / "hits.html")
@@ -156,6 +194,84 @@ def test_measured_as_one(cli: Cli, place: Path) -> None:
     assert "Did you mean 'vectors'" in missing
 
 
+@pytest.fixture
+def several(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> instsearch.Index:
+    """An index that one file of two pipelines made: the last of them takes what is chosen."""
+    monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(place / "weights"))
+    (tmp_path / "two.toml").write_text('together = ["sift", "patches"]\n')
+    index = instsearch.create(tmp_path / "i")
+    photos = [place / f"photos/{i}.png" for i in range(6)]
+    done = index.index(photos, preset=tmp_path / "two.toml")
+    assert (done.pipeline.name, [each.pipeline.name for each in done.beside]) == ("sift", ["patches"])
+    assert done.beside[0].written["codes"] == 6
+    return index
+
+
+def test_a_preset_of_several_is_asked_added_to_and_followed_as_one(
+    cli: Cli, place: Path, tmp_path: Path, several: instsearch.Index
+) -> None:
+    assert several.last == "sift+patches"
+    asked = several.query(place / "query.png", (30, 20, 100, 100))
+    assert asked.pipeline == "sift+patches"
+    named = several.query(place / "query.png", (30, 20, 100, 100), pipeline="sift+patches")
+    assert asked.hits == named.hits
+    assert several.beside(place / "query.png", (30, 20, 100, 100), "0.png") is not None
+    cli("add", place / "photos/6.png", "--index", tmp_path / "i")
+    added = valid("index", cli("add", place / "photos/7.png", "--index", tmp_path / "i", "--json").out)
+    assert added["indexed"] == 1
+    assert added["beside"][0]["written"]["codes"] == 1
+    assert instsearch.open(tmp_path / "i").info()["searchable"] == {"patches": 8, "sift": 8}
+    found = cli("query", place / "query.png", "--box", BOX, "--index", tmp_path / "i", "--json", "-k", 4).json
+    assert {h["image"] for h in found["hits"]} == {f"{i}.png" for i in (0, 2, 4, 6)}
+    measured = cli("eval", "--dataset", place / "m.json", "--index", tmp_path / "i", "--json", "--quiet")
+    assert valid("eval", measured.out)["name"] == "sift+patches"
+    as_preset = ("--preset", tmp_path / "two.toml", "--json", "--quiet")
+    chosen = cli("eval", "--dataset", place / "m.json", "--index", tmp_path / "i", *as_preset).json
+    assert chosen["metrics"] == json.loads(measured.out)["metrics"]
+    assert [each["name"] for each in chosen["also"]] == ["patches"]
+    said = cli("info", "--index", tmp_path / "i").out
+    assert said.count("of the last: asked as one where no --pipeline is named") == 2
+    assert cli("verify", "--index", tmp_path / "i").status == 0
+    (place / "photos/7.png").touch()
+    several.remove(place / "photos/7.png")
+    several.sync()
+    assert several.last == "sift+patches"
+
+
+def test_the_last_of_several_takes_what_is_chosen_and_stays_alone(
+    cli: Cli, place: Path, tmp_path: Path, several: instsearch.Index
+) -> None:
+    refused = cli("query", place / "query.png", "--index", tmp_path / "i", "--rerank", "none", status=2)
+    assert "as they were recorded" in refused.err
+    several.gc(forget=["patches"])
+    assert several.last == "sift"
+    again = several.index(preset=tmp_path / "two.toml", detector="none")
+    assert (again.pipeline.detector, again.beside[0].pipeline.detector) == (None, None)
+    assert several.last == f"sift+{again.beside[0].pipeline.name}"
+    several.index(pipeline="sift")
+    assert several.last == "sift"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('together = ["sift"]', "two presets or more"),
+        ('together = ["sift", "sift"]', "two presets or more"),
+        ('together = "sift"', "two presets or more"),
+        ('together = ["sift", "patches"]\n[encoder]\nname = "sum"', "nothing stands beside it"),
+        ('together = ["sift", "patch"]', "Did you mean 'patches'"),
+    ],
+)
+def test_a_file_that_is_no_preset_of_several(
+    cli: Cli, place: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    index = ("index", place / "photos", "--index", tmp_path / "i", "--preset", tmp_path / "p.toml")
+    assert said in cli(*index, status=2).err
+    (tmp_path / "p.toml").write_text('together = ["sift", "patches"]')
+    assert "--name is of one pipeline" in cli(*index, "--name", "x", status=2).err
+
+
 def test_one_that_cannot_be_asked_is_left_out(cli: Cli, place: Path) -> None:
     asking = ("query", place / "even.png", "--index", place / "i", "--pipeline", "points+vectors")
     found = cli(*asking)
@@ -163,7 +279,7 @@ def test_one_that_cannot_be_asked_is_left_out(cli: Cli, place: Path) -> None:
     assert "no keypoints in the picture" in found.err
     index = instsearch.open(place / "i")
     steps = list(index.answers(place / "query.png", (30, 20, 100, 100), pipeline="points+vectors"))
-    assert [answer.step for answer in steps] == ["points", ""]
+    assert [answer.step for answer in steps] == ["points", "vectors", ""]
     assert (
         steps[-1].hits == index.query(place / "query.png", (30, 20, 100, 100), pipeline="points+vectors").hits
     )

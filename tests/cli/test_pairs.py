@@ -9,42 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import PIL.Image
 import pytest
 
 from instsearch_cli.measure.pairs import Miner, Pair, at_most, writable
+from paired_scenes import SIFT, scene
 
 Cli = Callable[..., Any]
 SHOWS = {"a/0.png": "A", "a/1.png": "A", "b/2.png": "A", "b/3.png": "B", "b/4.png": "B", "c, d.png": "C"}
 MATCHING = {("a/0.png", "a/1.png"), ("a/0.png", "b/2.png"), ("a/1.png", "b/2.png"), ("b/3.png", "b/4.png")}
-SIFT = (
-    "--preset",
-    "sift",
-    "--set",
-    "encoder.vocabulary=own",
-    "--set",
-    "encoder.words=32",
-    "--keep-features",
-    "--quiet",
-)
-
-
-def texture(seed: int, width: int, height: int) -> np.ndarray:
-    """Blobs of colour, no two textures alike."""
-    noise = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), 2.0)
-    return np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
-
-
-def scene(path: Path, seed: int, shows: str) -> None:
-    """An object, turned by as many right angles as the seed says, on a background of its own."""
-    pixels, thing = texture(seed, 240, 200), np.rot90(texture(ord(shows), 110, 110), seed)
-    x, y = np.random.default_rng(seed).integers(0, (130, 90))
-    pixels[y : y + 110, x : x + 110] = thing
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture

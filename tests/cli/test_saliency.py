@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from instsearch_cli.data import Grid, WeightMap
 from instsearch_cli.measure.fixations import Fixations, blurred, fixated
 from instsearch_cli.measure.saliency import METRICS, centre_gaussian, people_scores, spread
-from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss, sim
 from real_data import SCENES
 from saliency_scores import by_name, expected, numbers, red
 
@@ -67,7 +67,7 @@ def test_maps_on_cells_are_scored_as_the_metrics_say(cli: Cli, data: Path) -> No
     assert [rows["none"][m] for m in METRICS[:3]] == [None] * 3
     flat = expected(data, lambda scene: np.ones(scene.pixels.shape[:2]))
     assert rows["none"]["KL"] == pytest.approx(flat["KL"])
-    assert rows["none"]["undefined"] == {"AUC-Judd": 6, "CC": 6, "NSS": 6}
+    assert rows["none"]["undefined"] == {"AUC-Judd": 6, "CC": 6, "NSS": 6, "SIM": 6}
     assert all(row["images"] == 6 for row in report["rows"])
     assert rows["bright"]["images/s"] > 0
     assert rows["people"]["images/s"] is None
@@ -126,7 +126,7 @@ def test_blur_is_laid_over_maps_and_not_over_the_scale(cli: Cli, data: Path) -> 
     soft = expected(data, lambda s: gaussian_filter(red(s), 0.05 * s.size[0], mode="nearest"))
     assert numbers(rows["red"]) == pytest.approx(soft)
     assert rows["red"]["CC"] != plain["red"]["CC"]
-    assert rows["none"]["undefined"] == {"AUC-Judd": 6, "CC": 6, "NSS": 6}
+    assert rows["none"]["undefined"] == {"AUC-Judd": 6, "CC": 6, "NSS": 6, "SIM": 6}
     for name in ("centre Gaussian", "people"):
         assert rows[name] == plain[name]
 
@@ -141,7 +141,7 @@ def test_people_predict_each_other(cli: Cli, data: Path) -> None:
             others = np.concatenate([p for j, p in enumerate(scene.points) if j != i])
             P, Q = (blurred(p, scene.size, scene.sigma) for p in (others, own))
             S = fixated(own, scene.size)
-            turns.append([auc_judd(P, S), cc(P, Q), nss(P, S), kl(P, Q)])
+            turns.append([auc_judd(P, S), cc(P, Q), nss(P, S), kl(P, Q), sim(P, Q)])
         each.append(np.mean(turns, axis=0))
         assert people_scores(scene) == pytest.approx(each[-1], rel=1e-6)
     row = by_name(cli("saliency", "--no-jitter", "--data", data, "--weighting", "none", "--json").json)[

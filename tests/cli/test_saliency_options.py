@@ -56,10 +56,10 @@ def test_the_table_for_people(cli: Cli, data: Path) -> None:
     rows, text = by_name(cli(*run, "--json").json), cli(*run).out
     header, *lines = text.splitlines()[:5]
     assert header.split() == [*METRICS, "images", "images/s"]
-    assert lines[1].split()[:6] == ["red", *(f"{v:.3f}" for v in numbers(rows["red"]).values()), "6"]
+    assert lines[1].split()[:7] == ["red", *(f"{v:.3f}" for v in numbers(rows["red"]).values()), "6"]
     assert lines[0].split()[1:4] == ["–", "–", "–"]
     assert len({len(line) for line in (header, *lines)}) == 1
-    assert "none: AUC-Judd, CC, NSS not defined in 6 of 6 images, left out" in text
+    assert "none: AUC-Judd, CC, NSS, SIM not defined in 6 of 6 images, left out" in text
 
 
 def test_which_images(cli: Cli, data: Path) -> None:
@@ -116,7 +116,7 @@ def test_options_of_one_weighting_and_of_one_among_several(cli: Cli, data: Path)
     one = cli(
         *run, "--weighting", "bright", "--extractor", "cells", "--set", "extractor.side=1", status=0
     ).json["rows"][0]
-    assert one["undefined"] == {"AUC-Judd": 6, "CC": 6, "NSS": 6}
+    assert one["undefined"] == {"AUC-Judd": 6, "CC": 6, "NSS": 6, "SIM": 6}
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,8 @@ def test_what_there_is_to_choose_from(cli: Cli) -> None:
         one = valid("preset", cli("presets", row["name"], "--json").out)
         assert one.items() >= row.items()
         assert one["toml"] == cli("presets", row["name"]).out
-        assert one["pipeline"]["name"] == row["name"]
+        parts = [part["name"] for part in (one["pipeline"], *one["beside"])]
+        assert parts == (["sift", "patches"] if row["name"] == "best" else [row["name"]])
     assert "no preset" in cli("presets", "sfit", "--json", status=2).err
     papers = valid("reproduce-list", cli("reproduce", "--json").out)
     assert "mohedano2018" in {paper["paper"] for paper in papers}

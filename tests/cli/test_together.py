@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import instsearch
 from instsearch_cli.engine.answer import Answer, Hit
-from instsearch_cli.engine.together import answers, merged
+from instsearch_cli.engine.tensors import one_thread_each
+from instsearch_cli.engine.together import _of_each, answers, merged
 from instsearch_cli.images import Photograph
 from schema_check import valid
 from served_scenes import scene
@@ -161,3 +164,31 @@ def test_a_picture_is_described_once_for_all_its_boxes(place: Path, indexes: lis
         cold = instsearch.open(indexes[2]).query(place / "query.png", box)
         assert [(hit.row, hit.score) for hit in warm] == [(hit.row, hit.score) for hit in cold]
     assert len(described) == 1
+
+
+def test_all_are_asked_at_once(indexes: list[Path]) -> None:
+    together = threading.Barrier(3, timeout=10)
+    opened = [instsearch.open(path) for path in indexes]
+
+    def ask(index: Any) -> Path:
+        together.wait()
+        return index.path
+
+    assert _of_each(opened, ask) == indexes
+
+
+def test_threads_of_libraries_are_as_before_whoever_leaves_last() -> None:
+    def threads() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    with threadpool_limits(2, "blas"):
+        before = threads()
+        assert set(before) == {2}
+        first, second = one_thread_each(), one_thread_each()
+        first.__enter__()
+        second.__enter__()
+        assert set(threads()) == {1}
+        first.__exit__(None, None, None)
+        assert set(threads()) == {1}
+        second.__exit__(None, None, None)
+        assert threads() == before

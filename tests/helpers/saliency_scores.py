@@ -10,7 +10,7 @@ import numpy as np
 
 from instsearch_cli.measure.fixations import Fixations
 from instsearch_cli.measure.saliency import METRICS
-from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss
+from instsearch_cli.measure.saliency_metrics import auc_judd, cc, kl, nss, sim
 
 
 def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -24,7 +24,7 @@ def expected(data: Path, mapped: Callable[[Any], np.ndarray], jitter: float = 0.
         scene = fixations.read(name)
         P = mapped(scene).astype(np.float64)
         S, Q = scene.fixations, scene.density
-        table.append([auc_judd(P / P.max(), S, jitter), cc(P, Q), nss(P, S), kl(P, Q)])
+        table.append([auc_judd(P / P.max(), S, jitter), cc(P, Q), nss(P, S), kl(P, Q), sim(P, Q)])
     return dict(zip(METRICS, np.mean(table, axis=0).tolist(), strict=True))
 
 

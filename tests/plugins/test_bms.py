@@ -258,7 +258,24 @@ def test_colour_spaces_add_up():
     picture = blotches(6)
     assert len(bms.channels(picture, replace(ICCV, colours=("rgb", "luv")))) == 6
     rgb = bms.channels(picture, replace(ICCV, colours=("rgb",)))
-    assert np.array_equal(np.dstack(rgb), picture)
+    assert np.array_equal(np.dstack(rgb), picture[..., ::-1])
+
+
+def test_colours_are_whitened_in_the_order_of_the_originals():
+    """Blue first: which way an axis points depends on that, and thresholds are one-sided."""
+    picture = blotches(6)
+    p = replace(ICCV, colours=("rgb",), whitening=True)
+    x = picture[..., ::-1].reshape(-1, 3).astype(np.float32)
+    C = np.cov(x.T, bias=True).astype(np.float32) + 50 * np.eye(3, dtype=np.float32)
+    w, U, _ = cv2.SVDecomp(C)
+    y = (x @ (U / np.sqrt(w.T))).reshape(picture.shape)
+    for k, plane in enumerate(bms.channels(picture, p)):
+        wanted = cv2.normalize(y[..., k].astype(np.float32), None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+        assert np.abs(plane.astype(int) - cv2.medianBlur(wanted, 3)).max() <= 1
+    identity = BMS(BMS.Config(colours=("rgb",), whitening=True), torch.device("cpu")).identity()
+    assert identity == {"order": "bgr"}
+    for options in ({"colours": ("rgb",)}, {"whitening": True}):
+        assert BMS(BMS.Config(**options), torch.device("cpu")).identity() == {}
 
 
 def test_journal_channels_fill_the_range():

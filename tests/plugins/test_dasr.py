@@ -133,7 +133,7 @@ def test_every_option_is_explained(cls):
 
 
 def test_rules_reach_the_way_back(make):
-    component = make(max_pool="argmax", residual="copy", batch_norm="gradient")
+    component = make(max_pool="argmax", residual="copy", batch_norm="gradient", average_pool="gradient")
     assert component.rules == AUTHORS
     assert not component._circuit.folded
     assert make().rules == PAPER

@@ -86,6 +86,9 @@ def test_the_cards_box():
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
     x0, y0, x1, y1 = dasr.boxes(*here, (30, 12), whole=True)[0].tolist()
     assert (x0, y0, x1 - 1, y1 - 1) == (9, 2, 21, 6)  # last pixels included, as the card has them
+    M[0, 2:7, 21] = 1  # the mean pixel is 15.5, of which the authors take the whole part
+    even = dasr.in_pixels(*dasr.moments(dasr.active(M)), Grid(12, 30, (1, 1, 0, 0)))
+    assert dasr.boxes(*even, (30, 12), whole=True)[0].tolist() == [9, 2, 22, 7]
     wider = dasr.boxes(*here, (30, 12), 2.5)
     assert wider[0, 0] == pytest.approx(15.5 - 2.5 * math.sqrt(10), abs=1e-4)
 

@@ -80,8 +80,8 @@ def plain_conv(A, conv, P, weight=None):
     return below
 
 
-def plain_pool(A, pool, P, argmax=False):
-    """The same of a pooling."""
+def plain_pool(A, pool, P, argmax=False, gradient=False):
+    """The same of a pooling; or its gradient, of an average that counts what it is padded with."""
     k, s, p = pool.kernel_size, pool.stride, pool.padding
     A = A if argmax else A - min(A.min(), 0)
     below = np.zeros_like(A)
@@ -93,6 +93,13 @@ def plain_pool(A, pool, P, argmax=False):
         ]
         if argmax:
             below[max(seen, key=lambda at: A[at])] += P[c, y, x]
+            continue
+        if gradient:
+            rows, columns = (
+                min(i * s - p + k, n + p) - (i * s - p) for i, n in zip((y, x), A.shape[1:], strict=True)
+            )
+            for at in seen:
+                below[at] += P[c, y, x] / (rows * columns)
             continue
         N = sum(A[at] for at in seen)
         for at in seen:
@@ -137,7 +144,7 @@ def plain(network, picture, P, rules, fold):
     scale = factor(net.norm).double().numpy()[:, None, None]
     P = P * ((A["cat"] - min(A["cat"].min(), 0)) * scale > 1e-12) if fold else P * scale
     P = plain_conv(A["pool2"], net.left, P[:3]) + plain_conv(A["pool2"], net.right, P[3:])
-    P = plain_pool(A["y"], net.pool2, P)
+    P = plain_pool(A["y"], net.pool2, P, gradient=rules.average_pool == "gradient")
     P_b, P_s = np.zeros_like(P), np.zeros_like(P)
     for at in np.ndindex(P.shape):
         b, s = plain_shares(A["b"][at], A["s"][at], rules.residual)
@@ -163,7 +170,14 @@ def tops(recording, n, seed=0):
 
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize(
-    "rules", [PAPER, AUTHORS, Rules("all-one", "ratio-signed"), Rules("argmax", "residual-only")]
+    "rules",
+    [
+        PAPER,
+        AUTHORS,
+        AUTHORS._replace(average_pool="excitation"),
+        Rules("all-one", "ratio-signed"),
+        Rules("argmax", "residual-only"),
+    ],
 )
 def test_every_operation_as_in_a_plain_loop(small, picture, rules, fold):
     recording = record(trace(small, "conv3", fold), picture)

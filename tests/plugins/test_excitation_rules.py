@@ -29,7 +29,8 @@ def test_convolution_by_hand(weight, expected):
     [
         (nn.MaxPool2d((1, 2)), PAPER, (0.125, 0.375, 0, 0.5)),
         (nn.MaxPool2d((1, 2)), AUTHORS, (0, 0.5, 0, 0.5)),
-        (nn.AvgPool2d((1, 2)), AUTHORS, (0.125, 0.375, 0, 0.5)),
+        (nn.AvgPool2d((1, 2)), PAPER, (0.125, 0.375, 0, 0.5)),
+        (nn.AvgPool2d((1, 2)), AUTHORS, (0.25, 0.25, 0.25, 0.25)),
         (nn.AdaptiveAvgPool2d((1, 2)), PAPER, (0.125, 0.375, 0, 0.5)),
         (nn.AdaptiveAvgPool2d(1), PAPER, (0.125, 0.375, 0, 0.5)),
         (nn.AdaptiveAvgPool2d((1, 4)), PAPER, (0.1, 0.2, 0.3, 0.4)),

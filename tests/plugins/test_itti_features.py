@@ -117,6 +117,25 @@ def test_oriented_is_the_plain_loop(shape, theta):
     np.testing.assert_allclose(oriented(x, theta), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(11, 9), (6, 11), (3, 2)])
+def test_oriented_as_the_toolbox_has_it_is_the_plain_loop(shape):
+    """Zeros beyond the border, and nothing within four rows of the upper and the lower one."""
+    x = noise(*shape)
+    h, w = shape
+    expected = np.zeros(shape)
+    for g in gabor(45):
+        for i in range(4, h - 4):
+            for j in range(w):
+                there = [
+                    float(g[a + 4, b + 4]) * float(x[i - a, j - b])
+                    for a in range(-4, 5)
+                    for b in range(-4, 5)
+                    if 0 <= i - a < h and 0 <= j - b < w
+                ]
+                expected[i, j] += abs(sum(there))
+    np.testing.assert_allclose(oriented(x, 45, mirrored=False), expected, atol=1e-5)
+
+
 def test_oriented_of_a_single_row_or_sample():
     assert np.abs(oriented(np.full((1, 1), 0.7, np.float32), 45)).max() < 1e-5
     assert np.isfinite(oriented(noise(1, 2), 90)).all()

@@ -172,6 +172,9 @@ def test_fit_size():
     assert extractor.fit_size(300, 400) == (300, 400)
     assert extractor.fit_size(10_000, 200) == (448, 32)
     assert extractor.fit_size(10_000, 5) == (448, 5)
+    enlarging = make(SqueezeNet10, enlarge=True, max_size=512)
+    assert enlarging.fit_size(300, 400) == (384, 512)
+    assert enlarging.fit_size(4000, 3000) == (512, 384)
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from diffusion_collections import CPU, clustered, fitted, found, query, unit
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.options import config_for, make_config
 from instsearch_cli.progress import Quiet
-from instsearch_plugins.numeric.graph import mutual_graph
+from instsearch_plugins.numeric.graph import mutual_graph, normalised
 from instsearch_plugins.searchers import offline_diffusion
 from instsearch_plugins.searchers.diffusion import Diffusion
 from instsearch_plugins.searchers.graph_search import seeds
-from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion
+from instsearch_plugins.searchers.offline_diffusion import OfflineDiffusion, columns
 from states import load
 from stored_codes import StoredCodes
 
 
-def column(X: np.ndarray, i: int, k: int, m: int, alpha: float) -> np.ndarray:
-    """What vector i diffuses to among its m nearest, by dense algebra."""
+def column(X: np.ndarray, i: int, k: int, m: int, alpha: float, early: bool = False) -> np.ndarray:
+    """What vector i diffuses to among its m nearest, by dense algebra; D is the whole graph's, or of these alone."""
     near = np.sort(np.argsort(-(X @ X[i]), kind="stable")[:m])
-    W = mutual_graph(X, k, 3.0).toarray().astype(np.float64)[np.ix_(near, near)]
-    D = W.sum(1)
+    graph = mutual_graph(X, k, 3.0).toarray().astype(np.float64)
+    W = graph[np.ix_(near, near)]
+    D = W.sum(1) if early else graph.sum(1)[near]
     root = np.where(D > 0, 1 / np.sqrt(np.where(D > 0, D, 1)), 0)
     f = np.zeros(len(X))
     f[near] = np.linalg.solve(np.eye(m) - alpha * root[:, None] * W * root, near == i)
@@ -38,25 +40,36 @@ def column(X: np.ndarray, i: int, k: int, m: int, alpha: float) -> np.ndarray:
     k=st.integers(1, 40),
     m=st.integers(1, 40),
     M=st.integers(1, 3),
+    early=st.booleans(),
 )
-def test_offline_is_a_sum_of_columns(seed, n, k, m, M, tmp_path_factory):
+def test_offline_is_a_sum_of_columns(seed, n, k, m, M, early, tmp_path_factory):
     """Isolated vectors, fewer vectors than k or than are kept, a single one, several regions in the query."""
     X, q = clustered(n, seed=seed), unit(M, 8, seed + 1)
     codes = StoredCodes(X, folder=tmp_path_factory.mktemp("scratch"), start=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(offline_diffusion, "TOGETHER", 3 * m)
         patch.setattr(offline_diffusion, "LISTED", 7 * m)
-        searcher = fitted(
-            codes, OfflineDiffusion, k=k, kq=4, alpha=0.9, iterations=200, truncate=m, pool="max"
-        )
+        options = {"truncate": m, "truncation": "early" if early else "late", "pool": "max"}
+        searcher = fitted(codes, OfflineDiffusion, k=k, kq=4, alpha=0.9, iterations=200, **options)
     images, scores, _ = found(searcher, codes, query(q))
     rows, y = seeds(q @ X.T, 4, 3.0)
-    f = sum(s * column(X, i, k, min(m, n), 0.9) for i, s in zip(rows, y, strict=True))
+    f = sum(s * column(X, i, k, min(m, n), 0.9, early) for i, s in zip(rows, y, strict=True))
     expected = np.where(f > 1e-7, f, np.minimum((q @ X.T).max(0) - 1, 0))
     assert sorted(images) == list(codes.span)
     little = (f > 1e-12) & (f < 1e-4)
     at = np.array([i - 5 for i in images])
     np.testing.assert_allclose(scores[~little[at]], expected[at][~little[at]], atol=3e-4)
+
+
+def test_a_chain_cut_late_keeps_the_degrees_of_the_whole():
+    """Four nodes of weight .8, cut to the first two: 1 / (1 - .7^2) and .7 times that; cut early it runs away."""
+    W = sparse.diags_array([0.8, 0.8, 0.8], offsets=1, shape=(4, 4)).tocsr()
+    W = sparse.csr_array(W + W.T)
+    near, of = np.array([[0, 1]]), np.array([0])
+    late, _ = columns(normalised(W), near, of, 0.99, 50)
+    assert late[0] == pytest.approx([1.96, 1.37], abs=5e-3)
+    early, _ = columns(W, near, of, 0.99, 50, early=True)
+    assert early[0] == pytest.approx([50.25, 49.75], abs=1e-2)
 
 
 def test_offline_among_all_is_diffusion(tmp_path):
@@ -115,10 +128,10 @@ def test_offline_of_equal_vectors_and_of_none(tmp_path):
 
 def test_offline_options_and_damage(tmp_path):
     a, b = OfflineDiffusion.Config(), OfflineDiffusion.Config(alpha=0.9, iterations=30, truncate=50)
-    assert config_for(a, "search").keys() == {"k", "gamma", "alpha", "iterations", "truncate"}
+    assert config_for(a, "search").keys() == {"k", "gamma", "alpha", "iterations", "truncate", "truncation"}
     assert config_for(a, "search") != config_for(b, "search")
     assert config_for(Diffusion.Config(), "search").keys() == {"k", "gamma"}
-    for wrong in ({"alpha": 1.0}, {"iterations": 0}, {"truncate": 0}, {"kq": 0}):
+    for wrong in ({"alpha": 1.0}, {"iterations": 0}, {"truncate": 0}, {"truncation": "soon"}, {"kq": 0}):
         with pytest.raises(UsageError):
             make_config(OfflineDiffusion, wrong, "searcher")
     codes = StoredCodes(clustered(50), folder=tmp_path)

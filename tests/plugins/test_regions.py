@@ -1,6 +1,7 @@
 """R-MAC's grid by the numbers of the card and by the formula in plain loops; cells, boxes, detectors."""
 
 import math
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import pytest
@@ -34,6 +35,16 @@ def test_the_cards_grids(h, w, starts):
     assert rmac_grid(h, w, 3).tolist() == [list(e) for e in expected]
     upright = sorted((y0, x0, y1, x1) for x0, y0, x1, y1 in expected)
     assert sorted(map(tuple, rmac_grid(w, h, 3).tolist())) == upright
+
+
+@pytest.mark.parametrize(("h", "w"), [(5, 9), (10, 18), (20, 36), (25, 45), (12, 44), (9, 5)])
+def test_of_two_counts_that_miss_by_the_same_the_fewer_is_taken(h, w):
+    """5 x 9: two squares overlap by 20 %, three by 60 %."""
+    short, long = min(h, w), max(h, w)
+    misses = {m: abs(Fraction(2, 5) - (1 - Fraction(long - short, short * (m - 1)))) for m in range(2, 8)}
+    nearest = [m for m, miss in misses.items() if miss == min(misses.values())]
+    assert len(nearest) == 2
+    assert len(rmac_grid(h, w, 1)) == nearest[0]
 
 
 def plain_grid(H, W, L):

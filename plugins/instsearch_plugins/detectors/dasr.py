@@ -70,7 +70,8 @@ class DASR(Detector):
         """Options of ``dasr``, the paper's by default.
 
         The authors' later code is above_mean, border off, start uniform, max_pool argmax, residual copy,
-        batch_norm gradient, percentile 95, whole_pixels; its DASR* is that without above_mean, with nms 0.3.
+        average_pool gradient, batch_norm gradient, percentile 95, whole_pixels, with pictures that the extractor
+        enlarges (extractor.enlarge, max_size 512); its DASR* is that without above_mean, with nms 0.3.
         """
 
         #: torchvision's classifier that is gone back through, whatever the extractor is
@@ -86,6 +87,8 @@ class DASR(Detector):
         #: back to the parts of a sum: by their positive or signed shares, past the block to nothing, all to both
         residual: Literal["ratio-pos", "ratio-signed", "residual-only", "copy"] = "ratio-pos"
         batch_norm: Literal["fold", "gradient"] = "fold"  #: part of the convolution, or a factor
+        #: back through an average by its inputs, or alike to all of them
+        average_pool: Literal["excitation", "gradient"] = option("excitation", omitted_at_default=True)
         stop: int = 1  #: back to where cells are this many pixels apart; 1 is the picture, 8 much faster
         threshold: float = 0.1  #: tau: pixels below this share of their map's maximum do not count
         percentile: float = 0.0  #: instead of tau: pixels below this percentile do not count; 0 is off
@@ -114,7 +117,7 @@ class DASR(Detector):
         self.extractor = network(
             network.Config(layer=layer, weights=config.weights, precision="fp32"), device
         )
-        self.rules = Rules(config.max_pool, config.residual)
+        self.rules = Rules(config.max_pool, config.residual, config.average_pool)
         self.concurrent = device.type != "cuda"
         self._tracing = threading.Lock()
 

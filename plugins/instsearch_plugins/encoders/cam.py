@@ -48,6 +48,8 @@ class CAM(Pooled, ClassEncoder):
         dims: int = 0
         n_pca: int = 1  #: classes of each picture, the first of its maps, that the whitening is learnt from
         whiten: bool = True  #: PCA-whiten each class's vector
+        #: class vectors are added up, or joined by the largest of each value
+        join: Literal["sum", "max"] = option("sum", omitted_at_default=True)
         #: each class map gives a vector; false: any weighting's maps are added up, and `none` gives eq. 5.3
         #: without maps, the baselines of table 6.1
         cams: bool = True
@@ -108,11 +110,18 @@ class CAM(Pooled, ClassEncoder):
         """
         return super().aggregate(local, weights, None).vectors
 
+    def joined(self, D: Tensor) -> Tensor:
+        """One vector of those of all classes, f32[Z, d] -> f32[1, d]; vectors of zeros, which say nothing, left out."""
+        if self.config.join == "sum":
+            return D.sum(0, keepdim=True)
+        some = D[D.any(1)]
+        return some.amax(0, keepdim=True) if len(some) else D[:1]
+
     def aggregate(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None
     ) -> Vectors:
         """A unit vector f32[1, d] of the whole picture or the query's box, whatever the regions; else as above."""
-        D = self.class_vectors(local, weights).sum(0, keepdim=True)
+        D = self.joined(self.class_vectors(local, weights))
         box = weights.box if isinstance(weights, BoxWeight) else extent(local.grid)
         return Vectors(l2(D), torch.tensor([box]))
 

@@ -182,6 +182,8 @@ class Pooled(Encoder, ABC):
 class PooledPicture(Pooled):
     """A :class:`Pooled` whose whitening is learnt from pictures, of what varies or of what differs in matching ones."""
 
+    pairs: ClassVar[str] = "pairs"
+
     @dataclass(frozen=True)
     class Config(Pooled.Config):
         """Options of encoders that pool the whole picture."""
@@ -191,16 +193,21 @@ class PooledPicture(Pooled):
         pairs: str = option("", omitted_at_default=True)
         #: how far what differs in pairs is taken to be alike in all directions, 0 to 1
         shrink: float = option(0.3, only_with="pairs")
+        whiten: bool = option(True, omitted_at_default=True)  #: PCA-whiten the vectors, or by ``pairs``
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if not 0 <= self.shrink <= 1:
                 raise ValueError(f"shrink is 0 to 1, not {self.shrink}")
+            if self.pairs and not self.whiten:
+                raise ValueError("pairs are what the whitening is learnt from: leave whiten on")
 
     config: Config
 
     def fit(self, data: Data, progress: Progress) -> State:
-        """As :meth:`Pooled.fit`, or by :func:`by_pairs`."""
+        """As :meth:`Pooled.fit`, or by :func:`by_pairs`; nothing with ``whiten`` off."""
+        if not self.config.whiten:
+            return {}
         if not self.config.pairs:
             return super().fit(data, progress)
         rows = np.random.default_rng(self.config.seed).permutation(data.images)[: self.config.fit_images]

@@ -32,6 +32,7 @@ class RegionsSum(RegionVectors):
     """
 
     name: ClassVar[str] = "regions-sum"
+    pairs: ClassVar[str] = "pairs"
     learns: ClassVar[dict[str, Array]] = RegionVectors.learns | {
         "sum_mean": Array("f4", ("D",), group="sum"),
         "sum_projection": Array("f4", ("D", "e"), group="sum"),

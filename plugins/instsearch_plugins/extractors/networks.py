@@ -90,6 +90,7 @@ class Network(Extractor):
     class Config:
         layer: str = ""  #: a module of the network, by torchvision's name; empty is the network's default
         max_size: int = 448  #: larger pictures are reduced to this long side, in pixels
+        enlarge: bool = option(False, omitted_at_default=True)  #: and smaller ones are enlarged to it
         logits: bool = False  #: also run the rest of the network and keep its class logits
         precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  #: auto is fp16 on a GPU, fp32 elsewhere
         #: a layer kept for class maps, with the logits; empty is none
@@ -122,13 +123,14 @@ class Network(Extractor):
         return {"weights": sha256(self.weights), "architecture": self.architecture, "layer": self.layer}
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
-        """At most ``max_size`` along the longer side, never enlarged; narrow strips keep 32 pixels across.
+        """At most ``max_size`` along the longer side, enlarged to it on demand; narrow strips keep 32 pixels across.
 
         With ``scales`` the largest of them along the shorter side.
         """
         if self.config.scales:
             return scaled(width, height, max(self.config.scales))
-        r = min(1.0, self.config.max_size / max(width, height))
+        r = self.config.max_size / max(width, height)
+        r = r if self.config.enlarge else min(1.0, r)
         return max(round(width * r), min(width, SMALLEST)), max(round(height * r), min(height, SMALLEST))
 
     def extract(self, images: Sequence[Image]) -> list[FeatureMap]:

@@ -20,6 +20,8 @@ from instsearch_plugins.numeric.normalise import l2
 if TYPE_CHECKING:
     from instsearch_plugins.numeric.layers import Recording
 
+ROUNDING = 1e-6  #: of a pixel: a whole mean may be a little less
+
 
 def mean_map(X: Tensor) -> Tensor:
     """The mean over channels of a layer's map, as after a ReLU: f32[C, h, w] -> f64[h, w]."""
@@ -129,13 +131,14 @@ def boxes(mean: Tensor, C: Tensor, size: tuple[int, int], scale: float = 2.0, wh
 
     mean f64[K, 2] and C f64[K, 2, 2] in pixels. The ellipse has its axes along C's eigenvectors, ``scale`` times
     the root of the eigenvalue long; with 2 one that is evenly filled has its own moments. At least one pixel
-    wide and high. ``whole`` drops fractions as the authors' code does, away from the edges.
+    wide and high. ``whole`` drops fractions of the mean pixel's number and of the half as the authors' code does, away
+    from the edges.
     """
     last = torch.tensor(size, dtype=C.dtype, device=C.device)
     mean = mean.clamp(min=0.5).minimum(last - 0.5)
     half = scale * C.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     if whole:
-        mean, half = mean.trunc() + 0.5, half.trunc() + 0.5
+        mean, half = (mean - 0.5 + ROUNDING).trunc() + 0.5, half.trunc() + 0.5  # of pixels, by their numbers
     low, high = mean - half.clamp(min=0.5), mean + half.clamp(min=0.5)
     return torch.cat([low.clamp(min=0), high.minimum(last)], 1).float()
 

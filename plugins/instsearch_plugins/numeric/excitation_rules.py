@@ -27,20 +27,22 @@ FEW = 16  #: channels
 class Rules(NamedTuple):
     """What is open in how a probability goes down; the defaults are the paper's, or nearest to it.
 
-    max_pool    all-one: like average pooling, as in the paper; argmax: to the largest input of each window
-    residual    ratio-pos: by the positive part of each summand; ratio-signed: by the summands as they are, over
-                their sum; residual-only: nothing past the block; copy: all of it to both
+    max_pool      all-one: like average pooling, as in the paper; argmax: to the largest input of each window
+    residual      ratio-pos: by the positive part of each summand; ratio-signed: by the summands as they are, over
+                  their sum; residual-only: nothing past the block; copy: all of it to both
+    average_pool  excitation: by the inputs of each window; gradient: alike to all of them, as it is averaged
 
-    The authors' later code has argmax and copy, and takes batch norms as gradients do: P times the factor,
+    The authors' later code has argmax, copy and gradient, and takes batch norms as gradients do: P times the factor,
     which a circuit traced with ``fold=False`` gives.
     """
 
     max_pool: Literal["all-one", "argmax"] = "all-one"
     residual: Literal["ratio-pos", "ratio-signed", "residual-only", "copy"] = "ratio-pos"
+    average_pool: Literal["excitation", "gradient"] = "excitation"
 
 
 PAPER = Rules()
-AUTHORS = Rules("argmax", "copy")
+AUTHORS = Rules("argmax", "copy", "gradient")
 
 
 class Descent(NamedTuple):
@@ -92,6 +94,8 @@ class Descent(NamedTuple):
         if isinstance(layer, Pool) and layer.maximum and self.rules.max_pool == "argmax":
             chosen = self.cut(winners(self.recording, layer), window)
             return spread(P, sliding, chosen), under
+        if isinstance(layer, Pool) and not layer.maximum and self.rules.average_pool == "gradient":
+            return spread(P.mul_(self.cut(averaged(self.recording, layer), window)), sliding), under
         P = P.mul_(self.cut(reciprocal(self.recording, layer), window))
         if isinstance(layer, Pool):
             part = spread(P, sliding)
@@ -156,6 +160,19 @@ def reciprocal(recording: Recording, layer: Convolution | Pool) -> Tensor:
         return F.threshold(N, DEAD, torch.inf, inplace=True).reciprocal_()
 
     return once(recording, layer.name, "reciprocal", compute)
+
+
+def averaged(recording: Recording, layer: Pool) -> Tensor:
+    """What each input of a window counts in its average, however it treats what is outside: f32[1, h, w]."""
+
+    def compute() -> Tensor:
+        A = recording.values[layer.inputs[0]]
+        ones = A.new_ones(1, *A.shape[1:])
+        average = layer.run(ones[None])[0]
+        counted: Tensor = average / gathered(ones, recording.sliding(layer), average.shape[1:]).clamp(min=1)
+        return counted
+
+    return once(recording, layer.name, "averaged", compute)
 
 
 def scaled(recording: Recording, layer: Scale) -> Tensor:

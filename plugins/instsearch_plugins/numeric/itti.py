@@ -19,6 +19,7 @@ KERNEL = np.array([1, 5, 10, 10, 5, 1, 1], np.float32) / 33  #: low-pass filter 
 CENTRES, DELTAS = (2, 3, 4), (3, 4)  #: scales c of the centre, and s - c of the surround
 SCALES = range(2, 9)  #: all that a pair may use
 MAP_SCALE = 4  #: every map is brought to the size of this scale, 1/16 of the image
+REACH = 4  #: pixels of a Gabor filter on either side of its centre
 PERIOD, SIGMA = 7, 2.3333  #: of the Gabor filters, in pixels
 M = 10  #: maps are stretched to [0, M] before they are weighed against each other
 FLAT = 1e-5  #: features lie in about [-1, 1]: a map with less contrast holds rounding errors only
@@ -69,13 +70,18 @@ def gabor(theta: int) -> tuple[np.ndarray, np.ndarray]:
     return even, odd
 
 
-def oriented(x: np.ndarray, theta: int) -> np.ndarray:
+def oriented(x: np.ndarray, theta: int, mirrored: bool = True) -> np.ndarray:
     """|x * g_0| + |x * g_90| for the two phases of :func:`gabor`: f32[h, w].
 
-    Beyond its border the map goes on as its mirror image, the border itself not repeated.
+    Beyond its border the map goes on as its mirror image, the border itself not repeated. Else it is zero there, and
+    the first and the last 4 rows become zero, too, as in the SaliencyToolbox, which means to make up for what a filter
+    misses there by its sum, which is 0.
     """
-    even, odd = (cv2.filter2D(x, -1, g, borderType=cv2.BORDER_REFLECT_101) for g in gabor(theta))
+    border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_CONSTANT
+    even, odd = (cv2.filter2D(x, -1, g, borderType=border) for g in gabor(theta))
     energy: np.ndarray = np.abs(even) + np.abs(odd)
+    if not mirrored:
+        energy[:REACH] = energy[-REACH:] = 0
     return energy
 
 

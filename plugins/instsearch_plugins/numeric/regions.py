@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Grid
 
-OVERLAP = 0.4  #: wanted of neighbouring regions of the first level
+OVERLAP = Fraction(2, 5)  #: wanted of neighbouring regions of the first level
 ROUNDING = 1e-3  # cells
 STEPS = range(2, 8)  #: how many of them there may be along the longer side
 
@@ -23,7 +24,8 @@ def rmac_grid(h: int, w: int, levels: int) -> Tensor:
     On level l = 1, 2, ... the side of a square is s = floor(2 min(h, w) / (l + 1)). Along a side of n cells
     there are m squares, and the t-th starts at floor(t (n - s) / (m - 1)): m = l along the shorter side,
     l + e along the longer. e is one less than the number of squares of level 1 that overlap by nearest to
-    40%, and 0 on a square map. A level whose squares have no cell is left out.
+    40%, the fewer of two that are as near, and 0 on a square map: where others round, as of 5 x 9 or 25 x 45 cells,
+    they may take the more. A level whose squares have no cell is left out.
 
     Returns cells x0, y0, x1, y1 (ends excluded) i64[R, 4], level by level, row by row.
 
@@ -31,8 +33,7 @@ def rmac_grid(h: int, w: int, levels: int) -> Tensor:
     activations", ICLR 2016.
     """
     short, long = min(h, w), max(h, w)
-    strides = [(long - short) / (steps - 1) for steps in STEPS]
-    misses = [abs((short**2 - short * stride) / short**2 - OVERLAP) for stride in strides]
+    misses = [abs(1 - OVERLAP - Fraction(long - short, short * (steps - 1))) for steps in STEPS]
     extra = 0 if h == w else misses.index(min(misses)) + 1
     found = []
     for level in range(1, levels + 1):

@@ -17,6 +17,14 @@ def instsearch_detectors() -> list[DetectorSpec]:
             "R-MAC's squares at several sizes, evenly spread",
             RMAC,
             ("grid",),
+            version=2,
+        ),
+        DetectorSpec(
+            "spn",
+            f"{HERE}.detectors.spn:SPN",
+            "boxes around soft proposals at several thresholds, of any network's map",
+            "Zhu et al., Soft proposal networks for weakly supervised object localization, ICCV 2017",
+            ("features",),
         ),
         DetectorSpec(
             "patches",

@@ -61,6 +61,20 @@ def instsearch_encoders() -> list[EncoderSpec]:
             READS,
         ),
         EncoderSpec(
+            "netvlad",
+            f"{HERE}.encoders.netvlad:NetVLAD",
+            "soft residuals to some words, by k-means or of a published layer",
+            "Arandjelović et al., NetVLAD: CNN architecture for weakly supervised place recognition, CVPR 2016",
+            READS,
+        ),
+        EncoderSpec(
+            "scda",
+            f"{HERE}.encoders.scda:SCDA",
+            "the selected cells' mean and maximum, one after the other; goes with weighting scda",
+            "Wei et al., Selective convolutional descriptor aggregation, IEEE TIP 2017",
+            READS,
+        ),
+        EncoderSpec(
             "gem", f"{HERE}.encoders.gem:GeM", "generalised mean pooling", "Radenović et al., 2019", READS
         ),
         EncoderSpec(

@@ -46,6 +46,13 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             ("codes",),
         ),
         RerankerSpec(
+            "k-reciprocal",
+            f"{HERE}.rerankers.k_reciprocal:KReciprocal",
+            "the best hits by whose nearest neighbours they are, and who is theirs; nothing else is read",
+            "Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017",
+            ("codes",),
+        ),
+        RerankerSpec(
             "region-box",
             f"{HERE}.rerankers.region_box:RegionBox",
             "each hit's box from all of its regions, weighed by their scores; ranks stay",

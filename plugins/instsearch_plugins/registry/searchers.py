@@ -62,6 +62,20 @@ def instsearch_searchers() -> list[SearcherSpec]:
             ("codes",),
         ),
         SearcherSpec(
+            "milvus",
+            f"{HERE}.searchers.milvus:Milvus",
+            "sparse or dense codes in a copy that a Milvus server keeps, or a folder of Milvus Lite",
+            "Wang et al., Milvus: a purpose-built vector data management system, SIGMOD 2021",
+            ("codes",),
+        ),
+        SearcherSpec(
+            "milvus-hamming",
+            f"{HERE}.searchers.milvus_hamming:MilvusHamming",
+            "candidates by words from Milvus; Hamming signatures vote, the best are verified, with boxes",
+            "Jégou et al., Hamming embedding and weak geometric consistency, 2008",
+            ("local", "codes"),
+        ),
+        SearcherSpec(
             "cam-online",
             f"{HERE}.searchers.cam_online:CamOnline",
             "describes every image anew for the query's classes, from stored features; keeps what it computed",

@@ -26,6 +26,20 @@ def instsearch_weighters() -> list[WeighterSpec]:
             ("features",),
         ),
         WeighterSpec(
+            "scda",
+            f"{HERE}.weighters.scda:SCDA",
+            "1 in the largest part of the map that responds above its mean",
+            "Wei et al., Selective convolutional descriptor aggregation, IEEE TIP 2017",
+            ("features",),
+        ),
+        WeighterSpec(
+            "spn",
+            f"{HERE}.weighters.spn:SPN",
+            "soft proposals: where a random walk ends that prefers what differs from its surroundings",
+            "Zhu et al., Soft proposal networks for weakly supervised object localization, ICCV 2017",
+            ("features",),
+        ),
+        WeighterSpec(
             "bms",
             f"{HERE}.weighters.bms:BMS",
             "Boolean Map Saliency: what is surrounded at many thresholds; no training",
@@ -84,6 +98,7 @@ def instsearch_weighters() -> list[WeighterSpec]:
             "saliency of intensity, colour and orientation contrasts at several scales",
             "Itti et al., 1998; Walther & Koch, 2006",
             ("image",),
+            version=2,
         ),
         WeighterSpec(
             "fs",

@@ -23,7 +23,7 @@ from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.mirrored import SIFT, mirrored
 from instsearch_plugins.numeric.ranking import Owners, leads, occurrences
 from instsearch_plugins.rerankers.hit_by_hit import box_of
-from instsearch_plugins.searchers.postings import POSTINGS, Matches, Postings, inverted
+from instsearch_plugins.searchers.postings import POSTINGS, Matches, Postings, inverted, inverted_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,19 +156,24 @@ class HammingEmbedding(Searcher):
         removed = self.owners.removed(data)
         ranked = []
         for query in queries:
-            hidden = self.owners.hidden(query, removed)
-            asked = self._asked(query, data)
-            images, scores, boxes = self._evidence(asked, hidden).scored(asked.norm, asked.usual)
-            order = np.argsort(-scores, kind="stable")
-            if self.config.mirrored:
-                other = self._mirrored(query, data, hidden).scored(asked.norm, asked.usual)
-                both = zip((images, scores, boxes), other, strict=True)
-                images, scores, boxes = (np.concatenate(pair) for pair in both)
-                order = np.lexsort((images, -scores))
-                order = order[occurrences(images[order]) == 0]
-            best = order[:k]
-            ranked.append((images[best] + self.postings.start, scores[best], boxes[best]))
+            images, scores, boxes = self._ranked(query, data, self.owners.hidden(query, removed))
+            ranked.append((images[:k] + self.postings.start, scores[:k], boxes[:k]))
         return Hits.stack(ranked, k)
+
+    def _ranked(
+        self, query: Query, data: Data, hidden: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All images that match, best first, but for those hidden: their numbers i64[n], scores and boxes."""
+        asked = self._asked(query, data)
+        images, scores, boxes = self._evidence(asked, hidden).scored(asked.norm, asked.usual)
+        order = np.argsort(-scores, kind="stable")
+        if self.config.mirrored:
+            other = self._mirrored(query, data, hidden).scored(asked.norm, asked.usual)
+            both = zip((images, scores, boxes), other, strict=True)
+            images, scores, boxes = (np.concatenate(pair) for pair in both)
+            order = np.lexsort((images, -scores))
+            order = order[occurrences(images[order]) == 0]
+        return images[order], scores[order], boxes[order]
 
     def _mirrored(self, query: Query, data: Data, hidden: np.ndarray) -> Evidence:
         """The evidence of the mirror image, which is the same once a query is expanded: that adds words alone."""
@@ -310,6 +315,18 @@ class HammingEmbedding(Searcher):
         A, t = found.transforms
         boxes = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
         return sure, v, np.sqrt(share) * found.weight[sure], boxes
+
+
+def among(
+    config: Any, query: Query, data: Data, images: Sequence[Words]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Searcher `hamming` over some images alone: their numbers i64[n], best first, scores f32[n] and boxes f32[n, 4].
+
+    config: the options of ``HammingEmbedding``. Those that match nothing are not among them.
+    """
+    searcher, idf = HammingEmbedding(config), _idf(data)
+    searcher.load(inverted_of(images, idf if len(idf) else None))
+    return searcher._ranked(query, data, np.empty(0, np.int64))
 
 
 def _vote(v: np.ndarray, norms: np.ndarray) -> np.ndarray:

@@ -15,10 +15,11 @@ from instsearch_formats import Array
 from instsearch_plugins.numeric import hamming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from instsearch_cli.components import Data, Progress, State
+    from instsearch_cli.data import Words
 
 PAIRS = 1 << 23  # pairs of keypoints that a query compares at most: a brick's, among walls of it
 NARROW = 1 << 16  # images that u16 tells apart
@@ -32,6 +33,10 @@ POSTINGS = {
     "geometry": Array("u4", ("P",), unread=True),
 }
 """What :func:`inverted` returns, as it must be."""
+UNPLACED = (
+    "searcher hamming needs words at keypoints, and this pipeline has them on a grid: take --extractor sift, or "
+    "--searcher inverted"
+)
 DAMAGED = f"the postings are damaged: {REPAIR}"
 
 
@@ -93,9 +98,7 @@ def inverted(data: Data, idf: np.ndarray | None, scratch: Path, progress: Progre
         images[at] = points.image[order] + points.first
         span = slice(points.first, points.first + len(points.sizes))
         sizes[span] = points.sizes
-        pairs, tf = np.unique(points.image * K + points.word, return_counts=True)
-        weight = tf * (1.0 if idf is None else idf[pairs % K])
-        norms[span] = np.sqrt(np.bincount(pairs // K, weight**2, len(points.sizes)))
+        norms[span] = lengths(points.image, points.word, len(points.sizes), K, idf)
     return {
         "start": np.array([data.span.start]),
         "sizes": sizes,
@@ -105,6 +108,46 @@ def inverted(data: Data, idf: np.ndarray | None, scratch: Path, progress: Progre
         "images": images,
         "geometry": geometry,
     }
+
+
+def lengths(image: np.ndarray, word: np.ndarray, n: int, K: int, idf: np.ndarray | None) -> np.ndarray:
+    """|(idf_w tf_w)_w| of n images f64[n], of whose keypoints these are the image and the word, below K."""
+    pairs, tf = np.unique(image * K + word, return_counts=True)
+    weight = tf * (1.0 if idf is None else idf[pairs % K])
+    return np.sqrt(np.bincount(pairs // K, weight**2, n))
+
+
+def inverted_of(images: Sequence[Words], idf: np.ndarray | None) -> State:
+    """:func:`inverted` of some images alone, in memory: image i is the i-th. Raises InstsearchError as that does."""
+    n, every = len(images), [_of_words(i, local) for i, local in enumerate(images)]
+    sizes, image, word, signature, geometry = (
+        np.concatenate([points[field] for points in every]) for field in range(1, len(Points._fields))
+    )
+    if idf is not None and word.max(initial=-1) >= len(idf):
+        raise InstsearchError(f"the words are damaged: {REPAIR}")
+    K, order = int(word.max(initial=0)) + 1, np.argsort(word, kind="stable")
+    return {
+        "start": np.zeros(1, np.int64),
+        "sizes": sizes,
+        "norms": lengths(image, word, n, K, idf).astype(np.float32),
+        "pointers": np.concatenate([[0], np.bincount(word, minlength=K).cumsum()]),
+        "signatures": signature[order],
+        "images": image[order],
+        "geometry": geometry[order],
+    }
+
+
+def _of_words(image: int, local: Words) -> Points:
+    """The keypoints of one image that have a word."""
+    if local.geometry is None:
+        raise InstsearchError(UNPLACED)
+    if local.signatures is None:
+        raise InstsearchError(hamming.UNSIGNED)
+    some = np.flatnonzero(local.words >= 0)
+    size = (np.array(local.grid.transform[:2]) * local.grid.shape[::-1]).astype(np.float32)
+    word, signature = local.words[some].astype(np.int64), local.signatures[some].view(np.uint64)
+    place = hamming.packed(local.geometry[some], size)
+    return Points(image, size[None], np.full(len(some), image), word, signature, place)
 
 
 def _file(path: Path, dtype: Any, n: int) -> np.ndarray:
@@ -120,10 +163,7 @@ def _points(data: Data, progress: Progress) -> Iterator[Points]:
         signature, geometry = np.empty(0, np.uint64), np.empty(0, np.uint32)
         if len(some):  # a part of nothing but empty images has words alone
             if "geometry" not in block:
-                raise InstsearchError(
-                    "searcher hamming needs words at keypoints, and this pipeline has them on a grid: take "
-                    "--extractor sift, or --searcher inverted"
-                )
+                raise InstsearchError(UNPLACED)
             if "signatures" not in block:
                 raise InstsearchError(hamming.UNSIGNED)
             signature = np.asarray(block["signatures"])[some]

@@ -130,11 +130,11 @@ def channels(pixels: np.ndarray, p: Parameters) -> list[np.ndarray]:
 
     "journal" and whitening stretch each to 0..255 and take the median of 3 x 3.
     """
-    # the code for BGR on RGB pixels is the originals' code for RGB on BGR pixels
+    # the code for BGR on RGB pixels is the originals' code for RGB on BGR pixels; theirs of rgb is BGR, too
     spaces = {"lab": cv2.COLOR_BGR2Lab, "luv": cv2.COLOR_BGR2Luv}
     found: list[np.ndarray] = []
     for name in p.colours:
-        picture = cv2.cvtColor(pixels, spaces[name]) if name in spaces else pixels
+        picture = cv2.cvtColor(pixels, spaces[name]) if name in spaces else pixels[..., ::-1]
         planes: Sequence[np.ndarray] = cv2.split(whitened(picture) if p.whitening else picture)
         if p.whitening or p.variant == "journal":
             planes = [_stretched(x) for x in planes]
@@ -218,6 +218,11 @@ class BMS(Weighter):
         given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
         self.parameters = dataclasses.replace(ICCV if config.variant == "iccv" else JOURNAL, **given)
         self.device = device
+
+    def identity(self) -> dict[str, Any]:
+        """The order of colours where it matters, which was another once."""
+        turned = self.parameters.whitening and "rgb" in self.parameters.colours
+        return {"order": "bgr"} if turned else {}
 
     def saliency(self, pixels: np.ndarray) -> np.ndarray:
         """The map at pixel size: u8[H, W, 3] -> u8[H, W]."""

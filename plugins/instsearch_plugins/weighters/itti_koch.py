@@ -31,12 +31,18 @@ if TYPE_CHECKING:
 
 Norm = Literal["iterative", "localmax"]
 Form = Literal["toolbox", "itti98"]
+Border = Literal["mirror", "toolbox"]
 
+LUMINANCE = (0.298936, 0.587043, 0.114021)  #: of red, green and blue, as rgb2gray has it
 ORIENTATIONS = (0, 45, 90, 135)  #: degrees
 
 
 def saliency(
-    pixels: np.ndarray, max_size: int = 340, norm: Norm = "iterative", form: Form = "toolbox"
+    pixels: np.ndarray,
+    max_size: int = 340,
+    norm: Norm = "iterative",
+    form: Form = "toolbox",
+    border: Border = "mirror",
 ) -> np.ndarray:
     """How much each place stands out in intensity, colour and orientation.
 
@@ -52,7 +58,7 @@ def saliency(
     """
     pixels = reduced(pixels, max_size)
     H, W = pixels.shape[:2]
-    features = feature_maps(pixels, form)
+    features = feature_maps(pixels, form, border)
     conspicuity = []
     for maps in features:
         subfeatures = normalised(normalised(maps, norm, form, M).sum(1), norm, form)
@@ -87,14 +93,16 @@ def normalised(x: np.ndarray, norm: Norm, form: Form, top: float | None = None) 
     return iterated(x if top is None else stretched_to(x, top))
 
 
-def feature_maps(pixels: np.ndarray, form: Form = "toolbox") -> list[np.ndarray]:
+def feature_maps(pixels: np.ndarray, form: Form = "toolbox", border: Border = "mirror") -> list[np.ndarray]:
     """Centre-surround maps of intensity, colour and orientation: f32[S, n, h, w] each, at 1/16 of the size.
 
     S = 1, 2 (red-green, blue-yellow) and 4 (ORIENTATIONS) sub-features; n <= 6 pairs of scales. A grey image
     has no colour; an image too small for any pair gives no features.
     """
     r, g, b = (channel.astype(np.float32) / 255 for channel in cv2.split(pixels))
-    intensity = (r + g + b) / 3 if form == "itti98" else 0.2989 * r + 0.5870 * g + 0.1140 * b
+    intensity = (
+        (r + g + b) / 3 if form == "itti98" else LUMINANCE[0] * r + LUMINANCE[1] * g + LUMINANCE[2] * b
+    )
     scales = _coarse(intensity)
     if CENTRES[0] + DELTAS[0] not in scales:
         return []
@@ -103,7 +111,10 @@ def feature_maps(pixels: np.ndarray, form: Form = "toolbox") -> list[np.ndarray]
         opponents = opponents_1998(r, g, b) if form == "itti98" else opponents_toolbox(r, g, b)
         features.append([centre_surround(_coarse(x), double=form == "itti98") for x in opponents])
     features.append(
-        [centre_surround({s: oriented(x, theta) for s, x in scales.items()}) for theta in ORIENTATIONS]
+        [
+            centre_surround({s: oriented(x, theta, border == "mirror") for s, x in scales.items()})
+            for theta in ORIENTATIONS
+        ]
     )
     return [np.stack(maps) for maps in features]
 
@@ -149,6 +160,9 @@ class IttiKoch(Weighter):
         norm: Norm = "iterative"
         #: colours and combination of the SaliencyToolbox, or colours and local maxima as printed in 1998
         form: Form = "toolbox"
+        #: how the picture goes on beyond its border for the orientations: as its mirror image, or as in the toolbox by
+        #: zeros, with what lies within 4 pixels of its upper and lower border left out
+        border: Border = "mirror"
 
         def __post_init__(self) -> None:
             if self.max_size < 1:
@@ -160,7 +174,7 @@ class IttiKoch(Weighter):
 
     def saliency(self, pixels: np.ndarray) -> np.ndarray:
         """The map at the working image's size: u8[H, W, 3] -> f32[H', W']."""
-        return saliency(pixels, self.config.max_size, self.config.norm, self.config.form)
+        return saliency(pixels, self.config.max_size, self.config.norm, self.config.form, self.config.border)
 
     def weigh(self, inputs: Inputs) -> WeightMap:
         """Weights f32[1, h, w] on ``inputs.grid``: each cell's largest saliency, over the largest of all."""

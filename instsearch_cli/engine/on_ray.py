@@ -1,0 +1,202 @@
+"""Parts made by workers of Ray: a plain task each, given out again when its worker dies; the driver holds no arrays."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine.parts import Result, Task
+from instsearch_cli.engine.ray_cluster import Cluster
+from instsearch_cli.engine.ray_worker import NodeError, Plan, look, make
+from instsearch_cli.errors import InstsearchError
+from instsearch_cli.interrupt import check
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from instsearch_cli.engine.collection import Collection
+    from instsearch_cli.engine.workers import Workers
+    from instsearch_cli.progress import Quiet
+
+TRIES = 3  #: workers that a picture may end before it is skipped
+POLL = 0.2  #: seconds after which Ctrl-C is seen
+OURS = "INSTSEARCH_"
+AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
+
+
+@dataclass
+class Search:
+    """The search for the pictures of a task that end their workers: how many looks are under way, what they found."""
+
+    looks: int = 0
+    found: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass
+class Work:
+    """A task to give out, or a look at some of its rows; ``deaths`` of its workers so far.
+
+    search  of a look: the one that it is part of; of a task: one that has ended
+    """
+
+    task: Task
+    rows: tuple[int, ...] = ()
+    search: Search | None = None
+    deaths: int = 0
+
+
+class OnRay:
+    """Workers make the parts of a collection.
+
+    A task whose worker died is given out again, at the second time after a search by halves: rows that end their worker
+    whenever they are looked at, TRIES times alone, are skipped. A machine whose disk is full gets no more tasks.
+    """
+
+    def __init__(self, collection: Collection, workers: Workers, progress: Quiet) -> None:
+        self.collection, self.workers, self.progress = collection, workers, progress
+        self.cluster = Cluster(workers)
+        self.avoid: list[str] = []
+        try:
+            for line in self.cluster.check(collection.index):
+                progress.say(f"warning: {line}")
+            counts = self.cluster.fitting()
+        except BaseException:
+            self.close()
+            raise
+        self.side = min(max(counts), workers.count or max(counts))
+        n, at_once = len(counts), min(sum(counts), workers.count or sum(counts))
+        progress.say(f"Ray: {n:,} machine{'s' * (n > 1)}, {at_once:,} task{'s' * (at_once > 1)} at once")
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self.cluster.close()
+
+    def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
+        """Each task with what became of it, as they end; one of no layers says which rows are to be skipped first."""
+        plan = self.cluster.ray.put(self._plan({kind for task in tasks for kind in task.kinds}))
+        waiting = deque(Work(task) for task in tasks)
+        running: dict[Any, Work] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._at_once():
+                    work = waiting.popleft()
+                    running[self._give(plan, work)] = work
+                check()
+                ready, _ = self.cluster.ray.wait(list(running), num_returns=1, timeout=POLL)
+                for reference in ready:
+                    work = running.pop(reference)
+                    result = self._result(reference, work, waiting)
+                    if work.rows:
+                        yield from self._looked(work, waiting)
+                    elif result is not None:
+                        self.progress.advance(len(work.task.span))
+                        yield work.task, result
+        finally:
+            self.cluster.cancel(list(running))
+            for work in running.values():
+                self._clear(work.task)
+
+    def _plan(self, kinds: set[str]) -> Plan:
+        collection, assembly = self.collection, self.collection.assembly
+        return Plan(
+            uuid.uuid4().hex,
+            collection.index.path.absolute(),
+            assembly.pipeline,
+            assembly.asked_device,
+            collection.index.images.foreseen,
+            collection.hidden,
+            collection.new,
+            {kind: assembly.fingerprint(kind) for kind in kinds},
+            environment={k: v for k, v in os.environ.items() if k.startswith(OURS) and k not in AT_HOME},
+            memory=self.workers.memory,
+            side=self.side,
+        )
+
+    def _at_once(self) -> int:
+        there = sum(self.cluster.fitting(self.avoid))
+        return max(1, min(there, self.workers.count or there))
+
+    def _give(self, plan: Any, work: Work) -> Any:
+        if work.rows:
+            return self.cluster.call(look, plan, work.task, work.rows, avoid=self.avoid)
+        return self.cluster.call(make, plan, work.task, avoid=self.avoid)
+
+    def _result(self, reference: Any, work: Work, waiting: deque[Work]) -> Result | None:
+        """What a worker gave; None where it has to be given out again, which is among the waiting then."""
+        errors = self.cluster.ray.exceptions
+        try:
+            result: Result | None = self.cluster.ray.get(reference)
+        except errors.RayTaskError as error:
+            cause = error.cause
+            if not isinstance(cause, NodeError):
+                raise cause from error
+            self._leave(cause)
+            waiting.appendleft(work)
+            if work.rows and work.search:
+                work.search.looks += 1  # it is looked at again
+            return None
+        except errors.RayError as error:
+            self._died(work, _reason(error), waiting)
+            return None
+        return result
+
+    def _leave(self, error: NodeError) -> None:
+        """Give a machine no more tasks. Raises the error where it is the last."""
+        if error.node not in self.avoid:
+            self.avoid.append(error.node)
+            if not self.cluster.fitting(self.avoid):
+                raise error
+            self.progress.say(f"warning: {error}\nIt gets no more tasks; the others go on.")
+
+    def _died(self, work: Work, reason: str, waiting: deque[Work]) -> None:
+        work.deaths += 1
+        span = work.task.span
+        if not work.rows:
+            self._clear(work.task)
+            if work.deaths < (TRIES if work.search else 2):
+                waiting.appendleft(work)
+            elif work.search is None:
+                search, alive = Search(), self.collection.index.images.alive()
+                rows = tuple(row for row in span if alive[row] and row not in self.collection.hidden)
+                self._halve(work, rows, search, waiting)
+            else:
+                raise InstsearchError(
+                    f"rows {span.start:,} to {span.stop - 1:,} end their worker, {reason}, and none of their pictures "
+                    "alone does: take fewer workers a machine with --workers"
+                )
+        elif len(work.rows) > 1:
+            assert work.search is not None
+            self._halve(work, work.rows, work.search, waiting)
+        elif work.search is not None and work.deaths == TRIES:
+            work.search.found += [(row, f"its worker ended {TRIES} times, {reason}") for row in work.rows]
+        elif work.search is not None:
+            work.search.looks += 1
+            waiting.appendleft(work)
+
+    def _halve(self, work: Work, rows: tuple[int, ...], search: Search, waiting: deque[Work]) -> None:
+        middle = len(rows) // 2
+        for half in filter(None, (rows[:middle], rows[middle:])):
+            search.looks += 1
+            waiting.appendleft(Work(work.task, half, search))
+
+    def _looked(self, work: Work, waiting: deque[Work]) -> Generator[tuple[Task, Result], None, None]:
+        """A look has ended: after the last of a search its task is given out again, without what was found."""
+        search = work.search
+        assert search is not None
+        search.looks -= 1
+        if search.looks == 0:
+            if search.found:
+                yield Task(work.task.span, ()), Result([], skipped=sorted(search.found))
+            waiting.appendleft(Work(work.task, search=None if search.found else search))
+
+    def _clear(self, task: Task) -> None:
+        for kind in task.kinds:
+            self.collection.layer(kind).abandon(task.span)
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return "out of memory" if "OutOfMemory" in type(error).__name__ else f"killed or crashed ({first[:60]})"

@@ -1,0 +1,205 @@
+"""A cluster of Ray as this program uses it: joined or made, looked at, given plain functions to call."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli import __version__
+from instsearch_cli.engine.workers import INSTALL
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.engine.workers import Workers
+    from instsearch_formats import Index
+
+LISTENING = 5.0  #: seconds in which a cluster has to let us in
+PATIENCE = 60.0  #: seconds in which every machine has to answer
+LATE = 5.0  #: seconds that clocks may differ by
+NODE = "ray.io/node-id"
+
+
+class Cluster:
+    """A connection to Ray; one that this process has already is used, and left."""
+
+    def __init__(self, workers: Workers) -> None:
+        import ray
+
+        self.ray, self.workers = ray, workers
+        self._own = not ray.is_initialized()
+        if self._own:
+            self._connect(workers)
+        _silence()
+        self._functions: dict[Any, Any] = {}
+
+    def _connect(self, workers: Workers) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        address = workers.address or os.environ.get("RAY_ADDRESS", "")
+        try:
+            if address:
+                _check_listening(address)
+                self.ray.init(address, **quiet)
+                return
+            with contextlib.suppress(ConnectionError):
+                self.ray.init("auto", **quiet)
+                return
+            self.ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
+        except Exception as error:
+            where = f"Ray at {address}" if address else "Ray"
+            said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            first = (said.strip().splitlines() or [type(error).__name__])[0]
+            raise InstsearchError(
+                f"cannot reach {where}: {first}\nStart it there with `ray start --head`, of the same versions of Ray "
+                "and Python and with the same token (RAY_AUTH_MODE), or give --engine ray for workers on this machine."
+            ) from error
+
+    def close(self) -> None:
+        """Leave it; one that was made here ends."""
+        if self._own:
+            self.ray.shutdown()
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """The machines that can work."""
+        every: list[dict[str, Any]] = self.ray.nodes()  # type: ignore[no-untyped-call]
+        return [node for node in every if node["Alive"] and node["Resources"].get("CPU")]
+
+    def fitting(self, avoid: Sequence[str] = ()) -> list[int]:
+        """How many tasks fit on each machine that can work. Raises UsageError where none fits on any."""
+        gpus = self.workers.gpus
+        nodes = [node["Resources"] for node in self.nodes if node["NodeID"] not in avoid]
+        counts = [min(int(r["CPU"]), int(r.get("GPU", 0) / gpus) if gpus else int(r["CPU"])) for r in nodes]
+        if nodes and gpus and not any(counts):
+            raise UsageError(f"no machine of the cluster has {gpus:g} GPUs: leave out --gpus-a-worker")
+        return counts
+
+    def call(self, function: Callable[..., Any], *arguments: Any, avoid: Sequence[str] = ()) -> Any:
+        """A reference to what a function gives that a worker calls, once."""
+        if function not in self._functions:
+            self._functions[function] = self.ray.remote(function)
+        options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1, "num_gpus": self.workers.gpus}
+        if avoid:
+            options["label_selector"] = {NODE: f"!in({','.join(avoid)})"}
+        return self._functions[function].options(**options).remote(*arguments)
+
+    def cancel(self, references: Sequence[Any]) -> None:
+        """End what workers do: they are given a moment to clear up."""
+        waiting = list(references)
+        for force in (False, True):
+            for reference in waiting:
+                with contextlib.suppress(Exception):
+                    self.ray.cancel(reference, force=force)
+            if waiting:
+                _, waiting = self.ray.wait(waiting, num_returns=len(waiting), timeout=5)
+
+    def check(self, index: Index) -> list[str]:
+        """Look whether every machine can work on an index; gives what is odd and no hindrance.
+
+        Raises InstsearchError for the first that has another version, or does not see the index or its photographs.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        probe = self.ray.remote(_probe())
+        with index.scratch() as folder:
+            began, references = time.time(), {}
+            for node in self.nodes:
+                here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                options = {"num_cpus": 0, "max_retries": 3, "scheduling_strategy": here}
+                references[node["NodeID"]] = probe.options(**options).remote(
+                    str(folder), uuid.uuid4().hex, index.images.roots
+                )
+            names = {node["NodeID"]: node["NodeManagerHostname"] for node in self.nodes}
+            odd = []
+            for node, reference in references.items():
+                facts = self._answer(reference, names.get(node, node))
+                self._judge(facts, index.path)
+                span = began - LATE, time.time() + LATE
+                if not span[0] <= facts["time"] <= span[1]:
+                    gap = facts["time"] - time.time()
+                    odd.append(
+                        f"the clock of {facts['host']} is {abs(gap):,.0f} s {'ahead' if gap > 0 else 'behind'}: "
+                        "set it by NTP. Results are the same, times of files are not"
+                    )
+            return odd
+
+    def _answer(self, reference: Any, name: str) -> dict[str, Any]:
+        try:
+            facts: dict[str, Any] = self.ray.get(reference, timeout=PATIENCE)
+            return facts
+        except self.ray.exceptions.RayError as error:
+            raise InstsearchError(
+                f"{name} does not answer within {PATIENCE:.0f} s: `ray status` says how it is; `ray stop` there leaves "
+                "it out"
+            ) from error
+
+    def _judge(self, facts: dict[str, Any], index: Path) -> None:
+        host = facts["host"]
+        if facts["version"] != __version__:
+            there = f"has instsearch {facts['version']}" if facts["version"] else "has no instsearch"
+            raise InstsearchError(
+                f"{host} {there}, and this is {__version__}: run `{INSTALL[:-1]}=={__version__}'` there, in the Python "
+                "that Ray runs in"
+            )
+        if facts["index"]:
+            raise InstsearchError(
+                f"{host} cannot write into {printable(index)}: {facts['index']}.\nAn index that several machines make "
+                "lies in a folder that all of them see by the same path, over NFS say."
+            )
+        if facts["missing"]:
+            raise InstsearchError(
+                f"{host} does not see the photographs in {printable(facts['missing'][0])}.\nMount them there by the "
+                "same path."
+            )
+
+
+def _check_listening(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), LISTENING).close()
+
+
+def _silence() -> None:
+    """Ray prints what becomes of workers on standard output, where results go, and has no option against that."""
+    with contextlib.suppress(ImportError, AttributeError):
+        worker: Any = importlib.import_module("ray._private.worker")
+        if worker.print_to_stdstream:
+            worker.print_to_stdstream = lambda *_, **__: None
+
+
+def _probe() -> Callable[[str, str, list[str]], dict[str, Any]]:
+    """A function that goes to a worker as a whole: of this program there may be none, or another."""
+
+    def probe(folder: str, name: str, roots: list[str]) -> dict[str, Any]:
+        import os
+        import socket
+        import time
+
+        try:
+            from instsearch_cli import __version__ as version
+        except ImportError:
+            version = ""
+        wrong, path = "", os.path.join(folder, name)  # noqa: PTH118
+        try:
+            with open(path, "x"):  # noqa: PTH123
+                pass
+            os.unlink(path)  # noqa: PTH108
+        except OSError as error:
+            wrong = str(error.strerror) if os.path.isdir(folder) else "it is not the same folder there"  # noqa: PTH112
+        missing = [root for root in roots if not os.path.isdir(root)]  # noqa: PTH112
+        facts = {"version": version, "index": wrong, "missing": missing}
+        return facts | {"host": socket.gethostname(), "time": time.time()}
+
+    return probe

@@ -1,0 +1,177 @@
+"""Layers made by workers of Ray: the same parts, workers that die, pictures that end them, clear words."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import torchvision
+
+import instsearch
+from instsearch_cli.engine import workers
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.workers import Workers, workers_of
+from instsearch_cli.errors import UsageError
+from served_scenes import scene
+
+ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
+
+Cli = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+FAKES = Path(__file__).parent / "fake_plugins"
+RAY = ("--engine", "ray", "--workers", 2)
+CELLS = ("--extractor", "cells", "--encoder", "centred", "--searcher", "scan", "--weighting")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two workers on this machine, that see this program and the plugins that the tests bring."""
+    places = [ROOT, ROOT / "plugins", ROOT / "formats", FAKES / "tiny", FAKES / "deadly"]
+    seen = {"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, places))}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=seen)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("tiny", "deadly"):
+        monkeypatch.syspath_prepend(str(FAKES / name))
+    load_registry.cache_clear()
+    yield
+    load_registry.cache_clear()
+
+
+def photos(folder: Path, n: int) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(n):
+        PIL.Image.fromarray(scene(i, 2, n)).save(folder / f"{i}.png")
+    return folder
+
+
+def in_three_runs(cli: Cli, folder: Path, index: Path) -> None:
+    """Three ranges of rows, made by one pipeline here."""
+    files = sorted(folder.iterdir())
+    for first in range(0, len(files), 2):
+        cli("index", *files[first : first + 2], "--index", index, "--quiet")
+
+
+def same(one: Path, other: Path) -> None:
+    """Every file of two indexes is the same, the lock and what of them is told by when they were made aside."""
+    files = [sorted(p.relative_to(i) for p in i.rglob("*.h5")) for i in (one, other)]
+    assert files[0] == files[1]
+    for name in files[0]:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.usefixtures("cluster")
+def test_parts_are_the_same_by_whomever_they_are_made(cli: Cli, tmp_path: Path) -> None:
+    """Keypoints, and maps of a network: three ranges, two workers; what is added, and what is measured, too."""
+    folder = photos(tmp_path / "p", 6)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_0().state_dict(), tmp_path / "net.pth")
+    maps = ("--extractor", "squeezenet1_0", "--weights", tmp_path / "net.pth", "--encoder", "sum", "--quiet")
+    for name, how in (("here", ()), ("there", RAY)):
+        in_three_runs(cli, folder, tmp_path / name)
+        cli("index", "--index", tmp_path / name, *maps, "--name", "maps", "--keep-features", *how)
+    same(tmp_path / "here", tmp_path / "there")
+    more = photos(tmp_path / "q", 3)
+    for name, how in (("here", ()), ("there", RAY)):
+        cli("add", more, "--index", tmp_path / name, "--quiet", *how)
+    same(tmp_path / "here", tmp_path / "there")
+    other = instsearch.create(tmp_path / "python").index(folder, engine="ray", workers=2)
+    assert other.written["codes"] == 6
+    said = cli("extract", folder, "--index", tmp_path / "e", *maps[:4], "--engine", "ray").err
+    assert "Ray: 1 machine, 2 tasks at once" in said
+
+
+@pytest.mark.usefixtures("cluster", "plugins")
+def test_a_worker_that_dies_and_a_picture_that_ends_every_worker(cli: Cli, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", 6)
+    PIL.Image.fromarray(np.full((48, 64, 3), 255, np.uint8)).save(folder / "2.png")
+    in_three_runs(cli, folder, tmp_path / "i")
+    once = ("--set", f"weighting.once={tmp_path / 'met'}")
+    cli("index", "--index", tmp_path / "i", *CELLS, "deadly", *once, "--name", "once", *RAY)
+    assert instsearch.open(tmp_path / "i").info()["searchable"]["once"] == 6
+    PIL.Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(folder / "black.png")
+    done = cli("add", folder, "--index", tmp_path / "i", "--pipeline", "once", "--json", *RAY).json
+    assert done["found"] == done["indexed"] + done["there"] + len(done["skipped"])
+    ((name, reason),) = [(one["image"], one["reason"]) for one in done["skipped"]]
+    assert name.endswith("black.png")
+    assert reason.startswith("its worker ended 3 times")
+    assert instsearch.open(tmp_path / "i").info()["images"] == 6
+
+
+@pytest.mark.usefixtures("cluster", "plugins")
+def test_a_worker_that_would_make_something_else_is_found_out(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instsearch_cli.engine import ray_cluster
+
+    folder = photos(tmp_path / "p", 2)
+    monkeypatch.setattr(ray_cluster, "__version__", "99.0")
+    said = cli("index", folder, "--index", tmp_path / "i", *CELLS, "flat", *RAY, status=1).err
+    assert "has instsearch " in said
+    assert "and this is 99.0: run `pip install 'instsearch[ray]==99.0'` there" in said
+    monkeypatch.undo()
+    for name in ("tiny", "deadly"):
+        monkeypatch.syspath_prepend(str(FAKES / name))
+    assert cli("index", folder, "--index", tmp_path / "i", *CELLS, "flat").status == 0  # it goes on here
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--workers", 2], "--workers and --gpus-a-worker are of --engine ray"),
+        (["--engine", "rye"], "--engine is local, ray, or ray://HOST:PORT, not 'rye'"),
+        (["--engine", "ray://host"], "not 'ray://host'"),
+        (["--engine", "ray", "--workers", 0], "x>=1"),
+    ],
+)
+def test_wrong_usage(cli: Cli, tmp_path: Path, flags: list[Any], said: str) -> None:
+    folder = photos(tmp_path / "p", 1)
+    assert said in cli("index", folder, "--index", tmp_path / "i", *flags, status=2).err
+
+
+def test_without_the_extra(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    folder = photos(tmp_path / "p", 1)
+    said = cli("index", folder, "--index", tmp_path / "i", "--engine", "ray", status=1).err
+    assert "needs Ray: run `pip install 'instsearch[ray]'`" in said
+    monkeypatch.undo()
+    assert workers_of("local") is None
+    assert workers_of("ray://host:10001", 3, 0.5) == Workers("ray://host:10001", 3, 0.5)
+    with pytest.raises(UsageError, match="at least 0"):
+        workers_of("ray", gpus=-1)
+    assert workers.INSTALL in said
+
+
+@pytest.mark.parametrize("how", ["ray://127.0.0.1:{}", "ray"])
+def test_nobody_listens(tmp_path: Path, how: str) -> None:
+    """Said at once, where Ray itself would try for minutes."""
+    photos(tmp_path / "photos", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "instsearch_cli.main", "index", str(tmp_path / "photos"), "--quiet"]
+    command += ["--index", str(tmp_path / "index"), "--engine", how.format(port)]
+    env = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: cannot reach Ray at ")
+    assert f"127.0.0.1:{port}: " in first
+    assert "`ray start --head`" in second
