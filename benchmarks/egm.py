@@ -154,7 +154,7 @@ def real_maps(n: int, data: Path, weights: Path, size: int) -> list[np.ndarray]:
 
     network = SqueezeNet10(SqueezeNet10.Config(weights=str(weights), max_size=size), torch.device("cpu"))
     images = [read_image(path, network.fit_size) for path in photographs(data, n)]
-    return [feature_norm(network.extract([image])[0].values).numpy() for image in images]
+    return [feature_norm(network.extract([image])[0].values, stretch=False).numpy() for image in images]
 
 
 def timed(

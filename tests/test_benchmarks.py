@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -15,16 +18,23 @@ SHARED = ("arguments", "evaluating", "isolated", "outside_files")
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in SHARED)
 
 
-def run(path: Path, *arguments: str) -> int | str | None:
-    """The exit code of `python benchmarks/NAME.py ...`, which ends while it reads its arguments."""
+def loaded(path: Path) -> Any:
+    """The module `benchmarks/NAME.py`."""
     spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
-        patch.setattr(sys, "argv", [str(path), *arguments])
         spec.loader.exec_module(module)
+    return module
+
+
+def run(path: Path, *arguments: str) -> int | str | None:
+    """The exit code of `python benchmarks/NAME.py ...`, which ends while it reads its arguments."""
+    module = loaded(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path), *arguments])
         with pytest.raises(SystemExit) as ended:
             module.main()
     return ended.value.code
@@ -40,6 +50,30 @@ def test_help_is_the_docstring_and_names_each_argument(
     assert doc.splitlines()[0] in said
     for option in re.findall(r"(?<= |\[)--[a-z-]+(?= (?:DIR|FILE)\b)", doc):
         assert f"{option} " in said.partition("options:")[2], option
+
+
+def test_gains_are_means_over_the_objects_of_a_split(tmp_path: Path) -> None:
+    gains = loaded(FOLDER / "gains.py")
+    shown = [[f"{i}{letter}" for letter in "abc"] for i in range(7)]
+    queries = [{"id": f"{i}", "positives": images} for i, images in enumerate(shown)]
+    more = [{"id": "x", "positives": shown[5][:2], "exclude": [shown[5][2]]}]
+    for name, listed in (("manifest.json", queries), ("manifest-ext.json", more)):
+        (tmp_path / name).write_text(json.dumps({"queries": listed}))
+    of = gains.objects([tmp_path / name for name in gains.MANIFESTS])
+    assert list(of)[-2:] == [("manifest.json", "6"), ("manifest-ext.json", "x")]
+    none = np.full(8, 0.5)
+    gain = np.array(
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, -0.2, 0.0]
+    )  # objects 0 and 5 share a split, 5 has two queries
+    found = gains.split_gains(none + gain, none, list(of.values()))
+    assert found == pytest.approx([(0.1 + (0.6 + 0.0) / 2) / 2, (0.2 - 0.2) / 2, 0.3, 0.4, 0.5])
+
+
+def test_what_is_chosen_on_the_other_splits() -> None:
+    gains = loaded(FOLDER / "gains.py")
+    table = np.array([[0.9, 0.1, 0.1, 0.1, 0.1], [0.0, 0.2, 0.2, 0.2, 0.2]])
+    # without the first split the second row is ahead, without any other one the first
+    assert gains.chosen_elsewhere(table) == pytest.approx([0.0, 0.1, 0.1, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("name", ["extract", "library", "object_discovery"])

@@ -42,6 +42,9 @@ SQUEEZE, SIFT = "squeezenet1_0", "sift keypoints=500"
 MIXED: dict[str, Pipeline] = {
     "blcf none": stages(extractor=SQUEEZE, weighting="none", encoder="blcf words=500"),
     "blcf bms": stages(extractor=SQUEEZE, weighting="bms", encoder="blcf words=500 sqrt=true"),
+    "blcf l2norm": stages(
+        extractor=SQUEEZE, weighting="l2norm stretch=false", encoder="blcf words=10000"
+    ),  # what preset blcf was
     "blcf signatures": stages(extractor=SQUEEZE, encoder="blcf signatures=true db_interp=2"),
     "blcf itti": stages(extractor="vgg16 max_size=340", weighting="itti-koch", encoder="blcf idf=true"),
     "sift gaussian": stages(

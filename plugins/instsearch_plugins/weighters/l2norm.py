@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Inputs
 
 
-def feature_norm(X: Tensor, stretch: bool = False) -> Tensor:
-    """Norm of each local feature over the largest: strong activations count, background fades.
+def feature_norm(X: Tensor, stretch: bool = True) -> Tensor:
+    """Norm of each local feature between 0 and 1: strong activations count, background fades.
 
-    alpha_ij = ||x_ij|| / max ||x||,  or with ``stretch``  (||x_ij|| - min ||x||) / (max ||x|| - min ||x||)
+    alpha_ij = (||x_ij|| - min ||x||) / (max ||x|| - min ||x||),  or without ``stretch``  ||x_ij|| / max ||x||
 
     where X: f32[D, h, w] holds the features as the network gives them, before any normalisation.
     Returns f32[h, w]; a map without contrast to show (all zero; all equal, if stretched) gives ones.
@@ -38,7 +38,9 @@ class L2Norm(Weighter):
     class Config:
         """Options of ``l2norm``."""
 
-        stretch: bool = False  #: also subtract the smallest norm, so that weights fill [0, 1]
+        stretch: bool = (
+            True  #: subtract the smallest norm, so that weights fill [0, 1]; the authors' code does not
+        )
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
