@@ -125,7 +125,9 @@ def test_stretch():
     assert stretched_to(x, 10).tolist() == [[[0, 2.5], [5, 10]], [[0, 0], [0, 0]]]
 
 
-@pytest.mark.parametrize("function", [iterated, promoted, lambda x: promoted(x, None), lambda x: promoted(x, others=True)])
+@pytest.mark.parametrize(
+    "function", [iterated, promoted, lambda x: promoted(x, None), lambda x: promoted(x, others=True)]
+)
 def test_maps_of_a_stack_do_not_touch(function):
     x = stretched_to(noise(2, 3, 15, 21), 10)
     together = function(x)

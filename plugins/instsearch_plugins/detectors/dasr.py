@@ -122,7 +122,7 @@ class DASR(Detector):
         self._tracing = threading.Lock()
 
     def identity(self) -> dict[str, str]:
-        """The weights' sha256, the network and the layer, and where pixels are whole how, which was another way once."""
+        """The weights' sha256, the network, the layer; of whole pixels, too, how, which was another way once."""
         return self.extractor.identity() | ({"pixels": "numbered"} if self.config.whole_pixels else {})
 
     def detect(self, inputs: Inputs) -> Regions:
