@@ -15,9 +15,8 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.weights import load_state_dict, sha256
 from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import PooledPicture
-from instsearch_plugins.numeric.kmeans import kmeans
 from instsearch_plugins.numeric.local_features import rows
-from instsearch_plugins.numeric.netvlad import Vocabulary, netvlad, of_words, sharpness
+from instsearch_plugins.numeric.netvlad import Vocabulary, by_kmeans, netvlad
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.whitening import LEARNT
 
@@ -118,10 +117,8 @@ class NetVLAD(PooledPicture):
             progress.advance()
         if not any(map(len, found)):
             raise InstsearchError("no picture has anything to learn the words of 'netvlad' from")
-        x = torch.cat(found)
-        words = min(self.config.words, len(x))
-        c, _ = kmeans(x, words, self.config.iterations, self.config.seed, progress=progress)
-        return of_words(c, sharpness(x, c))
+        c = self.config
+        return by_kmeans(torch.cat(found), c.words, c.iterations, c.seed, progress)
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Take over what ``fit`` returned."""
