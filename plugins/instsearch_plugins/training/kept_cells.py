@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from instsearch_cli.errors import printable
 from instsearch_cli.images import BadImage, read_image
 from instsearch_formats.errors import writing
-from instsearch_formats.files import make_folder, replacing
+from instsearch_formats.files import make_folder, replacing, write_text
 from instsearch_plugins.numeric.local_features import rows
 from instsearch_plugins.numeric.normalise import l2
 
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 
 
 class KeptCells:
-    """The unit vectors f16[n, D] of each picture's map, a file each; pictures without any go into ``skipped``."""
+    """The unit vectors f16[n, D] of each picture's map, a file each.
+
+    Pictures without any are ``skipped``, name -> reason, which lies in a file too.
+    """
 
     def __init__(self, folder: Path, paths: Sequence[Path], extractor: Network) -> None:
         make_folder(folder)
         self.folder, self.paths, self.extractor = folder, paths, extractor
-        self.skipped = dict[str, str]()
+        self.skipped = {
+            printable(paths[int(file.stem)]): file.read_text("utf-8") for file in folder.glob("*.txt")
+        }
 
     def make(self, batch: Sequence[int]) -> int:
         """Compute the vectors of one picture, if they are not there, and return how many. Raises BadImage."""
@@ -46,15 +52,7 @@ class KeptCells:
 
     def remove(self) -> None:
         """Delete the files: training is over."""
-        for i in range(len(self.paths)):
-            self._file(i).unlink(missing_ok=True)
-        self.folder.rmdir()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"skipped": dict(self.skipped)}
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
-        self.skipped.update(state_dict["skipped"])
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, i: int) -> Path:
         return self.folder / f"{i:07}.npy"
@@ -72,6 +70,7 @@ class KeptCells:
                 raise BadImage("the network's map of it is zero")
         except BadImage as error:
             self.skipped[printable(self.paths[i])] = error.reason
+            write_text(self.folder / f"{i:07}.txt", error.reason)
             raise
         with replacing(self._file(i)) as aside, writing(aside), aside.open("wb") as file:
             np.save(file, x, allow_pickle=False)

@@ -142,7 +142,7 @@ class NetVLADTrainer(Trainer):
         places = self._places(data)
         cells = KeptCells(run.folder / "cells", places.paths, self.extractor)
         workers = c.workers if self.extractor.concurrent else 1
-        for _ in run.stage("features", 1, cells=cells):
+        for _ in run.stage("features", 1):
             for n in run.steps([[i] for i in range(len(places.paths))], cells.make, workers):
                 run.log(cells=n)
         places.there = cells.usable()
@@ -157,7 +157,7 @@ class NetVLADTrainer(Trainer):
         rounds = -(-len(queries) // c.round)
 
         parts: dict[str, Any] = {"layer": layer, "optimizer": optimizer, "mined": mined, "best": best}
-        for number in run.stage("descent", c.epochs * rounds, cells=cells, **parts):
+        for number in run.stage("descent", c.epochs * rounds, **parts):
             epoch, part = divmod(number, rounds)
             optimizer.param_groups[0]["lr"] = c.lr * 0.5 ** (epoch // c.lr_every)
             order = np.random.default_rng([c.seed, 0, epoch]).permutation(queries)
@@ -192,7 +192,7 @@ class NetVLADTrainer(Trainer):
         """The first words: a file's, or those of k-means, assigned as a hundred to one. Reference: appendix A."""
         c = self.config
         if c.start:
-            words, D = published(_there("start", c.start)), cells[int(np.flatnonzero(there)[0])].shape[1]
+            words, D = published(_there("start", c.start)).words, cells[int(np.flatnonzero(there)[0])].shape[1]
             if words.c.shape[1] != D:
                 raise UsageError(
                     f"start: {c.start} is for local features of {words.c.shape[1]:,} values, these have {D:,}"
