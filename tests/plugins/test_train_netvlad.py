@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from instsearch_plugins.training.netvlad_tuples import Mined, Places, Tuple, by_
 from mscnet_training import equal, log, picture
 
 CPU = torch.device("cpu")
-Cli = Callable[..., Any]
 
 
 class Pinned(Network):
@@ -96,7 +94,7 @@ def test_the_loss_equals_a_plain_loop(P: int, N: int, m: float, seed: int) -> No
     q, p, n = rng.normal(size=3), rng.normal(size=(P, 3)), rng.normal(size=(N, 3))
     nearest = min(sum((q[d] - x[d]) ** 2 for d in range(3)) for x in p)
     wanted = [max(0.0, nearest + m - sum((q[d] - x[d]) ** 2 for d in range(3))) for x in n]
-    found = triplet_losses(*(torch.from_numpy(x) for x in (q, p, n)), m)
+    found = triplet_losses(torch.from_numpy(q), torch.from_numpy(p), torch.from_numpy(n), m)
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
 
 
@@ -106,7 +104,7 @@ def test_the_nearest_positive_alone_has_a_gradient() -> None:
     n = torch.tensor([[-1.0], [3.0]], requires_grad=True)
     losses = triplet_losses(q, p, n, 0.1)
     assert losses.tolist() == pytest.approx([0.1, 0])
-    losses.sum().backward()  # type: ignore[no-untyped-call]
+    losses.sum().backward()
     for x, wanted in ((q, [2 * (-1 - 1)]), (p, [[0.0], [2.0]]), (n, [[-2 * -1.0], [0.0]])):
         assert x.grad is not None
         assert x.grad.tolist() == wanted
@@ -117,9 +115,7 @@ def test_a_step_is_that_of_the_formula(weights: Path) -> None:
     rng = np.random.default_rng(0)
     c = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(2, 3))), dim=1)
     layer = Layer(of_words(c, 3.0)).double()
-    x = {
-        i: torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(4, 3))), dim=1) for i in range(5)
-    }
+    x = {i: torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(4, 3))), dim=1) for i in range(5)}
     tuples = [
         Tuple(0, np.array([1, 2]), np.array([3, 4])),
         Tuple(3, np.array([4]), np.array([0, 2])),
@@ -147,9 +143,7 @@ def test_a_step_is_that_of_the_formula(weights: Path) -> None:
 
     total, count = loss(first)
     assert count
-    gradient = np.array(
-        [(loss(first + h)[0] - loss(first - h)[0]) / 2e-6 for h in np.eye(len(first)) * 1e-6]
-    )
+    gradient = np.array([(loss(first + h)[0] - loss(first - h)[0]) / 2e-6 for h in np.eye(len(first)) * 1e-6])
     optimizer = torch.optim.SGD(layer.parameters(), 0.1, weight_decay=0.01)
     logged = trainer(weights, margin=0.5)._step(layer, optimizer, tuples, x)
     after = torch.cat([p.detach().flatten() for p in names.values()]).numpy()
@@ -200,8 +194,8 @@ def test_mining_against_plain_loops() -> None:
     for t in mined.tuples([0, 3]):
         mates = [i for i in range(12) if group[i] == group[t.q] and i != t.q]
         others = [i for i in range(12) if group[i] != group[t.q] and i != 9]
-        assert t.positives.tolist() == [min(mates, key=lambda i: d[t.q, i])]  # noqa: B023
-        assert t.negatives.tolist() == sorted(others, key=lambda i: d[t.q, i])[:3]  # noqa: B023
+        assert t.positives.tolist() == [min(mates, key=lambda i: d[t.q, i])]
+        assert t.negatives.tolist() == sorted(others, key=lambda i: d[t.q, i])[:3]
     again = Mined(places, 1, 3, 1000, 0)
     again.load_state_dict(mined.state_dict())
     assert str(again.tuples([0, 3])) == str(mined.tuples([0, 3]))
@@ -251,7 +245,11 @@ def test_training_lowers_the_loss_and_is_repeatable(
     assert torch.equal(words.c, a["centroids"])
     assert torch.equal(words.w[..., None, None], a["conv.weight"])
     assert torch.equal(words.b, a["conv.bias"])
-    assert sorted(path.name for path in (tmp_path / "a.pth.training").iterdir()) == ["lock", "log.csv", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "a.pth.training").iterdir()) == [
+        "lock",
+        "log.csv",
+        "run.json",
+    ]
 
 
 @pytest.mark.parametrize("at", [0, 2, 5])

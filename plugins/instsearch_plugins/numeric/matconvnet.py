@@ -5,8 +5,8 @@
                                    {P, -P^T mu} of the PCA, P [1, 1, K D, d]
     net.meta.normalization.averageImage    [1, 1, 3] or [H, W, 3], what was taken from the pixels, 0 to 255 in RGB
 
-Nothing else is read, names and types neither: layers are recognised by the shapes of their weights. The layer adds -c to
-x, so that the words come with the other sign; its output is [1, K, D], read off with k fastest, in place of d here.
+Nothing else is read, names and types neither: layers are recognised by the shapes of their weights. The layer adds -c
+to x, so that the words come with the other sign; its output is [1, K, D], read off with k fastest, in place of d here.
 
 The VLAD layer of the published files is a MATLAB object, which only MATLAB reads. What makes it a struct, there:
 

@@ -64,8 +64,8 @@ class KeptCells:
             pass
         try:
             X = self.extractor.extract([read_image(self.paths[i], self.extractor.fit_size)])[0]
-            x = l2(rows(X).float())
-            x = x[x.any(1)].half().cpu().numpy()
+            unit = l2(rows(X).float())
+            x = unit[unit.any(1)].half().cpu().numpy()
             if not len(x):
                 raise BadImage("the network's map of it is zero")
         except BadImage as error:

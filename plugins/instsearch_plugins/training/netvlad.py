@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from instsearch_cli.networks.training import Run
     from instsearch_cli.progress import Quiet
 
-LAYERS = {"vgg16": "features.28"}  #: conv5_3 before its ReLU, the paper's, where that is not the extractor's choice
+LAYERS = {
+    "vgg16": "features.28"
+}  #: conv5_3 before its ReLU, the paper's, where that is not the extractor's choice
 VECTORS = "vectors.npy"
 WITHIN = (1, 5)  #: the ranks of which the recall is measured; the last one chooses the epoch
 
@@ -99,8 +101,8 @@ class NetVLADTrainer(Trainer):
         workers: int = option(2, "query")  #: threads that read ahead
 
         def __post_init__(self) -> None:
-            whole = (self.words, self.n_train, self.iterations, self.positives, self.negatives, self.sampled)
-            whole += (self.round, self.lr_every, self.epochs, self.batch, self.workers)
+            whole = [self.words, self.n_train, self.iterations, self.positives, self.negatives, self.sampled]
+            whole += [self.round, self.lr_every, self.epochs, self.batch, self.workers]
             if min(whole) < 1 or self.seed < 0:
                 raise ValueError(
                     "words, n-train, iterations, positives, negatives, sampled, round, lr-every, epochs, batch and "
@@ -192,7 +194,10 @@ class NetVLADTrainer(Trainer):
         """The first words: a file's, or those of k-means, assigned as a hundred to one. Reference: appendix A."""
         c = self.config
         if c.start:
-            words, D = published(_there("start", c.start)).words, cells[int(np.flatnonzero(there)[0])].shape[1]
+            words, D = (
+                published(_there("start", c.start)).words,
+                cells[int(np.flatnonzero(there)[0])].shape[1],
+            )
             if words.c.shape[1] != D:
                 raise UsageError(
                     f"start: {c.start} is for local features of {words.c.shape[1]:,} values, these have {D:,}"

@@ -54,7 +54,7 @@ class Places:
 
     def queries(self) -> np.ndarray:
         """The pictures that something may match: i64[n]."""
-        return np.array([i for i in np.flatnonzero(self.there) if len(self.positives(i))], np.int64)
+        return np.array([i for i in np.flatnonzero(self.there).tolist() if len(self.positives(i))], np.int64)
 
     def held(self, queries: np.ndarray, share: float, seed: int) -> np.ndarray:
         """Which pictures are held out, bool[N]: whole groups by chance, with about that share of the queries.
