@@ -148,7 +148,8 @@ class NetVLADTrainer(Trainer):
             for n in run.steps([[i] for i in range(len(places.paths))], cells.make, workers):
                 run.log(cells=n)
         places.there = cells.usable()
-        layer = Layer(self._first(cells, places.there, run)).to(self.device)
+        first = self._first(cells, places.there, run)
+        layer = Layer(first).to(self.device)
         queries = places.queries()
         held = places.held(queries, c.held_out, c.seed) if len(queries) else places.there
         tested, queries = queries[held[queries]], queries[~held[queries]]
@@ -178,8 +179,10 @@ class NetVLADTrainer(Trainer):
             layer.load_state_dict(best.weights)
         self._write_card(run, places, cells, len(queries), len(tested))
         if len(tested):
-            found = _recalls(ranks(places, vectors.anew(), tested))
-            run.card["held out"] = {name.replace("_", "@"): round(value, 4) for name, value in found.items()}
+            run.card["held out"] = {}
+            for of, vectors.layer in (("", layer), (" of the first words", Layer(first).to(self.device))):
+                for name, value in _recalls(ranks(places, vectors.anew(), tested)).items():
+                    run.card["held out"][name.replace("_", "@") + of] = round(value, 4)
         vectors.remove()
         cells.remove()
         return layer.state_dict()
