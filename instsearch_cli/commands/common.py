@@ -141,14 +141,15 @@ refine_option = click.option(
     is_flag=True,
     help="Instead of its rerankers take the pipeline's slower and surer ones, which read images again.",
 )
+engine_option = click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray|ray://HOST:PORT",
+    help="Who works: this process, or workers of Ray, on this machine or a cluster.",
+)
 engine_options = stack(
-    click.option(
-        "--engine",
-        default="local",
-        show_default=True,
-        metavar="local|ray|ray://HOST:PORT",
-        help="Who works: this process, or workers of Ray, on this machine or a cluster.",
-    ),
+    engine_option,
     click.option(
         "--workers",
         type=click.IntRange(min=1),

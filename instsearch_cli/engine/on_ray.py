@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.parts import Result, Task
-from instsearch_cli.engine.ray_cluster import Cluster
+from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
 from instsearch_cli.engine.ray_worker import NodeError, Plan, look, make
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from instsearch_cli.progress import Quiet
 
 TRIES = 3  #: workers that a picture may end before it is skipped
-POLL = 0.2  #: seconds after which Ctrl-C is seen
-OURS = "INSTSEARCH_"
-AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
 
 
 @dataclass
@@ -110,7 +106,7 @@ class OnRay:
             collection.hidden,
             collection.new,
             {kind: assembly.fingerprint(kind) for kind in kinds},
-            environment={k: v for k, v in os.environ.items() if k.startswith(OURS) and k not in AT_HOME},
+            environment=environment(),
             memory=self.workers.memory,
             side=self.side,
         )
@@ -139,7 +135,7 @@ class OnRay:
                 work.search.looks += 1  # it is looked at again
             return None
         except errors.RayError as error:
-            self._died(work, _reason(error), waiting)
+            self._died(work, reason(error), waiting)
             return None
         return result
 
@@ -195,8 +191,3 @@ class OnRay:
     def _clear(self, task: Task) -> None:
         for kind in task.kinds:
             self.collection.layer(kind).abandon(task.span)
-
-
-def _reason(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return "out of memory" if "OutOfMemory" in type(error).__name__ else f"killed or crashed ({first[:60]})"

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 LISTENING = 5.0  #: seconds in which a cluster has to let us in
 PATIENCE = 60.0  #: seconds in which every machine has to answer
 LATE = 5.0  #: seconds that clocks may differ by
+POLL = 0.2  #: seconds after which Ctrl-C is seen
 NODE = "ray.io/node-id"
+OURS = "INSTSEARCH_"
+AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
 
 
 class Cluster:
@@ -162,6 +165,17 @@ class Cluster:
                 f"{host} does not see the photographs in {printable(facts['missing'][0])}.\nMount them there by the "
                 "same path."
             )
+
+
+def environment() -> dict[str, str]:
+    """The variables that say to a worker where weights are, and which plugins count."""
+    return {k: v for k, v in os.environ.items() if k.startswith(OURS) and k not in AT_HOME}
+
+
+def reason(error: Exception) -> str:
+    """Why a worker ended, in a few words."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return "out of memory" if "OutOfMemory" in type(error).__name__ else f"killed or crashed ({first[:60]})"
 
 
 def _check_listening(address: str) -> None:

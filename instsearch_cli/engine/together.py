@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from instsearch_cli.engine.answer import Wish, unwrapped
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.stages import SEARCH
+from instsearch_cli.engine.workers import workers_in
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import Photograph
 
@@ -59,12 +60,27 @@ class Askable(Protocol):
 def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
     """The answer of several indexes together, as :meth:`Index.query` gives that of one; hits say of which they are.
 
-    Raises UsageError where scores cannot be compared: pipelines differ, or learn from their collections.
+    With ``engine`` "ray", or "ray://HOST:PORT", workers of Ray ask them, ``workers`` at most. Raises UsageError where
+    scores cannot be compared: pipelines differ, or learn from their collections.
     """
-    check_comparable(indexes, wishes)
     began = time.perf_counter()
-    answer = merged(_of_each(indexes, lambda index: index.query(picture, box, k, **wishes)), k)
+    with asking(indexes, wishes) as askable:
+        check_comparable(askable, wishes)
+        answer = merged(_of_each(askable, lambda index: index.query(picture, box, k, **wishes)), k)
     return answer if len(indexes) == 1 else replace(answer, seconds=time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def asking(indexes: Sequence[Askable], wishes: dict[str, Any]) -> Iterator[Sequence[Askable]]:
+    """The indexes, or what has workers ask them, where the wishes say so; that is taken out of these."""
+    workers = workers_in(wishes)
+    if workers is None:
+        yield indexes
+        return
+    from instsearch_cli.engine.ray_asking import on_workers
+
+    with on_workers(indexes, workers) as askable:
+        yield askable
 
 
 def _of_each(indexes: Sequence[Askable], ask: Callable[[Askable], T]) -> list[T]:
@@ -112,6 +128,13 @@ def answers_to(
 
     TOGETHER questions are encoded and searched at once. Raises UsageError as :func:`query` does.
     """
+    with asking(indexes, wishes) as askable:
+        yield from _answers_to(askable, questions, k, wishes)
+
+
+def _answers_to(
+    indexes: Sequence[Askable], questions: Iterable[Any], k: int, wishes: dict[str, Any]
+) -> Iterator[Answer | InstsearchError]:
     choice = check_comparable(indexes, wishes)
     wish = Wish(k, wishes.get("per_image", 1), wishes.get("min_score"))
     if isinstance(questions, (str, os.PathLike)) or not isinstance(questions, Iterable):
