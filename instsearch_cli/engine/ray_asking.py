@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.askable import Askable
     from instsearch_cli.engine.query import Engine
-    from instsearch_cli.engine.together import Askable
     from instsearch_cli.engine.workers import Workers
 
 TRIES = 3  #: workers that may end over one task
