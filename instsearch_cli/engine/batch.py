@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.askable import Askable
     from instsearch_cli.engine.batch_file import Entry
-    from instsearch_cli.engine.together import Askable
 
 GROUP = 8  #: questions that a process is given at once
 USUAL = (

@@ -12,7 +12,6 @@ from instsearch_cli.engine.answer import Wish, unwrapped
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
 from instsearch_cli.engine.ray_worker import begin, reported
-from instsearch_cli.engine.session import Index
 from instsearch_cli.engine.workers import INSTALL
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.askable import Askable
     from instsearch_cli.engine.query import Engine
-    from instsearch_cli.engine.together import Askable
     from instsearch_cli.engine.workers import Workers
 
 TRIES = 3  #: workers that may end over one task
@@ -71,7 +70,7 @@ class OnWorkers:
         self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
     ) -> list[Answer | InstsearchError]:
         """What a worker says. Raises InstsearchError where TRIES of them end over it."""
-        given = str(Path(self.path).absolute()), list(questions), wish, pipeline, choice
+        given = type(self.index), str(Path(self.path).absolute()), list(questions), wish, pipeline, choice
         errors = self.cluster.ray.exceptions
         for tries in range(1, TRIES + 1):
             reference = self.cluster.call(ask, *given, environment(), __version__)
@@ -99,11 +98,12 @@ class OnWorkers:
         raise AssertionError
 
 
-_here: dict[str, Index] = {}
+_here: dict[str, Askable] = {}
 """The indexes that this worker has been asked about, open and warm."""
 
 
 def ask(
+    kind: type[Any],
     path: str,
     questions: Sequence[Question],
     wish: Wish,
@@ -112,7 +112,7 @@ def ask(
     variables: Mapping[str, str],
     version: str,
 ) -> list[Answer | InstsearchError]:
-    """What an index says to some questions, in a worker."""
+    """What an index of some kind says to some questions, in a worker."""
     with reported():
         if version != __version__:
             raise InstsearchError(f"instsearch {__version__} is there: install {version}, as here")
@@ -120,5 +120,5 @@ def ask(
             _here.clear()
         begin(variables)
         if path not in _here:
-            _here[path] = Index.open(path)
+            _here[path] = kind.open(path)
         return _here[path].query_each(questions, wish, pipeline, **choice)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from instsearch_cli.engine.answer import Wish, unwrapped
 from instsearch_cli.engine.questions import Question
@@ -21,10 +21,10 @@ from instsearch_cli.images import Photograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
-    from pathlib import Path
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer, Hit
+    from instsearch_cli.engine.askable import Askable
     from instsearch_cli.engine.query import Engine
 
 T = TypeVar("T")
@@ -33,28 +33,6 @@ TOGETHER = 16  #: questions that are searched at once
 MOST = 16  #: indexes that are asked at once
 ASKING = ("also", "against", "pipeline", "k", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
-
-
-class Askable(Protocol):
-    """What is asked of an index here."""
-
-    path: Path
-
-    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
-
-    def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer: ...
-
-    def answers(
-        self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
-    ) -> Generator[Answer, None, None]: ...
-
-    def beside(
-        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
-    ) -> Beside | None: ...
-
-    def query_each(
-        self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
-    ) -> list[Answer | InstsearchError]: ...
 
 
 def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
