@@ -54,9 +54,11 @@ class OnRay:
 
     def __init__(self, collection: Collection, workers: Workers, progress: Quiet) -> None:
         self.collection, self.workers, self.progress = collection, workers, progress
-        self.exchange = Exchange(workers.through).below(uuid.uuid4().hex) if workers.through else None
-        if self.exchange:
-            self.exchange.check()
+        self.exchange = None
+        if workers.through:
+            storage = Exchange(workers.through)
+            storage.check()
+            self.exchange = storage.below(uuid.uuid4().hex)
         self.cluster = Cluster(workers)
         self.avoid: list[str] = []
         try:
