@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 CHOOSING: tuple[str, ...] = ("preset", "extractor", "weighting", "detector", "encoder", "searcher", "refine")
 CHOOSING += ("fit_on", "weigh_query", "crop_query", "weights")
 """Flags that say which pipeline, by the names that ``Choice`` has for them; --rerank and --set beside them."""
-WORKING = ("engine", "workers", "gpus_a_worker")
+WORKING = ("engine", "workers", "gpus_a_worker", "through")
 """Flags that say who works, by the names that the methods of an index have for them."""
 
 
@@ -162,6 +162,12 @@ engine_options = stack(
         default=0.0,
         metavar="G",
         help="GPUs of each; 0.5 for two on one.",
+    ),
+    click.option(
+        "--through",
+        default="",
+        metavar="URL",
+        help="Storage that parts go through, s3://bucket/folder say, where workers do not see the index's folder.",
     ),
 )
 intake_options = stack(

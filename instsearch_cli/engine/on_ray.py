@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.exchange import Exchange, sha256
 from instsearch_cli.engine.parts import Result, Task
 from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
-from instsearch_cli.engine.ray_worker import NodeError, Plan, look, make
+from instsearch_cli.engine.ray_worker import INDEX, PARTS, NodeError, Plan, look, make
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
 
@@ -53,10 +54,15 @@ class OnRay:
 
     def __init__(self, collection: Collection, workers: Workers, progress: Quiet) -> None:
         self.collection, self.workers, self.progress = collection, workers, progress
+        self.exchange = None
+        if workers.through:
+            storage = Exchange(workers.through)
+            storage.check()
+            self.exchange = storage.below(uuid.uuid4().hex)
         self.cluster = Cluster(workers)
         self.avoid: list[str] = []
         try:
-            for line in self.cluster.check(collection.index):
+            for line in self.cluster.check(collection.index, self.exchange.url if self.exchange else ""):
                 progress.say(f"warning: {line}")
             counts = self.cluster.fitting()
         except BaseException:
@@ -72,6 +78,8 @@ class OnRay:
 
     def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
         """Each task with what became of it, as they end; one of no layers says which rows are to be skipped first."""
+        if self.exchange:
+            self.exchange.below(INDEX).send_index(self.collection.index.path)
         plan = self.cluster.ray.put(self._plan({kind for task in tasks for kind in task.kinds}))
         waiting = deque(Work(task) for task in tasks)
         running: dict[Any, Work] = {}
@@ -92,6 +100,8 @@ class OnRay:
                         yield work.task, result
         finally:
             self.cluster.cancel(list(running))
+            if self.exchange:
+                self.exchange.clear()
             for work in running.values():
                 self._clear(work.task)
 
@@ -109,6 +119,7 @@ class OnRay:
             environment=environment(),
             memory=self.workers.memory,
             side=self.side,
+            through=self.exchange.url if self.exchange else "",
         )
 
     def _at_once(self) -> int:
@@ -137,7 +148,21 @@ class OnRay:
         except errors.RayError as error:
             self._died(work, reason(error), waiting)
             return None
+        if self.exchange and result is not None:
+            self._arrived(self.exchange.below(PARTS), result)
         return result
+
+    def _arrived(self, exchange: Exchange, result: Result) -> None:
+        """Get parts into the index, whole and yet without their names. Raises InstsearchError for a changed one."""
+        folder = self.collection.index.path.absolute()
+        exchange.fetch(folder, [str(aside) for aside, _ in result.parts])
+        result.parts = [(folder / aside, folder / path) for aside, path in result.parts]
+        for (aside, _), wanted in zip(result.parts, result.sums, strict=True):
+            if sha256(aside) != wanted:
+                aside.unlink()
+                raise InstsearchError(
+                    f"{exchange.url}: {aside.name} did not arrive as it was sent: run it again"
+                )
 
     def _leave(self, error: NodeError) -> None:
         """Give a machine no more tasks. Raises the error where it is the last."""

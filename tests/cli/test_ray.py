@@ -22,7 +22,7 @@ import instsearch
 from instsearch_cli.engine import workers
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.workers import Workers, workers_of
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 from served_scenes import scene
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
@@ -97,6 +97,43 @@ def test_parts_are_the_same_by_whomever_they_are_made(cli: Cli, tmp_path: Path) 
     assert other.written["codes"] == 6
     said = cli("extract", folder, "--index", tmp_path / "e", *maps[:4], "--engine", "ray").err
     assert "Ray: 1 machine, 2 tasks at once" in said
+
+
+@pytest.mark.usefixtures("cluster", "plugins")
+def test_parts_that_go_through_storage_are_the_same(cli: Cli, tmp_path: Path) -> None:
+    folder, store = photos(tmp_path / "p", 6), tmp_path / "store"
+    through = (*RAY, "--through", f"file://{store}/way")
+    for name, how in (("here", ()), ("there", through)):
+        cli("index", folder, "--index", tmp_path / name, *CELLS, "flat", *how)
+    same(tmp_path / "here", tmp_path / "there")
+    assert not [path for path in store.rglob("*") if path.is_file()]
+    changed = through[:-1]
+    said = cli("index", folder, "--index", tmp_path / "x", *CELLS, "flat", *changed, "nowhere", status=2).err
+    assert "--through takes a URL of storage" in said
+    said = cli(
+        "index", folder, "--index", tmp_path / "x", *CELLS, "flat", *changed, "odd://a/b", status=2
+    ).err
+    assert "--through odd://a/b: " in said
+    said = cli("index", folder, "--index", tmp_path / "x", "--through", "file:///x", status=2).err
+    assert "are of --engine ray" in said
+
+
+def test_what_is_sent_is_what_is_fetched(tmp_path: Path) -> None:
+    from instsearch_cli.engine.exchange import Exchange
+
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "one.h5").write_bytes(b"one")
+    (tmp_path / "a" / "two.h5").write_bytes(b"two")
+    there = Exchange("memory://bucket/run")
+    there.send(tmp_path / "a", ["deep/one.h5", "two.h5"])
+    there.fetch(tmp_path / "b")
+    assert (tmp_path / "b" / "deep" / "one.h5").read_bytes() == b"one"
+    there.fetch(tmp_path / "c", ["two.h5"])
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["two.h5"]
+    there.clear()
+    with pytest.raises(InstsearchError, match="bucket/run"):
+        there.fetch(tmp_path / "d", ["two.h5"])
+    there.clear()  # what is not there is left
 
 
 @pytest.mark.usefixtures("cluster", "plugins")
