@@ -39,10 +39,10 @@ CELLS = ("--extractor", "cells", "--encoder", "centred", "--searcher", "scan", "
 def cluster() -> Iterator[None]:
     """Two workers on this machine, that see this program and the plugins that the tests bring."""
     places = [ROOT, ROOT / "plugins", ROOT / "formats", FAKES / "tiny", FAKES / "deadly"]
-    seen = {"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, places))}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=seen)
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))  # as a runtime_env it would start workers anew
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
 
@@ -173,7 +173,7 @@ def test_a_worker_that_would_make_something_else_is_found_out(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--workers", 2], "--workers and --gpus-a-worker are of --engine ray"),
+        (["--workers", 2], "--workers, --gpus-a-worker and --through are of --engine ray"),
         (["--engine", "rye"], "--engine is local, ray, or ray://HOST:PORT, not 'rye'"),
         (["--engine", "ray://host"], "not 'ray://host'"),
         (["--engine", "ray", "--workers", 0], "x>=1"),
