@@ -39,10 +39,10 @@ CELLS = ("--extractor", "cells", "--encoder", "centred", "--searcher", "scan", "
 def cluster() -> Iterator[None]:
     """Two workers on this machine, that see this program and the plugins that the tests bring."""
     places = [ROOT, ROOT / "plugins", ROOT / "formats", FAKES / "tiny", FAKES / "deadly"]
+    seen = {"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, places))}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))  # as a runtime_env it would start workers anew
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=seen)
         yield
         ray.shutdown()
 
