@@ -43,7 +43,7 @@ def repacked(path: Path, change: Callable[[str, bytes], bytes], how: int = zipfi
     """The same archive with other contents of its entries."""
     with zipfile.ZipFile(path) as before:
         contents = {name: change(name, before.read(name)) for name in before.namelist()}
-    with zipfile.ZipFile(path, "w", how) as after:
+    with zipfile.ZipFile(path, "w", how, compresslevel=1) as after:
         for name, content in contents.items():
             after.writestr(name, content)
     return path
