@@ -1,7 +1,7 @@
 """Run by test_kill.py in a process of its own: kill `index` at random moments, resume, compare with a whole run.
 
-Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every third or fifth of
-the moments before and after they write or remove a file (benchmarks/fuzz.py has all of them).
+Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every fifth or seventh
+of the moments before and after they write or remove a file (benchmarks/fuzz.py has all of them).
 
 Every run is a fork of this process, so that the imports are paid once.
 """
@@ -173,7 +173,7 @@ def events(photos: Path, work: Path) -> None:
         shutil.copy(new, photos)
     for first, searcher in enumerate(("faiss", "scan"), 1):
         command = ["add", str(photos), "--index", "INDEX", "--quiet"]
-        moments = range(first, 1000, 3)
+        moments = range(first, 1000, 5)
         report[f"add {searcher}"] = at_events(work / searcher, work, command, pictures, moments)
     (work / "faiss" / "scratch" / "left" / "deep").mkdir(parents=True)
     for command in (["remove", "03.png"], ["relocate", str(photos), str(work)], ["gc"]):
@@ -200,7 +200,7 @@ def folders_that_changed(photos: Path, work: Path) -> None:
     os.link(photos / "05.png", photos / "zz.png")
     report = {}
     for first, searcher in enumerate(("faiss", "scan"), 1):
-        command, moments = ["sync", "--index", "INDEX", "--quiet"], range(first, 1000, 5)
+        command, moments = ["sync", "--index", "INDEX", "--quiet"], range(first, 1000, 7)
         report[f"sync {searcher}"] = at_events(work / searcher, work, command, pictures, moments)
         finish(["remove", str(photos), "--index", str(work / searcher)])
         command = ["restore", "--all", "--index", "INDEX", "--quiet"]
