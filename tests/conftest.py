@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
@@ -10,8 +11,19 @@ from hypothesis import settings
 settings.register_profile("suite", parent=settings.default, max_examples=30, deadline=None)
 settings.load_profile("suite")
 
-LONG = ("test_docs.py", "test_fuzz.py", "test_ray.py", "test_kill.py", "test_sync.py", "test_demo.py")
-LONG += ("test_notebook.py", "test_batch.py", "test_example_plugin.py", "test_packaging.py", "test_drawing.py")
+LONG = (
+    "test_docs.py",
+    "test_fuzz.py",
+    "test_kill.py",
+    "test_ray.py",
+    "test_sync.py",
+    "test_demo.py",
+    "test_batch.py",
+    "test_notebook.py",
+    "test_example_plugin.py",
+    "test_packaging.py",
+    "test_drawing.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,7 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
-def pytest_collection_finish() -> None:
-    """What is imported and collected stays to the end: the collector of garbage need not walk through it again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays to the end: the collector of garbage need not walk through it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
