@@ -54,8 +54,8 @@ def instsearch_detectors() -> list[DetectorSpec]:
             ("image",),
         ),
         DetectorSpec(
-            "boxes",
-            f"{HERE}.detectors.boxes:Boxes",
+            "precomputed",
+            f"{HERE}.detectors.precomputed:Precomputed",
             "boxes that are ready in a table, of whatever program",
         ),
         DetectorSpec(

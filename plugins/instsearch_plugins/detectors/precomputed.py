@@ -25,7 +25,7 @@ MOST_BYTES = 1 << 30
 Rows = dict[str, list[tuple[float, float, float, float, float]]]
 
 
-class Boxes(Detector):
+class Precomputed(Detector):
     """The boxes that a table has of an image, by its name, cut to the picture, the best first.
 
     An image that is not in the table, or has no box within the picture there, is one region with score 0.
@@ -36,7 +36,7 @@ class Boxes(Detector):
 
     @dataclass(frozen=True)
     class Config:
-        """Options of ``boxes``."""
+        """Options of ``precomputed``."""
 
         file: str = option(
             "", digested=True
@@ -72,7 +72,7 @@ class Boxes(Detector):
     @property
     def _path(self) -> Path:
         if not self.config.file:
-            raise UsageError("detector boxes wants a table of boxes: --set detector.file=boxes.csv")
+            raise UsageError("detector precomputed wants a table of boxes: --set detector.file=boxes.csv")
         if not (path := Path(self.config.file).expanduser()).is_file():
             raise UsageError(f"detector.file: there is no file {printable(path)}")
         return path

@@ -11,14 +11,16 @@ import torch
 from instsearch_cli.data import Inputs
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.testing import DetectorContract
-from instsearch_plugins.detectors.boxes import Boxes
+from instsearch_plugins.detectors.precomputed import Precomputed
 
 CPU = torch.device("cpu")
 
 
 def detected(path: Path, text: str, name: str = "a.jpg", **options: Any) -> list[list[float]]:
     path.write_text(text, "utf-8")
-    regions = Boxes(Boxes.Config(file=str(path), **options), CPU).detect(Inputs(size=(100, 80), name=name))
+    regions = Precomputed(Precomputed.Config(file=str(path), **options), CPU).detect(
+        Inputs(size=(100, 80), name=name)
+    )
     return torch.cat([regions.boxes, regions.scores[:, None]], 1).tolist()
 
 
@@ -47,19 +49,19 @@ def test_what_is_no_table_of_boxes(tmp_path: Path, text: str, said: str) -> None
 
 def test_a_file_has_to_be_there_and_decides(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--set detector\.file"):
-        Boxes(Boxes.Config(), CPU).identity()
+        Precomputed(Precomputed.Config(), CPU).identity()
     with pytest.raises(UsageError, match="there is no file"):
-        Boxes(Boxes.Config(file=str(tmp_path / "none.csv")), CPU).identity()
+        Precomputed(Precomputed.Config(file=str(tmp_path / "none.csv")), CPU).identity()
     path = tmp_path / "t.csv"
     digests = []
     for x in (1, 2):
         detected(path, f"image,x,y,w,h\na.jpg,{x},2,30,4\n")
-        digests.append(Boxes(Boxes.Config(file=str(path)), CPU).identity()["file"])
+        digests.append(Precomputed(Precomputed.Config(file=str(path)), CPU).identity()["file"])
     assert digests[0] != digests[1]
 
 
-class TestBoxes(DetectorContract):
-    component = Boxes
+class TestPrecomputed(DetectorContract):
+    component = Precomputed
 
     @pytest.fixture(autouse=True)
     def _table(self, tmp_path: Path) -> None:
