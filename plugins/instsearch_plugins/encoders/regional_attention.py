@@ -86,7 +86,7 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
         box, weights, regions = self._asked(local, weights)
         return self._described(local, weights, regions, box)
 
-    def attention(
+    def _attention(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None, box: Box
     ) -> Tensor:
         """phi f32[R] of the regions, in the context of a box."""
@@ -104,7 +104,7 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
         """What the regions count: at each cell the mean over those that it is in."""
         local = inputs.features
         assert local is not None
-        phi = self.attention(local, inputs.weights, inputs.regions, extent(local.grid)).cpu()
+        phi = self._attention(local, inputs.weights, inputs.regions, extent(local.grid)).cpu()
         boxes = None if inputs.regions is None else inputs.regions.boxes.cpu()
         inside = torch.ones(1, *local.grid.shape)
         if boxes is not None and len(boxes):
@@ -121,5 +121,5 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None, box: Box
     ) -> Vectors:
         v = l2(super().aggregate(local, weights, regions).vectors)
-        phi = self.attention(local, weights, regions, box)
+        phi = self._attention(local, weights, regions, box)
         return Vectors(attended(phi, v), torch.tensor([box]))
