@@ -223,7 +223,11 @@ def test_weights_count_in_the_means(weights: Path) -> None:
 def test_one_region_none_and_an_empty_map(weights: Path) -> None:
     encoder = bare(RegionalAttention, weights=str(weights))
     mac = IMAGES[0].values.amax((1, 2))
-    for regions in (None, Regions(torch.zeros(0, 4), torch.zeros(0)), regions_of(torch.tensor([[0, 0, 8, 6]]))):
+    for regions in (
+        None,
+        Regions(torch.zeros(0, 4), torch.zeros(0)),
+        regions_of(torch.tensor([[0, 0, 8, 6]])),
+    ):
         (code,) = encoder.aggregate(IMAGES[0], None, regions).vectors
         torch.testing.assert_close(code, mac / mac.norm())
     zero = FeatureMap(torch.zeros(C, 6, 8), GRID)
@@ -250,7 +254,9 @@ def test_what_show_draws(weights: Path) -> None:
     (drawing,) = encoder.explain(Inputs(size=(80, 60), features=IMAGES[0], grid=GRID, regions=GRIDDED))
     phi = encoder._attention(IMAGES[0], None, GRIDDED, (0, 0, 80, 60))
     over = drawing.items[0].values[0]
-    inside = [f for f, (x0, y0, x1, y1) in zip(phi, CELLS.tolist(), strict=True) if x0 <= 3 < x1 and y0 <= 2 < y1]
+    inside = [
+        f for f, (x0, y0, x1, y1) in zip(phi, CELLS.tolist(), strict=True) if x0 <= 3 < x1 and y0 <= 2 < y1
+    ]
     assert float(over[2, 3]) == pytest.approx(float(torch.stack(inside).mean()), rel=1e-5)
     assert drawing.caption.startswith(f"attention of {len(CELLS)} regions")
     (one,) = encoder.explain(Inputs(size=(80, 60), features=IMAGES[0], grid=GRID))

@@ -53,7 +53,9 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
 
         #: the attention's weights file; empty: INSTSEARCH_WEIGHTS, then imported ones
         weights: str = option("", digested=True)
-        hidden: Hidden = "tanh"  #: between the two layers; the authors' training has softplus, their test tanh
+        hidden: Hidden = (
+            "tanh"  #: between the two layers; the authors' training has softplus, their test tanh
+        )
         #: regions' vectors are whitened as they are pooled, as the authors' code does it, not their L2
         raw: bool = False
 

@@ -32,7 +32,8 @@ class ContextAttention(nn.Module):
 
     def __init__(self, C: int, D: int = UNITS, hidden: Hidden = "tanh") -> None:
         super().__init__()
-        self.context, self.score, self.hidden = nn.Linear(2 * C, D), nn.Linear(D, 1), hidden
+        self.context, self.score = nn.Linear(2 * C, D), nn.Linear(D, 1)
+        self.hidden: Hidden = hidden
 
     def forward(self, r: Tensor, g: Tensor) -> Tensor:
         """What each region counts."""

@@ -46,7 +46,8 @@ class AttendedClassifier(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """The logits of some maps."""
-        psi, r = pools_of_rectangles(X, rmac_grid(*X.shape[2:], self.levels))
+        h, w = X.shape[2:]
+        psi, r = pools_of_rectangles(X, rmac_grid(h, w, self.levels))
         phi = self.attention(r, X.mean((2, 3)))
         logits: Tensor = self.classifier(attended_mean(phi, psi))
         return logits
@@ -67,7 +68,9 @@ class RegionalAttentionTrainer(Trainer):
         classifier: Literal["trained", "frozen"] = "trained"
         levels: int = 5  #: of R-MAC's grid
         units: int = UNITS  #: D, of the attention's hidden layer
-        hidden: Hidden = "tanh"  #: between the two layers; the authors' training has softplus, their test tanh
+        hidden: Hidden = (
+            "tanh"  #: between the two layers; the authors' training has softplus, their test tanh
+        )
         epochs: int = 10  #: each picture once in each
         batch: int = 16  #: pictures a step
         lr: float = 1e-3  #: learning rate
@@ -172,10 +175,12 @@ class RegionalAttentionTrainer(Trainer):
         bias = state.get(head.removesuffix("weight") + "bias")
         shape = (classifier.out_features, classifier.in_features)
         if weight is None or bias is None or tuple(weight.flatten(1).shape) != shape:
-            found = "none" if weight is None else f"of {' x '.join(map(str, weight.flatten(1).shape))} numbers"
+            found = (
+                "none" if weight is None else f"of {' x '.join(map(str, weight.flatten(1).shape))} numbers"
+            )
             raise InstsearchError(
-                f"{extractor.weights}: the classifier is {found}, and {shape[0]:,} classes of {shape[1]:,} channels need "
-                "another: leave out --classifier frozen"
+                f"{extractor.weights}: the classifier is {found}, and {shape[0]:,} classes of {shape[1]:,} channels "
+                "need another: leave out --classifier frozen"
             )
         classifier.load_state_dict({"weight": weight.flatten(1).float(), "bias": bias.float()})
         classifier.requires_grad_(False)
