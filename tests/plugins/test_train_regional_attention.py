@@ -167,7 +167,7 @@ def test_a_frozen_classifier_is_the_networks_own(tmp_path: Path) -> None:
     torch.save(randomised(meta("squeezenet1_0")).state_dict(), tmp_path / "squeezenet1_0.pth")
     trainer = make(tmp_path / "squeezenet1_0.pth", network="squeezenet1_0", classifier="frozen")
     conv = trainer._basic_conv()
-    model = trainer.model(conv, 512, 1000)
+    model = trainer._model(conv, 512, 1000)
     state = SqueezeNet10.import_weights(tmp_path / "squeezenet1_0.pth")
     assert torch.equal(model.classifier.weight, state["classifier.1.weight"][..., 0, 0])
     assert torch.equal(model.classifier.bias, state["classifier.1.bias"])
@@ -175,13 +175,13 @@ def test_a_frozen_classifier_is_the_networks_own(tmp_path: Path) -> None:
         f"attention.{layer}.{kind}" for layer in ("context", "score") for kind in ("weight", "bias")
     }
     with pytest.raises(InstsearchError, match="1000 x 512 numbers, and 7 classes of 512 channels"):
-        trainer.model(conv, 512, 7)
+        trainer._model(conv, 512, 7)
 
 
 def test_a_network_without_such_a_classifier(weights: Path) -> None:
     trainer = make(weights, classifier="frozen")
     with pytest.raises(InstsearchError, match="the classifier is none, and 3 classes"):
-        trainer.model(trainer._basic_conv(), C, 3)
+        trainer._model(trainer._basic_conv(), C, 3)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class RegionalAttentionTrainer(Trainer):
         C, h, w = conv.shape(c.crop)
         if not len(rmac_grid(h, w, c.levels)):
             raise UsageError(f"crops of {c.crop} pixels have a map of {h} x {w} cells and no region")
-        model = self.model(conv, C, len(batches.classes))
+        model = self._model(conv, C, len(batches.classes))
         maps = KeptMaps(run.folder, batches, conv, (C, h, w)) if c.views else None
         optimizer = torch.optim.SGD(trainable(model), c.lr, c.momentum, weight_decay=c.weight_decay)
         run.progress.say(
@@ -152,7 +152,7 @@ class RegionalAttentionTrainer(Trainer):
         state = model.attention.state_dict()
         return {name: state[name] for name in needed(model.attention)}
 
-    def model(self, conv: BasicConv, C: int, classes: int) -> AttendedClassifier:
+    def _model(self, conv: BasicConv, C: int, classes: int) -> AttendedClassifier:
         """The attention and the classifier with their first weights.
 
         Raises InstsearchError if the network's own classifier is asked for, and reads something else than the mean of
