@@ -33,7 +33,7 @@ from region_collection import regions_of
 __all__ = ["weights"]  # a fixture
 
 SMALL = {"network": "tinybn", "crop": 40, "short_side": (40, 50), "levels": 2, "units": 4, "batch": 4}
-SMALL |= {"epochs": 3, "lr": 0.05, "held_out": 0.2}
+SMALL |= {"epochs": 3, "lr": 0.01, "held_out": 0.2}
 
 
 @pytest.fixture
@@ -69,17 +69,17 @@ def losses(out: Path, name: str = "cross_entropy") -> list[float]:
 
 def plain_logits(X: Tensor, model: AttendedClassifier, hidden: str) -> Tensor:
     """Region by region, in double precision, with autograd for what is behind."""
-    a, rows = model.attention, []
+    a, rows, (m, n) = model.attention, [], model.sizes
     for x in X:
         total = torch.zeros(len(x), dtype=X.dtype)
         h, w = x.shape[1:]
         cells = rmac_grid(h, w, model.levels).tolist()
         for x0, y0, x1, y1 in cells:
             part = x[:, y0:y1, x0:x1].flatten(1)
-            u = a.context.weight @ torch.cat([part.mean(1), x.flatten(1).mean(1)]) + a.context.bias
+            u = a.context.weight @ torch.cat([part.mean(1), x.flatten(1).mean(1)]) / m + a.context.bias
             u = u.tanh() if hidden == "tanh" else (1 + u.exp()).log()
             phi = (1 + (a.score.weight @ u + a.score.bias).exp()).log()
-            total = total + phi * part.max(1).values
+            total = total + phi * part.max(1).values / n
         rows.append(model.classifier.weight @ (total / len(cells)) + model.classifier.bias)
     return torch.stack(rows)
 
@@ -90,6 +90,7 @@ def test_a_step_is_the_plain_one(hidden: Any) -> None:
     models = [
         AttendedClassifier(drawn(3, 4, hidden, 1), nn.Linear(3, 5), levels=2).double() for _ in range(2)
     ]
+    models[0].sizes.copy_(torch.tensor([0.5, 0.2]))
     models[1].load_state_dict(models[0].state_dict())
     X, y = torch.rand(4, 3, 5, 7, dtype=torch.float64), torch.tensor([0, 4, 2, 2])
     optimizer = torch.optim.SGD(models[0].parameters(), 0.1, momentum=0.9, weight_decay=0.01)
@@ -107,18 +108,47 @@ def test_a_step_is_the_plain_one(hidden: Any) -> None:
                 w -= 0.1 * velocity[name]
     for name, w in models[0].state_dict().items():
         torch.testing.assert_close(w, models[1].state_dict()[name], atol=1e-12, rtol=1e-9)
-        assert not torch.equal(w, before[name])
+        assert torch.equal(w, before[name]) == (name == "sizes")
+
+
+def test_the_size_of_activations_does_not_matter() -> None:
+    """Of maps a thousand times as large training is the same, and so is what comes out, on them."""
+    torch.manual_seed(1)
+    X, y = torch.rand(4, 3, 5, 7), torch.tensor([0, 1, 1, 0])
+    found = []
+    for times in (1.0, 1000.0):
+        torch.manual_seed(0)
+        model = AttendedClassifier(drawn(3, 4, "tanh", 1), nn.Linear(3, 2), levels=2)
+        model.measure(times * X, 16)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for _ in range(5):
+            descend(F.cross_entropy(model(times * X), y), optimizer)
+        found.append(model.weights())
+    torch.testing.assert_close(found[0].pop("context.weight"), 1000 * found[1].pop("context.weight"))
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+
+
+def test_the_sizes_by_hand() -> None:
+    """One region of a map: its mean is 2.5, its largest value 4, and a tenth of that is 0.4."""
+    model = AttendedClassifier(drawn(1, 4, "tanh", 1), nn.Linear(1, 2), levels=1)
+    model.measure(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), 10)
+    assert model.sizes.tolist() == pytest.approx([2.5, 0.4])
+    model.measure(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), 0)
+    assert model.sizes.tolist() == [2.5, 1]
+    model.measure(torch.zeros(1, 1, 2, 2), 10)
+    assert model.sizes.tolist() == [1, 1]
 
 
 def test_the_encoder_and_the_training_have_the_same_attention(weights: Path, tmp_path: Path) -> None:
     """On the regions of one map."""
     network = drawn(C, 4, "tanh", 1)
-    torch.save(network.state_dict(), tmp_path / "a.pth")
     X, grid = torch.rand(C, 6, 9), Grid.over(6, 9, (90, 60))
     encoder = RegionalAttention(RegionalAttention.Config(weights=str(tmp_path / "a.pth")), CPU)
     cells = rmac_grid(6, 9, 3)
-    phi = encoder._attention(FeatureMap(X, grid), None, regions_of(cells, grid), (0, 0, 90, 60))
     model = AttendedClassifier(network, nn.Linear(C, 2), 3)
+    model.sizes[0] = 0.3
+    torch.save(model.weights(), tmp_path / "a.pth")
+    phi = encoder._attention(FeatureMap(X, grid), None, regions_of(cells, grid), (0, 0, 90, 60))
     seen: list[Tensor] = []
     network.register_forward_hook(lambda module, x, y: seen.append(y.detach()))
     model(X[None])
@@ -154,12 +184,12 @@ def test_attention_and_classifier_are_trained_and_the_network_is_not(
 def test_training_lowers_the_loss_and_tells_the_classes_apart(
     weights: Path, data: Path, tmp_path: Path
 ) -> None:
-    _, card = train(weights, data, tmp_path / "a.pth", epochs=40, lr=0.2, views=2)
+    _, card = train(weights, data, tmp_path / "a.pth", epochs=40, lr=0.01, views=2)
     found = losses(tmp_path / "a.pth")
     assert found[0] == pytest.approx(np.log(3), rel=0.2)
     assert np.mean(found[-9:]) < 0.5 * found[0]
     assert card["held out"]["top-1"] == 1
-    again, _ = train(weights, data, tmp_path / "b.pth", epochs=40, lr=0.2, views=2)
+    again, _ = train(weights, data, tmp_path / "b.pth", epochs=40, lr=0.01, views=2)
     assert equal(again, torch.load(tmp_path / "a.pth", weights_only=True))
 
 
@@ -193,6 +223,7 @@ def test_a_network_without_such_a_classifier(weights: Path) -> None:
         ({"crop": 64}, "at most LEAST"),
         ({"short_side": (50,)}, "LEAST,MOST"),
         ({"held_out": 1.0}, "between 0 and 1"),
+        ({"scale": -1.0}, "scale 0 or more"),
         ({"hidden": "relu"}, "tanh, softplus"),
         ({"network": "tinybm"}, "no network 'tinybm'"),
     ],
@@ -248,7 +279,7 @@ def test_the_epoch_that_is_kept(
     def measured(
         self: RegionalAttentionTrainer, conv: BasicConv, model: AttendedClassifier, *more: Any
     ) -> dict[str, float]:
-        states.append({name: x.clone() for name, x in model.attention.state_dict().items()})
+        states.append({name: x.clone() for name, x in model.weights().items()})
         return {"cross-entropy": next(given), "top-1": 0.5}
 
     monkeypatch.setattr(RegionalAttentionTrainer, "_measure", measured)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images import BadImage
 from instsearch_cli.networks.training import Best, Trainer
-from instsearch_cli.networks.weights import needed, sha256
+from instsearch_cli.networks.weights import sha256
 from instsearch_plugins.encoders.regional_attention_network import UNITS, drawn
 from instsearch_plugins.extractors.networks import SMALLEST
 from instsearch_plugins.numeric.regional_attention import Hidden, attended_mean, pools_of_rectangles
@@ -38,19 +39,45 @@ STD = 0.01  #: standard deviation of the classifier's first weights
 
 
 class AttendedClassifier(nn.Module):
-    """Maps f32[B, C, h, w] -> logits f32[B, K] of W (1/R sum_i phi_i psi_i) + b over R-MAC's regions of them."""
+    """Maps f32[B, C, h, w] -> logits f32[B, K] of W (1/R sum_i phi_i psi_i / n) + b over R-MAC's regions of them.
+
+    phi is of means over m: networks differ a hundredfold in the size of their activations, and one learning rate is to
+    do for all. ``sizes`` f32[2] = (m, n) is kept with the weights.
+    """
+
+    sizes: Tensor
 
     def __init__(self, attention: ContextAttention, classifier: nn.Linear, levels: int) -> None:
         super().__init__()
         self.attention, self.classifier, self.levels = attention, classifier, levels
+        self.register_buffer("sizes", torch.ones(2))
 
     def forward(self, X: Tensor) -> Tensor:
         """The logits of some maps."""
         h, w = X.shape[2:]
         psi, r = pools_of_rectangles(X, rmac_grid(h, w, self.levels))
-        phi = self.attention(r, X.mean((2, 3)))
-        logits: Tensor = self.classifier(attended_mean(phi, psi))
+        m, n = self.sizes
+        phi = self.attention(r / m, X.mean((2, 3)) / m)
+        logits: Tensor = self.classifier(attended_mean(phi, psi / n))
         return logits
+
+    def measure(self, X: Tensor, scale: float) -> None:
+        """Take over the sizes of some maps: m the root mean square of the regions' means, n the vectors', over scale.
+
+        n = sqrt(mean_i |psi_i|^2) / scale, and 1 for scale 0.
+        """
+        h, w = X.shape[2:]
+        psi, r = pools_of_rectangles(X, rmac_grid(h, w, self.levels))
+        sizes = (
+            r.square().mean().sqrt(),
+            psi.square().sum(2).mean().sqrt() / scale if scale else torch.ones(()),
+        )
+        self.sizes.copy_(torch.stack([size if size > 0 else torch.ones_like(size) for size in sizes]))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The attention's, for means as they are."""
+        state = dict(self.attention.state_dict())
+        return state | {"context.weight": state["context.weight"] / self.sizes[0]}
 
 
 class RegionalAttentionTrainer(Trainer):
@@ -66,6 +93,8 @@ class RegionalAttentionTrainer(Trainer):
         weights: str = option("", digested=True)
         #: trained from random numbers, or frozen: the network's own, whose classes the folders are, in their order
         classifier: Literal["trained", "frozen"] = "trained"
+        #: the root mean square of what a trained classifier reads of a region, its length; 0: as the maps have it
+        scale: float = 16.0
         levels: int = 5  #: of R-MAC's grid
         units: int = UNITS  #: D, of the attention's hidden layer
         hidden: Hidden = (
@@ -98,8 +127,8 @@ class RegionalAttentionTrainer(Trainer):
                 or not SMALLEST <= self.crop <= self.short_side[0] <= self.short_side[1]
             ):
                 raise ValueError(f"short-side is LEAST,MOST, and crop at least {SMALLEST} and at most LEAST")
-            if not 0 < self.held_out < 1:
-                raise ValueError("held-out is between 0 and 1")
+            if not (0 < self.held_out < 1 and self.scale >= 0):
+                raise ValueError("held-out is between 0 and 1, scale 0 or more")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -121,6 +150,7 @@ class RegionalAttentionTrainer(Trainer):
         if not len(rmac_grid(h, w, c.levels)):
             raise UsageError(f"crops of {c.crop} pixels have a map of {h} x {w} cells and no region")
         model = self._model(conv, C, len(batches.classes))
+        model.measure(conv(_first(batches)), c.scale if c.classifier == "trained" else 0)
         maps = KeptMaps(run.folder, batches, conv, (C, h, w)) if c.views else None
         optimizer = torch.optim.SGD(trainable(model), c.lr, c.momentum, weight_decay=c.weight_decay)
         run.progress.say(
@@ -149,8 +179,7 @@ class RegionalAttentionTrainer(Trainer):
         self._say_use(run, conv)
         if maps is not None:
             maps.remove()
-        state = model.attention.state_dict()
-        return {name: state[name] for name in needed(model.attention)}
+        return model.weights()
 
     def _model(self, conv: BasicConv, C: int, classes: int) -> AttendedClassifier:
         """The attention and the classifier with their first weights.
@@ -205,3 +234,14 @@ class RegionalAttentionTrainer(Trainer):
             "detector.levels": c.levels,
         }
         run.card["component options"] = {"query_levels": c.levels, "hidden": c.hidden}
+
+
+def _first(batches: Shuffled) -> Tensor:
+    """The pixels of the first batch of which anything can be read. Raises InstsearchError if there is none."""
+    reason = ""
+    for batch in batches.epoch(0):
+        try:
+            return batches.load(batch)[0]
+        except BadImage as error:
+            reason = error.reason
+    raise InstsearchError(f"nothing of the data can be trained on: {reason}")
