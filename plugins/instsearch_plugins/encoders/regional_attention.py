@@ -43,7 +43,7 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
     architecture: ClassVar[str] = "regional-attention"
     published: ClassVar[str] = (
         "ContextAwareRegionalAttention_weights.pth in weights.tar of sglab.kaist.ac.kr/RegionalAttention, for 2,048 "
-        "channels of the Caffe ResNet-101; or `instsearch train regional-attention`"
+        "channels of the Caffe ResNet-101 (no licence given); or `instsearch train regional-attention`"
     )
     localises: bool = False
 

@@ -93,7 +93,7 @@ class RegionalAttentionTrainer(Trainer):
         weights: str = option("", digested=True)
         #: trained from random numbers, or frozen: the network's own, whose classes the folders are, in their order
         classifier: Literal["trained", "frozen"] = "trained"
-        #: the root mean square of what a trained classifier reads of a region, its length; 0: as the maps have it
+        #: how long the vectors of regions are that a trained classifier reads, by mean square; 0: as the maps have them
         scale: float = 16.0
         levels: int = 5  #: of R-MAC's grid
         units: int = UNITS  #: D, of the attention's hidden layer
