@@ -24,6 +24,7 @@ from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.networks.weights import find_weights, load_state_dict, put_weights, sha256
 from instsearch_plugins.extractors.heads import set_classes
+from instsearch_plugins.numeric.matconvnet import is_matlab, read_vgg16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -341,6 +342,11 @@ class VGG16(Network):
 
     architecture = "vgg16"
     default = "features.25"
+
+    @classmethod
+    def import_weights(cls, path: Path) -> dict[str, Tensor]:
+        """As :meth:`Network.import_weights`, or the convolutions of a NetVLAD that its authors published."""
+        return read_vgg16(path, MEAN, STD) if is_matlab(path) else super().import_weights(path)
 
 
 class ResNet50(Network):

@@ -54,6 +54,11 @@ def instsearch_detectors() -> list[DetectorSpec]:
             ("image",),
         ),
         DetectorSpec(
+            "boxes",
+            f"{HERE}.detectors.boxes:Boxes",
+            "boxes that are ready in a table, of whatever program",
+        ),
+        DetectorSpec(
             "egm",
             f"{HERE}.detectors.egm:EGM",
             "rectangles around what is heavy on the weight map: expanding Gaussian mixture",

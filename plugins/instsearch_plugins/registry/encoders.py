@@ -80,9 +80,10 @@ def instsearch_encoders() -> list[EncoderSpec]:
         EncoderSpec(
             "netvlad",
             f"{HERE}.encoders.netvlad:NetVLAD",
-            "soft residuals to some words, by k-means or of a published layer",
+            "soft residuals to some words, by k-means or of a trained layer",
             "Arandjelović et al., NetVLAD: CNN architecture for weakly supervised place recognition, CVPR 2016",
             READS,
+            trainer=f"{HERE}.training.netvlad:NetVLADTrainer",
         ),
         EncoderSpec(
             "scda",
