@@ -1,0 +1,342 @@
+"""Ten million on paper: a sample is indexed at two sizes and asked, and lines through both say what many images take."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from instsearch_cli.engine.assembly import Assembly
+from instsearch_cli.engine.choosing import choose, chosen, listed, of_each, recorded_pipeline
+from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.session import Index
+from instsearch_cli.engine.stages import CODES, SEARCH
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images import discover
+from instsearch_cli.measure.crowding import crowd
+from instsearch_cli.measure.forecast import Asking, Estimate, Line, Making, Mirror, through
+from instsearch_cli.measure.trials import WARMING, tried
+from instsearch_cli.progress import Quiet
+from instsearch_cli.storage import Mirror as MirrorSearcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from instsearch_cli.engine.choosing import Anywhere
+    from instsearch_cli.engine.pipeline import Pipeline
+
+SMALL, LARGE = 150, 450  #: images of the two index runs
+CROWDS = (2_000, 16_000)  #: images of the indexes that are asked, where none is given
+QUESTIONS = 20
+BUSY = 0.5  #: load of other programs, as a share of the cores, from which times are said to be too long
+OTHERS = "others"
+
+
+class Given(NamedTuple):
+    """What is to be estimated: its pipelines as choices, their assemblies, photographs, and an index of the same."""
+
+    choices: Sequence[dict[str, Any]]
+    assemblies: Sequence[Assembly]
+    photographs: Sequence[Path]
+    sample: str
+    index: Index | None
+
+
+def estimate(
+    images: int,
+    *,
+    sample: Anywhere | Sequence[Anywhere] = (),
+    index: Index | None = None,
+    pipeline: str | None = None,
+    workers: int | None = None,
+    small: int = SMALL,
+    large: int = LARGE,
+    questions: int = QUESTIONS,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Quiet | None = None,
+    **choice: Any,
+) -> Estimate:
+    """What an index of so many images will take: seconds, bytes on disk and in memory, seconds a question.
+
+    y(n) = a + b n, through what is measured with ``small`` and ``large`` photographs
+
+    sample   photographs like those that there will be, files or folders, of which some are drawn evenly; (): those of
+             ``index``. Nothing is written there
+    index    one whose recorded ``pipeline`` (None: the last) is meant, where ``choice`` names no other; if it has more
+             than ``large`` images, its layers, and questions to it, are measured in place of the larger sample's
+    workers  of Ray, one core each like one of this machine's
+
+    Questions, for the middle of a photograph, are asked to indexes that repeat the sample's rows where ``index`` is no
+    larger, so that searches grow and rerankers have as much to do as in a real one. Raises UsageError for fewer
+    images than 1 and too few photographs, and what a pipeline that is chosen wrongly does.
+    """
+    progress = progress or Quiet()
+    _check(images, small, large, questions, workers)
+    load = max(0.0, os.getloadavg()[0])
+    given = _given(sample, index, pipeline, large, seed, device, choice)
+    with tempfile.TemporaryDirectory(prefix="instsearch-estimate-") as folder, ExitStack() as stack:
+        place = Path(folder)
+        return _measured(given, images, (small, large), questions, workers, device, load, place, progress, stack)
+
+
+def _check(images: int, small: int, large: int, questions: int, workers: int | None) -> None:
+    """Raises UsageError for numbers that mean nothing."""
+    for name, value, least in (
+        ("images", images, 1),
+        ("small", small, 2),
+        ("large", large, small + 1),
+        ("questions", questions, 1),
+        ("workers", 1 if workers is None else workers, 1),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{name} is a whole number of at least {least:,}, not {value!r}")
+
+
+def check(choice: dict[str, Any], device: str = "auto") -> list[Assembly]:
+    """The pipelines that are chosen, assembled. Raises UsageError for what is not there."""
+    registry = load_registry()
+    each = of_each(chosen(choice), registry)
+    return [Assembly(choose(registry, None, one), registry, device) for one in each]
+
+
+def _given(
+    sample: Anywhere | Sequence[Anywhere],
+    index: Index | None,
+    pipeline: str | None,
+    large: int,
+    seed: int,
+    device: str,
+    choice: dict[str, Any],
+) -> Given:
+    """What is meant. Raises UsageError for what is not there."""
+    own = index is not None and not chosen(choice).stages
+    if pipeline is not None and not own:
+        raise UsageError("a pipeline is one of an index, without other choices: name that alone (--index)")
+    if index is None and not sample:
+        raise UsageError("give photographs to measure with (--sample), or an index of some (--index)")
+    paths = listed(sample) if sample else _photographs(index) if index else []
+    if index is not None and own:
+        pipelines = [recorded_pipeline(index.store, name) for name in index.pipelines_of(pipeline)]
+        choices: list[dict[str, Any]] = [{"preset": each.to_toml()} for each in pipelines]
+        assemblies = [Assembly(each, load_registry(), device) for each in pipelines]
+    else:
+        choices, assemblies = [_plain(choice)], check(choice, device)
+    files = [each.path for each in discover(paths).found] if paths else []
+    if len(files) < large:
+        raise UsageError(
+            f"there are {len(files):,} photographs to measure with, and {large:,} are wanted: give more (--sample), or "
+            "measure fewer (--small, --large)"
+        )
+    name = ", ".join(map(str, paths)) if sample or index is None else str(index.path)
+    return Given(choices, assemblies, drawn(files, large, seed), name, index if own else None)
+
+
+def _photographs(index: Index) -> list[Path]:
+    """The files of an index's images that are there."""
+    table = index.store.images
+    paths = [table.path(int(row)) for row in table.alive().nonzero()[0]]
+    return [path for path in paths if path.is_file()]
+
+
+def _plain(choice: dict[str, Any]) -> dict[str, Any]:
+    """What is chosen, JSON-ready."""
+    return {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in choice.items()}
+
+
+def drawn(files: Sequence[Path], n: int, seed: int) -> list[Path]:
+    """n of some files, spread over them evenly: one of each of n stretches of one length, by chance."""
+    rng, m = random.Random(seed), len(files)  # noqa: S311 (nothing is secret)
+    return [files[rng.randrange(i * m // n, max((i + 1) * m // n, i * m // n + 1))] for i in range(n)]
+
+
+def _measured(
+    given: Given,
+    images: int,
+    sizes: tuple[int, int],
+    questions: int,
+    workers: int | None,
+    device: str,
+    load: float,
+    place: Path,
+    progress: Quiet,
+    stack: ExitStack,
+) -> Estimate:
+    small, large = sizes
+    choices = []
+    for number, choice in enumerate(given.choices):
+        if "\n" in str(choice.get("preset", "")):  # a recorded pipeline's text
+            file = place / f"pipeline-{number}.toml"
+            file.write_text(choice["preset"], "utf-8")
+            choice = {"preset": str(file)}
+        choices.append(choice)
+    some = [str(given.photographs[i * large // small]) for i in range(small)]
+    runs = []
+    for n, photographs in ((small, some), (large, list(map(str, given.photographs)))):
+        request = {"index": str(place / f"{n}"), "photographs": photographs, "choices": choices}
+        runs.append(tried("index", progress, **request, device=device, label=f"{n:,} images"))
+    names = runs[1]["names"]
+    indexes = [Index.open(place / f"{n}", device) for n in sizes]
+    for each in indexes:
+        stack.callback(_end, each, names, given.assemblies)
+    counts = [run["images"] for run in runs]
+    if counts[0] < 2 or counts[1] <= counts[0]:
+        raise InstsearchError(
+            f"of {large:,} photographs to measure with {counts[1]:,} could be read: give others (--sample)"
+        )
+
+    def line(of: Callable[[dict[str, Any]], float]) -> Line:
+        return through((counts[0], of(runs[0])), (counts[1], of(runs[1])))
+
+    steps = ("fitting", "mapping", "searching")
+    making = Making(
+        start=line(lambda run: run["process"] - sum(run[step] for step in steps)),
+        fitting=runs[1]["fitting"],
+        mapping=line(lambda run: run["mapping"]),
+        cpu=line(lambda run: run["cpu"]),
+        search=line(lambda run: run["searching"]),
+    )
+    larger = given.index if given.index is not None and len(given.index) > counts[1] else None
+    measured = _bytes(larger, [a.pipeline.name for a in given.assemblies]) if larger else _bytes(indexes[1], names)
+    layers = lines((counts[0], _bytes(indexes[0], names)), (len(larger or indexes[1]), measured))
+    mirrored = any(_mirrors(assembly) for assembly in given.assemblies)
+    asked = _asked(given, larger, indexes, names, mirrored, questions, device, place, progress)
+    ray = None
+    if workers:
+        ray = tried("ray", progress, index=str(place / f"{small}"), workers=workers, label="Ray")["start"]
+    asking = _asking(*asked)
+    return Estimate(
+        images=images,
+        pipeline="+".join(names),
+        sample=given.sample,
+        sizes=(counts[0], counts[1]),
+        asked=(asked[0]["images"], asked[1]["images"]),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        load=load,
+        making=making,
+        asking=asking,
+        layers=layers,
+        searched=tuple(name for name in layers if name.split()[0] == SEARCH),
+        mirror=_rows(indexes[1], names, asking.line if mirrored else None),
+        workers=workers,
+        ray=ray,
+        notes=tuple(_notes(runs[1]["fitted"], load, workers, ray, given.assemblies, mirrored)),
+    )
+
+
+def _mirrors(assembly: Assembly) -> bool:
+    return assembly.searcher is not None and isinstance(assembly.searcher.component, MirrorSearcher)
+
+
+def _end(index: Index, names: Sequence[str], assemblies: Sequence[Assembly]) -> None:
+    """Drop the copies of codes that a mirror keeps of an index that was made to measure."""
+    if any(map(_mirrors, assemblies)):
+        index.gc(forget=list(names))
+    index.close()
+
+
+def _asked(
+    given: Given,
+    larger: Index | None,
+    indexes: Sequence[Index],
+    names: Sequence[str],
+    mirrored: bool,
+    questions: int,
+    device: str,
+    place: Path,
+    progress: Quiet,
+) -> list[dict[str, Any]]:
+    """What two indexes say to the same questions: crowds of the sample, the index that is given, or the sample's own."""
+    pictures = drawn(given.photographs, min(questions + WARMING, len(given.photographs)), 1)
+    if larger and not mirrored and len(larger) < 2 * CROWDS[0]:
+        larger = None
+    own = len(indexes[1].store.images)
+    places: list[tuple[Path, Sequence[str], int]] = [(index.path, names, 0) for index in indexes]
+    if not mirrored:
+        places = []
+        for n in CROWDS[: 1 if larger else 2]:
+            many = place / f"crowd-{n}"
+            shutil.copytree(indexes[1].path, many)
+            with Index.open(many, device) as index:
+                crowd(index, names, max(n, 2 * own), progress)
+            places.append((many, names, own))
+    if larger:
+        places[-1 if mirrored else 1 :] = [(larger.path, [a.pipeline.name for a in given.assemblies], 0)]
+    request = {"pictures": list(map(str, pictures)), "device": device}
+    return [
+        tried("ask", progress, index=str(path), names=list(of), own=copies, label=path.name, **request)
+        for path, of, copies in places
+    ]
+
+
+def _asking(small: Mapping[str, Any], large: Mapping[str, Any]) -> Asking:
+    """Lines through what two indexes said."""
+    n1, n2 = small["images"], large["images"]
+
+    def line(name: str) -> Line:
+        return through((n1, small[name]), (n2, large[name]))
+
+    described = (small["describe"] + large["describe"]) / 2
+    return Asking(described, line("search"), line("rerank"), line("memory"))
+
+
+def _bytes(index: Index, names: Sequence[str]) -> dict[str, float]:
+    """Bytes on disk of each layer of some pipelines, "kind name", and of all that is no image's layer as OTHERS."""
+    found: dict[str, float] = {}
+    for name in names:
+        for engine in index.engines(name):
+            for kind in (*engine.assembly.kinds, SEARCH):
+                if kind != SEARCH or engine.assembly.part(SEARCH).fits:
+                    layer = engine.data.layer(kind)
+                    size = sum(file.stat().st_size for file in layer.path.rglob("*") if file.is_file())
+                    found[f"{kind} {layer.name}"] = size
+    table = index.path / "images"
+    rest = [index.path / "stamps.txt", *table.rglob("*"), *(index.path / "models").rglob("*")]
+    return found | {OTHERS: sum(file.stat().st_size for file in rest if file.is_file())}
+
+
+def lines(small: tuple[int, Mapping[str, float]], large: tuple[int, Mapping[str, float]]) -> dict[str, Line]:
+    """A line for each name, through what two of some sizes have."""
+    (n1, first), (n2, second) = small, large
+    return {name: through((n1, first.get(name, 0.0)), (n2, second[name])) for name in second}
+
+
+def _rows(index: Index, names: Sequence[str], query: Line | None) -> Mirror:
+    """The codes as a mirror would keep them: how many an image has, and the bytes of their values."""
+    codes, nbytes, kinds = 0, 0, []
+    for name in names:
+        arrays = index.layer(CODES, pipeline=name)
+        sparse = "indices" in arrays
+        values = arrays["data"].nbytes + arrays["indices"].nbytes if sparse else arrays["vectors"].nbytes
+        codes, nbytes = codes + len(arrays["image"]), nbytes + values
+        kinds.append("sparse" if sparse else "dense")
+    return Mirror(codes / len(index), nbytes / max(codes, 1), " and ".join(dict.fromkeys(kinds)), query)
+
+
+def _notes(
+    fitted: Sequence[str],
+    load: float,
+    workers: int | None,
+    ray: float | None,
+    assemblies: Sequence[Assembly],
+    mirrored: bool,
+) -> list[str]:
+    """What one should know of the figures."""
+    cores = os.cpu_count() or 1
+    notes = ["searches are taken for linear in images: approximate searchers do better"]
+    if load > BUSY * cores:
+        notes.append(f"other programs were busy (load {load:.1f} on {cores} cores): times are too long")
+    if fitted:
+        notes.append(f"fitted {'; '.join(fitted)}: a large collection is learnt from on more, once")
+    if workers:
+        start = "its start is not counted: Ray is not installed" if ray is None else f"Ray starts in {ray:.1f} s"
+        notes.append(f"a worker has a core like one of these, and disks keep up; {start}")
+    if not mirrored:
+        notes.append("questions to a mirror are not measured: estimate a pipeline whose searcher asks one")
+    if len(assemblies) > 1:
+        notes.append("pipelines that are asked as one: vectors are asked once more, which is not counted")
+    return notes

@@ -1,0 +1,246 @@
+"""One measurement in a process of its own: `python -m instsearch_cli.measure.trials`, a request in, lines of JSON out.
+
+A process of its own has its own start, its own memory, and nothing of an earlier measurement warm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instsearch_cli.engine.questions import Question, encoded
+from instsearch_cli.engine.runner import FITTING, MAPPING, SEARCHING
+from instsearch_cli.engine.session import Index
+from instsearch_cli.engine.stages import SEARCH
+from instsearch_cli.engine.workers import Workers
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images import Photograph
+from instsearch_cli.progress import Quiet
+from instsearch_formats.part import MAPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from instsearch_cli.engine.making import Indexed
+    from instsearch_cli.engine.query import Engine
+    from instsearch_cli.engine.questions import Encoded
+
+EVERY = 0.2  #: seconds after which progress is told
+WARMING = 4  #: questions that are asked before those that are timed
+NEAR = 50  #: first hits whose copies in a crowd are left out
+QUERIED = 20  #: hits of a question
+
+
+def tried(name: str, progress: Quiet, **request: Any) -> dict[str, Any]:
+    """What a measurement gives, by its name in :data:`TRIALS`; ``seconds`` that its process took beside it.
+
+    Raises the error that it ended with, InstsearchError where its process died.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    command = [sys.executable, "-m", __name__]
+    began = time.perf_counter()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps({"trial": name, **request}))
+            process.stdin.close()
+            said: dict[str, Any] = {}
+            for line in process.stdout:
+                said = json.loads(line)
+                if "start" in said:
+                    progress.start(*said["start"])
+                progress.advance(said.get("done", 0))
+        except BaseException:
+            process.kill()
+            raise
+    took = time.perf_counter() - began
+    progress.close()
+    if "error" in said:
+        raise (UsageError if said["status"] == UsageError.exit_status else InstsearchError)(said["error"])
+    if process.returncode or "result" not in said:
+        raise InstsearchError(f"the process that measured ended with status {process.returncode}: run it again")
+    return {"process": took, **said["result"]}
+
+
+class Told(Quiet):
+    """Progress as lines of JSON."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.done, self.at = label, 0, 0.0
+
+    def start(self, label: str, total: int | None = None, unit: str = "images") -> None:
+        self.close()
+        _tell({"start": [f"{self.label}: {label}", total, unit]})
+
+    def advance(self, n: int = 1) -> None:
+        super().advance(n)
+        self.done += n
+        if time.perf_counter() - self.at > EVERY:
+            self.close()
+
+    def close(self) -> None:
+        if self.done:
+            _tell({"done": self.done})
+        self.done, self.at = 0, time.perf_counter()
+
+
+def _tell(line: dict[str, Any]) -> None:
+    print(json.dumps(line), file=_ANSWERS, flush=True)
+
+
+_ANSWERS = sys.stdout
+
+
+# -- what is measured -------------------------------------------------------------------------------------
+
+
+def index(
+    index: str, photographs: Sequence[str], choices: Sequence[dict[str, Any]], device: str, label: str
+) -> dict[str, Any]:
+    """Index photographs, with one pipeline or several: seconds by step, and the name of what is asked then."""
+    opened = Index.create(index, device, Told(label))
+    runs: list[Indexed] = []
+    for i, choice in enumerate(choices):
+        done = opened.index(list(photographs) if i == 0 else (), **choice)
+        runs += [done, *done.beside]
+    took = [run.outcome.took for run in runs]
+    steps = {step: sum(each[step].wall for each in took) for step in (FITTING, MAPPING, SEARCHING)}
+    steps["cpu"] = sum(each[MAPPING].cpu for each in took)
+    names = [run.pipeline.name for run in runs]
+    return {**steps, "names": names, "images": len(opened), "fitted": [f for run in runs for f in run.fitted]}
+
+
+def ask(
+    index: str, names: Sequence[str], pictures: Sequence[str], own: int, device: str, label: str
+) -> dict[str, Any]:
+    """Ask for the middle of each picture: mean seconds by stage; bytes of memory, and of what is searched in it.
+
+    own  rows that are no copies of others; 0: all
+    """
+    opened = Index.open(index, device)
+    engines = [engine for name in names for engine in opened.engines(name)]
+    told = Told(label)
+    told.start("asking", len(pictures), "questions")
+    seconds = dict.fromkeys(("describe", "search", "rerank"), 0.0)
+    count = 0
+    for number, picture in enumerate(pictures):
+        every = [_asked(engine, picture, own) for engine in engines]
+        told.advance()
+        if number >= WARMING and all(every):
+            count += 1
+            for stages in every:
+                for stage, value in stages.items():
+                    seconds[stage] += value
+    told.close()
+    if not count:
+        raise InstsearchError("nothing could be described in the middle of any of the photographs: give others")
+    held, mapped = 0, False
+    for engine in engines:
+        layer = engine.data.layer(SEARCH)
+        for span in layer.cover(len(engine.index.images)) if engine.assembly.part(SEARCH).fits else ():
+            sizes = [array.nbytes for array in layer.arrays(span).values()]
+            held += sum(size for size in sizes if size < MAPPED)
+            mapped = mapped or max(sizes) >= MAPPED
+    means = {stage: value / count for stage, value in seconds.items()}
+    return {**means, "images": len(opened), "memory": _needed(held, mapped)}
+
+
+def _asked(engine: Engine, picture: str, own: int) -> dict[str, float]:
+    """Seconds by stage of one question; none where nothing is in its middle to describe."""
+    began = time.perf_counter()
+    (question,) = encoded(engine, [Question(Path(picture), _middle(engine, picture))], 1)
+    described = time.perf_counter() - began
+    if isinstance(question, InstsearchError):
+        return {}
+    queries = _without_copies(engine, question, own) if own else question.queries
+    timing = engine.timing
+    before = timing.search, timing.rerank
+    engine.search(queries, QUERIED)
+    return {"describe": described, "search": timing.search - before[0], "rerank": timing.rerank - before[1]}
+
+
+def _middle(engine: Engine, picture: str) -> tuple[float, float, float, float]:
+    """The box in the middle of a picture that has half its width and height."""
+    w, h = Photograph.of(Path(picture)).size
+    return w / 4, h / 4, w / 2, h / 2
+
+
+def _without_copies(engine: Engine, question: Encoded, own: int) -> list[Any]:
+    """A question's queries, without the copies of what is most like them: there would be more than in any collection."""
+    n = len(engine.index.images)
+    queries = []
+    for query in question.queries:
+        alone = replace(query, exclude=frozenset(range(own, n)))
+        _, hits = next(engine.steps([alone], NEAR))
+        rows = [int(row) for row in hits.images[0] if row >= 0][:NEAR]
+        copies = frozenset(copy for row in rows for copy in range(row + own, n, own))
+        queries.append(replace(query, exclude=copies))
+    return queries
+
+
+def _needed(held: int, mapped: bool) -> int:
+    """The most bytes that this process held, without what is searched: ``held`` in memory, or mapped.
+
+    What the system says of a process counts that of the one that started it, too; Linux knows its own.
+    """
+    peak, files = _status("VmHWM"), _status("RssFile")
+    if not peak:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak - held - (files if mapped else 0)
+
+
+def _status(name: str) -> int:
+    """Bytes that Linux says of this process; 0 elsewhere."""
+    try:
+        text = Path("/proc/self/status").read_text("utf-8")
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name}:"))
+
+
+def ray(index: str, workers: int, label: str) -> dict[str, Any]:
+    """Seconds until so many workers of Ray on this machine answer; None where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        return {"start": None}
+    from instsearch_cli.engine.ray_cluster import Cluster
+
+    began = time.perf_counter()
+    cluster = Cluster(Workers(count=min(workers, os.cpu_count() or 1)))
+    try:
+        cluster.check(Index.open(index).store)
+    finally:
+        took = time.perf_counter() - began
+        cluster.close()
+    return {"start": took}
+
+
+TRIALS: dict[str, Callable[..., dict[str, Any]]] = {"index": index, "ask": ask, "ray": ray}
+
+
+def main() -> None:
+    """Do what the request on standard input says."""
+    global _ANSWERS
+    _ANSWERS = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries print what they like
+    request = json.load(sys.stdin)
+    trial = TRIALS[request.pop("trial")]
+    try:
+        _tell({"result": trial(**request)})
+    except InstsearchError as error:
+        _tell({"error": str(error), "status": error.exit_status})
+
+
+if __name__ == "__main__":
+    main()
