@@ -46,12 +46,17 @@ class Count(click.ParamType):
     metavar="FOLDER",
     help="Photographs to measure with (default: those of --index, else scenes that are drawn).",
 )
-@click.option("--small", default=150, show_default=True, type=click.IntRange(min=2), help="Photographs first.")
+@click.option(
+    "--small", default=150, show_default=True, type=click.IntRange(min=2), help="Photographs first."
+)
 @click.option("--large", default=450, show_default=True, type=click.IntRange(min=3), help="Then so many.")
 @click.option("--questions", default=20, show_default=True, type=click.IntRange(min=1), help="To ask.")
 @click.option("--seed", default=0, show_default=True, help="Of the photographs that are drawn.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Say it for N workers of Ray, too, one core each."
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Say it for N workers of Ray, too, one core each.",
 )
 @common.pipeline_options
 @common.rerank_option
@@ -80,7 +85,13 @@ def command(images: int, index_path: Path | None, pipeline_name: str | None, **o
             sample = make_scenes(Path(folder), max(8, how["large"]), progress=progress).parent / "images"
             progress.close()
         done = estimate(
-            images, sample=sample or (), index=index, pipeline=pipeline_name, progress=progress, **how, **chosen
+            images,
+            sample=sample or (),
+            index=index,
+            pipeline=pipeline_name,
+            progress=progress,
+            **how,
+            **chosen,
         )
         if options["sample"] is None and index is None:
             done = replace(done, sample="drawn scenes")

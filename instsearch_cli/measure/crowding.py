@@ -15,18 +15,17 @@ if TYPE_CHECKING:
 RANGE = 256  #: rows given out at once
 
 
-def crowd(index: Index, names: Sequence[str], n: int, progress: Quiet) -> None:
-    """Repeat the rows of an index until it has ``n``: row i is a copy of row i mod m, of the m that there were.
+def crowd(index: Index, names: Sequence[str], m: int, n: int, progress: Quiet) -> None:
+    """Repeat the first m rows of an index until it has ``n``: row i is a copy of row i mod m.
 
     Every layer of the pipelines ``names`` has the copies, and what is searched is built of all. Rows that were removed
     are repeated as what they are in the layers, nothing.
     """
     engines = [engine for name in names for engine in index.engines(name)]
     table = index.store.images
-    m = len(table)
-    records = [record for _, record in table.records()]
+    records = [record for _, record in table.records(range(m))]
     with index.store.lock():
-        progress.start("repeating images", n - m)
+        progress.start("repeating images", n - len(table))
         while len(table) < n:
             rows = [(len(table) + i) % m for i in range(min(RANGE, n - len(table)))]
             span = table.append([records[row] for row in rows])

@@ -1,10 +1,9 @@
-"""Ten million on paper: a sample is indexed at two sizes and asked, and lines through both say what many images take."""
+"""Ten million on paper: a sample is indexed at two sizes and asked; lines through both say what many images take."""
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from instsearch_cli.engine.choosing import Anywhere
-    from instsearch_cli.engine.pipeline import Pipeline
 
 SMALL, LARGE = 150, 450  #: images of the two index runs
 CROWDS = (2_000, 16_000)  #: images of the indexes that are asked, where none is given
+MIRRORED = (2_000, 6_000)  #: the same where a mirror answers
 QUESTIONS = 20
 BUSY = 0.5  #: load of other programs, as a share of the cores, from which times are said to be too long
 OTHERS = "others"
@@ -44,6 +43,11 @@ class Given(NamedTuple):
     photographs: Sequence[Path]
     sample: str
     index: Index | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the pipelines, in the index that is given."""
+        return [assembly.pipeline.name for assembly in self.assemblies]
 
 
 def estimate(
@@ -81,7 +85,9 @@ def estimate(
     given = _given(sample, index, pipeline, large, seed, device, choice)
     with tempfile.TemporaryDirectory(prefix="instsearch-estimate-") as folder, ExitStack() as stack:
         place = Path(folder)
-        return _measured(given, images, (small, large), questions, workers, device, load, place, progress, stack)
+        return _measured(
+            given, images, (small, large), questions, workers, device, load, place, progress, stack
+        )
 
 
 def _check(images: int, small: int, large: int, questions: int, workers: int | None) -> None:
@@ -150,7 +156,7 @@ def _plain(choice: dict[str, Any]) -> dict[str, Any]:
 
 def drawn(files: Sequence[Path], n: int, seed: int) -> list[Path]:
     """n of some files, spread over them evenly: one of each of n stretches of one length, by chance."""
-    rng, m = random.Random(seed), len(files)  # noqa: S311 (nothing is secret)
+    rng, m = random.Random(seed), len(files)
     return [files[rng.randrange(i * m // n, max((i + 1) * m // n, i * m // n + 1))] for i in range(n)]
 
 
@@ -199,12 +205,14 @@ def _measured(
         mapping=line(lambda run: run["mapping"]),
         cpu=line(lambda run: run["cpu"]),
         search=line(lambda run: run["searching"]),
+        core=line(lambda run: run["core"]),
     )
     larger = given.index if given.index is not None and len(given.index) > counts[1] else None
-    measured = _bytes(larger, [a.pipeline.name for a in given.assemblies]) if larger else _bytes(indexes[1], names)
-    layers = lines((counts[0], _bytes(indexes[0], names)), (len(larger or indexes[1]), measured))
-    mirrored = any(_mirrors(assembly) for assembly in given.assemblies)
-    asked = _asked(given, larger, indexes, names, mirrored, questions, device, place, progress)
+    measured = sizes_on_disk(larger, given.names) if larger else sizes_on_disk(indexes[1], names)
+    layers = lines((counts[0], sizes_on_disk(indexes[0], names)), (len(larger or indexes[1]), measured))
+    codes = _rows(indexes[1], names)
+    asked = _asked(given, indexes[1], names, questions, progress)  # it grows meanwhile
+    mirrored = any(map(_mirrors, given.assemblies))
     ray = None
     if workers:
         ray = tried("ray", progress, index=str(place / f"{small}"), workers=workers, label="Ray")["start"]
@@ -221,7 +229,7 @@ def _measured(
         asking=asking,
         layers=layers,
         searched=tuple(name for name in layers if name.split()[0] == SEARCH),
-        mirror=_rows(indexes[1], names, asking.line if mirrored else None),
+        mirror=codes._replace(query=asking.line) if mirrored else codes,
         workers=workers,
         ray=ray,
         notes=tuple(_notes(runs[1]["fitted"], load, workers, ray, given.assemblies, mirrored)),
@@ -240,37 +248,32 @@ def _end(index: Index, names: Sequence[str], assemblies: Sequence[Assembly]) -> 
 
 
 def _asked(
-    given: Given,
-    larger: Index | None,
-    indexes: Sequence[Index],
-    names: Sequence[str],
-    mirrored: bool,
-    questions: int,
-    device: str,
-    place: Path,
-    progress: Quiet,
+    given: Given, grown: Index, names: Sequence[str], questions: int, progress: Quiet
 ) -> list[dict[str, Any]]:
-    """What two indexes say to the same questions: crowds of the sample, the index that is given, or the sample's own."""
-    pictures = drawn(given.photographs, min(questions + WARMING, len(given.photographs)), 1)
-    if larger and not mirrored and len(larger) < 2 * CROWDS[0]:
+    """What two indexes of growing size say to the same questions: the sample's, its rows repeated, or the one given."""
+    own, larger = len(grown.store.images), given.index
+    many = list(MIRRORED if any(map(_mirrors, given.assemblies)) else CROWDS)
+    if larger is not None and len(larger) >= 2 * many[0]:
+        many = many[:1]
+    else:
         larger = None
-    own = len(indexes[1].store.images)
-    places: list[tuple[Path, Sequence[str], int]] = [(index.path, names, 0) for index in indexes]
-    if not mirrored:
-        places = []
-        for n in CROWDS[: 1 if larger else 2]:
-            many = place / f"crowd-{n}"
-            shutil.copytree(indexes[1].path, many)
-            with Index.open(many, device) as index:
-                crowd(index, names, max(n, 2 * own), progress)
-            places.append((many, names, own))
-    if larger:
-        places[-1 if mirrored else 1 :] = [(larger.path, [a.pipeline.name for a in given.assemblies], 0)]
-    request = {"pictures": list(map(str, pictures)), "device": device}
-    return [
-        tried("ask", progress, index=str(path), names=list(of), own=copies, label=path.name, **request)
-        for path, of, copies in places
-    ]
+    pictures = drawn(given.photographs, min(questions + WARMING, len(given.photographs)), 1)
+    request = {"pictures": list(map(str, pictures)), "device": grown.device}
+    said = []
+    for n in many:
+        crowd(grown, names, own, max(n, 2 * own), progress)
+        label = f"{len(grown):,} images"
+        asking = {"index": str(grown.path), "names": list(names), "own": own, "label": label}
+        said.append(tried("ask", progress, **asking, **request))
+    if larger is not None:
+        asking = {
+            "index": str(larger.path),
+            "names": given.names,
+            "own": 0,
+            "label": f"{len(larger):,} images",
+        }
+        said.append(tried("ask", progress, **asking, **request))
+    return said
 
 
 def _asking(small: Mapping[str, Any], large: Mapping[str, Any]) -> Asking:
@@ -281,10 +284,10 @@ def _asking(small: Mapping[str, Any], large: Mapping[str, Any]) -> Asking:
         return through((n1, small[name]), (n2, large[name]))
 
     described = (small["describe"] + large["describe"]) / 2
-    return Asking(described, line("search"), line("rerank"), line("memory"))
+    return Asking(described, line("search"), line("rerank"), line("core"), line("memory"))
 
 
-def _bytes(index: Index, names: Sequence[str]) -> dict[str, float]:
+def sizes_on_disk(index: Index, names: Sequence[str]) -> dict[str, float]:
     """Bytes on disk of each layer of some pipelines, "kind name", and of all that is no image's layer as OTHERS."""
     found: dict[str, float] = {}
     for name in names:
@@ -305,7 +308,7 @@ def lines(small: tuple[int, Mapping[str, float]], large: tuple[int, Mapping[str,
     return {name: through((n1, first.get(name, 0.0)), (n2, second[name])) for name in second}
 
 
-def _rows(index: Index, names: Sequence[str], query: Line | None) -> Mirror:
+def _rows(index: Index, names: Sequence[str]) -> Mirror:
     """The codes as a mirror would keep them: how many an image has, and the bytes of their values."""
     codes, nbytes, kinds = 0, 0, []
     for name in names:
@@ -314,7 +317,7 @@ def _rows(index: Index, names: Sequence[str], query: Line | None) -> Mirror:
         values = arrays["data"].nbytes + arrays["indices"].nbytes if sparse else arrays["vectors"].nbytes
         codes, nbytes = codes + len(arrays["image"]), nbytes + values
         kinds.append("sparse" if sparse else "dense")
-    return Mirror(codes / len(index), nbytes / max(codes, 1), " and ".join(dict.fromkeys(kinds)), query)
+    return Mirror(codes / len(index), nbytes / max(codes, 1), " and ".join(dict.fromkeys(kinds)))
 
 
 def _notes(
@@ -333,7 +336,9 @@ def _notes(
     if fitted:
         notes.append(f"fitted {'; '.join(fitted)}: a large collection is learnt from on more, once")
     if workers:
-        start = "its start is not counted: Ray is not installed" if ray is None else f"Ray starts in {ray:.1f} s"
+        start = (
+            "its start is not counted: Ray is not installed" if ray is None else f"Ray starts in {ray:.1f} s"
+        )
         notes.append(f"a worker has a core like one of these, and disks keep up; {start}")
     if not mirrored:
         notes.append("questions to a mirror are not measured: estimate a pipeline whose searcher asks one")

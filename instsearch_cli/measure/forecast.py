@@ -48,7 +48,7 @@ class Making:
     start    of the program, and what else a run takes whatever it does; n images: reading headers, writing tables
     fitting  what is learnt, once
     mapping  what is made of each image, by all cores of this machine
-    cpu      the same in seconds of one core
+    cpu      the same in seconds of one core; core, of all steps
     search   what is searched
     """
 
@@ -57,6 +57,7 @@ class Making:
     mapping: Line
     cpu: Line
     search: Line
+    core: Line
 
     @property
     def line(self) -> Line:
@@ -76,14 +77,16 @@ class Making:
 class Asking:
     """Seconds of a question to a warm process, and its memory in bytes.
 
-    describe  reading its picture and describing it; rerank likewise the same for any collection
-    search    linear in images
+    describe  reading its picture and describing it, the same for any collection
+    search, rerank  linear in images
+    core      seconds of one core, all stages
     memory    what the process needs besides what is searched
     """
 
     describe: float
     search: Line
     rerank: Line
+    core: Line
     memory: Line
 
     @property
@@ -92,8 +95,7 @@ class Asking:
         return Line(self.describe) + self.search + self.rerank
 
 
-@dataclass(frozen=True)
-class Mirror:
+class Mirror(NamedTuple):
     """The codes as rows of a mirror: so many of an image, of so many bytes each; seconds a question, None: unknown."""
 
     codes: float
@@ -174,7 +176,7 @@ class Estimate:
             "machine": {
                 **run(self.making.line),
                 "fitting": self.making.fitting,
-                "core_seconds_an_image": self.making.cpu.each,
+                "core_seconds": self.making.core.at(n),
             },
             "workers": None
             if self.shared is None
@@ -185,6 +187,7 @@ class Estimate:
             },
             "query": {
                 **line(asking.line, "seconds"),
+                "core_seconds": asking.core.at(n),
                 "stages": {name: line(of, "seconds") for name, of in parts.items()},
             },
             "memory": {**line(asking.memory, "bytes"), "mapped": self.mapped.at(n)},

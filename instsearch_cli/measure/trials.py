@@ -68,7 +68,9 @@ def tried(name: str, progress: Quiet, **request: Any) -> dict[str, Any]:
     if "error" in said:
         raise (UsageError if said["status"] == UsageError.exit_status else InstsearchError)(said["error"])
     if process.returncode or "result" not in said:
-        raise InstsearchError(f"the process that measured ended with status {process.returncode}: run it again")
+        raise InstsearchError(
+            f"the process that measured ended with status {process.returncode}: run it again"
+        )
     return {"process": took, **said["result"]}
 
 
@@ -107,7 +109,10 @@ _ANSWERS = sys.stdout
 def index(
     index: str, photographs: Sequence[str], choices: Sequence[dict[str, Any]], device: str, label: str
 ) -> dict[str, Any]:
-    """Index photographs, with one pipeline or several: seconds by step, and the name of what is asked then."""
+    """Index photographs, with one pipeline or several: seconds by step, and the names of what is asked then.
+
+    cpu   seconds of one core for what is made of each image; core, for all
+    """
     opened = Index.create(index, device, Told(label))
     runs: list[Indexed] = []
     for i, choice in enumerate(choices):
@@ -116,6 +121,7 @@ def index(
     took = [run.outcome.took for run in runs]
     steps = {step: sum(each[step].wall for each in took) for step in (FITTING, MAPPING, SEARCHING)}
     steps["cpu"] = sum(each[MAPPING].cpu for each in took)
+    steps["core"] = time.process_time()
     names = [run.pipeline.name for run in runs]
     return {**steps, "names": names, "images": len(opened), "fitted": [f for run in runs for f in run.fitted]}
 
@@ -131,7 +137,7 @@ def ask(
     engines = [engine for name in names for engine in opened.engines(name)]
     told = Told(label)
     told.start("asking", len(pictures), "questions")
-    seconds = dict.fromkeys(("describe", "search", "rerank"), 0.0)
+    seconds = dict.fromkeys(("describe", "search", "rerank", "core"), 0.0)
     count = 0
     for number, picture in enumerate(pictures):
         every = [_asked(engine, picture, own) for engine in engines]
@@ -143,30 +149,37 @@ def ask(
                     seconds[stage] += value
     told.close()
     if not count:
-        raise InstsearchError("nothing could be described in the middle of any of the photographs: give others")
-    held, mapped = 0, False
-    for engine in engines:
-        layer = engine.data.layer(SEARCH)
-        for span in layer.cover(len(engine.index.images)) if engine.assembly.part(SEARCH).fits else ():
-            sizes = [array.nbytes for array in layer.arrays(span).values()]
-            held += sum(size for size in sizes if size < MAPPED)
-            mapped = mapped or max(sizes) >= MAPPED
+        raise InstsearchError(
+            "nothing could be described in the middle of any of the photographs: give others"
+        )
+    searched = [nbytes for engine in engines for nbytes in _searched(engine)]
+    held = sum(nbytes for nbytes in searched if nbytes < MAPPED)
     means = {stage: value / count for stage, value in seconds.items()}
-    return {**means, "images": len(opened), "memory": _needed(held, mapped)}
+    needed = _peak(mapped=max(searched, default=0) >= MAPPED) - held
+    return {**means, "images": len(opened), "memory": needed, "searched": sum(searched)}
+
+
+def _searched(engine: Engine) -> Iterator[int]:
+    """Bytes of each array that is searched: in memory, from MAPPED on mapped."""
+    if engine.assembly.part(SEARCH).fits:
+        layer = engine.data.layer(SEARCH)
+        for span in layer.cover(len(engine.index.images)):
+            yield from (array.nbytes for array in layer.arrays(span).values())
 
 
 def _asked(engine: Engine, picture: str, own: int) -> dict[str, float]:
     """Seconds by stage of one question; none where nothing is in its middle to describe."""
-    began = time.perf_counter()
+    began, core = time.perf_counter(), time.process_time()
     (question,) = encoded(engine, [Question(Path(picture), _middle(engine, picture))], 1)
-    described = time.perf_counter() - began
+    described, core = time.perf_counter() - began, time.process_time() - core
     if isinstance(question, InstsearchError):
         return {}
     queries = _without_copies(engine, question, own) if own else question.queries
     timing = engine.timing
-    before = timing.search, timing.rerank
+    before, start = (timing.search, timing.rerank), time.process_time()
     engine.search(queries, QUERIED)
-    return {"describe": described, "search": timing.search - before[0], "rerank": timing.rerank - before[1]}
+    took = {"search": timing.search - before[0], "rerank": timing.rerank - before[1]}
+    return {"describe": described, **took, "core": core + time.process_time() - start}
 
 
 def _middle(engine: Engine, picture: str) -> tuple[float, float, float, float]:
@@ -176,7 +189,7 @@ def _middle(engine: Engine, picture: str) -> tuple[float, float, float, float]:
 
 
 def _without_copies(engine: Engine, question: Encoded, own: int) -> list[Any]:
-    """A question's queries, without the copies of what is most like them: there would be more than in any collection."""
+    """A question's queries, without the copies of what is most like them: no collection has as many."""
     n = len(engine.index.images)
     queries = []
     for query in question.queries:
@@ -188,8 +201,8 @@ def _without_copies(engine: Engine, question: Encoded, own: int) -> list[Any]:
     return queries
 
 
-def _needed(held: int, mapped: bool) -> int:
-    """The most bytes that this process held, without what is searched: ``held`` in memory, or mapped.
+def _peak(mapped: bool) -> int:
+    """The most bytes that this process held; where what is searched is ``mapped``, without files.
 
     What the system says of a process counts that of the one that started it, too; Linux knows its own.
     """
@@ -198,7 +211,7 @@ def _needed(held: int, mapped: bool) -> int:
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak - held - (files if mapped else 0)
+    return peak - (files if mapped else 0)
 
 
 def _status(name: str) -> int:

@@ -22,15 +22,21 @@ def long(seconds: float) -> str:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     for unit, length, most in (("min", 60, 90), ("hours", 3600, 72)):
         if seconds < most * length:
-            return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
+            return (
+                f"{seconds / length:.1f} {unit}"
+                if seconds < 10 * length
+                else f"{seconds / length:.0f} {unit}"
+            )
     return f"{seconds / 86400:,.1f} days" if seconds < 864000 else f"{seconds / 86400:,.0f} days"
 
 
 def short(seconds: float) -> str:
-    """``0.3 ms``, ``54 ms``, and from ten seconds on as :func:`long`."""
+    """``1.2 µs``, ``0.3 ms``, ``54 ms``, and from ten seconds on as :func:`long`."""
     if seconds >= 10:
         return long(seconds)
-    return f"{1000 * seconds:,.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
+    if seconds >= 0.01:
+        return f"{1000 * seconds:,.0f} ms"
+    return f"{1000 * seconds:.2g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2g} µs"
 
 
 def much(nbytes: float) -> str:
@@ -60,8 +66,7 @@ def cells(done: Estimate) -> list[tuple[str, ...]]:
     row("a question, warm", "", short(asking.line.at(n)), "", query)
     row("  describe", "", short(asking.describe))
     for name, line in (("search", asking.search), ("rerank", asking.rerank)):
-        each = f"{1e6 * line.each:.2g} µs" if line.each else ""
-        row(f"  {name}", each, short(line.at(n)))
+        row(f"  {name}", short(line.each) if line.each else "", short(line.at(n)))
     row("memory of its process", much(asking.memory.each), much(asking.memory.at(n)))
     row("  and, mapped from disk", much(done.mapped.each), much(done.mapped.at(n)))
     return rows
