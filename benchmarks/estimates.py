@@ -55,8 +55,8 @@ def estimated(said: dict[str, Any]) -> dict[str, float]:
     return {
         "to index, s": said["machine"]["seconds"],
         "to index, core s": said["machine"]["core_seconds"],
-        **{f"bytes of {name}": line["bytes"] for name, line in said["disk"]["layers"].items()},
-        "bytes in all": said["disk"]["bytes"],
+        **{f"bytes of {name}": line["bytes"] for name, line in said["on_disk"]["layers"].items()},
+        "bytes in all": said["on_disk"]["bytes"],
         **{f"a question, {stage} ms": value for stage, value in stages.items()},
         "a question, core ms": 1000 * query["core_seconds"],
         "a question, ms": 1000 * query["seconds"],

@@ -14,24 +14,19 @@ import click
 from instsearch_cli.commands import common
 
 
-class Count(click.ParamType):
+def _count(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     """A whole number of at least 1, as 10_000_000, 10,000,000 or 1e7."""
-
-    name = "N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            text = str(value).replace(",", "").replace("_", "")
-            number = float(text)
-            if number < 1 or number != int(number):
-                raise ValueError
-            return int(number) if "e" in text.lower() else int(text)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no whole number of at least 1, 10_000_000 say", param, ctx)
+    try:
+        number = float(text.replace(",", "").replace("_", ""))
+        if number < 1 or number != int(number):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is no whole number of at least 1, 10_000_000 say") from None
+    return int(number)
 
 
 @common.command("estimate")
-@click.option("--images", "images", type=Count(), required=True, help="How many images there will be.")
+@click.option("--images", required=True, metavar="N", callback=_count, help="How many images there will be.")
 @click.option(
     "--index",
     "index_path",

@@ -6,8 +6,9 @@ import os
 import random
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import choose, chosen, listed, of_each, recorded_pipeline
@@ -23,7 +24,7 @@ from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import Mirror as MirrorSearcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from instsearch_cli.engine.choosing import Anywhere
 
@@ -35,19 +36,39 @@ BUSY = 0.5  #: load of other programs, as a share of the cores, from which times
 OTHERS = "others"
 
 
-class Given(NamedTuple):
-    """What is to be estimated: its pipelines as choices, their assemblies, photographs, and an index of the same."""
+@dataclass(frozen=True)
+class Given:
+    """What is to be estimated, and how it is measured.
+
+    choices      the pipelines that are chosen, one or several asked as one; or of ``recorded`` ones, as TOML
+    assemblies   of these
+    photographs  to measure with; ``sample``, where they are from
+    index        one of these pipelines, to measure besides; None: there is none
+    sizes        photographs of the two index runs
+    """
 
     choices: Sequence[dict[str, Any]]
+    recorded: Sequence[str]
     assemblies: Sequence[Assembly]
     photographs: Sequence[Path]
     sample: str
     index: Index | None
+    sizes: tuple[int, int]
+    questions: int
+    workers: int | None
+    device: str
+    load: float
 
     @property
     def names(self) -> list[str]:
         """Of the pipelines, in the index that is given."""
         return [assembly.pipeline.name for assembly in self.assemblies]
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether a mirror answers."""
+        parts = (assembly.searcher for assembly in self.assemblies)
+        return any(part is not None and isinstance(part.component, MirrorSearcher) for part in parts)
 
 
 def estimate(
@@ -79,15 +100,18 @@ def estimate(
     larger, so that searches grow and rerankers have as much to do as in a real one. Raises UsageError for fewer
     images than 1 and too few photographs, and what a pipeline that is chosen wrongly does.
     """
-    progress = progress or Quiet()
     _check(images, small, large, questions, workers)
-    load = max(0.0, os.getloadavg()[0])
-    given = _given(sample, index, pipeline, large, seed, device, choice)
+    load = _load()
+    how = {
+        "sizes": (small, large),
+        "questions": questions,
+        "workers": workers,
+        "device": device,
+        "load": load,
+    }
+    given = _given(sample, index, pipeline, seed, choice, how)
     with tempfile.TemporaryDirectory(prefix="instsearch-estimate-") as folder, ExitStack() as stack:
-        place = Path(folder)
-        return _measured(
-            given, images, (small, large), questions, workers, device, load, place, progress, stack
-        )
+        return _measured(given, images, Path(folder), progress or Quiet(), stack)
 
 
 def _check(images: int, small: int, large: int, questions: int, workers: int | None) -> None:
@@ -114,10 +138,9 @@ def _given(
     sample: Anywhere | Sequence[Anywhere],
     index: Index | None,
     pipeline: str | None,
-    large: int,
     seed: int,
-    device: str,
     choice: dict[str, Any],
+    how: dict[str, Any],
 ) -> Given:
     """What is meant. Raises UsageError for what is not there."""
     own = index is not None and not chosen(choice).stages
@@ -126,20 +149,27 @@ def _given(
     if index is None and not sample:
         raise UsageError("give photographs to measure with (--sample), or an index of some (--index)")
     paths = listed(sample) if sample else _photographs(index) if index else []
+    recorded = []
     if index is not None and own:
-        pipelines = [recorded_pipeline(index.store, name) for name in index.pipelines_of(pipeline)]
-        choices: list[dict[str, Any]] = [{"preset": each.to_toml()} for each in pipelines]
-        assemblies = [Assembly(each, load_registry(), device) for each in pipelines]
+        recorded = [recorded_pipeline(index.store, name) for name in index.pipelines_of(pipeline)]
+        assemblies = [Assembly(each, load_registry(), how["device"]) for each in recorded]
     else:
-        choices, assemblies = [_plain(choice)], check(choice, device)
-    files = [each.path for each in discover(paths).found] if paths else []
+        assemblies = check(choice, how["device"])
+    files, large = [each.path for each in discover(paths).found] if paths else [], how["sizes"][1]
     if len(files) < large:
         raise UsageError(
             f"there are {len(files):,} photographs to measure with, and {large:,} are wanted: give more (--sample), or "
             "measure fewer (--small, --large)"
         )
-    name = ", ".join(map(str, paths)) if sample or index is None else str(index.path)
-    return Given(choices, assemblies, drawn(files, large, seed), name, index if own else None)
+    return Given(
+        choices=() if own else [{name: _text(value) for name, value in choice.items()}],
+        recorded=[each.to_toml() for each in recorded],
+        assemblies=assemblies,
+        photographs=drawn(files, large, seed),
+        sample=", ".join(map(str, paths)) if sample or index is None else str(index.path),
+        index=index if own else None,
+        **how,
+    )
 
 
 def _photographs(index: Index) -> list[Path]:
@@ -149,9 +179,9 @@ def _photographs(index: Index) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _plain(choice: dict[str, Any]) -> dict[str, Any]:
-    """What is chosen, JSON-ready."""
-    return {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in choice.items()}
+def _text(value: Any) -> Any:
+    """A path as text, which JSON has."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def drawn(files: Sequence[Path], n: int, seed: int) -> list[Path]:
@@ -160,46 +190,83 @@ def drawn(files: Sequence[Path], n: int, seed: int) -> list[Path]:
     return [files[rng.randrange(i * m // n, max((i + 1) * m // n, i * m // n + 1))] for i in range(n)]
 
 
-def _measured(
-    given: Given,
-    images: int,
-    sizes: tuple[int, int],
-    questions: int,
-    workers: int | None,
-    device: str,
-    load: float,
-    place: Path,
-    progress: Quiet,
-    stack: ExitStack,
-) -> Estimate:
-    small, large = sizes
-    choices = []
-    for number, choice in enumerate(given.choices):
-        if "\n" in str(choice.get("preset", "")):  # a recorded pipeline's text
-            file = place / f"pipeline-{number}.toml"
-            file.write_text(choice["preset"], "utf-8")
-            choice = {"preset": str(file)}
-        choices.append(choice)
-    some = [str(given.photographs[i * large // small]) for i in range(small)]
-    runs = []
-    for n, photographs in ((small, some), (large, list(map(str, given.photographs)))):
-        request = {"index": str(place / f"{n}"), "photographs": photographs, "choices": choices}
-        runs.append(tried("index", progress, **request, device=device, label=f"{n:,} images"))
-    names = runs[1]["names"]
-    indexes = [Index.open(place / f"{n}", device) for n in sizes]
+def _measured(given: Given, images: int, place: Path, progress: Quiet, stack: ExitStack) -> Estimate:
+    """The estimate, with what is measured in a folder."""
+    runs = _runs(given, place, progress)
+    names, counts = runs[1]["names"], [run["images"] for run in runs]
+    indexes = [Index.open(place / f"{n}", given.device) for n in given.sizes]
     for each in indexes:
-        stack.callback(_end, each, names, given.assemblies)
-    counts = [run["images"] for run in runs]
-    if counts[0] < 2 or counts[1] <= counts[0]:
+        stack.callback(_end, each, names, given)
+    if counts[0] < 1 or counts[1] <= counts[0]:
         raise InstsearchError(
-            f"of {large:,} photographs to measure with {counts[1]:,} could be read: give others (--sample)"
+            f"of {given.sizes[1]:,} photographs {counts[1]:,} could be read: give others to measure with (--sample)"
         )
+    last = indexes[1] if given.index is None or len(given.index) <= counts[1] else given.index
+    measured = len(last), sizes_on_disk(last, names if last is indexes[1] else given.names)
+    layers = lines((counts[0], sizes_on_disk(indexes[0], names)), measured)
+    codes = _rows(indexes[1], names)
+    answers = _answers(given, indexes[1], names, progress)  # it grows meanwhile
+    asking, ray = _asking(*answers), None
+    if given.workers:
+        ray = tried("ray", progress, index=str(indexes[0].path), workers=given.workers, label="Ray")["start"]
+    return Estimate(
+        images=images,
+        pipeline="+".join(names),
+        sample=given.sample,
+        sizes=(counts[0], counts[1]),
+        among=(answers[0]["images"], answers[1]["images"]),
+        cores=_cores(),
+        load=given.load,
+        making=_making(counts, runs),
+        asking=asking,
+        layers=layers,
+        searched=tuple(name for name in layers if name.split()[0] == SEARCH),
+        mirror=codes._replace(query=asking.line) if given.mirrored else codes,
+        workers=given.workers,
+        ray=ray,
+        notes=tuple(_notes(given, runs[1]["fitted"], ray)),
+    )
 
-    def line(of: Callable[[dict[str, Any]], float]) -> Line:
+
+def _cores() -> int:
+    """How many this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _load() -> float:
+    """How many programs were busy, on average of a minute; 0 where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0
+
+
+def _runs(given: Given, place: Path, progress: Quiet) -> list[dict[str, Any]]:
+    """What indexing few photographs took, and more of them."""
+    choices = list(given.choices)
+    for number, text in enumerate(given.recorded):
+        file = place / f"pipeline-{number}.toml"
+        file.write_text(text, "utf-8")
+        choices.append({"preset": str(file)})
+    runs, (small, large) = [], given.sizes
+    for n in (small, large):
+        photographs = [str(given.photographs[i * large // n]) for i in range(n)]
+        request = {"index": str(place / f"{n}"), "photographs": photographs, "choices": choices}
+        runs.append(tried("index", progress, **request, device=given.device, label=f"{n:,} images"))
+    return runs
+
+
+def _making(counts: Sequence[int], runs: Sequence[Mapping[str, Any]]) -> Making:
+    """Lines through two index runs."""
+
+    def line(of: Callable[[Mapping[str, Any]], float]) -> Line:
         return through((counts[0], of(runs[0])), (counts[1], of(runs[1])))
 
     steps = ("fitting", "mapping", "searching")
-    making = Making(
+    return Making(
         start=line(lambda run: run["process"] - sum(run[step] for step in steps)),
         fitting=runs[1]["fitting"],
         mapping=line(lambda run: run["mapping"]),
@@ -207,57 +274,24 @@ def _measured(
         search=line(lambda run: run["searching"]),
         core=line(lambda run: run["core"]),
     )
-    larger = given.index if given.index is not None and len(given.index) > counts[1] else None
-    measured = sizes_on_disk(larger, given.names) if larger else sizes_on_disk(indexes[1], names)
-    layers = lines((counts[0], sizes_on_disk(indexes[0], names)), (len(larger or indexes[1]), measured))
-    codes = _rows(indexes[1], names)
-    asked = _asked(given, indexes[1], names, questions, progress)  # it grows meanwhile
-    mirrored = any(map(_mirrors, given.assemblies))
-    ray = None
-    if workers:
-        ray = tried("ray", progress, index=str(place / f"{small}"), workers=workers, label="Ray")["start"]
-    asking = _asking(*asked)
-    return Estimate(
-        images=images,
-        pipeline="+".join(names),
-        sample=given.sample,
-        sizes=(counts[0], counts[1]),
-        asked=(asked[0]["images"], asked[1]["images"]),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        load=load,
-        making=making,
-        asking=asking,
-        layers=layers,
-        searched=tuple(name for name in layers if name.split()[0] == SEARCH),
-        mirror=codes._replace(query=asking.line) if mirrored else codes,
-        workers=workers,
-        ray=ray,
-        notes=tuple(_notes(runs[1]["fitted"], load, workers, ray, given.assemblies, mirrored)),
-    )
 
 
-def _mirrors(assembly: Assembly) -> bool:
-    return assembly.searcher is not None and isinstance(assembly.searcher.component, MirrorSearcher)
-
-
-def _end(index: Index, names: Sequence[str], assemblies: Sequence[Assembly]) -> None:
+def _end(index: Index, names: Sequence[str], given: Given) -> None:
     """Drop the copies of codes that a mirror keeps of an index that was made to measure."""
-    if any(map(_mirrors, assemblies)):
+    if given.mirrored:
         index.gc(forget=list(names))
     index.close()
 
 
-def _asked(
-    given: Given, grown: Index, names: Sequence[str], questions: int, progress: Quiet
-) -> list[dict[str, Any]]:
+def _answers(given: Given, grown: Index, names: Sequence[str], progress: Quiet) -> list[dict[str, Any]]:
     """What two indexes of growing size say to the same questions: the sample's, its rows repeated, or the one given."""
     own, larger = len(grown.store.images), given.index
-    many = list(MIRRORED if any(map(_mirrors, given.assemblies)) else CROWDS)
+    many = list(MIRRORED if given.mirrored else CROWDS)
     if larger is not None and len(larger) >= 2 * many[0]:
         many = many[:1]
     else:
         larger = None
-    pictures = drawn(given.photographs, min(questions + WARMING, len(given.photographs)), 1)
+    pictures = drawn(given.photographs, min(given.questions + WARMING, len(given.photographs)), 1)
     request = {"pictures": list(map(str, pictures)), "device": grown.device}
     said = []
     for n in many:
@@ -284,7 +318,7 @@ def _asking(small: Mapping[str, Any], large: Mapping[str, Any]) -> Asking:
         return through((n1, small[name]), (n2, large[name]))
 
     described = (small["describe"] + large["describe"]) / 2
-    return Asking(described, line("search"), line("rerank"), line("core"), line("memory"))
+    return Asking(described, line(SEARCH), line("rerank"), line("core"), line("memory"))
 
 
 def sizes_on_disk(index: Index, names: Sequence[str]) -> dict[str, float]:
@@ -320,28 +354,21 @@ def _rows(index: Index, names: Sequence[str]) -> Mirror:
     return Mirror(codes / len(index), nbytes / max(codes, 1), " and ".join(dict.fromkeys(kinds)))
 
 
-def _notes(
-    fitted: Sequence[str],
-    load: float,
-    workers: int | None,
-    ray: float | None,
-    assemblies: Sequence[Assembly],
-    mirrored: bool,
-) -> list[str]:
+def _notes(given: Given, fitted: Sequence[str], ray: float | None) -> Iterator[str]:
     """What one should know of the figures."""
-    cores = os.cpu_count() or 1
-    notes = ["searches are taken for linear in images: approximate searchers do better"]
-    if load > BUSY * cores:
-        notes.append(f"other programs were busy (load {load:.1f} on {cores} cores): times are too long")
+    yield "searches are taken for linear in images: approximate searchers do better"
+    if given.load > BUSY * _cores():
+        yield f"other programs were busy (load {given.load:.1f} on {_cores()} cores): times are too long"
     if fitted:
-        notes.append(f"fitted {'; '.join(fitted)}: a large collection is learnt from on more, once")
-    if workers:
+        yield f"fitted {'; '.join(fitted)}: a large collection is learnt from on more, once"
+    if given.workers:
         start = (
-            "its start is not counted: Ray is not installed" if ray is None else f"Ray starts in {ray:.1f} s"
+            "their start is not counted: Ray is not installed"
+            if ray is None
+            else f"Ray starts in {ray:.1f} s"
         )
-        notes.append(f"a worker has a core like one of these, and disks keep up; {start}")
-    if not mirrored:
-        notes.append("questions to a mirror are not measured: estimate a pipeline whose searcher asks one")
-    if len(assemblies) > 1:
-        notes.append("pipelines that are asked as one: vectors are asked once more, which is not counted")
-    return notes
+        yield f"each worker has a core like one of these, and disks keep up; {start}"
+    if not given.mirrored:
+        yield "questions to a mirror are not measured: estimate a pipeline whose searcher asks one"
+    if len(given.assemblies) > 1:
+        yield "of pipelines that are asked as one, vectors are asked once more, which is not counted"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from instsearch_cli.engine.stages import SEARCH
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -69,8 +71,8 @@ class Making:
 
         start + fitting + search + ray + cpu / workers
         """
-        made = Line(self.cpu.fixed, self.cpu.each / workers)
-        return self.start + self.search + made + Line(self.fitting + ray)
+        mapping = Line(self.cpu.fixed, self.cpu.each / workers)
+        return self.start + self.search + mapping + Line(self.fitting + ray)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Estimate:
 
     pipeline  its name
     sample    the photographs that were measured, by name; ``sizes`` how many in each run
-    asked     sizes of the indexes that were asked
+    among     sizes of the indexes that questions were asked to
     cores     of this machine; ``load``, how many others were busy
     making, asking  seconds, bytes of memory
     layers    bytes on disk of each, and of the image table and models as "others"
@@ -124,7 +126,7 @@ class Estimate:
     pipeline: str
     sample: str
     sizes: tuple[int, int]
-    asked: tuple[int, int]
+    among: tuple[int, int]
     cores: int
     load: float
     making: Making
@@ -162,14 +164,14 @@ class Estimate:
             return {**line(of, "seconds"), "images_a_second": n / max(of.at(n), 1e-9)}
 
         asking, mirror = self.asking, self.mirror
-        parts = {"describe": Line(asking.describe), "search": asking.search, "rerank": asking.rerank}
+        parts = {"describe": Line(asking.describe), SEARCH: asking.search, "rerank": asking.rerank}
         return {
             "images": n,
             "pipeline": self.pipeline,
             "measured": {
                 "sample": self.sample,
                 "indexed": list(self.sizes),
-                "asked": list(self.asked),
+                "asked": list(self.among),
                 "cores": self.cores,
                 "load": self.load,
             },
@@ -181,7 +183,7 @@ class Estimate:
             "workers": None
             if self.shared is None
             else {"workers": self.workers, "ray_start": self.ray, **run(self.shared)},
-            "disk": {
+            "on_disk": {
                 **line(self.disk, "bytes"),
                 "layers": {name: line(of, "bytes") for name, of in self.layers.items()},
             },

@@ -74,7 +74,7 @@ def tried(name: str, progress: Quiet, **request: Any) -> dict[str, Any]:
     return {"process": took, **said["result"]}
 
 
-class Told(Quiet):
+class Relay(Quiet):
     """Progress as lines of JSON."""
 
     def __init__(self, label: str) -> None:
@@ -113,7 +113,7 @@ def index(
 
     cpu   seconds of one core for what is made of each image; core, for all
     """
-    opened = Index.create(index, device, Told(label))
+    opened = Index.create(index, device, Relay(label))
     runs: list[Indexed] = []
     for i, choice in enumerate(choices):
         done = opened.index(list(photographs) if i == 0 else (), **choice)
@@ -135,19 +135,19 @@ def ask(
     """
     opened = Index.open(index, device)
     engines = [engine for name in names for engine in opened.engines(name)]
-    told = Told(label)
-    told.start("asking", len(pictures), "questions")
-    seconds = dict.fromkeys(("describe", "search", "rerank", "core"), 0.0)
+    progress = Relay(label)
+    progress.start("asking", len(pictures), "questions")
+    seconds = dict.fromkeys(("describe", SEARCH, "rerank", "core"), 0.0)
     count = 0
     for number, picture in enumerate(pictures):
-        every = [_asked(engine, picture, own) for engine in engines]
-        told.advance()
+        every = [_stages(engine, picture, own) for engine in engines]
+        progress.advance()
         if number >= WARMING and all(every):
             count += 1
             for stages in every:
                 for stage, value in stages.items():
                     seconds[stage] += value
-    told.close()
+    progress.close()
     if not count:
         raise InstsearchError(
             "nothing could be described in the middle of any of the photographs: give others"
@@ -167,7 +167,7 @@ def _searched(engine: Engine) -> Iterator[int]:
             yield from (array.nbytes for array in layer.arrays(span).values())
 
 
-def _asked(engine: Engine, picture: str, own: int) -> dict[str, float]:
+def _stages(engine: Engine, picture: str, own: int) -> dict[str, float]:
     """Seconds by stage of one question; none where nothing is in its middle to describe."""
     began, core = time.perf_counter(), time.process_time()
     (question,) = encoded(engine, [Question(Path(picture), _middle(engine, picture))], 1)
@@ -178,7 +178,7 @@ def _asked(engine: Engine, picture: str, own: int) -> dict[str, float]:
     timing = engine.timing
     before, start = (timing.search, timing.rerank), time.process_time()
     engine.search(queries, QUERIED)
-    took = {"search": timing.search - before[0], "rerank": timing.rerank - before[1]}
+    took = {SEARCH: timing.search - before[0], "rerank": timing.rerank - before[1]}
     return {"describe": described, **took, "core": core + time.process_time() - start}
 
 

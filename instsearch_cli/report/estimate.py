@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import printable
 from instsearch_cli.progress import pace, size
 
@@ -65,7 +66,7 @@ def cells(done: Estimate) -> list[tuple[str, ...]]:
     query = short(mirror.query.at(n)) if mirror.query else UNKNOWN
     row("a question, warm", "", short(asking.line.at(n)), "", query)
     row("  describe", "", short(asking.describe))
-    for name, line in (("search", asking.search), ("rerank", asking.rerank)):
+    for name, line in ((SEARCH, asking.search), ("rerank", asking.rerank)):
         row(f"  {name}", short(line.each) if line.each else "", short(line.at(n)))
     row("memory of its process", much(asking.memory.each), much(asking.memory.at(n)))
     row("  and, mapped from disk", much(done.mapped.each), much(done.mapped.at(n)))
@@ -76,7 +77,7 @@ def notes(done: Estimate) -> Iterator[str]:
     """What was measured, and what to know of it."""
     yield (
         f"pipeline {done.pipeline}, measured with {done.sizes[0]:,} and {done.sizes[1]:,} images of "
-        f"{printable(done.sample)}; asked among {done.asked[0]:,} and {done.asked[1]:,}; {done.cores} cores"
+        f"{printable(done.sample)}; questions among {done.among[0]:,} and {done.among[1]:,}; {done.cores} cores"
     )
     mirror = done.mirror
     yield f"a mirror has {mirror.codes:,.4g} {mirror.kind} codes an image, of {mirror.bytes_a_code:,.0f} bytes each"

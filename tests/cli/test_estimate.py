@@ -76,8 +76,8 @@ def test_time_is_the_sum_of_the_steps() -> None:
 
 def test_bytes_and_questions_add_up() -> None:
     plain = of(10_000_000).plain()
-    assert plain["disk"]["bytes"] == 1005 + 10_000_000 * 2510
-    assert plain["disk"]["layers"]["search s"]["bytes"] == plain["memory"]["mapped"] == 5e9
+    assert plain["on_disk"]["bytes"] == 1005 + 10_000_000 * 2510
+    assert plain["on_disk"]["layers"]["search s"]["bytes"] == plain["memory"]["mapped"] == 5e9
     assert plain["query"]["seconds"] == pytest.approx(0.1 + 0.01 + 10 + 0.2)
     assert plain["query"]["core_seconds"] == pytest.approx(20.4)
     assert plain["memory"]["bytes"] == pytest.approx(1.3e9)
@@ -143,12 +143,12 @@ def test_bytes_are_those_of_an_index(cli: Cli, tiny: tuple[str, ...], many: Path
     cli("index", many, "--index", tmp_path / "i", *tiny)
     index = instsearch.open(tmp_path / "i")
     real = sizes_on_disk(index, [str(index.last)])
-    assert set(real) == set(said["disk"]["layers"])
-    for name, line in said["disk"]["layers"].items():
+    assert set(real) == set(said["on_disk"]["layers"])
+    for name, line in said["on_disk"]["layers"].items():
         assert line["bytes"] == pytest.approx(real[name], rel=0.05), name
-    assert said["disk"]["bytes"] == pytest.approx(sum(real.values()), rel=0.05)
+    assert said["on_disk"]["bytes"] == pytest.approx(sum(real.values()), rel=0.05)
     on_disk = sum(file.stat().st_size for file in (tmp_path / "i").rglob("*") if file.is_file())
-    assert said["disk"]["bytes"] == pytest.approx(on_disk, rel=0.05)
+    assert said["on_disk"]["bytes"] == pytest.approx(on_disk, rel=0.05)
     codes = index.codes()
     assert said["mirror"]["codes_an_image"] == 1
     assert said["mirror"]["bytes_a_code"] == codes["vectors"][0].nbytes
