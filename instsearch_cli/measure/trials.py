@@ -137,7 +137,7 @@ def ask(
     engines = [engine for name in names for engine in opened.engines(name)]
     progress = Relay(label)
     progress.start("asking", len(pictures), "questions")
-    seconds = dict.fromkeys(("describe", SEARCH, "rerank", "core"), 0.0)
+    seconds: dict[str, float] = dict.fromkeys(("describe", SEARCH, "rerank", "core"), 0.0)
     count = 0
     for number, picture in enumerate(pictures):
         every = [_stages(engine, picture, own) for engine in engines]
