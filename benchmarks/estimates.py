@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import instsearch
 from arguments import Parser, photographs
@@ -22,6 +22,8 @@ from instsearch_cli.progress import Quiet, make_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from instsearch_cli.measure.forecast import Estimate
 
 
 def measured(
@@ -48,17 +50,18 @@ def measured(
     }
 
 
-def estimated(said: dict[str, Any]) -> dict[str, float]:
+def estimated(done: Estimate) -> dict[str, float]:
     """The same of an estimate."""
+    said = done.plain()
     query = said["query"]
-    stages = {stage: 1000 * line["seconds"] for stage, line in query["stages"].items()}
+    stages = {stage: 1000 * seconds for stage, seconds in query["stages"].items()}
     return {
         "to index, s": said["machine"]["seconds"],
         "to index, core s": said["machine"]["core_seconds"],
         **{f"bytes of {name}": line["bytes"] for name, line in said["on_disk"]["layers"].items()},
         "bytes in all": said["on_disk"]["bytes"],
         **{f"a question, {stage} ms": value for stage, value in stages.items()},
-        "a question, core ms": 1000 * query["core_seconds"],
+        "a question, core ms": 1000 * done.asking.core.at(done.images),
         "a question, ms": 1000 * query["seconds"],
         "memory of a warm process": said["memory"]["bytes"] + said["memory"]["mapped"],
     }
@@ -96,7 +99,7 @@ def main() -> None:
     print(
         f"{len(photos):,} photographs, {options.preset}; load {done.load:.1f} on {done.cores} cores at first"
     )
-    print("\n".join(compared(real, estimated(done.plain()))))
+    print("\n".join(compared(real, estimated(done))))
 
 
 if __name__ == "__main__":

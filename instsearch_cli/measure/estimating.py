@@ -221,7 +221,7 @@ def _measured(given: Given, images: int, place: Path, progress: Quiet, stack: Ex
         asking=asking,
         layers=layers,
         searched=tuple(name for name in layers if name.split()[0] == SEARCH),
-        mirror=codes._replace(query=asking.line) if given.mirrored else codes,
+        mirror=codes._replace(query=asking) if given.mirrored else codes,
         workers=given.workers,
         ray=ray,
         notes=tuple(_notes(given, runs[1]["fitted"], ray)),
@@ -318,7 +318,7 @@ def _asking(small: Mapping[str, Any], large: Mapping[str, Any]) -> Asking:
         return through((n1, small[name]), (n2, large[name]))
 
     described = (small["describe"] + large["describe"]) / 2
-    return Asking(described, line(SEARCH), line("rerank"), line("core"), line("memory"))
+    return Asking(described, line(SEARCH), line("rerank"), line("core"), line("memory"), n2)
 
 
 def sizes_on_disk(index: Index, names: Sequence[str]) -> dict[str, float]:

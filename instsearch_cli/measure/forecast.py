@@ -80,8 +80,10 @@ class Asking:
     """Seconds of a question to a warm process, and its memory in bytes.
 
     describe  reading its picture and describing it, the same for any collection
-    search, rerank  linear in images
-    core      seconds of one core, all stages
+    search    all searches, those of rerankers too: linear in images
+    rerank    linear up to ``most`` images, the most that were measured, and the same beyond: rerankers look at so many
+              hits and no more
+    core      seconds of one core, all stages, up to as many
     memory    what the process needs besides what is searched
     """
 
@@ -90,11 +92,16 @@ class Asking:
     rerank: Line
     core: Line
     memory: Line
+    most: int
 
-    @property
-    def line(self) -> Line:
+    def stages(self, n: int) -> dict[str, float]:
+        """Seconds of each stage, of n images."""
+        rerank = self.rerank.at(min(n, self.most))
+        return {"describe": self.describe, SEARCH: self.search.at(n), "rerank": rerank}
+
+    def at(self, n: int) -> float:
         """Seconds of all."""
-        return Line(self.describe) + self.search + self.rerank
+        return sum(self.stages(n).values())
 
 
 class Mirror(NamedTuple):
@@ -103,7 +110,7 @@ class Mirror(NamedTuple):
     codes: float
     bytes_a_code: float
     kind: str
-    query: Line | None = None
+    query: Asking | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,6 @@ class Estimate:
             return {**line(of, "seconds"), "images_a_second": n / max(of.at(n), 1e-9)}
 
         asking, mirror = self.asking, self.mirror
-        parts = {"describe": Line(asking.describe), SEARCH: asking.search, "rerank": asking.rerank}
         return {
             "images": n,
             "pipeline": self.pipeline,
@@ -188,9 +194,9 @@ class Estimate:
                 "layers": {name: line(of, "bytes") for name, of in self.layers.items()},
             },
             "query": {
-                **line(asking.line, "seconds"),
-                "core_seconds": asking.core.at(n),
-                "stages": {name: line(of, "seconds") for name, of in parts.items()},
+                "seconds": asking.at(n),
+                "stages": asking.stages(n),
+                "search_an_image": asking.search.each,
             },
             "memory": {**line(asking.memory, "bytes"), "mapped": self.mapped.at(n)},
             "mirror": {

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 EVERY = 0.2  #: seconds after which progress is told
 WARMING = 4  #: questions that are asked before those that are timed
-NEAR = 50  #: first hits whose copies in a crowd are left out
 QUERIED = 20  #: hits of a question
 
 
@@ -175,10 +175,11 @@ def _stages(engine: Engine, picture: str, own: int) -> dict[str, float]:
     if isinstance(question, InstsearchError):
         return {}
     queries = _without_copies(engine, question, own) if own else question.queries
-    timing = engine.timing
-    before, start = (timing.search, timing.rerank), time.process_time()
+    before, start = replace(engine.timing), time.process_time()
     engine.search(queries, QUERIED)
-    took = {SEARCH: timing.search - before[0], "rerank": timing.rerank - before[1]}
+    now = engine.timing
+    again = now.again - before.again
+    took = {SEARCH: now.search - before.search + again, "rerank": now.rerank - before.rerank - again}
     return {"describe": described, **took, "core": core + time.process_time() - start}
 
 
@@ -189,15 +190,13 @@ def _middle(engine: Engine, picture: str) -> tuple[float, float, float, float]:
 
 
 def _without_copies(engine: Engine, question: Encoded, own: int) -> list[Any]:
-    """A question's queries, without the copies of what is most like them: no collection has as many."""
+    """A question's queries, without the copies of what is most like them, the picture itself."""
     n = len(engine.index.images)
     queries = []
     for query in question.queries:
-        alone = replace(query, exclude=frozenset(range(own, n)))
-        _, hits = next(engine.steps([alone], NEAR))
-        rows = [int(row) for row in hits.images[0] if row >= 0][:NEAR]
-        copies = frozenset(copy for row in rows for copy in range(row + own, n, own))
-        queries.append(replace(query, exclude=copies))
+        _, hits = next(engine.steps([replace(query, exclude=frozenset(range(own, n)))], 1))
+        copies = (range(int(row) + own, n, own) for row in hits.images[0] if row >= 0)
+        queries.append(replace(query, exclude=frozenset(chain.from_iterable(copies))))
     return queries
 
 

@@ -64,10 +64,9 @@ def cells(done: Estimate) -> list[tuple[str, ...]]:
     for name, line in done.layers.items():
         row(f"  {name}", much(line.each), much(line.at(n)))
     query = short(mirror.query.at(n)) if mirror.query else UNKNOWN
-    row("a question, warm", "", short(asking.line.at(n)), "", query)
-    row("  describe", "", short(asking.describe))
-    for name, line in ((SEARCH, asking.search), ("rerank", asking.rerank)):
-        row(f"  {name}", short(line.each) if line.each else "", short(line.at(n)))
+    row("a question, warm", "", short(asking.at(n)), "", query)
+    for name, seconds in asking.stages(n).items():
+        row(f"  {name}", short(asking.search.each) if name == SEARCH else "", short(seconds))
     row("memory of its process", much(asking.memory.each), much(asking.memory.at(n)))
     row("  and, mapped from disk", much(done.mapped.each), much(done.mapped.at(n)))
     return rows

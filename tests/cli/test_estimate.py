@@ -54,7 +54,7 @@ def of(images: int, workers: int | None = None, ray: float | None = None) -> Est
         search=Line(0.0, 0.002),
         core=Line(20.0, 0.12),
     )
-    asking = Asking(0.1, Line(0.01, 1e-6), Line(0.2, 0.0), Line(0.4, 2e-6), Line(3e8, 100.0))
+    asking = Asking(0.1, Line(0.01, 1e-6), Line(0.2, 1e-5), Line(0.4, 2e-6), Line(3e8, 100.0), 10_000)
     layers = {"codes c": Line(1000.0, 2000.0), "search s": Line(0.0, 500.0), "others": Line(5.0, 10.0)}
     measured = ((150, 450), (2000, 16000), 2, 0.5)
     mirror = Mirror(30.0, 1024.0, "dense")
@@ -78,8 +78,9 @@ def test_bytes_and_questions_add_up() -> None:
     plain = of(10_000_000).plain()
     assert plain["on_disk"]["bytes"] == 1005 + 10_000_000 * 2510
     assert plain["on_disk"]["layers"]["search s"]["bytes"] == plain["memory"]["mapped"] == 5e9
-    assert plain["query"]["seconds"] == pytest.approx(0.1 + 0.01 + 10 + 0.2)
-    assert plain["query"]["core_seconds"] == pytest.approx(20.4)
+    assert plain["query"]["seconds"] == pytest.approx(0.1 + 0.01 + 10 + 0.2 + 0.1)
+    assert plain["query"]["stages"]["rerank"] == pytest.approx(0.3)  # as of 10,000
+    assert of(5_000).asking.at(5_000) == pytest.approx(0.1 + 0.015 + 0.25)
     assert plain["memory"]["bytes"] == pytest.approx(1.3e9)
     assert plain["mirror"]["rows"] == 3e8
     assert plain["mirror"]["bytes"] == 3e8 * 1024
