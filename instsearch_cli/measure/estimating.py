@@ -17,7 +17,6 @@ from instsearch_cli.engine.session import Index
 from instsearch_cli.engine.stages import CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import discover
-from instsearch_cli.measure.crowding import crowd
 from instsearch_cli.measure.forecast import Asking, Estimate, Line, Making, Mirror, through
 from instsearch_cli.measure.trials import WARMING, tried
 from instsearch_cli.progress import Quiet
@@ -286,7 +285,7 @@ def _end(index: Index, names: Sequence[str], given: Given) -> None:
 def _answers(given: Given, grown: Index, names: Sequence[str], progress: Quiet) -> list[dict[str, Any]]:
     """What two indexes of growing size say to the same questions: the sample's, its rows repeated, or the one given."""
     own, larger = len(grown.store.images), given.index
-    many = list(MIRRORED if given.mirrored else CROWDS)
+    many = [max(n, (2 + i) * own) for i, n in enumerate(MIRRORED if given.mirrored else CROWDS)]
     if larger is not None and len(larger) >= 2 * many[0]:
         many = many[:1]
     else:
@@ -295,10 +294,9 @@ def _answers(given: Given, grown: Index, names: Sequence[str], progress: Quiet) 
     request = {"pictures": list(map(str, pictures)), "device": grown.device}
     said = []
     for n in many:
-        crowd(grown, names, own, max(n, 2 * own), progress)
-        label = f"{len(grown):,} images"
-        asking = {"index": str(grown.path), "names": list(names), "own": own, "label": label}
-        said.append(tried("ask", progress, **asking, **request))
+        crowd = {"index": str(grown.path), "names": list(names), "own": own, "label": f"{n:,} images"}
+        tried("grow", progress, **crowd, images=n, device=grown.device)
+        said.append(tried("ask", progress, **crowd, **request))
     if larger is not None:
         asking = {
             "index": str(larger.path),

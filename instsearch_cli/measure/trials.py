@@ -23,6 +23,7 @@ from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.engine.workers import Workers
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import Photograph
+from instsearch_cli.measure.crowding import crowd
 from instsearch_cli.progress import Quiet
 from instsearch_formats.part import MAPPED
 
@@ -124,6 +125,13 @@ def index(
     steps["core"] = time.process_time()
     names = [run.pipeline.name for run in runs]
     return {**steps, "names": names, "images": len(opened), "fitted": [f for run in runs for f in run.fitted]}
+
+
+def grow(index: str, names: Sequence[str], own: int, images: int, device: str, label: str) -> dict[str, Any]:
+    """Repeat the first ``own`` rows of an index until it has so many; how many images it has then."""
+    with Index.open(index, device) as opened:
+        crowd(opened, names, own, images, Relay(label))
+        return {"images": len(opened)}
 
 
 def ask(
@@ -238,7 +246,7 @@ def ray(index: str, workers: int, label: str) -> dict[str, Any]:
     return {"start": took}
 
 
-TRIALS: dict[str, Callable[..., dict[str, Any]]] = {"index": index, "ask": ask, "ray": ray}
+TRIALS: dict[str, Callable[..., dict[str, Any]]] = {"index": index, "grow": grow, "ask": ask, "ray": ray}
 
 
 def main() -> None:
