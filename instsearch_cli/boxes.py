@@ -1,18 +1,21 @@
-"""Boxes: reading them from the command line, clipping them to a picture, measuring their overlap."""
+"""Boxes: reading them from the command line, clipping them to a picture, measuring their overlap; regions of them."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from instsearch_cli.data import Box
+    from torch import Tensor
+
+Box = tuple[float, float, float, float]
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -124,3 +127,55 @@ def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     sides = (high - low).clip(min=0)
     areas: np.ndarray = sides[..., 0] * sides[..., 1]
     return areas
+
+
+MASK = 28  # cells along each side of a region's mask
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """boxes f32[R, 4] and scores f32[R].
+
+    masks    bool[R, 28, 28], row by row over each box: what of it is the object, where that is said
+    classes  i64[R], by the numbers of the network that found them, where it tells classes apart
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    masks: Tensor | None = None
+    classes: Tensor | None = None
+
+    def __getitem__(self, chosen: Any) -> Regions:
+        """Some of them, by an index of tensors' first axis."""
+        masks, classes = (None if x is None else x[chosen] for x in (self.masks, self.classes))
+        return Regions(self.boxes[chosen], self.scores[chosen], masks, classes)
+
+    def masked(self, x: Any, y: Any) -> Tensor:
+        """Whether points lie where each region's mask is set, for those within its box: bool[R, ...].
+
+        x, y: f32[...] in original pixels. Raises ValueError without masks.
+        """
+        import torch
+
+        if self.masks is None:
+            raise ValueError("these regions have no masks")
+        x, y = (torch.as_tensor(v, dtype=torch.float32) for v in (x, y))
+        x, y = x + torch.zeros_like(y), y + torch.zeros_like(x)
+        x0, y0, x1, y1 = self.boxes.cpu().reshape(-1, 4, *(1,) * x.ndim).unbind(1)
+        u, v = ((p - a) / (b - a).clamp(min=1e-6) * MASK for p, a, b in ((x, x0, x1), (y, y0, y1)))
+        row, column = (n.floor().long().clamp(0, MASK - 1) for n in (v, u))
+        return self.masks.cpu()[torch.arange(len(row)).reshape(-1, *(1,) * x.ndim), row, column]
+
+    def cut(self, box: Box) -> Regions:
+        """What of each lies in a box; all of them are to overlap it."""
+        import torch
+
+        low, high = self.boxes.new_tensor([box[:2], box[2:]])
+        boxes = torch.minimum(torch.maximum(self.boxes, low.repeat(2)), high.repeat(2))
+        if self.masks is None:
+            return Regions(boxes, self.scores, None, self.classes)
+        at = (torch.arange(MASK) + 0.5) / MASK
+        (x0, y0), (x1, y1) = boxes[:, :2].T[..., None], boxes[:, 2:].T[..., None]
+        x, y = x0 + at * (x1 - x0), y0 + at * (y1 - y0)
+        masks = [self[[r]].masked(x[r], y[r][:, None])[0] for r in range(len(boxes))]
+        return Regions(boxes, self.scores, torch.stack(masks) if masks else self.masks, self.classes)

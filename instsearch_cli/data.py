@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from instsearch_cli.boxes import MASK as MASK
+from instsearch_cli.boxes import Box as Box  # noqa: TC001 - types of this module
+from instsearch_cli.boxes import Regions as Regions  # noqa: TC001
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,14 +243,6 @@ class BoxWeight:
 
         mask = torch.from_numpy(alone)
         return mask if self.weights is None else mask * self.weights.over(local).cpu()
-
-
-@dataclass(frozen=True, eq=False)
-class Regions:
-    """boxes f32[R, 4] and scores f32[R]."""
-
-    boxes: Tensor
-    scores: Tensor
 
 
 @dataclass(frozen=True, eq=False)

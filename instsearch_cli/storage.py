@@ -12,6 +12,7 @@ import numpy as np
 
 from instsearch_cli.components import Searcher
 from instsearch_cli.data import (
+    MASK,
     FeatureMap,
     Grid,
     Keypoints,
@@ -85,9 +86,16 @@ def to_item(encoding: str, value: Any) -> Item:
                 _check(classes.shape == (len(a),), f"a class for each of {len(a)} maps", classes)
                 item["classes"] = _numpy(classes, np.int32)
             return item
-        case "regions", Regions(boxes=boxes, scores=scores):
+        case "regions", Regions(boxes=boxes, scores=scores, masks=masks, classes=classes):
             _check(boxes.shape == (len(scores), 4), "boxes f32[R, 4] with scores f32[R]", boxes)
-            return {"boxes": _numpy(boxes, np.float32), "scores": _numpy(scores, np.float32)}
+            item = {"boxes": _numpy(boxes, np.float32), "scores": _numpy(scores, np.float32)}
+            if masks is not None:
+                _check(masks.shape == (len(boxes), MASK, MASK), f"masks bool[R, {MASK}, {MASK}]", masks)
+                item["masks"] = np.packbits(_numpy(masks, np.bool_).reshape(-1, MASK * MASK), axis=1)
+            if classes is not None:
+                _check(classes.shape == scores.shape, f"a class for each of {len(boxes)} boxes", classes)
+                item["classes"] = _numpy(classes, np.int32)
+            return item
         case "vectors", Vectors(vectors=x, boxes=boxes):
             _check(x.ndim == 2 and boxes.shape == (len(x), 4), "f32[M, D] with boxes f32[M, 4]", x)
             return {"vectors": _numpy(x, np.float32), "boxes": _numpy(boxes, np.float32)}
@@ -138,7 +146,12 @@ def from_item(encoding: str, item: Mapping[str, np.ndarray]) -> Any:
             classes = _tensor(item["classes"]).long() if "classes" in item else None
             return WeightMap(_map(item["values"], grid), grid, classes)
         case "regions":
-            return Regions(_tensor(item["boxes"]).float(), _tensor(item["scores"]).float())
+            masks = None
+            if "masks" in item:
+                bits = np.unpackbits(item["masks"], axis=1, count=MASK * MASK)
+                masks = _tensor(bits.reshape(-1, MASK, MASK)).bool()
+            classes = _tensor(item["classes"]).long() if "classes" in item else None
+            return Regions(_tensor(item["boxes"]).float(), _tensor(item["scores"]).float(), masks, classes)
         case "vectors":
             return Vectors(_tensor(item["vectors"]).float(), _tensor(item["boxes"]).float())
         case "csr":

@@ -265,7 +265,16 @@ ENCODINGS = {
             ),
             gridded=True,
         ),
-        Encoding("regions", 1, (_BOXES, Field("scores", 1, ("<f4",)))),
+        Encoding(
+            "regions",
+            1,
+            (
+                _BOXES,
+                Field("scores", 1, ("<f4",)),
+                Field("masks", 1, ("|u1",), (98,), optional=True, filters="zstd"),
+                Field("classes", 1, ("<i4",), optional=True),
+            ),
+        ),
         Encoding("vectors", 1, (Field("vectors", 1, (*FLOATS, "|u1", "|i1"), (None,)), _BOXES)),
         Encoding(
             "csr",

@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 CHOOSING: tuple[str, ...] = ("preset", "extractor", "weighting", "detector", "encoder", "searcher", "refine")
 CHOOSING += ("fit_on", "weigh_query", "crop_query", "weights")
 """Flags that say which pipeline, by the names that ``Choice`` has for them; --rerank and --set beside them."""
-WORKING = ("engine", "workers", "gpus_a_worker")
+WORKING = ("engine", "workers", "gpus_a_worker", "through")
 """Flags that say who works, by the names that the methods of an index have for them."""
 
 
@@ -141,14 +141,15 @@ refine_option = click.option(
     is_flag=True,
     help="Instead of its rerankers take the pipeline's slower and surer ones, which read images again.",
 )
+engine_option = click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray|ray://HOST:PORT",
+    help="Who works: this process, or workers of Ray, on this machine or a cluster.",
+)
 engine_options = stack(
-    click.option(
-        "--engine",
-        default="local",
-        show_default=True,
-        metavar="local|ray|ray://HOST:PORT",
-        help="Who works: this process, or workers of Ray, on this machine or a cluster.",
-    ),
+    engine_option,
     click.option(
         "--workers",
         type=click.IntRange(min=1),
@@ -161,6 +162,12 @@ engine_options = stack(
         default=0.0,
         metavar="G",
         help="GPUs of each; 0.5 for two on one.",
+    ),
+    click.option(
+        "--through",
+        default="",
+        metavar="URL",
+        help="Storage that parts go through, s3://bucket/folder say, where workers do not see the index's folder.",
     ),
 )
 intake_options = stack(

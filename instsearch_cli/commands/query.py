@@ -120,7 +120,8 @@ def search(session: Session, indexes: list[Index], options: dict[str, Any]) -> A
 
     query_batch.warn_unsearchable(indexes, options)
     question = session.question()
-    answer = together.query(indexes, **question, **query_batch.wishes_of(options))
+    wishes = query_batch.wishes_of(options)
+    answer = together.query(indexes, **question, **wishes, **query_batch.workers_of(options))
     for caution in answer.cautions:
         common.echo(f"warning: {caution}", err=True)
     return answer

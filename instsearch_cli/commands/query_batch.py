@@ -52,7 +52,7 @@ def run(batch: Path, options: dict[str, Any]) -> int:
         workers = options["workers"] or usual_workers(len(remaining))
         progress.start("asking", len(remaining), "questions")
         try:
-            for entry, answer in answers(indexes, remaining, workers, **wishes):
+            for entry, answer in answers(indexes, remaining, workers, **wishes, engine=options["engine"]):
                 take(line_of(entry.id, answer))
                 progress.advance()
         finally:
@@ -82,6 +82,13 @@ def wishes_of(options: dict[str, Any]) -> dict[str, Any]:
     """What is wanted of every answer, as :func:`together.query` takes it."""
     wanted = {name: options[name] for name in ("k", "per_image", "min_score")}
     return {**wanted, "pipeline": options["pipeline_name"], **common.choice(options)}
+
+
+def workers_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Who asks one question."""
+    if options["engine"] == "local":
+        return {}
+    return {"engine": options["engine"], "workers": options["workers"]}
 
 
 def warn_unsearchable(indexes: list[Any], options: dict[str, Any]) -> str:

@@ -65,8 +65,9 @@ question_options = common.stack(
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Processes that answer a batch (default: one a core, 4 at most).",
+        help="Processes that answer a batch (default: one a core, 4 at most), or workers of --engine ray.",
     ),
+    common.engine_option,
     common.quiet_option,
     click.option(
         "-k", "--hits", "k", default=20, show_default=True, type=click.IntRange(min=1), help="How many hits."
@@ -177,6 +178,7 @@ def check(ctx: click.Context, image: Path | None, options: dict[str, Any]) -> No
         stray = [
             flag for flag, name in (("--out", "out"), ("--workers", "workers")) if options[name] is not None
         ]
+        stray = [flag for flag in stray if flag != "--workers" or options["engine"] == "local"]
         common.usage(not stray, f"{' and '.join(stray)}: for --batch")
     streams = {"--json": options["as_json"], "--paths0": options["paths0"]}
     streams |= {f"{flags[name]} -": options[name] == STREAM for name in ("csv", "html")}

@@ -7,21 +7,23 @@ import os
 import signal
 import threading
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.session import Index
 from instsearch_cli.engine.tensors import compute_in_one_thread, free_threads
-from instsearch_cli.engine.together import answers_to, check_comparable
+from instsearch_cli.engine.together import answers_to, asking, check_comparable
+from instsearch_cli.engine.workers import LOCAL
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.askable import Askable
     from instsearch_cli.engine.batch_file import Entry
 
 GROUP = 8  #: questions that a process is given at once
@@ -42,7 +44,15 @@ def answers(
 
     Raises InstsearchError where none can be asked.
     """
+    engine = wishes.pop("engine", LOCAL)
     groups = [list(entries[first : first + GROUP]) for first in range(0, len(entries), GROUP)]
+    if engine != LOCAL:
+        with (
+            asking(indexes, {"engine": engine, "workers": workers}) as askable,
+            ThreadPoolExecutor(workers, "asking") as threads,
+        ):
+            yield from _in_order(groups, lambda group: threads.submit(_ask, askable, wishes, group), workers)
+        return
     if workers == 1 or len(groups) < 2:
         for group in groups:
             yield from zip(group, _ask(indexes, wishes, group), strict=True)
@@ -52,18 +62,25 @@ def answers(
     given = [(index.path, index.device) for index in indexes], wishes
     with ProcessPoolExecutor(min(workers, len(groups)), context, _begin, given) as pool:
         try:
-            waiting: deque[tuple[list[Entry], Any]] = deque()
-            for group in groups:
-                waiting.append((group, pool.submit(_ask_here, group)))
-                if len(waiting) > 2 * workers:
-                    yield from _ended(*waiting.popleft())
-            while waiting:
-                yield from _ended(*waiting.popleft())
+            yield from _in_order(groups, lambda group: pool.submit(_ask_here, group), workers)
         except BaseException:  # stopped: what is being answered is not waited for
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
+
+
+def _in_order(
+    groups: Sequence[list[Entry]], submit: Callable[[list[Entry]], Any], workers: int
+) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
+    """What became of the groups that were handed to workers, in order, not many ahead of who reads it."""
+    waiting: deque[tuple[list[Entry], Any]] = deque()
+    for group in groups:
+        waiting.append((group, submit(group)))
+        if len(waiting) > 2 * workers:
+            yield from _ended(*waiting.popleft())
+    while waiting:
+        yield from _ended(*waiting.popleft())
 
 
 def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | InstsearchError]]:
@@ -76,7 +93,7 @@ def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | Inst
 
 
 def _ask(
-    indexes: Sequence[Index], wishes: dict[str, Any], group: list[Entry]
+    indexes: Sequence[Askable], wishes: dict[str, Any], group: list[Entry]
 ) -> list[Answer | InstsearchError]:
     sound = [entry for entry in group if not entry.wrong]
     found = answers_to(indexes, [entry.question for entry in sound], **wishes)

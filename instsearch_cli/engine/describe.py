@@ -281,5 +281,4 @@ def regions_in(regions: Regions, box: Box) -> Regions:
     inside = ((centres >= low) & (centres < high)).all(1)
     if not inside.any():
         return Regions(torch.tensor([box]), torch.ones(1))
-    cut = torch.minimum(torch.maximum(regions.boxes[inside], low.repeat(2)), high.repeat(2))
-    return Regions(cut, regions.scores[inside])
+    return regions[inside].cut(box)

@@ -97,7 +97,10 @@ class Looking:
         return self.layer(WEIGHTS, image, pipeline)
 
     def regions(self, image: Anywhere, pipeline: str | None = None) -> Arrays:
-        """Regions of an image: boxes f32[R, 4] (x, y, width, height in pixels of the original), scores f32[R]."""
+        """Regions of an image: boxes f32[R, 4] (x, y, width, height in pixels of the original), scores f32[R].
+
+        Where a detector says so also masks bool[R, 28, 28], over each box, and classes i64[R], its network's numbers.
+        """
         return self.layer(REGIONS, image, pipeline)
 
     def local(self, image: Anywhere, pipeline: str | None = None) -> Arrays:

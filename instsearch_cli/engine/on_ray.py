@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.exchange import Exchange, sha256
 from instsearch_cli.engine.parts import Result, Task
-from instsearch_cli.engine.ray_cluster import Cluster
-from instsearch_cli.engine.ray_worker import NodeError, Plan, look, make
+from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
+from instsearch_cli.engine.ray_worker import INDEX, PARTS, NodeError, Plan, look, make
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from instsearch_cli.progress import Quiet
 
 TRIES = 3  #: workers that a picture may end before it is skipped
-POLL = 0.2  #: seconds after which Ctrl-C is seen
-OURS = "INSTSEARCH_"
-AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
 
 
 @dataclass
@@ -57,10 +54,15 @@ class OnRay:
 
     def __init__(self, collection: Collection, workers: Workers, progress: Quiet) -> None:
         self.collection, self.workers, self.progress = collection, workers, progress
+        self.exchange = None
+        if workers.through:
+            storage = Exchange(workers.through)
+            storage.check()
+            self.exchange = storage.below(uuid.uuid4().hex)
         self.cluster = Cluster(workers)
         self.avoid: list[str] = []
         try:
-            for line in self.cluster.check(collection.index):
+            for line in self.cluster.check(collection.index, self.exchange.url if self.exchange else ""):
                 progress.say(f"warning: {line}")
             counts = self.cluster.fitting()
         except BaseException:
@@ -76,6 +78,8 @@ class OnRay:
 
     def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
         """Each task with what became of it, as they end; one of no layers says which rows are to be skipped first."""
+        if self.exchange:
+            self.exchange.below(INDEX).send_index(self.collection.index.path)
         plan = self.cluster.ray.put(self._plan({kind for task in tasks for kind in task.kinds}))
         waiting = deque(Work(task) for task in tasks)
         running: dict[Any, Work] = {}
@@ -96,6 +100,8 @@ class OnRay:
                         yield work.task, result
         finally:
             self.cluster.cancel(list(running))
+            if self.exchange:
+                self.exchange.clear()
             for work in running.values():
                 self._clear(work.task)
 
@@ -110,9 +116,10 @@ class OnRay:
             collection.hidden,
             collection.new,
             {kind: assembly.fingerprint(kind) for kind in kinds},
-            environment={k: v for k, v in os.environ.items() if k.startswith(OURS) and k not in AT_HOME},
+            environment=environment(),
             memory=self.workers.memory,
             side=self.side,
+            through=self.exchange.url if self.exchange else "",
         )
 
     def _at_once(self) -> int:
@@ -139,9 +146,23 @@ class OnRay:
                 work.search.looks += 1  # it is looked at again
             return None
         except errors.RayError as error:
-            self._died(work, _reason(error), waiting)
+            self._died(work, reason(error), waiting)
             return None
+        if self.exchange and result is not None:
+            self._arrived(self.exchange.below(PARTS), result)
         return result
+
+    def _arrived(self, exchange: Exchange, result: Result) -> None:
+        """Get parts into the index, whole and yet without their names. Raises InstsearchError for a changed one."""
+        folder = self.collection.index.path.absolute()
+        exchange.fetch(folder, [str(aside) for aside, _ in result.parts])
+        result.parts = [(folder / aside, folder / path) for aside, path in result.parts]
+        for (aside, _), wanted in zip(result.parts, result.sums, strict=True):
+            if sha256(aside) != wanted:
+                aside.unlink()
+                raise InstsearchError(
+                    f"{exchange.url}: {aside.name} did not arrive as it was sent: run it again"
+                )
 
     def _leave(self, error: NodeError) -> None:
         """Give a machine no more tasks. Raises the error where it is the last."""
@@ -195,8 +216,3 @@ class OnRay:
     def _clear(self, task: Task) -> None:
         for kind in task.kinds:
             self.collection.layer(kind).abandon(task.span)
-
-
-def _reason(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return "out of memory" if "OutOfMemory" in type(error).__name__ else f"killed or crashed ({first[:60]})"

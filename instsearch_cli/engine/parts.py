@@ -33,11 +33,13 @@ class Result:
     """What became of a task.
 
     parts    each whole under the first of its names, and not there before it has the second
+    sums     the SHA-256 of each that has to come here first
     blank    images whose codes are empty
     skipped  rows whose picture does not decode, and why, of which nobody has been told yet
     """
 
     parts: list[tuple[Path, Path]]
+    sums: list[str] = field(default_factory=list)
     blank: list[str] = field(default_factory=list)
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
@@ -107,7 +109,7 @@ def _fill(
             errors = [e for f in pending if (e := f.exception()) is not None]
         if errors:
             raise errors[0]
-    return Result([(part.aside, part.path) for part in parts.values()], names)
+    return Result([(part.aside, part.path) for part in parts.values()], blank=names)
 
 
 def _drop(parts: Iterable[PartWriter]) -> None:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 LISTENING = 5.0  #: seconds in which a cluster has to let us in
 PATIENCE = 60.0  #: seconds in which every machine has to answer
 LATE = 5.0  #: seconds that clocks may differ by
+POLL = 0.2  #: seconds after which Ctrl-C is seen
 NODE = "ray.io/node-id"
+OURS = "INSTSEARCH_"
+AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
 
 
 class Cluster:
@@ -104,8 +107,8 @@ class Cluster:
             if waiting:
                 _, waiting = self.ray.wait(waiting, num_returns=len(waiting), timeout=5)
 
-    def check(self, index: Index) -> list[str]:
-        """Look whether every machine can work on an index; gives what is odd and no hindrance.
+    def check(self, index: Index, through: str = "") -> list[str]:
+        """Look whether every machine can work on an index, or reaches storage; gives what is odd and no hindrance.
 
         Raises InstsearchError for the first that has another version, or does not see the index or its photographs.
         """
@@ -118,13 +121,13 @@ class Cluster:
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 options = {"num_cpus": 0, "max_retries": 3, "scheduling_strategy": here}
                 references[node["NodeID"]] = probe.options(**options).remote(
-                    str(folder), uuid.uuid4().hex, index.images.roots
+                    through or str(folder), uuid.uuid4().hex, index.images.roots
                 )
             names = {node["NodeID"]: node["NodeManagerHostname"] for node in self.nodes}
             odd = []
             for node, reference in references.items():
                 facts = self._answer(reference, names.get(node, node))
-                self._judge(facts, index.path)
+                self._judge(facts, through or index.path)
                 span = began - LATE, time.time() + LATE
                 if not span[0] <= facts["time"] <= span[1]:
                     gap = facts["time"] - time.time()
@@ -144,7 +147,7 @@ class Cluster:
                 "it out"
             ) from error
 
-    def _judge(self, facts: dict[str, Any], index: Path) -> None:
+    def _judge(self, facts: dict[str, Any], where: str | Path) -> None:
         host = facts["host"]
         if facts["version"] != __version__:
             there = f"has instsearch {facts['version']}" if facts["version"] else "has no instsearch"
@@ -153,15 +156,27 @@ class Cluster:
                 "that Ray runs in"
             )
         if facts["index"]:
-            raise InstsearchError(
-                f"{host} cannot write into {printable(index)}: {facts['index']}.\nAn index that several machines make "
-                "lies in a folder that all of them see by the same path, over NFS say."
+            hint = (
+                "An index that several machines make lies in a folder that all of them see by the same path, over NFS "
+                "say; or its parts go through storage that all of them reach: --through s3://bucket/folder."
             )
+            raise InstsearchError(f"{host} cannot write into {printable(where)}: {facts['index']}.\n{hint}")
         if facts["missing"]:
             raise InstsearchError(
                 f"{host} does not see the photographs in {printable(facts['missing'][0])}.\nMount them there by the "
                 "same path."
             )
+
+
+def environment() -> dict[str, str]:
+    """The variables that say to a worker where weights are, and which plugins count."""
+    return {k: v for k, v in os.environ.items() if k.startswith(OURS) and k not in AT_HOME}
+
+
+def reason(error: Exception) -> str:
+    """Why a worker ended, in a few words."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return "out of memory" if "OutOfMemory" in type(error).__name__ else f"killed or crashed ({first[:60]})"
 
 
 def _check_listening(address: str) -> None:
@@ -193,9 +208,19 @@ def _probe() -> Callable[[str, str, list[str]], dict[str, Any]]:
             version = ""
         wrong, path = "", os.path.join(folder, name)  # noqa: PTH118
         try:
-            with open(path, "x"):  # noqa: PTH123
-                pass
-            os.unlink(path)  # noqa: PTH108
+            if "://" in folder:
+                import fsspec
+
+                files, path = fsspec.url_to_fs(path)
+                files.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH120
+                files.pipe_file(path, b"")
+                files.rm_file(path)
+            else:
+                with open(path, "x"):  # noqa: PTH123
+                    pass
+                os.unlink(path)  # noqa: PTH108
+        except (ImportError, ValueError) as error:
+            wrong = str(error)
         except OSError as error:
             wrong = str(error.strerror) if os.path.isdir(folder) else "it is not the same folder there"  # noqa: PTH112
         missing = [root for root in roots if not os.path.isdir(root)]  # noqa: PTH112

@@ -6,11 +6,14 @@ import os
 import socket
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from instsearch_cli import __version__
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.collection import Collection
+from instsearch_cli.engine.exchange import Exchange, sha256
 from instsearch_cli.engine.parts import Here
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.tensors import compute_in_one_thread
@@ -20,11 +23,13 @@ from instsearch_formats import FormatError, Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from instsearch_cli.engine.parts import Result, Task
     from instsearch_cli.engine.pipeline import Pipeline
     from instsearch_formats.changes import Change
+
+
+INDEX, PARTS = "index", "parts"  #: folders of the storage
 
 
 class NodeError(InstsearchError):
@@ -45,6 +50,7 @@ class Plan:
     layers       the fingerprint of each layer: what the worker makes is of the same weights and versions
     environment  variables that say where weights are, and which plugins count
     side         tasks on one machine at once, which share the memory for decoding
+    through      URL of storage that has what is needed of the index, and takes parts; "": the index is seen here
     """
 
     id: str
@@ -59,6 +65,7 @@ class Plan:
     environment: dict[str, str] = field(default_factory=dict)
     memory: str = ""
     side: int = 1
+    through: str = ""
 
 
 def make(plan: Plan, task: Task) -> Result:
@@ -69,8 +76,20 @@ def make(plan: Plan, task: Task) -> Result:
         closing(Here(collection, lambda: None).make([task])) as results,
     ):
         ((_, result),) = results
+        if plan.through:
+            _hand_over(collection.index.path, Exchange(plan.through), result)
     result.skipped = skipped
     return result
+
+
+def _hand_over(folder: Path, exchange: Exchange, result: Result) -> None:
+    """Put parts where the driver gets them from, named as in an index."""
+    with reported():
+        result.sums = [sha256(aside) for aside, _ in result.parts]
+        exchange.below(PARTS).send(folder, [str(aside.relative_to(folder)) for aside, _ in result.parts])
+    for aside, _ in result.parts:
+        aside.unlink()
+    result.parts = [(aside.relative_to(folder), path.relative_to(folder)) for aside, path in result.parts]
 
 
 def look(plan: Plan, task: Task, rows: Sequence[int]) -> None:
@@ -93,12 +112,28 @@ def _collection(plan: Plan, task: Task, skip: Callable[[int, str], None]) -> Ite
     with reported():
         if plan.version != __version__:
             raise InstsearchError(f"instsearch {__version__} is there: install {plan.version}, as here")
-        index = Index.open(plan.index)
+        index = Index.open(_index(plan))
         assembly = _assembly(plan, index, task.kinds)
         with index.images.foreseeing(plan.change):
             collection = Collection(index, assembly, skip)
             collection.hidden, collection.new = plan.hidden, plan.new
             yield collection
+
+
+_copies: dict[str, TemporaryDirectory[str]] = {}
+"""What this worker has of the index of its last run, where it does not see it."""
+
+
+def _index(plan: Plan) -> Path:
+    """Where the index lies, or what came of it by way of the storage."""
+    if not plan.through:
+        return plan.index
+    if plan.id not in _copies:
+        _copies.clear()
+        copy = TemporaryDirectory(prefix="instsearch-", ignore_cleanup_errors=True)
+        Exchange(plan.through).below(INDEX).fetch(Path(copy.name))
+        _copies[plan.id] = copy
+    return Path(_copies[plan.id].name)
 
 
 def _assembly(plan: Plan, index: Index, kinds: Sequence[str]) -> Assembly:

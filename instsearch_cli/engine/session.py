@@ -158,16 +158,18 @@ class Index(Looking):
         engine: str = LOCAL,
         workers: int | None = None,
         gpus_a_worker: float = 0.0,
+        through: str = "",
         **choice: Any,
     ) -> Indexed:
         """Take in photographs, files or folders, and make every layer of the pipeline that is missing.
 
         ``memory`` is for decoding, "2G" say ("": a quarter of what is free); ``recheck`` reads every file again.
         It starts from a recorded ``pipeline`` by name (None: the last), unless a preset or another extractor is chosen.
-        ``engine`` "ray", or "ray://host:10001", has so many ``workers`` make the layers of photographs.
+        ``engine`` "ray", or "ray://host:10001", has so many ``workers`` make the layers of photographs, which come
+        ``through`` the storage of a URL where they do not see the index's folder.
         Of a preset of several pipelines the other choices are for the last of them.
         """
-        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             starts = self._starts(pipeline, selection)
@@ -213,9 +215,10 @@ class Index(Looking):
         engine: str = LOCAL,
         workers: int | None = None,
         gpus_a_worker: float = 0.0,
+        through: str = "",
     ) -> Indexed:
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
-        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         how = How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             if pipeline is None:
@@ -235,10 +238,11 @@ class Index(Looking):
         engine: str = LOCAL,
         workers: int | None = None,
         gpus_a_worker: float = 0.0,
+        through: str = "",
         **choice: Any,
     ) -> Indexed:
         """Take in photographs and keep their features."""
-        crew = workers_of(engine, workers, gpus_a_worker, memory)
+        crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked(), decoding_within(memory):
             return extract_images(self.store, self._registry, listed(images), selection, how)

@@ -10,20 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from instsearch_cli.engine.answer import Wish, unwrapped
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.stages import SEARCH
+from instsearch_cli.engine.workers import workers_in
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import Photograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
-    from pathlib import Path
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer, Hit
+    from instsearch_cli.engine.askable import Askable
     from instsearch_cli.engine.query import Engine
 
 T = TypeVar("T")
@@ -34,37 +35,30 @@ ASKING = ("also", "against", "pipeline", "k", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
 
 
-class Askable(Protocol):
-    """What is asked of an index here."""
-
-    path: Path
-
-    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
-
-    def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer: ...
-
-    def answers(
-        self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
-    ) -> Generator[Answer, None, None]: ...
-
-    def beside(
-        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
-    ) -> Beside | None: ...
-
-    def query_each(
-        self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
-    ) -> list[Answer | InstsearchError]: ...
-
-
 def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
     """The answer of several indexes together, as :meth:`Index.query` gives that of one; hits say of which they are.
 
-    Raises UsageError where scores cannot be compared: pipelines differ, or learn from their collections.
+    With ``engine`` "ray", or "ray://HOST:PORT", workers of Ray ask them, ``workers`` at most. Raises UsageError where
+    scores cannot be compared: pipelines differ, or learn from their collections.
     """
-    check_comparable(indexes, wishes)
     began = time.perf_counter()
-    answer = merged(_of_each(indexes, lambda index: index.query(picture, box, k, **wishes)), k)
+    with asking(indexes, wishes) as askable:
+        check_comparable(askable, wishes)
+        answer = merged(_of_each(askable, lambda index: index.query(picture, box, k, **wishes)), k)
     return answer if len(indexes) == 1 else replace(answer, seconds=time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def asking(indexes: Sequence[Askable], wishes: dict[str, Any]) -> Iterator[Sequence[Askable]]:
+    """The indexes, or what has workers ask them, where the wishes say so; that is taken out of these."""
+    workers = workers_in(wishes)
+    if workers is None:
+        yield indexes
+        return
+    from instsearch_cli.engine.ray_asking import on_workers
+
+    with on_workers(indexes, workers) as askable:
+        yield askable
 
 
 def _of_each(indexes: Sequence[Askable], ask: Callable[[Askable], T]) -> list[T]:
@@ -112,6 +106,13 @@ def answers_to(
 
     TOGETHER questions are encoded and searched at once. Raises UsageError as :func:`query` does.
     """
+    with asking(indexes, wishes) as askable:
+        yield from _answers_to(askable, questions, k, wishes)
+
+
+def _answers_to(
+    indexes: Sequence[Askable], questions: Iterable[Any], k: int, wishes: dict[str, Any]
+) -> Iterator[Answer | InstsearchError]:
     choice = check_comparable(indexes, wishes)
     wish = Wish(k, wishes.get("per_image", 1), wishes.get("min_score"))
     if isinstance(questions, (str, os.PathLike)) or not isinstance(questions, Iterable):

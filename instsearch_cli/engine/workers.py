@@ -21,22 +21,26 @@ class Workers:
     count    how many there are at most; None: as many as the cluster has cores, or GPUs, for
     gpus     that each has to itself; less than 1: several share one
     memory   for decoding, of a machine, as ``--memory`` has it
+    through  URL of storage that parts go through, where the machines see no common folder; "": they see the index
     """
 
     address: str = ""
     count: int | None = None
     gpus: float = 0.0
     memory: str = ""
+    through: str = ""
 
 
-def workers_of(engine: str, count: int | None = None, gpus: float = 0.0, memory: str = "") -> Workers | None:
+def workers_of(
+    engine: str, count: int | None = None, gpus: float = 0.0, memory: str = "", through: str = ""
+) -> Workers | None:
     """The workers that are meant by "ray" or "ray://HOST:PORT"; None for "local", this process.
 
     Raises UsageError for another engine, and options that it has no meaning for; InstsearchError without the extra.
     """
     if engine == LOCAL:
-        if count is not None or gpus:
-            raise UsageError("--workers and --gpus-a-worker are of --engine ray: give that, too")
+        if count is not None or gpus or through:
+            raise UsageError("--workers, --gpus-a-worker and --through are of --engine ray: give that, too")
         return None
     if engine != RAY and not re.fullmatch(r"ray://[^/\s:]+:\d{1,5}", engine):
         raise UsageError(f"--engine is local, ray, or ray://HOST:PORT, not '{engine}'")
@@ -46,10 +50,10 @@ def workers_of(engine: str, count: int | None = None, gpus: float = 0.0, memory:
         raise InstsearchError(
             f"--engine {engine} needs Ray: run `{INSTALL}` (or in a clone: `pip install -e '.[ray]'`)"
         )
-    return Workers(engine if engine != RAY else "", count, gpus, memory)
+    return Workers(engine if engine != RAY else "", count, gpus, memory, through)
 
 
 def workers_in(options: dict[str, Any]) -> Workers | None:
-    """The workers that ``engine``, ``workers`` and ``gpus_a_worker`` mean, which are taken out of the options."""
+    """The workers that ``engine``, ``workers``, ``gpus_a_worker`` and ``through`` mean; these are taken out."""
     engine, count = options.pop("engine", LOCAL), options.pop("workers", None)
-    return workers_of(engine, count, options.pop("gpus_a_worker", 0.0))
+    return workers_of(engine, count, options.pop("gpus_a_worker", 0.0), through=options.pop("through", ""))

@@ -97,7 +97,7 @@ class Runs:
                 for value in figure.values:
                     make_config(self._dataset_class(name), {_option(figure.x): value}, "dataset")
             return
-        row = next((row for row in figure.rows if row.at is None and not row.only), None)
+        row = next((row for row in figure.rows if row.at is None), None)
         if row is not None:
             for value in figure.values:
                 settings = [f"{figure.x}={value}"]
@@ -193,14 +193,13 @@ class Runs:
         self, table: Table, row: Row, dataset: str, cell: dict[str, Any], value: Value | None = None
     ) -> Measured | None:
         """A row's measurement and the time it took, or None and why: the latter two go into ``cell``."""
-        if row.only:
-            cell["why_not"] = row.only
-            return None
+        if row.note:
+            cell["note"] = row.note
         began = time.perf_counter()
         try:
             found = self._measured(table, row, dataset, cell, value)
         except (InstsearchError, FormatError) as error:
-            cell["why_not"] = str(error).splitlines()[0]
+            cell["why_not"] = "; ".join(filter(None, (str(error).splitlines()[0].rstrip("."), row.note)))
             return None
         cell["took"] = time.perf_counter() - began
         return found
@@ -259,7 +258,8 @@ class Runs:
             dataset = load_dataset(self.registry, other, self._root(other))
             refs = present(dataset, self.wanted.present_only)
         except InstsearchError:
-            cell["note"] = f"fitted on itself: {other} is not there"
+            said = f"fitted on itself: {other} is not there"
+            cell["note"] = "; ".join(filter(None, (cell.get("note"), said)))
             return pipeline
         path = self._index(other)
         with writing(path, create=True) as index:

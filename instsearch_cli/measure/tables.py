@@ -20,13 +20,13 @@ A file of them is ``tables/NAME.toml`` beside a plugin's module:
     weighting = "gaussian"          what differs from the common pipeline: stages, set, rerank
     reported = [0.656, …]           one number a dataset, or a list of one a metric; nan where the paper has none
     fit-on = {oxford5k = "paris6k"} datasets that the encoder is fitted on instead of their own
-    only = "…"                      why this row has nothing to run
+    note = "…"                      what it needs, or where it is not as reported
     [[figure]]                      number, title, metric (one), datasets and set as of a table
     x = "detector.rho"              the option that is swept: of a stage, or of the dataset
     x-label = "…"
     values = [1, 2, …]              what it is set to
     seconds = true                  the time of a query is told beside every point
-    [[figure.row]]                  a curve: name, stages, set, rerank, fit-on, only as of a row
+    [[figure.row]]                  a curve: name, stages, set, rerank, fit-on, note as of a row
     values = [3, 4]                 its own, in place of the figure's
     at = 1                          its one point's place on the axis: it is not swept
     [[figure]]                      number and title, and
@@ -74,7 +74,7 @@ class Row:
     settings: tuple[str, ...] = ()
     rerank: tuple[str, ...] = ()
     fit_on: Mapping[str, str] = field(default_factory=dict)
-    only: str = ""
+    note: str = ""
     values: tuple[Value, ...] = ()
     at: float | None = None
 
@@ -243,7 +243,7 @@ def _common(content: Mapping[str, Any], entry: Mapping[str, Any], base: Pipeline
 
 def _row(row: Mapping[str, Any], table: Mapping[str, Any], own: set[str]) -> Row:
     what = f"row '{row['name']}'"
-    _refuse_strays(row, {*STAGE_NAMES, "name", "set", "rerank", "fit-on", "only", *own}, what)
+    _refuse_strays(row, {*STAGE_NAMES, "name", "set", "rerank", "fit-on", "note", *own}, what)
     metrics = _listed(row.get("metric", table["metric"]))
     for metric in metrics:
         if not METRIC.fullmatch(metric):
@@ -266,7 +266,7 @@ def _row(row: Mapping[str, Any], table: Mapping[str, Any], own: set[str]) -> Row
         settings=(*table.get("set", ()), *row.get("set", ())),
         rerank=tuple(row.get("rerank", ())),
         fit_on=dict(row.get("fit-on", {})),
-        only=row.get("only", ""),
+        note=row.get("note", ""),
         values=tuple(row.get("values", ())),
         at=row.get("at"),
     )

@@ -56,14 +56,18 @@ class WeightsRow(NamedTuple):
 
 
 def official(network: str) -> Official | None:
-    """torchvision's ImageNet weights of ``network`` (the first published, which the papers used), if any."""
+    """torchvision's weights of ``network`` (the first published, as the papers used), of ImageNet or COCO, if any."""
     import torch.hub
     from torchvision.models import get_model_weights
 
     try:
-        url: str = get_model_weights(network)["IMAGENET1K_V1"].url
-    except (KeyError, ValueError):
+        weights = get_model_weights(network).__members__
+    except ValueError:
         return None
+    first = weights.get("IMAGENET1K_V1") or weights.get("COCO_V1")
+    if first is None:
+        return None
+    url: str = first.url
     name = url.rsplit("/", 1)[-1]
     return Official(url, name, Path(torch.hub.get_dir()) / "checkpoints" / name)
 
@@ -168,15 +172,16 @@ def sha256(path: Path) -> str:
 def load_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU, mapped from the file where its format allows.
 
-    A dict under "state_dict" and names that all begin with "module." are unwrapped.
+    A dict under "state_dict" or "model", and names that all begin with "module.", are unwrapped.
 
     Raises InstsearchError for a file that is too large, damaged, not a checkpoint, or has code in it.
     """
     import torch
 
     loaded: Any = load_tensors(path) if path.suffix == SAFE else load_checkpoint(path, mapped=True)
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+    if isinstance(loaded, dict):
+        inner = (loaded[key] for key in ("state_dict", "model") if isinstance(loaded.get(key), dict))
+        loaded = next(inner, loaded)
     if not isinstance(loaded, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     ):

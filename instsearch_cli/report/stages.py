@@ -52,8 +52,9 @@ def drawn(
             return draw.points(image, _array(geometry), original, _array(found), colour)
         case Keypoints(geometry=geometry):
             return draw.points(image, _array(geometry), original, colour=colour)
-        case Regions(boxes=boxes, scores=scores):
-            return draw.regions(image, _array(boxes), original, _array(scores), colour=colour)
+        case Regions(boxes=boxes, scores=scores, masks=masks):
+            within = None if masks is None else _array(masks)
+            return draw.regions(image, _array(boxes), original, _array(scores), colour=colour, masks=within)
         case Ellipses(centres=centres, radii=radii, scores=scores, angles=angles):
             turned = None if angles is None else _array(angles)
             return draw.ellipses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import instsearch
 from instsearch_cli.engine import workers
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.workers import Workers, workers_of
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 from served_scenes import scene
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
@@ -96,6 +97,43 @@ def test_parts_are_the_same_by_whomever_they_are_made(cli: Cli, tmp_path: Path) 
     assert other.written["codes"] == 6
     said = cli("extract", folder, "--index", tmp_path / "e", *maps[:4], "--engine", "ray").err
     assert "Ray: 1 machine, 2 tasks at once" in said
+
+
+@pytest.mark.usefixtures("cluster", "plugins")
+def test_parts_that_go_through_storage_are_the_same(cli: Cli, tmp_path: Path) -> None:
+    folder, store = photos(tmp_path / "p", 6), tmp_path / "store"
+    through = (*RAY, "--through", f"file://{store}/way")
+    for name, how in (("here", ()), ("there", through)):
+        cli("index", folder, "--index", tmp_path / name, *CELLS, "flat", *how)
+    same(tmp_path / "here", tmp_path / "there")
+    assert not [path for path in store.rglob("*") if path.is_file()]
+    changed = through[:-1]
+    said = cli("index", folder, "--index", tmp_path / "x", *CELLS, "flat", *changed, "nowhere", status=2).err
+    assert "--through takes a URL of storage" in said
+    said = cli(
+        "index", folder, "--index", tmp_path / "x", *CELLS, "flat", *changed, "odd://a/b", status=2
+    ).err
+    assert "--through odd://a/b: " in said
+    said = cli("index", folder, "--index", tmp_path / "x", "--through", "file:///x", status=2).err
+    assert "are of --engine ray" in said
+
+
+def test_what_is_sent_is_what_is_fetched(tmp_path: Path) -> None:
+    from instsearch_cli.engine.exchange import Exchange
+
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "one.h5").write_bytes(b"one")
+    (tmp_path / "a" / "two.h5").write_bytes(b"two")
+    there = Exchange("memory://bucket/run")
+    there.send(tmp_path / "a", ["deep/one.h5", "two.h5"])
+    there.fetch(tmp_path / "b")
+    assert (tmp_path / "b" / "deep" / "one.h5").read_bytes() == b"one"
+    there.fetch(tmp_path / "c", ["two.h5"])
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["two.h5"]
+    there.clear()
+    with pytest.raises(InstsearchError, match="bucket/run"):
+        there.fetch(tmp_path / "d", ["two.h5"])
+    there.clear()  # what is not there is left
 
 
 @pytest.mark.usefixtures("cluster", "plugins")
@@ -175,3 +213,54 @@ def test_nobody_listens(tmp_path: Path, how: str) -> None:
     assert first.startswith("error: cannot reach Ray at ")
     assert f"127.0.0.1:{port}: " in first
     assert "`ray start --head`" in second
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_ask_several_indexes_as_threads_do(cli: Cli, tmp_path: Path) -> None:
+    for half in ("a", "b"):
+        folder = tmp_path / half
+        folder.mkdir()
+        for i in range(4):
+            PIL.Image.fromarray(scene(i + 4 * (half == "b"))).save(folder / f"{half}{i}.png")
+        cli("index", folder, "--index", tmp_path / f"{half}.idx", "--quiet")
+    indexes = [instsearch.open(tmp_path / f"{half}.idx") for half in ("a", "b")]
+    asked = tmp_path / "a" / "a1.png"
+    here = instsearch.query(indexes, asked, k=8)
+    there = instsearch.query(indexes, asked, k=8, engine="ray", workers=2)
+    assert [hit.path for hit in there] == [hit.path for hit in here]
+    np.testing.assert_allclose([h.score for h in there], [h.score for h in here], rtol=1e-6)
+    assert there[0].path == asked
+    with PIL.Image.open(asked) as picture:
+        assert instsearch.query(indexes, picture.copy(), k=1, engine="ray")[0].path == asked
+    both = ("--index", tmp_path / "a.idx", "--index", tmp_path / "b.idx")
+    said = [
+        cli("query", "--batch", tmp_path / "b", *both, "-k", 3, "--quiet", "--json", *how).out
+        for how in ((), ("--engine", "ray", "--workers", 2))
+    ]
+    lines = [[json.loads(line) for line in each.splitlines()] for each in said]
+    assert len(lines[0]) == 4
+    for one, other in zip(*lines, strict=True):
+        assert [h["path"] for h in one["hits"]] == [h["path"] for h in other["hits"]]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_end_over_a_question(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instsearch_cli.engine import ray_asking
+
+    folder = photos(tmp_path / "p", 2)
+    cli("index", folder, "--index", tmp_path / "i", "--quiet")
+
+    def end(*given: Any) -> None:
+        os._exit(1)
+
+    monkeypatch.setattr(ray_asking, "ask", end)
+    picture = sorted(folder.iterdir())[0]
+    said = cli("query", picture, "--index", tmp_path / "i", "--engine", "ray", status=1).err
+    assert "3 workers ended over a question, killed or crashed" in said
+
+    def other(*given: Any) -> None:
+        raise ModuleNotFoundError("instsearch_cli")
+
+    monkeypatch.setattr(ray_asking, "ask", other)
+    said = cli("query", picture, "--index", tmp_path / "i", "--engine", "ray", status=1).err
+    assert "a worker has no instsearch of this version" in said

@@ -188,7 +188,6 @@ def shipped() -> list[Any]:
         for its in by_paper(load_registry()).values()
         for table in its
         for row in table.rows
-        if not row.only
     ]
 
 

@@ -14,6 +14,7 @@ from instsearch_plugins.encoders.blcf import (
     BLCF,
     interpolated,
     inverse_document_frequency,
+    nearness,
     weighted_histogram,
 )
 
@@ -162,6 +163,26 @@ def test_the_cards_box_takes_four_cells():
 def test_a_tiny_box_still_takes_a_cell():
     codes = with_words(4).aggregate(WORDS, BoxWeight((16, 6, 16.1, 6.1)), None)
     assert codes.indices.tolist() == [2]
+
+
+def test_what_is_outside_of_the_box_counts_by_its_distance():
+    """A row of 5 cells, the box over the second: weights fall over three cells."""
+    grid = Grid.over(1, 5, (50, 10))
+    words = Words(torch.arange(5, dtype=torch.int32).view(1, 5), grid, None, 5)
+    encoder = with_words(5, query_outside="distance")
+    codes = encoder.aggregate_query(words, BoxWeight((10, 0, 20, 10)))
+    expected = np.array([1 - 1 / 3, 1, 1 - 1 / 3, 1 - 2 / 3])
+    assert codes.indices.tolist() == [0, 1, 2, 3]  # the farthest weighs nothing
+    np.testing.assert_allclose(codes.data, expected / np.linalg.norm(expected), rtol=1e-5)
+    weighed = WeightMap(torch.tensor([[[0.0, 2, 4, 1, 1]]]), grid)
+    codes = encoder.aggregate_query(words, BoxWeight((10, 0, 20, 10), weighed))
+    expected = np.array([2, 4 * (1 - 1 / 3), 1 - 2 / 3])
+    assert codes.indices.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(codes.data, expected / np.linalg.norm(expected), rtol=1e-5)
+
+
+def test_a_box_over_everything_has_nothing_outside():
+    np.testing.assert_array_equal(nearness(np.ones((2, 3), bool)), np.ones((2, 3), np.float32))
 
 
 # -- interpolation --------------------------------------------------------------------------------------

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from instsearch_cli.components import option
-from instsearch_cli.data import FeatureMap, SparseVectors, Words
+from instsearch_cli.data import BoxWeight, FeatureMap, SparseVectors, WeightMap, Words
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.abilities import DAMAGED, VOCABULARY, WordEncoder, stepped
 from instsearch_plugins.numeric import hamming
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
-    from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
+    from instsearch_cli.data import Features, Regions
     from instsearch_formats import Array
 
 CHUNK = 1 << 14  #: descriptors worked on at once while fitting
@@ -87,6 +88,8 @@ class BLCF(WordEncoder):
         seed: int = 0  #: of the sample and of k-means
         query_interp: int = option(2, touches="query")  #: how much finer a query's feature map is made
         db_interp: int = option(1, touches="local")  #: the same for the collection
+        #: whether cells outside of a query's box count: not at all, or less the farther off they are
+        query_outside: Literal["none", "distance"] = option("none", touches="query")
         sqrt: bool = option(False, touches="codes")  #: square root of the counts, against bursts of one word
         idf: bool = option(False, touches="codes")  #: weight each word by how rare it is
         #: 64 bits of Hamming embedding for each local feature, for searcher hamming
@@ -240,6 +243,28 @@ class BLCF(WordEncoder):
         row = torch.repeat_interleave(indptr.diff())
         norm = torch.zeros(len(boxes), device=h.device).index_add_(0, row, h.square()).sqrt()
         return SparseVectors(indices, h / norm[row], indptr, len(self.centroids), boxes)  # type: ignore[arg-type]
+
+    def aggregate_query(self, local: Words, weights: WeightMap | BoxWeight | None) -> SparseVectors:
+        """The histogram of the box, or of the picture by :func:`nearness` to the box."""
+        if (
+            self.config.query_outside == "distance"
+            and isinstance(weights, BoxWeight)
+            and local.geometry is None
+        ):
+            alpha = torch.from_numpy(nearness(local.grid.mask(weights.box)))[None]
+            if weights.weights is not None:
+                alpha = alpha * weights.weights.on(*local.grid.shape).cpu()
+            weights = WeightMap(alpha, local.grid)
+        return self.aggregate(local, weights, None)
+
+
+def nearness(mask: np.ndarray) -> np.ndarray:
+    """1 in a mask, and outside less the farther off: alpha_ij = 1 - d_ij / max d, d the distance to the mask's cells.
+
+    mask: bool[h, w], some of it set. Returns f32[h, w]. Reference: the weighted distances of BLCF's authors' code.
+    """
+    d = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(1 - d / (d.max() or 1), np.float32)
 
 
 def interpolated(features: FeatureMap, factor: int) -> FeatureMap:

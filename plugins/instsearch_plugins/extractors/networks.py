@@ -239,11 +239,13 @@ class Network(Extractor):
     def import_weights(cls, path: Path) -> dict[str, Tensor]:
         """A checkpoint by torchvision's names, or what it has of them below "network.", as `train` writes them.
 
-        Raises InstsearchError for a damaged one.
+        Of a detection network it is the trunk, below "backbone.body.". Raises InstsearchError for a damaged one.
         """
         state = load_state_dict(path)
-        own = {name.removeprefix("network."): x for name, x in state.items() if name.startswith("network.")}
-        return own or state
+        for below in ("network.", "backbone.body."):
+            if own := {name.removeprefix(below): x for name, x in state.items() if name.startswith(below)}:
+                return own
+        return state
 
     def class_names(self) -> list[str]:
         """The names of the network's classes, in the order of its logits."""

@@ -101,7 +101,8 @@ def extent(grid: Grid) -> Box:
 def region_masks(local: Local, regions: Regions | None) -> tuple[Tensor, Tensor]:
     """Which local features lie in which region.
 
-    A cell lies in a region when its centre does. Without regions there is one, the extent of the grid.
+    A cell lies in a region when its centre does, and in the region's mask where it has one; a mask that holds none
+    of them does not count. Without regions there is one, the extent of the grid.
     Returns the masks bool[M, h, w], or bool[M, N] at points, and the boxes f32[M, 4].
     """
     geometry = getattr(local, "geometry", None)
@@ -109,10 +110,17 @@ def region_masks(local: Local, regions: Regions | None) -> tuple[Tensor, Tensor]
         shape = local.grid.shape if geometry is None else (len(geometry),)
         return torch.ones(1, *shape, dtype=torch.bool), torch.tensor([extent(local.grid)])
     if geometry is None:
-        return torch.from_numpy(local.grid.masks(regions.boxes.cpu())), regions.boxes
-    x, y = torch.from_numpy(geometry[:, :2].T)
-    x0, y0, x1, y1 = regions.boxes.cpu()[..., None].unbind(1)
-    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1), regions.boxes
+        inside = torch.from_numpy(local.grid.masks(regions.boxes.cpu()))
+        x, y = map(torch.from_numpy, local.grid.centres())
+        y = y[:, None]
+    else:
+        x, y = torch.from_numpy(geometry[:, :2].T)
+        x0, y0, x1, y1 = regions.boxes.cpu()[..., None].unbind(1)
+        inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+    if regions.masks is not None:
+        within = inside & regions.masked(x, y)
+        inside = torch.where(within.flatten(1).any(1).reshape(-1, *(1,) * (inside.ndim - 1)), within, inside)
+    return inside, regions.boxes
 
 
 def weights_over(local: Local, weights: WeightMap | BoxWeight | None) -> Tensor | None:

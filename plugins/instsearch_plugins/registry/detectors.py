@@ -33,6 +33,27 @@ def instsearch_detectors() -> list[DetectorSpec]:
             PATCHIFY,
         ),
         DetectorSpec(
+            "faster-rcnn",
+            f"{HERE}.detectors.faster_rcnn:FasterRCNN",
+            "what a detection network of torchvision's proposes, or detects",
+            "Ren et al., Faster R-CNN, NIPS 2015; Salvador et al., Faster R-CNN features for instance search, 2016",
+            ("image",),
+        ),
+        DetectorSpec(
+            "mask-rcnn",
+            f"{HERE}.detectors.mask_rcnn:MaskRCNN",
+            "instances with their masks: features are pooled under these",
+            "He et al., Mask R-CNN, ICCV 2017; Zhan & Zhao, Instance search via instance level segmentation, 2018",
+            ("image",),
+        ),
+        DetectorSpec(
+            "pcl",
+            f"{HERE}.detectors.pcl:PCL",
+            "soft proposals and squares by what a weakly supervised detector makes of them",
+            "Tang et al., PCL, IEEE TPAMI 2018; Lin et al., Neurocomputing 2019",
+            ("image",),
+        ),
+        DetectorSpec(
             "egm",
             f"{HERE}.detectors.egm:EGM",
             "rectangles around what is heavy on the weight map: expanding Gaussian mixture",

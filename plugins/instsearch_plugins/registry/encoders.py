@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from instsearch_cli import EncoderSpec, hookimpl
-from instsearch_plugins.registry.papers import BLCF, CAM, CROW, DASR, HERE, MSCNET, READS, RMAC
+from instsearch_plugins.registry.papers import (
+    BLCF,
+    CAM,
+    CROW,
+    DASR,
+    DEEPVISION,
+    HERE,
+    MSCNET,
+    READS,
+    RMAC,
+)
 
 
 @hookimpl
@@ -38,6 +48,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             "weighted sum pooling, PCA-whitened",
             BLCF,
             READS,
+        ),
+        EncoderSpec(
+            "deepvision",
+            f"{HERE}.encoders.deepvision:DeepVision",
+            "image-wise pooling: one vector of the whole picture, whose regions are for reranker deepvision",
+            DEEPVISION,
+            ("features", "weights"),
         ),
         EncoderSpec(
             "spoc",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instsearch_cli import RerankerSpec, hookimpl
-from instsearch_plugins.registry.papers import CAM, DASR, HERE, RMAC, WINDOWS
+from instsearch_plugins.registry.papers import CAM, DASR, DEEPVISION, HERE, RMAC, WINDOWS
 
 
 @hookimpl
@@ -30,6 +30,13 @@ def instsearch_rerankers() -> list[RerankerSpec]:
             "sum over the query's regions of the best match among the image's",
             "Iscen et al., 2017",
             ("codes",),
+        ),
+        RerankerSpec(
+            "deepvision",
+            f"{HERE}.rerankers.deepvision:DeepVision",
+            "the region of each hit that is most like the query's box; gives every hit looked at its box",
+            DEEPVISION,
+            ("features", "regions"),
         ),
         RerankerSpec(
             "chamfer",

@@ -1,0 +1,37 @@
+"""What several indexes are asked by: an index, or something that has it asked elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    from instsearch_cli.data import Beside
+    from instsearch_cli.engine.answer import Answer, Wish
+    from instsearch_cli.engine.query import Engine
+    from instsearch_cli.engine.questions import Question
+    from instsearch_cli.errors import InstsearchError
+
+
+class Askable(Protocol):
+    """What is asked of an index here."""
+
+    path: Path
+
+    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
+
+    def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer: ...
+
+    def answers(
+        self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
+    ) -> Generator[Answer, None, None]: ...
+
+    def beside(
+        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
+    ) -> Beside | None: ...
+
+    def query_each(
+        self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
+    ) -> list[Answer | InstsearchError]: ...
