@@ -55,8 +55,15 @@ def cells(done: Estimate) -> list[tuple[str, ...]]:
     def row(what: str, each: str, machine: str, others: str = "", copy: str = "") -> None:
         rows.append((what, each, machine, *((others or machine,) if workers else ()), copy))
 
-    own = f"{1000 * alone.each:.3g} ms"
-    rows.append(("to index", own, long(alone.at(n)), *((long(shared.at(n)),) if shared else ()), UNKNOWN))
+    rows.append(
+        (
+            "to index",
+            short(alone.each),
+            long(alone.at(n)),
+            *((long(shared.at(n)),) if shared else ()),
+            UNKNOWN,
+        )
+    )
     rate = tuple(pace(n / max(line.at(n), 1e-9)) for line in (alone, shared) if line)
     rows.append(("images a second", "", *rate, ""))
     codes = mirror.codes * mirror.bytes_a_code
