@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.choosing import Anywhere
 
 SMALL, LARGE = 150, 450  #: images of the two index runs
-CROWDS = (2_000, 16_000)  #: images of the indexes that are asked, where none is given
-MIRRORED = (2_000, 6_000)  #: the same where a mirror answers
+MOST = 16_000  #: images of the larger index that is asked, where none is given
+MIRRORED = 6_000  #: the same where a mirror answers
 QUESTIONS = 20
 BUSY = 0.5  #: load of other programs, as a share of the cores, from which times are said to be too long
 OTHERS = "others"
@@ -204,7 +204,7 @@ def _measured(given: Given, images: int, place: Path, progress: Quiet, stack: Ex
     measured = len(last), sizes_on_disk(last, names if last is indexes[1] else given.names)
     layers = lines((counts[0], sizes_on_disk(indexes[0], names)), measured)
     codes = _rows(indexes[1], names)
-    answers = _answers(given, indexes[1], names, progress)  # it grows meanwhile
+    answers = _answers(given, images, indexes[1], names, progress)  # it grows meanwhile
     asking, ray = _asking(*answers), None
     if given.workers:
         ray = tried("ray", progress, index=str(indexes[0].path), workers=given.workers, label="Ray")["start"]
@@ -282,14 +282,16 @@ def _end(index: Index, names: Sequence[str], given: Given) -> None:
     index.close()
 
 
-def _answers(given: Given, grown: Index, names: Sequence[str], progress: Quiet) -> list[dict[str, Any]]:
+def _answers(
+    given: Given, images: int, grown: Index, names: Sequence[str], progress: Quiet
+) -> list[dict[str, Any]]:
     """What two indexes of growing size say to the same questions: the sample's, its rows repeated, or the one given."""
     own, larger = len(grown.store.images), given.index
-    many = [max(n, (2 + i) * own) for i, n in enumerate(MIRRORED if given.mirrored else CROWDS)]
-    if larger is not None and len(larger) >= 2 * many[0]:
-        many = many[:1]
-    else:
+    top = min(MIRRORED if given.mirrored else MOST, images)
+    if larger is not None and len(larger) < 2 * own:
         larger = None
+    top = max(2 * own, top if larger is None else min(top, len(larger)))
+    many = [max(own, top // 4), *([top] if larger is None else [])]
     pictures = drawn(given.photographs, min(given.questions + WARMING, len(given.photographs)), 1)
     request = {"pictures": list(map(str, pictures)), "device": grown.device}
     said = []

@@ -134,7 +134,7 @@ def many(draw: Callable[..., None], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_crowds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimating, "CROWDS", (30, 60))
+    monkeypatch.setattr(estimating, "MOST", 60)
 
 
 @pytest.mark.usefixtures("small_crowds")
@@ -154,7 +154,7 @@ def test_bytes_are_those_of_an_index(cli: Cli, tiny: tuple[str, ...], many: Path
     assert said["mirror"]["codes_an_image"] == 1
     assert said["mirror"]["bytes_a_code"] == codes["vectors"][0].nbytes
     assert said["measured"]["indexed"] == [6, 12]
-    assert said["measured"]["asked"] == [30, 60]
+    assert said["measured"]["asked"] == [12, 40]
     assert said["measured"]["sample"] == str(many)
     assert said["memory"]["bytes"] > 1e7
     assert not said["workers"]
