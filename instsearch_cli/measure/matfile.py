@@ -32,7 +32,9 @@ AXES = 32
 MOST_BYTES = 64 << 20  #: decompressed
 
 
-def read_mat(data: bytes, wanted: Collection[str], most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+def read_mat(
+    data: bytes, wanted: Collection[str], most_bytes: int = MOST_BYTES, lenient: bool = False
+) -> dict[str, Any]:
     """The wanted variables of a MATLAB 5 file: name -> value; those that it has not are left out.
 
     Numbers come as an array of the MATLAB shape, in the type they are stored in, which may be narrower than
@@ -40,9 +42,10 @@ def read_mat(data: bytes, wanted: Collection[str], most_bytes: int = MOST_BYTES)
     column-major order.
 
     Raises ValueError for a file that is damaged, of another version, that decompresses to more than
-    ``most_bytes``, or that holds other things, complex numbers and sparse arrays say, among the wanted.
+    ``most_bytes``, or that holds other things, complex numbers, sparse arrays and objects say, among the wanted;
+    ``lenient``, these are None.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, lenient)
     return {name: reader.array(body) for name, body in reader.variables(data, most_bytes) if name in wanted}
 
 
@@ -58,12 +61,13 @@ def list_mat(data: bytes, most_bytes: int = MOST_BYTES) -> dict[str, tuple[int, 
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, lenient: bool = False) -> None:
         order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
         if order is None:
             newer = " but a 7.3 one" if b"MATLAB 7.3" in data[:20] else ""
             raise ValueError(f"not a MATLAB 5 file{newer}")
         self.order, self.tag, self.left = order, struct.Struct(order + "II"), MOST_ARRAYS
+        self.lenient = lenient
 
     def variables(self, data: bytes, most_bytes: int) -> Iterator[tuple[str, memoryview]]:
         """The name and the body of each variable, decompressed, ``most_bytes`` in all."""
@@ -122,9 +126,13 @@ class _Reader:
         if not len(body):
             return np.empty((0, 0))
         parts = self.elements(body)
-        flags, shape = self._integers(parts)[0], self._integers(parts)
+        flags = self._integers(parts)[0]
+        kind = flags & 0xFF
+        if self.lenient and (flags & COMPLEX or kind not in (CELL, STRUCT, CHAR, *NUMERIC)):
+            return None
+        shape = self._integers(parts)
         self._next(parts)
-        kind, size = flags & 0xFF, math.prod(shape)
+        size = math.prod(shape)
         if flags & COMPLEX or min(shape) < 0:
             raise ValueError("complex numbers, or no shape")
         if kind in NUMERIC:

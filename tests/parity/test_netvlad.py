@@ -95,7 +95,7 @@ def test_a_layer_of_the_common_port(tmp_path: Path) -> None:
     c, w = torch.rand(3, 6, generator=generator), torch.rand(3, 6, 1, 1, generator=generator)
     state = {"pool.centroids": c, "pool.conv.weight": w, "encoder.0.weight": torch.ones(2)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "layer.pth")
-    found = published(tmp_path / "layer.pth")
+    found = published(tmp_path / "layer.pth").words
     assert torch.equal(found.c, c)
     assert torch.equal(found.w, w[..., 0, 0])
     assert not found.b.any()

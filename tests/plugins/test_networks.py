@@ -93,6 +93,7 @@ def test_vgg_reads_no_more_of_the_file_than_it_needs(monkeypatch):
     # conv5_1 is the last tensor; there is no conv5_2, no fully connected layer
     state = {f"features.{name}": tensor for name, tensor in trunk.state_dict().items()}
     monkeypatch.setattr(networks, "load_state_dict", lambda path: state)
+    monkeypatch.setattr(networks, "is_matlab", lambda path: False)
     monkeypatch.setattr(networks, "find_weights", lambda *asked: None)
     image = make_image()
     vgg = make(VGG16)

@@ -1,4 +1,4 @@
-"""NetVLAD over any network's map (Arandjelović et al., CVPR 2016): words by k-means, or a published layer."""
+"""NetVLAD over any network's map (Arandjelović et al., CVPR 2016): words by k-means, or a trained layer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.weights import load_state_dict, sha256
 from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import PooledPicture
-from instsearch_plugins.numeric.kmeans import kmeans
 from instsearch_plugins.numeric.local_features import rows
-from instsearch_plugins.numeric.netvlad import Vocabulary, netvlad, of_words, sharpness
+from instsearch_plugins.numeric.matconvnet import Published, is_matlab, read_layer
+from instsearch_plugins.numeric.netvlad import Vocabulary, by_kmeans, netvlad
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.whitening import LEARNT
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 CENTROIDS, CONV = "centroids", "conv."  #: ends of the names in the common PyTorch port's files
 
 
-def published(path: Path) -> Vocabulary:
-    """The layer in a file of the common PyTorch port.
+def published(path: Path) -> Published:
+    """The layer in a file that `instsearch train` wrote, of the common PyTorch port, or of its authors'.
 
-    NAME.centroids [K, D], NAME.conv.weight [K, D, 1, 1] and, maybe, NAME.conv.bias [K]. Raises InstsearchError for
-    another file.
+    NAME.centroids [K, D], NAME.conv.weight [K, D, 1, 1] and, maybe, NAME.conv.bias [K]; MATLAB's as
+    :mod:`instsearch_plugins.numeric.matconvnet` says. Raises InstsearchError for another file.
     """
+    if is_matlab(path):
+        return read_layer(path)
     state = load_state_dict(path)
     names = [name for name in state if name.rpartition(".")[2] == CENTROIDS]
     if len(names) != 1:
@@ -50,9 +52,10 @@ def published(path: Path) -> Vocabulary:
             "[K, D, 1, 1]"
         )
     b = state.get(f"{stem}{CONV}bias")
-    return Vocabulary(
-        c, w.float().reshape(c.shape), c.new_zeros(len(c)) if b is None else b.float().reshape(-1)
-    )
+    if b is not None and b.numel() != len(c):
+        raise InstsearchError(f"{path}: {stem}{CONV}bias is of shape {[*b.shape]}, wanted [{len(c)}]")
+    b = c.new_zeros(len(c)) if b is None else b.float().reshape(-1)
+    return Published(Vocabulary(c, w.float().reshape(c.shape), b), None)
 
 
 class NetVLAD(PooledPicture):
@@ -72,7 +75,8 @@ class NetVLAD(PooledPicture):
         words: int = 64  #: size of the vocabulary that is learnt by k-means
         n_train: int = 50_000  #: local features that it is learnt from, as many from each picture
         iterations: int = 20  #: of k-means
-        weights: str = option("", digested=True)  #: file of a trained layer, in place of k-means
+        #: file of a trained layer, in place of k-means; a whitening that it has is used (but for ``pairs``)
+        weights: str = option("", digested=True)
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -90,18 +94,22 @@ class NetVLAD(PooledPicture):
         return {"weights": sha256(Path(self.config.weights))} if self.config.weights else {}
 
     @cached_property
-    def _given(self) -> Vocabulary:
+    def _given(self) -> Published:
         return published(Path(self.config.weights))
 
     def fit(self, data: Data, progress: Progress) -> State:
-        """Learn the words, if no file has them, then the whitening.
+        """Learn the words, if no file has them, then the whitening, if it does not have that too.
 
         Returns what :meth:`PooledPicture.fit` does, centroids f32[K, D], assigning f32[K, D] and biases f32[K].
         """
-        self._take(self._given if self.config.weights else self._learnt(data, progress))
+        c = self.config
+        self._take(self._given.words if c.weights else self._learnt(data, progress))
         words = self._words
         assert words is not None
-        learnt = {"centroids": words.c, "assigning": words.w, "biases": words.b}
+        learnt: State = {"centroids": words.c, "assigning": words.w, "biases": words.b}
+        if c.weights and self._given.whitening is not None and c.whiten and not c.pairs:
+            mean, projection = self._given.whitening
+            return learnt | {"mean": mean, "projection": projection[:, : c.dims or None].contiguous()}
         return super().fit(data, progress) | learnt
 
     def _learnt(self, data: Data, progress: Progress) -> Vocabulary:
@@ -118,10 +126,8 @@ class NetVLAD(PooledPicture):
             progress.advance()
         if not any(map(len, found)):
             raise InstsearchError("no picture has anything to learn the words of 'netvlad' from")
-        x = torch.cat(found)
-        words = min(self.config.words, len(x))
-        c, _ = kmeans(x, words, self.config.iterations, self.config.seed, progress=progress)
-        return of_words(c, sharpness(x, c))
+        c = self.config
+        return by_kmeans(torch.cat(found), c.words, c.iterations, c.seed, progress)
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Take over what ``fit`` returned."""

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from instsearch_plugins.numeric.kmeans import kmeans
 from instsearch_plugins.numeric.normalise import l2
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from instsearch_cli.components import Progress
 
 RATIO = 100.0  #: of the largest to the second largest soft assignment, on average, where alpha is chosen
 
@@ -41,6 +44,12 @@ def sharpness(x: Tensor, c: Tensor) -> float:
     d = torch.cdist(x, c).pow(2).topk(2, largest=False).values
     gap = float((d[:, 1] - d[:, 0]).mean())
     return math.log(RATIO) / gap if gap > 1e-9 else 1.0
+
+
+def by_kmeans(x: Tensor, K: int, iterations: int, seed: int, progress: Progress) -> Vocabulary:
+    """K words, or as many as there are vectors x f32[n, D] of unit length, and what assigns to them."""
+    c, _ = kmeans(x, min(K, len(x)), iterations, seed, progress=progress)
+    return of_words(c, sharpness(x, c))
 
 
 def netvlad(x: Tensor, alpha: Tensor, words: Vocabulary) -> Tensor:

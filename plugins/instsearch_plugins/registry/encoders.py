@@ -80,9 +80,10 @@ def instsearch_encoders() -> list[EncoderSpec]:
         EncoderSpec(
             "netvlad",
             f"{HERE}.encoders.netvlad:NetVLAD",
-            "soft residuals to some words, by k-means or of a published layer",
+            "soft residuals to some words, by k-means or of a trained layer",
             "Arandjelović et al., NetVLAD: CNN architecture for weakly supervised place recognition, CVPR 2016",
             READS,
+            trainer=f"{HERE}.training.netvlad:NetVLADTrainer",
         ),
         EncoderSpec(
             "scda",
@@ -150,5 +151,13 @@ def instsearch_encoders() -> list[EncoderSpec]:
             "R-MAC over any detector's regions: each whitened, then summed",
             RMAC,
             READS,
+        ),
+        EncoderSpec(
+            "regional-attention",
+            f"{HERE}.encoders.regional_attention:RegionalAttention",
+            "R-MAC whose regions count as much as a trained network says; goes with detector grid",
+            "Kim & Yoon, Regional attention based deep feature for image retrieval, BMVC 2018",
+            READS,
+            trainer=f"{HERE}.training.regional_attention:RegionalAttentionTrainer",
         ),
     ]
