@@ -60,7 +60,7 @@ def test_shares_by_hand():
     ncc[1, 1], ncc[0, 3], ncc[3, 2] = 0.64, 0.1, 0.66  # median 0.9, less 0.25
     texture[1, 1] = 0.5
     corners, everywhere = np.full((5, 5), 0.04, np.float32), np.ones((5, 5), bool)
-    one = Compared(nothing, nothing, np.eye(3), ncc, everywhere, corners, texture, 0.0)
+    one = Compared(nothing, nothing, np.eye(3), ncc, everywhere, corners, texture)
     assert one.agreement == pytest.approx(0.04 * (22 + 0.14 / 0.3 + 0.16 / 0.3))
     assert np.argwhere(one.disagreeing).tolist() == [[1, 1]]
     assert one.disagreement == pytest.approx(0.02)

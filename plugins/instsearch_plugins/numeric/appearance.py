@@ -49,7 +49,6 @@ class Compared(NamedTuple):
     region   bool[m, n]: the convex hull of the cells that agree
     corners  f32[m, n]: by how much each cell counts, which sums to 1 over the template
     texture  f32[m, n]: how strong the picture's gradients are by the template's, where those agree being 1; 1 at most
-    hue      how much hues differ in the region, 0 to 2
     """
 
     own: np.ndarray
@@ -59,13 +58,17 @@ class Compared(NamedTuple):
     region: np.ndarray
     corners: np.ndarray
     texture: np.ndarray
-    hue: float
 
     @property
     def agreement(self) -> float:
         """The share of the template that agrees: sum_region c_i clip((ncc_i - LOW) / (HIGH - LOW), 0, 1)."""
         alike = np.clip((self.ncc - LOW) / (HIGH - LOW), 0, 1)
         return float((self.corners * alike)[self.region].sum())
+
+    @property
+    def hue(self) -> float:
+        """By how much hues differ in the region, 0 to 2 (:func:`hues`)."""
+        return hues(self.own, self.picture, self.region)
 
     @property
     def disagreeing(self) -> np.ndarray:
@@ -140,7 +143,7 @@ def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared
         np.minimum(contrast / max(float(np.median(contrast[agree])), 1e-3), 1) if agree.any() else contrast
     )
     seen = seen[middle]
-    return Compared(own, seen, H, found.ncc, region, corners, texture, hues(own, seen, region))
+    return Compared(own, seen, H, found.ncc, region, corners, texture)
 
 
 def _near(x: np.ndarray) -> np.ndarray:

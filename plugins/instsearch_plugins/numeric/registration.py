@@ -9,6 +9,7 @@ beginning at each block: m x n cells of a template of BLOCK (m + 1) x BLOCK (n +
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import cv2
@@ -50,8 +51,7 @@ def gradients(picture: np.ndarray) -> np.ndarray:
 def cells(x: np.ndarray) -> np.ndarray:
     """Means over the cells of f32[h, w]: f32[m, n]."""
     h, w = x.shape[0] // BLOCK, x.shape[1] // BLOCK
-    b = cv2.resize(x[: h * BLOCK, : w * BLOCK], (w, h), interpolation=cv2.INTER_AREA)
-    return _joined(b)
+    return _joined(cv2.resize(x[: h * BLOCK, : w * BLOCK], (w, h), interpolation=cv2.INTER_AREA))
 
 
 def _joined(b: np.ndarray) -> np.ndarray:
@@ -70,25 +70,26 @@ def correlations(own: np.ndarray, other: np.ndarray, reach: int) -> Correlations
     w + 2 reach], ``reach`` more on each side.
     """
     c, h, w = own.shape
+    m, n = h // BLOCK, w // BLOCK
     energy = cells(np.einsum("chw,chw->hw", own, own)) + NOISE
     squares = np.einsum("chw,chw->hw", other, other)
     summed = cv2.boxFilter(squares, cv2.CV_32F, (BLOCK, BLOCK), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
-    moves = _moves(reach)
-    m, n = h // BLOCK, w // BLOCK
-    rows, theirs = np.empty((len(moves), m, w), np.float32), np.empty((len(moves), m, n), np.float32)
+    moves, sides = _moves(reach), (2 * reach + 1, 2 * reach + 1)
     blocks, (plane, line, pixel) = own.reshape(c, m, BLOCK, w), other.strides
-    reached = (2 * reach + 1, 2 * reach + 1)
-    moved = as_strided(other, reached + blocks.shape, (line, pixel, plane, BLOCK * line, line, pixel))
-    for k, (x, y) in enumerate(moves.tolist()):
-        np.einsum("cmbw,cmbw->mw", blocks, moved[y, x], out=rows[k])
-        theirs[k] = summed[y : y + h : BLOCK, x : x + w : BLOCK]
+    moved = as_strided(other, sides + blocks.shape, (line, pixel, plane, BLOCK * line, line, pixel))
+    rows = np.zeros((*sides, m, w), np.float32)
+    for y, some in enumerate(_reached(reach)):
+        np.einsum("cmbw,xcmbw->xmw", blocks, moved[y, some], out=rows[y, some])
+    x, y = moves.T
+    line, pixel = summed.strides
+    theirs = as_strided(summed, (*sides, m, n), (line, pixel, BLOCK * line, BLOCK * pixel))[y, x]
     mean = np.full(BLOCK, 1 / BLOCK**2, np.float32)
-    product = _joined((rows.reshape(-1, BLOCK) @ mean).reshape(theirs.shape))
+    product = _joined((rows.reshape(-1, BLOCK) @ mean).reshape(*sides, m, n)[y, x])
     theirs = _joined(theirs) + NOISE
     r = product / np.sqrt(energy * theirs)
     best = r.argmax(axis=0)  # of equals the shortest
-    ncc, there = (np.take_along_axis(values, best[None], 0)[0] for values in (r, theirs))
-    return Correlations(ncc, moves[best] - reach, energy - NOISE, there - NOISE)
+    there = best, np.arange(m - 1)[:, None], np.arange(n - 1)
+    return Correlations(r[there], moves[best] - reach, energy - NOISE, theirs[there] - NOISE)
 
 
 @functools.cache
@@ -98,6 +99,13 @@ def _moves(reach: int) -> np.ndarray:
     length = np.square(x - reach) + np.square(y - reach)
     order = np.argsort(length, kind="stable")[: np.count_nonzero(length <= reach**2)]
     return np.column_stack([x, y])[order]
+
+
+@functools.cache
+def _reached(reach: int) -> list[slice]:
+    """The x of these moves for each y."""
+    far = [math.isqrt(reach**2 - y**2) for y in range(-reach, reach + 1)]
+    return [slice(reach - x, reach + x + 1) for x in far]
 
 
 def warped(
@@ -165,12 +173,14 @@ def homography(p: np.ndarray, q: np.ndarray, weight: np.ndarray, size: tuple[int
     rows = np.concatenate([np.hstack([X, nothing, -y[:, :1] * x]), np.hstack([nothing, X, -y[:, 1:] * x])])
     target, identity = y.T.reshape(-1), np.array([1.0, 0, 0, 0, 1, 0, 0, 0])
     stiff = np.diag(STIFFNESS * weight.sum())
-    robust = np.ones(len(x))
+    w = weight
     for _ in range(5):
-        w = np.tile(weight * robust, 2)
-        h = np.linalg.solve((rows.T * w) @ rows + stiff, rows.T @ (w * target) + stiff @ identity)
-        H = np.append(h, 1).reshape(3, 3)
-        robust = 1 / (1 + np.square(np.linalg.norm(applied(H, x) - y, axis=1) * half / MISSED))
+        weighted = (rows.reshape(2, -1, 8) * w[:, None]).reshape(-1, 8).T
+        h = np.linalg.solve(weighted @ rows + stiff, weighted @ target + stiff @ identity)
+        z = X @ [*h[6:], 1]
+        missed = (rows @ h - target).reshape(2, -1) / np.where(np.abs(z) < 1e-9, 1e-9, z)
+        w = weight / (1 + np.square(missed * (half / MISSED)).sum(axis=0))
+    H = np.append(h, 1).reshape(3, 3)
     into = np.array([[1 / half, 0, -centre[0] / half], [0, 1 / half, -centre[1] / half], [0, 0, 1]])
     return np.asarray(np.linalg.inv(into) @ H @ into)
 
