@@ -113,7 +113,7 @@ def test_enlarged_the_same_cells_are_framed_on_sharper_pictures():
     small = [
         cv2.resize(each, (192, 192), interpolation=cv2.INTER_AREA) for each in (larger.own, larger.picture)
     ]
-    assert np.abs(small[0].astype(int) - template(LABEL, BOX).picture).mean() < 6
+    assert np.abs(small[0].astype(int) - template(LABEL, BOX).whole.picture).mean() < 6
     assert np.abs(small[1].astype(int) - one.picture).mean() < 6
     red = (side_by_side(larger, gap=0) == (230, 30, 30)).all(axis=-1)
     once = (side_by_side(one, gap=0) == (230, 30, 30)).all(axis=-1)

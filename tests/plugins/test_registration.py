@@ -9,6 +9,7 @@ from instsearch_plugins.numeric.registration import (
     BLOCK,
     NOISE,
     STEPS,
+    Reference,
     applied,
     cells,
     correlations,
@@ -41,7 +42,7 @@ def test_correlations_equal_the_plain_loop():
     own = rng.normal(0, 5, (6, 3 * BLOCK, 3 * BLOCK)).astype(np.float32)
     other = rng.normal(0, 5, (6, 3 * BLOCK + 4, 3 * BLOCK + 4)).astype(np.float32)
     other[:, 3 : 3 + 2 * BLOCK, 2 : 2 + 2 * BLOCK] = own[:, : 2 * BLOCK, : 2 * BLOCK]
-    found = correlations(own, other, reach)
+    found = correlations(Reference(own), other, reach)
     for i in range(2):
         for j in range(2):
             at = slice(i * BLOCK, (i + 2) * BLOCK), slice(j * BLOCK, (j + 2) * BLOCK)
@@ -110,7 +111,7 @@ def test_a_coarse_alignment_becomes_fine():
     templates = []
     for side, _ in STEPS:
         scale = np.diag([150 / side, 150 / side, 1])
-        templates.append(gradients(warped(picture, true @ scale, (side, side))[0]))
+        templates.append(Reference(gradients(warped(picture, true @ scale, (side, side))[0])))
     off = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -4], [0, 0, 1]])
     corners = np.array([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
     before = applied(off @ true @ box, corners) - applied(true @ box, corners)

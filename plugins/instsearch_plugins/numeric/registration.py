@@ -48,6 +48,24 @@ def gradients(picture: np.ndarray) -> np.ndarray:
     return found
 
 
+class Reference:
+    """A picture that others are aligned with: its gradients f32[6, h, w], and what is worked out of them once.
+
+    energy f32[m, n]: mean squares of the gradients in each cell, NOISE higher.
+    """
+
+    def __init__(self, gradients: np.ndarray) -> None:
+        self.gradients = gradients
+        self.energy = cells(np.einsum("chw,chw->hw", gradients, gradients)) + NOISE
+
+    @functools.cached_property
+    def textured(self) -> np.ndarray:
+        """The cells whose moves say something, which even ones' do not: bool[m, n]."""
+        own = self.energy - NOISE
+        textured: np.ndarray = own > 0.3 * np.median(own)
+        return textured
+
+
 def cells(x: np.ndarray) -> np.ndarray:
     """Means over the cells of f32[h, w]: f32[m, n]."""
     h, w = x.shape[0] // BLOCK, x.shape[1] // BLOCK
@@ -61,21 +79,20 @@ def _joined(b: np.ndarray) -> np.ndarray:
     return joined
 
 
-def correlations(own: np.ndarray, other: np.ndarray, reach: int) -> Correlations:
+def correlations(own: Reference, other: np.ndarray, reach: int) -> Correlations:
     """Normalised cross-correlation of each cell's gradients with those at all moves of a length up to ``reach``.
 
     ncc = max_d sum_c <g(x), g'(x + d)> / sqrt(sum_c |g(x)|^2 sum_c |g'(x + d)|^2)
 
-    over the pixels x of the cell, sums of squares counted NOISE higher. own f32[6, h, w]; other f32[6, h + 2 reach,
-    w + 2 reach], ``reach`` more on each side.
+    over the pixels x of the cell, sums of squares counted NOISE higher. other f32[6, h + 2 reach, w + 2 reach], the
+    gradients of a picture with ``reach`` more on each side.
     """
-    c, h, w = own.shape
+    c, h, w = own.gradients.shape
     m, n = h // BLOCK, w // BLOCK
-    energy = cells(np.einsum("chw,chw->hw", own, own)) + NOISE
     squares = np.einsum("chw,chw->hw", other, other)
     summed = cv2.boxFilter(squares, cv2.CV_32F, (BLOCK, BLOCK), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
     moves, sides = _moves(reach), (2 * reach + 1, 2 * reach + 1)
-    blocks, (plane, line, pixel) = own.reshape(c, m, BLOCK, w), other.strides
+    blocks, (plane, line, pixel) = own.gradients.reshape(c, m, BLOCK, w), other.strides
     moved = as_strided(other, sides + blocks.shape, (line, pixel, plane, BLOCK * line, line, pixel))
     rows = np.zeros((*sides, m, w), np.float32)
     for y, some in enumerate(_reached(reach)):
@@ -86,10 +103,10 @@ def correlations(own: np.ndarray, other: np.ndarray, reach: int) -> Correlations
     mean = np.full(BLOCK, 1 / BLOCK**2, np.float32)
     product = _joined((rows.reshape(-1, BLOCK) @ mean).reshape(*sides, m, n)[y, x])
     theirs = _joined(theirs) + NOISE
-    r = product / np.sqrt(energy * theirs)
+    r = product / np.sqrt(own.energy * theirs)
     best = r.argmax(axis=0)  # of equals the shortest
     there = best, np.arange(m - 1)[:, None], np.arange(n - 1)
-    return Correlations(r[there], moves[best] - reach, energy - NOISE, theirs[there] - NOISE)
+    return Correlations(r[there], moves[best] - reach, own.energy - NOISE, theirs[there] - NOISE)
 
 
 @functools.cache
@@ -191,19 +208,18 @@ def centres(shape: tuple[int, int]) -> np.ndarray:
     return np.stack([x + 1, y + 1], axis=-1).astype(float) * BLOCK
 
 
-def registered(templates: list[np.ndarray], picture: np.ndarray, H: np.ndarray) -> np.ndarray:
+def registered(templates: list[Reference], picture: np.ndarray, H: np.ndarray) -> np.ndarray:
     """A coarse homography of templates to a picture made finer, template by template.
 
-    templates: gradients of one picture at several sizes; H takes points of the unit square, which it fills.
+    templates: one picture at several sizes; H takes points of the unit square, which it fills.
     """
     for (_, reach), own in zip(STEPS, templates, strict=True):
-        h, w = own.shape[1:]
+        h, w = own.gradients.shape[1:]
         seen, inside = warped(picture, H @ np.diag([1 / w, 1 / h, 1]), (w, h), reach)
         found = correlations(own, gradients(seen), reach)
         there = cells(inside[reach : reach + h, reach : reach + w].astype(np.float32)) > 0.9
-        textured = found.own > 0.3 * np.median(found.own)
         sure = np.clip(found.ncc - AGREES, 0, None) ** 2 * np.sqrt(np.minimum(found.own, found.other).clip(0))
-        weight = np.where(there & textured, sure, 0)
+        weight = np.where(there & own.textured, sure, 0)
         some = weight > 0
         if np.count_nonzero(some) < 8:
             break
