@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ MAPS = (
     "--set",
     "extractor.max-size=128",
 )
+AGAIN = re.compile(r"(\d+) ranges? of rows given out again")
 LONGEST = 600  #: seconds of a run
 
 
@@ -114,13 +116,13 @@ def main() -> None:
         )
         alone = time.perf_counter() - began
         table = Table(title=f"{args.images:,} images, {alone:.0f} s on this machine alone")
-        for column in ("run", "killed", "this process", "seconds", "parts"):
+        for column in ("run", "killed", "done again", "this process", "seconds", "parts"):
             table.add_column(column, justify="right")
         for run in range(args.runs):
             there = folder / f"there-{run}"
             shutil.copytree(folder / "base", there)
             command = [
-                *INDEX,
+                *(word for word in INDEX if word != "--quiet"),
                 "--index",
                 str(there),
                 *maps,
@@ -130,14 +132,15 @@ def main() -> None:
                 str(args.workers),
             ]
             last, done, began = run == args.runs - 1, list[int](), time.perf_counter()
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            said = (folder / "said").open("w+")
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
             killer = threading.Thread(target=killing, args=(process, rng, max(1, args.workers // 2), done))
             killer.start()
             if last:
                 time.sleep(rng.uniform(5, 5 + alone))
                 process.kill()
                 process.wait()
-                process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
             try:
                 status = process.wait(LONGEST)
             except subprocess.TimeoutExpired:
@@ -146,7 +149,11 @@ def main() -> None:
             killer.join()
             took = time.perf_counter() - began
             how = "same" if status == 0 and same(folder / "here", there) else f"OTHERS (status {status})"
-            table.add_row(str(run + 1), str(len(done)), "killed" if last else "", f"{took:.0f}", how)
+            said.seek(0)
+            again = sum(map(int, AGAIN.findall(said.read())))
+            said.close()
+            killed = "killed" if last else ""
+            table.add_row(str(run + 1), str(len(done)), str(again), killed, f"{took:.0f}", how)
             shutil.rmtree(there)
     Console(width=100).print(table)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from instsearch_cli.measure.adapting import adapt
     from instsearch_cli.measure.classes import classes
     from instsearch_cli.measure.comparison import compare
+    from instsearch_cli.measure.estimating import estimate
     from instsearch_cli.measure.verbs import (
         coverage,
         evaluate,
@@ -71,6 +72,7 @@ _PLACES = {
     "coverage": "measure.verbs:coverage",
     "create": "engine.session:Index.create",
     "demo": "demo:make_scenes",
+    "estimate": "measure.estimating:estimate",
     "evaluate": "measure.verbs:evaluate",
     "evaluate_run": "measure.verbs:evaluate_run",
     "import_weights": "engine.listing:import_weights",
@@ -115,6 +117,7 @@ __all__ = [
     "coverage",
     "create",
     "demo",
+    "estimate",
     "evaluate",
     "evaluate_run",
     "import_weights",

@@ -32,6 +32,7 @@ COMMANDS = {
     "classes": "Print what a network takes pictures for.",
     "pairs": "Find matching images to learn from.",
     "adapt": "Learn an encoder anew from matching images.",
+    "estimate": "Say what indexing and asking many images will take.",
     "train": "Train a network on your own data.",
     "add": "Add images to an index.",
     "sync": "Bring an index to what its folders hold now.",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BLOCK = 2**25  #: bytes of a block at most, unless one image has more
 _TEXT = 2**24  #: bytes of an attribute at most
-_MAPPED = 2**26  #: bytes from which an array is mapped: what was read, nobody can cut while it is used
+MAPPED = 2**26  #: bytes from which an array is mapped: what was read, nobody can cut while it is used
 _NAME = re.compile(r"part-(\d{10})-(\d{10})\.h5")
 
 
@@ -226,7 +226,7 @@ class Part:
             if any(pages is None for pages in kept.values()):
                 seal.check(self.path, self._top)
             for name, dataset in self._fields.items():
-                if dataset.nbytes < _MAPPED:
+                if dataset.nbytes < MAPPED:
                     array = np.asarray(dataset[()])
                     array.flags.writeable = False
                 else:

@@ -61,6 +61,7 @@ class OnRay:
             self.exchange = storage.below(uuid.uuid4().hex)
         self.cluster = Cluster(workers)
         self.avoid: list[str] = []
+        self.again = 0
         try:
             for line in self.cluster.check(collection.index, self.exchange.url if self.exchange else ""):
                 progress.say(f"warning: {line}")
@@ -102,6 +103,10 @@ class OnRay:
             self.cluster.cancel(list(running))
             if self.exchange:
                 self.exchange.clear()
+            if self.again:
+                ranges = f"{self.again:,} range{'s' * (self.again > 1)} of rows"
+                self.progress.say(f"workers ended before their time: {ranges} given out again")
+                self.again = 0
             for work in running.values():
                 self._clear(work.task)
 
@@ -177,6 +182,7 @@ class OnRay:
         span = work.task.span
         if not work.rows:
             self._clear(work.task)
+            self.again += 1
             if work.deaths < (TRIES if work.search else 2):
                 waiting.appendleft(work)
             elif work.search is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +37,17 @@ PASSING_FEATURES = 2048
 and mapping extract once between them; a larger one is fitted on a sample and extracted again."""
 
 
+FITTING, MAPPING, SEARCHING = "fitting", "mapping", "searching"
+"""The steps of a run that are timed: what is learnt, what is made of each image, what is searched."""
+
+
+class Took(NamedTuple):
+    """Seconds that a step took, and those that all cores of this process worked meanwhile."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
 @dataclass
 class Outcome:
     """What a run wrote and what it could not read."""
@@ -44,6 +57,7 @@ class Outcome:
     skipped: list[tuple[str, str]] = field(default_factory=list)  #: (image, reason)
     blank: list[str] = field(default_factory=list)  #: images whose codes are empty: no query finds them
     reread: int = 0  #: images read again because a stage needed features that are not kept
+    took: defaultdict[str, Took] = field(default_factory=lambda: defaultdict(Took))  #: by step
 
 
 class Runner:
@@ -98,7 +112,8 @@ class Runner:
             self._map_for_fit(kinds)
         self.load_models()
         self._map(kinds)
-        self._build_search()
+        with self._timed(SEARCHING):
+            self._build_search()
         if not self.assembly.pipeline.keep_features:
             self._drop_passing_features()
 
@@ -133,7 +148,7 @@ class Runner:
         """What a component learns from a collection, and the rows that it looked at."""
         data.touched = set()
         try:
-            with inference():
+            with inference(), self._timed(FITTING):
                 state = to_state(part.component.fit(data, self.progress))
         except Exception as error:
             error.add_note(f"{part}, while fitting")
@@ -182,7 +197,7 @@ class Runner:
                 if row < self.before
             )
         self.progress.start(_label(kinds), sum(len(task.span) for task in todo))
-        with contextlib.closing(self._makers.make(todo)) as results:
+        with self._timed(MAPPING), contextlib.closing(self._makers.make(todo)) as results:
             for task, result in results:
                 for row, reason in result.skipped:
                     self._bad(row, reason)
@@ -200,6 +215,14 @@ class Runner:
         from instsearch_cli.engine.on_ray import OnRay
 
         return OnRay(self.collection, self.workers, self.progress)
+
+    @contextlib.contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        before = self.outcome.took[step]
+        took = time.perf_counter() - wall, time.process_time() - cpu
+        self.outcome.took[step] = Took(before.wall + took[0], before.cpu + took[1])
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from instsearch_cli.engine import records, together, upkeep
 from instsearch_cli.engine.answer import Wish
 from instsearch_cli.engine.asking import Warm
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed, of_each
+from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, Start, extract_images, index_each, index_images
 from instsearch_cli.engine.opened import format_errors, opened
@@ -128,6 +129,11 @@ class Index(Looking):
     def last(self) -> str | None:
         """The name of the pipeline that was run last, which is asked where none is named; "a+b" of several."""
         return SEPARATOR.join(record.pipeline.name for record in records.together(self.store)) or None
+
+    @opened
+    def pipelines_of(self, pipeline: str | None = None) -> list[str | None]:
+        """The names of the pipelines that a name stands for: "a+b" for two; None: the last."""
+        return names_of(self._warm.meant(pipeline))
 
     @opened
     def info(self) -> dict[str, Any]:

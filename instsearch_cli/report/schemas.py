@@ -20,6 +20,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "classes": ("classes",),
     "pairs": ("pairs",),
     "adapt": ("adapt",),
+    "estimate": ("estimate",),
     "train": ("train",),
     "add": ("index",),
     "sync": ("sync",),

@@ -142,7 +142,8 @@ def test_a_worker_that_dies_and_a_picture_that_ends_every_worker(cli: Cli, tmp_p
     PIL.Image.fromarray(np.full((48, 64, 3), 255, np.uint8)).save(folder / "2.png")
     in_three_runs(cli, folder, tmp_path / "i")
     once = ("--set", f"weighting.once={tmp_path / 'met'}")
-    cli("index", "--index", tmp_path / "i", *CELLS, "deadly", *once, "--name", "once", *RAY)
+    said = cli("index", "--index", tmp_path / "i", *CELLS, "deadly", *once, "--name", "once", *RAY).err
+    assert "workers ended before their time: 1 range of rows given out again" in said
     assert instsearch.open(tmp_path / "i").info()["searchable"]["once"] == 6
     PIL.Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(folder / "black.png")
     done = cli("add", folder, "--index", tmp_path / "i", "--pipeline", "once", "--json", *RAY).json

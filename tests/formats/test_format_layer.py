@@ -187,9 +187,9 @@ def test_long_identities(index, item_of):
     assert index.verify() == []
 
 
-@pytest.mark.parametrize("least", [4096, parts._MAPPED])
+@pytest.mark.parametrize("least", [4096, parts.MAPPED])
 def test_long_arrays_are_mapped_and_short_ones_are_read(index, monkeypatch, least):
-    monkeypatch.setattr(parts, "_MAPPED", least)
+    monkeypatch.setattr(parts, "MAPPED", least)
     layer = index.layer("search", "faiss", "arrays", {})
     rng = np.random.default_rng(0)
     arrays = {

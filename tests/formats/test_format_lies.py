@@ -201,13 +201,13 @@ def test_declared_arrays():
             check({k: v for k, v in good.items() if k != name}, WANTED, n=3, start=4)
 
 
-@pytest.mark.parametrize("mapped", [4096, parts._MAPPED])
+@pytest.mark.parametrize("mapped", [4096, parts.MAPPED])
 def test_a_changed_bit_of_a_segment_is_noticed(index, monkeypatch, mapped):
     """Small arrays and large ones, those of one page and of several, and those checked page by page."""
     rng = np.random.default_rng(0)
     arrays = {"small": rng.random(5), "large": rng.random((3000, 3)), "odd": np.arange(4999, dtype="u1")}
     monkeypatch.setattr(sums, "PAGE", 8192)
-    monkeypatch.setattr(parts, "_MAPPED", mapped)
+    monkeypatch.setattr(parts, "MAPPED", mapped)
     layer = index.layer("search", "x", "arrays", {})
     layer.write_arrays(range(20), arrays)
     path = layer.path / "part-0000000000-0000000020.h5"

@@ -48,7 +48,7 @@ def made(options: dict[str, Any], kind: type[FasterRCNN] = FasterRCNN) -> Faster
     detector._state = lambda: {HEAD: torch.zeros(CLASSES, 1)}
     network = detector._built() if HEAD in state else detector._torchvision(CLASSES, **detector._limits())
     network.load_state_dict(state)
-    vars(detector)["_network"] = network.eval()
+    vars(detector).update(_network=network.eval(), weights="own.pth")
     return detector
 
 
@@ -112,7 +112,12 @@ def test_classes_are_chosen_by_name_or_number() -> None:
     number = int(every.classes[0])
     name = categories(SMALL)[number]
     for wanted in (name, str(number)):
-        regions = made(options | {"classes": (wanted,)}).detect(given)
+        detector = made(options | {"classes": (wanted,)})
+        if wanted == name:
+            with pytest.raises(UsageError, match="classes of its own"):
+                detector.detect(given)
+            detector._state = dict
+        regions = detector.detect(given)
         torch.testing.assert_close(regions.boxes, every.boxes[every.classes == number])
     with pytest.raises(UsageError, match=r"has no class 'persn'.*person"):
         made(options | {"classes": ("persn",)})
@@ -149,9 +154,12 @@ def test_nothing_found_is_the_whole_picture_and_said(kind: type[FasterRCNN], opt
 
 def test_show_counts_what_was_found() -> None:
     detector = made({"model": SMALL, "boxes": "detections"})
+    detector._state = dict
     regions = Regions(torch.tensor([[0.0, 0, 9, 9]] * 3), torch.rand(3), None, torch.tensor([1, 18, 1]))
     [drawing] = detector.explain(Inputs(size=SIZE, regions=regions))
     assert drawing.caption == "detections: 2 person, 1 dog"
+    [drawing] = made({"model": SMALL, "boxes": "detections"}).explain(Inputs(size=SIZE, regions=regions))
+    assert drawing.caption == "detections: 2 of class 1, 1 of class 18"
 
 
 def test_weights_of_other_classes_make_a_network_of_as_many(tmp_path: Path) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instsearch_cli.data import BoxWeight, Image
 from instsearch_cli.errors import UsageError
 from instsearch_cli.options import make_config
 from instsearch_cli.testing import DetectorContract, make_features, make_inputs
 from instsearch_plugins.detectors.patches import Patches
 from instsearch_plugins.encoders.regions import RegionCodes
+from instsearch_plugins.extractors.networks import SqueezeNet10, normalise
 from instsearch_plugins.numeric.regions import patches
+from random_networks import folder, squeezenet, weights_folder
+
+__all__ = ["folder", "squeezenet", "weights_folder"]  # fixtures
 
 CPU = torch.device("cpu")
 
@@ -75,6 +82,46 @@ def test_their_vectors_are_the_means_of_the_cells_under_them():
                 torch.testing.assert_close(codes.vectors[at], mean / mean.norm())
                 at += 1
     assert torch.equal(codes.boxes, regions.boxes)
+
+
+def test_tiles_are_patches_put_through_the_network_by_themselves(squeezenet):
+    rng = np.random.default_rng(0)
+    image = Image(rng.integers(0, 256, (64, 96, 3), np.uint8), (192, 128))
+    extractor = SqueezeNet10(SqueezeNet10.Config(max_size=48, tiles=2), CPU)
+    assert extractor.fit_size(300, 200) == (96, 64)
+    (features,) = extractor.extract([image])
+    sizes = [features, *features.levels]
+    assert len(sizes) == 5
+    x = normalise(torch.from_numpy(image.pixels).permute(2, 0, 1)[None])
+    cuts = [(0, 0, 96, 64), (0, 0, 48, 32), (48, 0, 96, 32), (0, 32, 48, 64), (48, 32, 96, 64)]
+    with torch.inference_mode():
+        for one, (x0, y0, x1, y1) in zip(sizes, cuts, strict=True):
+            part = x[:, :, y0:y1, x0:x1]
+            if part.shape[2:] != (32, 48):
+                part = F.interpolate(part, size=(32, 48), mode="bilinear", antialias=True)
+            torch.testing.assert_close(one.values, squeezenet.features(part)[0], atol=1e-4, rtol=1e-4)
+            h, w = one.grid.shape
+            sx, sy, ox, oy = one.grid.transform
+            box = (ox, oy, ox + sx * w, oy + sy * h)
+            assert box == pytest.approx((2 * x0, 2 * y0, 2 * x1, 2 * y1))  # the original is twice as large
+    encoder = RegionCodes(
+        make_config(RegionCodes, {"pool": "mean", "query_levels": 0, "apart": "true"}, "encoder"), CPU
+    )
+    encoder.load({})
+    codes = encoder.aggregate(features, None, None)
+    means = torch.stack([one.values.mean((1, 2)) for one in sizes])
+    torch.testing.assert_close(codes.vectors, F.normalize(means))
+    assert codes.boxes.tolist() == [[2 * v for v in cut] for cut in cuts]
+    query = encoder.aggregate_query(features, BoxWeight((0.0, 0.0, 192.0, 128.0)))
+    torch.testing.assert_close(query.vectors, F.normalize(means[:1]))
+
+
+@pytest.mark.parametrize(
+    "options", [{"tiles": -1}, {"tiles": 2, "scales": (64,)}, {"tiles": 2, "logits": True}]
+)
+def test_tiles_go_alone(options):
+    with pytest.raises(ValueError, match="tiles"):
+        SqueezeNet10.Config(**options)
 
 
 @pytest.mark.parametrize("options", [{"levels": "0"}, {"overlap": "1"}, {"overlap": "-0.1"}])

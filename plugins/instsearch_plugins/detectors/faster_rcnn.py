@@ -111,7 +111,8 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
     def detect(self, inputs: Inputs) -> Regions:
         """boxes f32[R, 4], the best first, scores f32[R], classes i64[R] of detections.
 
-        Raises UsageError for a size that the network does not take, InstsearchError without weights.
+        Raises UsageError for a size that the network does not take and for names of classes that its weights have not,
+        InstsearchError without weights.
         """
         assert inputs.image is not None
         pixels = torch.from_numpy(inputs.image.pixels).to(self.device)
@@ -133,7 +134,7 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
             return [Drawing("nothing found: the whole picture", (regions,))]
         if regions.classes is None:
             return [Drawing(f"proposals: {len(regions.boxes)}", (regions,))]
-        names = categories(self.architecture)
+        names = self._names
         counts = Counter(regions.classes.tolist()).most_common()
         told = (f"{n} {names[c] if c < len(names) else f'of class {c}'}" for c, n in counts)
         return [Drawing(f"detections: {', '.join(told)}", (regions,))]
@@ -165,6 +166,10 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
         assert regions.classes is not None
         kept = torch.argsort(-regions.scores, stable=True)
         if self._wanted:
+            if not (self._names or all(name.isdigit() for name in self.config.classes)):
+                raise UsageError(
+                    f"{self.weights} tells classes of its own apart: give detector.classes by number"
+                )
             kept = kept[torch.isin(regions.classes[kept], torch.tensor(self._wanted))]
         if self.config.agnostic:
             kept = kept[nms(regions.boxes[kept], regions.scores[kept], self.config.nms or 0.5)]
@@ -179,6 +184,12 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
     def _masks(self) -> bool:
         """Whether its detections have masks."""
         return "maskrcnn" in self.architecture and self.config.boxes == "detections"
+
+    @property
+    def _names(self) -> list[str]:
+        """The names of its classes; empty where its weights tell others apart than the published ones."""
+        state, names = self._state(), categories(self.architecture)
+        return names if len(state.get(HEAD, names)) == len(names) else []
 
     def _number(self, name: str) -> int:
         """The number of a class. Raises UsageError with the nearest name."""

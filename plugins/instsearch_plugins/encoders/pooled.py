@@ -82,6 +82,10 @@ class Pooled(Encoder, ABC):
             return psi
         return psi * self._channels(X, alpha > 0).repeat(1, psi.shape[1] // len(X))
 
+    def scaled(self, psi: Tensor) -> Tensor:
+        """Pooled vectors f32[M, D] as the whitening takes them: their L2."""
+        return l2(psi)
+
     def _channels(self, X: Tensor, mask: Tensor) -> Tensor:
         """The channels' weights f32[M, C] over the cells of each mask bool[M, h, w]."""
         return (
@@ -137,7 +141,7 @@ class Pooled(Encoder, ABC):
         """Unit vectors f32[M, d]; a region without any activation stays zero. Keypoints raise UsageError."""
         psi, boxes = self._over_sizes(self.describe, local, weights, regions)
         some = (psi != 0).any(1, keepdim=True)
-        psi = l2(psi)
+        psi = self.scaled(psi)
         if self.whitening is not None:
             psi = l2(whiten(psi, *self.whitening)) * some
         return Vectors(psi, boxes)

@@ -83,7 +83,7 @@ class RegionVectors(Pooled):
         """Unit vectors f32[R, C] of a picture's regions, those without any activation left out."""
         assert inputs.features is not None
         psi, _ = self._over_sizes(self.describe, inputs.features, inputs.weights, inputs.regions)
-        return l2(psi[(psi != 0).any(1)])
+        return self.scaled(psi[(psi != 0).any(1)])
 
     def _sampled(self, data: Data) -> np.ndarray:
         """Rows of at most ``fit_images`` pictures, ascending."""

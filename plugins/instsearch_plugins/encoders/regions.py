@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from instsearch_cli.components import option
-from instsearch_cli.data import Vectors
+from instsearch_cli.data import FeatureMap, Vectors
 from instsearch_plugins.encoders.region_vectors import RegionVectors
 from instsearch_plugins.numeric.mixture import boxes_of, gaussian_mixture
 from instsearch_plugins.numeric.normalise import l2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from instsearch_cli.data import BoxWeight, Features, Regions, WeightMap
 
 
@@ -34,6 +38,8 @@ class RegionCodes(RegionVectors):
         reduce: int = option(0, touches="codes")
         #: the query's regions stay apart, each a vector of its own, in place of their sum
         query_apart: bool = option(False, touches="query")
+        #: each of a picture's sizes or tiles (extractor.tiles) is a region, whatever weights and detector find
+        apart: bool = option(False, omitted_at_default=True)
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -54,8 +60,24 @@ class RegionCodes(RegionVectors):
         boxes = boxes_of(codes.boxes[some.to(codes.boxes.device)], r)
         return Vectors(l2(means.to(codes.vectors.dtype)), boxes)
 
+    def _over_sizes(
+        self,
+        pool: Callable[[Tensor, Tensor], Tensor],
+        local: Features,
+        weights: WeightMap | BoxWeight | None,
+        regions: Regions | None,
+    ) -> tuple[Tensor, Tensor]:
+        """What ``pool`` gives of each size where they are apart, f32[S, D], and what they are of, f32[S, 4]."""
+        if not self.config.apart or not isinstance(local, FeatureMap) or not local.levels:
+            return super()._over_sizes(pool, local, weights, regions)
+        sizes = [self._cells(size, None, None) for size in (replace(local, levels=()), *local.levels)]
+        psi = torch.cat([l2(pool(X, alpha)) for X, alpha, _ in sizes])
+        return psi, torch.cat([boxes for _, _, boxes in sizes])
+
     def aggregate_query(self, local: Features, weights: WeightMap | BoxWeight | None) -> Vectors:
         """One unit vector f32[1, d] with the query's box, or f32[M, d] with those of its regions."""
+        if self.config.apart and isinstance(local, FeatureMap):
+            local = replace(local, levels=())
         box, weights, regions = self._asked(local, weights)
         codes = super().aggregate(local, weights, regions)
         if not self.config.query_apart:

@@ -24,6 +24,7 @@ from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.networks.weights import find_weights, load_state_dict, put_weights, sha256
 from instsearch_plugins.extractors.heads import set_classes
+from instsearch_plugins.extractors.tiles import tile_maps
 from instsearch_plugins.numeric.matconvnet import is_matlab, read_vgg16
 
 if TYPE_CHECKING:
@@ -98,19 +99,23 @@ class Network(Extractor):
         cam_layer: str = option("", omitted_at_default=True)
         #: shorter sides of several sizes, in place of max-size
         scales: tuple[int, ...] = option((), omitted_at_default=True)
+        #: grids of 1 x 1 ... n x n patches, each a picture by itself, in place of scales; for encoder.apart
+        tiles: int = option(0, omitted_at_default=True)
         weights: str = option("", digested=True)  #: weights file; empty: INSTSEARCH_WEIGHTS, torchvision's
         batch: int = option(0, "query")  #: pictures at once; 0 is 8 on a GPU, 1 elsewhere
 
         def __post_init__(self) -> None:
             if min((self.max_size, *self.scales)) < SMALLEST or self.batch < 0:
                 raise ValueError(f"max_size is at least {SMALLEST}, as are scales, batch at least 0")
-            if self.scales and (self.cam_layer or self.logits):
-                raise ValueError("cam_layer and logits are kept of one size: not with scales")
+            if (self.scales or self.tiles) and (self.cam_layer or self.logits):
+                raise ValueError("cam_layer and logits are kept of one size: not with scales, nor tiles")
+            if self.tiles < 0 or (self.tiles and self.scales):
+                raise ValueError("tiles is 0 or more, and goes without scales")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         gpu = device.type == "cuda"
         self.config, self.device = config, device
-        self.encoding = "pyramid" if config.scales else "dense-map"
+        self.encoding = "pyramid" if config.scales or config.tiles else "dense-map"
         self.layer = config.layer or self.default
         self.layers = tuple(dict.fromkeys(filter(None, (self.layer, config.cam_layer))))  # may be one
         self.logits = config.logits or bool(config.cam_layer)
@@ -126,11 +131,11 @@ class Network(Extractor):
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, enlarged to it on demand; narrow strips keep 32 pixels across.
 
-        With ``scales`` the largest of them along the shorter side.
+        With ``scales`` the largest of them along the shorter side; with ``tiles`` what its smallest ones want.
         """
         if self.config.scales:
             return scaled(width, height, max(self.config.scales))
-        r = self.config.max_size / max(width, height)
+        r = self.config.max_size * max(self.config.tiles, 1) / max(width, height)
         r = r if self.config.enlarge else min(1.0, r)
         return max(round(width * r), min(width, SMALLEST)), max(round(height * r), min(height, SMALLEST))
 
@@ -156,15 +161,18 @@ class Network(Extractor):
         one = images[0].pixels[None]  # no copy
         batch = one if len(images) == 1 else np.stack([image.pixels for image in images])
         with torch.inference_mode():
-            pixels = (
-                torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
-            )  # channels last, as they come
-            if not self.config.scales:
+            pixels = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)  # channels last
+            if self.encoding != "pyramid":
                 return self._maps(self.prepare(pixels, self.dtype), images)
             x = self.prepare(pixels, torch.float32)
             w, h = images[0].pixels.shape[1::-1]
-            sizes = (scaled(w, h, side) for side in self.config.scales)
-            levels = [self._maps(self._resized(x, (h, w)).to(self.dtype), images) for w, h in sizes]
+            if self.config.tiles:
+                r = self.config.max_size / max(w, h)
+                size = max(round(w * r), SMALLEST), max(round(h * r), SMALLEST)
+                levels = tile_maps(x, self.config.tiles, images, lambda part: self._sized(part, size, images))
+            else:
+                sizes = (scaled(w, h, side) for side in self.config.scales)
+                levels = [self._sized(x, size, images) for size in sizes]
         return [replace(first, levels=tuple(others)) for first, *others in zip(*levels, strict=True)]
 
     def prepare(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
@@ -180,6 +188,10 @@ class Network(Extractor):
         if (h, w) == tuple(x.shape[2:]):
             return x
         return F.interpolate(x.float(), size=(h, w), mode=self.interpolation, antialias=True).to(x.dtype)
+
+    def _sized(self, x: Tensor, size: tuple[int, int], images: Sequence[Image]) -> list[FeatureMap]:
+        """The maps of pictures that are brought to a size (width, height) before."""
+        return self._maps(self._resized(x, size[::-1]).to(self.dtype), images)
 
     def _maps(self, x: Tensor, images: Sequence[Image]) -> list[FeatureMap]:
         h, w = x.shape[2:]

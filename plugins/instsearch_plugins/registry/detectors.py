@@ -54,6 +54,11 @@ def instsearch_detectors() -> list[DetectorSpec]:
             ("image",),
         ),
         DetectorSpec(
+            "precomputed",
+            f"{HERE}.detectors.precomputed:Precomputed",
+            "boxes that are ready in a table, of whatever program",
+        ),
+        DetectorSpec(
             "egm",
             f"{HERE}.detectors.egm:EGM",
             "rectangles around what is heavy on the weight map: expanding Gaussian mixture",

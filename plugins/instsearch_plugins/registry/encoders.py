@@ -152,4 +152,12 @@ def instsearch_encoders() -> list[EncoderSpec]:
             RMAC,
             READS,
         ),
+        EncoderSpec(
+            "regional-attention",
+            f"{HERE}.encoders.regional_attention:RegionalAttention",
+            "R-MAC whose regions count as much as a trained network says; goes with detector grid",
+            "Kim & Yoon, Regional attention based deep feature for image retrieval, BMVC 2018",
+            READS,
+            trainer=f"{HERE}.training.regional_attention:RegionalAttentionTrainer",
+        ),
     ]

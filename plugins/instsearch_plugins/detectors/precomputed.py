@@ -1,0 +1,102 @@
+"""Boxes that are ready in a file, made by whatever program: another detector, selective search, a person."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from instsearch_cli.components import Detector, option
+from instsearch_cli.data import Regions
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.networks.weights import sha256
+from instsearch_cli.outside.text import csv_table
+
+if TYPE_CHECKING:
+    from instsearch_cli.data import Inputs
+
+MOST_BYTES = 1 << 30
+
+Rows = dict[str, list[tuple[float, float, float, float, float]]]
+
+
+class Precomputed(Detector):
+    """The boxes that a table has of an image, by its name, cut to the picture, the best first.
+
+    An image that is not in the table, or has no box within the picture there, is one region with score 0.
+    """
+
+    concurrent: bool = True
+    by_name: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of ``precomputed``."""
+
+        file: str = option(
+            "", digested=True
+        )  #: CSV: image,x,y,w,h and, maybe, score, in pixels of the upright picture
+        most: int = 1000  #: boxes a picture has, at most, the best
+
+        def __post_init__(self) -> None:
+            if self.most < 1:
+                raise ValueError("most is at least 1")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config, self._reading = config, threading.Lock()
+
+    def identity(self) -> dict[str, str]:
+        """The file's sha256. Raises UsageError without one."""
+        return {"file": sha256(self._path)}
+
+    def detect(self, inputs: Inputs) -> Regions:
+        """boxes f32[R, 4], scores f32[R], 1 where the table has none. Raises InstsearchError for another file."""
+        with self._reading:  # images are worked on side by side
+            rows = self._rows.get(inputs.name, [])
+        w, h = inputs.size
+        boxes = torch.tensor([row[:4] for row in rows]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = boxes.clamp(min=0).minimum(torch.tensor([w, h, w, h]))
+        scores = torch.tensor([row[4] for row in rows])
+        kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1).nonzero().flatten()
+        if not len(kept):
+            return Regions(torch.tensor([[0.0, 0.0, w, h]]), torch.zeros(1))
+        kept = kept[torch.argsort(-scores[kept], stable=True)][: self.config.most]
+        return Regions(boxes[kept], scores[kept])
+
+    @property
+    def _path(self) -> Path:
+        if not self.config.file:
+            raise UsageError("detector precomputed wants a table of boxes: --set detector.file=boxes.csv")
+        if not (path := Path(self.config.file).expanduser()).is_file():
+            raise UsageError(f"detector.file: there is no file {printable(path)}")
+        return path
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return read_boxes(self._path)
+
+
+def read_boxes(path: Path) -> Rows:
+    """x, y, w, h and score of the boxes of each image, out of a table whose columns have these names.
+
+    Raises InstsearchError for other columns, and for the first line that is no box.
+    """
+    rows: Rows = {}
+    for number, line in csv_table(path, MOST_BYTES, ("image", "x", "y", "w", "h")):
+        try:
+            x, y, w, h = (float(line[name]) for name in ("x", "y", "w", "h"))
+            score = float(line.get("score") or 1)
+        except ValueError:
+            x = y = w = h = score = math.nan
+        if not all(map(math.isfinite, (x, y, w, h, score))) or w <= 0 or h <= 0:
+            raise InstsearchError(
+                f"{path}, line {number}: no box x,y,w,h of numbers, width and height above 0"
+            )
+        rows.setdefault(line["image"], []).append((x, y, w, h, score))
+    return rows

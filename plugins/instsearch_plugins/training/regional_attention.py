@@ -1,0 +1,247 @@
+"""Training regional attention by a classification of whole pictures.
+
+Kim and Yoon, "Regional attention based deep feature for image retrieval", BMVC 2018: the network under it is frozen;
+its regions' maxima, as much as the attention lets them count, are what a linear classifier reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instsearch_cli.components import option
+from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.images import BadImage
+from instsearch_cli.networks.training import Best, Trainer
+from instsearch_cli.networks.weights import sha256
+from instsearch_plugins.encoders.regional_attention_network import UNITS, drawn
+from instsearch_plugins.extractors.networks import SMALLEST
+from instsearch_plugins.numeric.regional_attention import Hidden, attended_mean, pools_of_rectangles
+from instsearch_plugins.numeric.regions import rmac_grid
+from instsearch_plugins.training.basic_conv import BasicConv, Precision
+from instsearch_plugins.training.classification import Centre, divided, measure
+from instsearch_plugins.training.descent import descend, trainable
+from instsearch_plugins.training.kept_maps import KeptMaps
+from instsearch_plugins.training.mscnet_batches import Crops, Pictures, Shuffled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from instsearch_cli.networks.training import Run
+    from instsearch_plugins.encoders.regional_attention_network import ContextAttention
+
+STD = 0.01  #: standard deviation of the classifier's first weights
+
+
+class AttendedClassifier(nn.Module):
+    """Maps f32[B, C, h, w] -> logits f32[B, K] of W (1/R sum_i phi_i psi_i / n) + b over R-MAC's regions of them.
+
+    phi is of means over m: networks differ a hundredfold in the size of their activations, and one learning rate is to
+    do for all. ``sizes`` f32[2] = (m, n) is kept with the weights.
+    """
+
+    sizes: Tensor
+
+    def __init__(self, attention: ContextAttention, classifier: nn.Linear, levels: int) -> None:
+        super().__init__()
+        self.attention, self.classifier, self.levels = attention, classifier, levels
+        self.register_buffer("sizes", torch.ones(2))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """The logits of some maps."""
+        h, w = X.shape[2:]
+        psi, r = pools_of_rectangles(X, rmac_grid(h, w, self.levels))
+        m, n = self.sizes
+        phi = self.attention(r / m, X.mean((2, 3)) / m)
+        logits: Tensor = self.classifier(attended_mean(phi, psi / n))
+        return logits
+
+    def measure(self, X: Tensor, scale: float) -> None:
+        """Take over the sizes of some maps: m the root mean square of the regions' means, n the vectors', over scale.
+
+        n = sqrt(mean_i |psi_i|^2) / scale, and 1 for scale 0.
+        """
+        h, w = X.shape[2:]
+        psi, r = pools_of_rectangles(X, rmac_grid(h, w, self.levels))
+        sizes = (
+            r.square().mean().sqrt(),
+            psi.square().sum(2).mean().sqrt() / scale if scale else torch.ones(()),
+        )
+        self.sizes.copy_(torch.stack([size if size > 0 else torch.ones_like(size) for size in sizes]))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The attention's, for means as they are."""
+        state = dict(self.attention.state_dict())
+        return state | {"context.weight": state["context.weight"] / self.sizes[0]}
+
+
+class RegionalAttentionTrainer(Trainer):
+    """Trains a regional attention on a folder of class folders."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options; the authors' by default, but for epochs, which they do not give."""
+
+        network: str = "resnet101"  #: what makes the maps, frozen: a torchvision network among the extractors
+        layer: str = ""  #: of the network; empty: its last ReLU
+        #: the network's file; empty: INSTSEARCH_WEIGHTS, torchvision's
+        weights: str = option("", digested=True)
+        #: trained from random numbers, or frozen: the network's own, whose classes the folders are, in their order
+        classifier: Literal["trained", "frozen"] = "trained"
+        #: how long the vectors of regions are that a trained classifier reads, by mean square; 0: as the maps have them
+        scale: float = 16.0
+        levels: int = 5  #: of R-MAC's grid
+        units: int = UNITS  #: D, of the attention's hidden layer
+        hidden: Hidden = (
+            "tanh"  #: between the two layers; the authors' training has softplus, their test tanh
+        )
+        epochs: int = 10  #: each picture once in each
+        batch: int = 16  #: pictures a step
+        lr: float = 1e-3  #: learning rate
+        momentum: float = 0.9  #: of the descent
+        weight_decay: float = 5e-5  #: L2 of all weights
+        short_side: tuple[int, ...] = (850, 859)  #: the shorter side is drawn from these, in pixels
+        crop: int = 800  #: pixels of the square cut out of it
+        flip: bool = False  #: mirror every other crop, at random
+        #: crops of each picture whose maps are kept on disk and used in turn; 0: new crops in every epoch
+        views: int = 0
+        held_out: float = 0.1  #: share of every class that is validated on, where there is no data/val
+        keep: Literal["last", "best"] = "best"  #: which epoch's weights; best: of the lowest held-out loss
+        precision: Precision = "auto"  #: of the network: fp16 on a GPU, fp32 elsewhere
+        seed: int = 0  #: of first weights, order and crops
+        workers: int = option(2, "query")  #: threads that read ahead
+
+        def __post_init__(self) -> None:
+            whole = (self.levels, self.units, self.epochs, self.batch, self.workers)
+            if min(whole) < 1 or min(self.views, self.seed) < 0:
+                raise ValueError(
+                    "levels, units, epochs, batch and workers are at least 1, views and seed at least 0"
+                )
+            if (
+                len(self.short_side) != 2
+                or not SMALLEST <= self.crop <= self.short_side[0] <= self.short_side[1]
+            ):
+                raise ValueError(f"short-side is LEAST,MOST, and crop at least {SMALLEST} and at most LEAST")
+            if not (0 < self.held_out < 1 and self.scale >= 0):
+                raise ValueError("held-out is between 0 and 1, scale 0 or more")
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config, self.device = config, device
+
+    def identity(self) -> dict[str, str]:
+        """The sha256 of the network's weights. Raises InstsearchError if they are not there."""
+        return {"weights": sha256(self._basic_conv().extractor.weights)}
+
+    def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
+        """context.*, score.*: the attention; the classifier has served its purpose."""
+        c = self.config
+        torch.manual_seed(c.seed)
+        sides = c.short_side[0], c.short_side[1]
+        trained_on, held_out = divided(data, c.held_out)
+        batches = Shuffled(trained_on, Crops(sides, c.crop, c.flip, c.seed), c.batch, c.views)
+        validated = Pictures(held_out, Centre(sides, c.crop))
+        conv = self._basic_conv()
+        C, h, w = conv.shape(c.crop)
+        if not len(rmac_grid(h, w, c.levels)):
+            raise UsageError(f"crops of {c.crop} pixels have a map of {h} x {w} cells and no region")
+        model = self._model(conv, C, len(batches.classes))
+        model.measure(conv(_first(batches)), c.scale if c.classifier == "trained" else 0)
+        maps = KeptMaps(run.folder, batches, conv, (C, h, w)) if c.views else None
+        optimizer = torch.optim.SGD(trainable(model), c.lr, c.momentum, weight_decay=c.weight_decay)
+        run.progress.say(
+            f"{len(batches.paths):,} pictures, {len(batches.classes):,} classes; {c.network} up to "
+            f"{conv.extractor.layer} is frozen"
+        )
+
+        best = Best()
+        parts: dict[str, Any] = {"batches": batches, "validated": validated, "best": best}
+        for epoch in run.stage("descent", c.epochs, model=model, optimizer=optimizer, **parts):
+            of: Any = maps or conv
+            for pixels, labels in run.steps(batches.epoch(epoch), (maps or batches).load, c.workers):
+                loss = F.cross_entropy(model(of(pixels)), labels.to(self.device))
+                run.log(cross_entropy=loss)
+                descend(loss, optimizer)
+            measured = self._measure(conv, model, validated, run)
+            run.measured(held_out=measured["cross-entropy"], top_1=measured["top-1"])
+            if c.keep == "best":
+                best.offer(measured["cross-entropy"], model)
+
+        if c.keep == "best":
+            model.load_state_dict(best.weights)
+        run.card["images"] = {"trained on": batches.counts(), "held out": validated.counts()}
+        measured = self._measure(conv, model, validated, run)
+        run.card["held out"] = {name: round(value, 4) for name, value in measured.items()}
+        self._say_use(run, conv)
+        if maps is not None:
+            maps.remove()
+        return model.weights()
+
+    def _model(self, conv: BasicConv, C: int, classes: int) -> AttendedClassifier:
+        """The attention and the classifier with their first weights.
+
+        Raises InstsearchError if the network's own classifier is asked for, and reads something else than the mean of
+        these maps, or tells other classes apart.
+        """
+        c = self.config
+        classifier = nn.Linear(C, classes)
+        if c.classifier == "frozen":
+            self._take(classifier, conv)
+        else:
+            nn.init.normal_(classifier.weight, std=STD)
+            nn.init.zeros_(classifier.bias)
+        return AttendedClassifier(drawn(C, c.units, c.hidden, c.seed), classifier, c.levels).to(self.device)
+
+    def _take(self, classifier: nn.Linear, conv: BasicConv) -> None:
+        """Give the classifier the numbers of the network's own."""
+        extractor = conv.extractor
+        state, head = extractor.state_dict(), extractor.head
+        weight = state.get(head)
+        bias = state.get(head.removesuffix("weight") + "bias")
+        shape = (classifier.out_features, classifier.in_features)
+        if weight is None or bias is None or tuple(weight.flatten(1).shape) != shape:
+            found = (
+                "none" if weight is None else f"of {' x '.join(map(str, weight.flatten(1).shape))} numbers"
+            )
+            raise InstsearchError(
+                f"{extractor.weights}: the classifier is {found}, and {shape[0]:,} classes of {shape[1]:,} channels "
+                "need another: leave out --classifier frozen"
+            )
+        classifier.load_state_dict({"weight": weight.flatten(1).float(), "bias": bias.float()})
+        classifier.requires_grad_(False)
+
+    def _basic_conv(self) -> BasicConv:
+        c = self.config
+        return BasicConv(c.network, c.layer, c.weights, self.device, True, c.precision)
+
+    def _measure(
+        self, conv: BasicConv, model: AttendedClassifier, pictures: Pictures, run: Run
+    ) -> dict[str, float]:
+        c = self.config
+        return measure(lambda pixels: model(conv(pixels)), pictures, c.batch, c.workers, run)
+
+    def _say_use(self, run: Run, conv: BasicConv) -> None:
+        """What the attention is to be used with, as it was trained."""
+        c = self.config
+        run.card["used with"] = {
+            "extractor": c.network,
+            "extractor.layer": conv.extractor.layer,
+            "detector": "grid",
+            "detector.levels": c.levels,
+        }
+        run.card["component options"] = {"query_levels": c.levels, "hidden": c.hidden}
+
+
+def _first(batches: Shuffled) -> Tensor:
+    """The pixels of the first batch of which anything can be read. Raises InstsearchError if there is none."""
+    reason = ""
+    for batch in batches.epoch(0):
+        try:
+            return batches.load(batch)[0]
+        except BadImage as error:
+            reason = error.reason
+    raise InstsearchError(f"nothing of the data can be trained on: {reason}")
