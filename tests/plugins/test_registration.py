@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from instsearch_plugins.numeric.registration import (
     BLOCK,
+    MISSED,
     NOISE,
     STEPS,
+    STIFFNESS,
     Reference,
     applied,
     cells,
@@ -118,3 +120,30 @@ def test_a_coarse_alignment_becomes_fine():
     after = applied(registered(templates, picture, off @ true @ box), corners) - applied(true @ box, corners)
     assert np.abs(before).max() > 5
     assert np.abs(after).max() < 2  # a pixel of the finest template
+
+
+def test_a_homography_equals_one_of_plain_loops():
+    """Five rounds of weighted least squares, a row at a time."""
+    rng, size = np.random.default_rng(3), (128, 96)
+    p = rng.uniform(0, 96, (40, 2))
+    q, weight = p + rng.normal(0, 1.5, p.shape), rng.uniform(0.1, 1, 40)
+    centre, half = np.array(size) / 2, max(size) / 2
+    x, y = (p - centre) / half, (q - centre) / half
+    identity, robust = np.array([1.0, 0, 0, 0, 1, 0, 0, 0]), np.ones(40)
+    for _ in range(5):
+        A = np.diag(STIFFNESS * weight.sum())
+        b = A @ identity
+        for i in range(40):
+            for row, target in (
+                (np.array([*x[i], 1, 0, 0, 0, *(-y[i, 0] * x[i])]), y[i, 0]),
+                (np.array([0, 0, 0, *x[i], 1, *(-y[i, 1] * x[i])]), y[i, 1]),
+            ):
+                A, b = (
+                    A + weight[i] * robust[i] * np.outer(row, row),
+                    b + weight[i] * robust[i] * row * target,
+                )
+        H = np.append(np.linalg.solve(A, b), 1).reshape(3, 3)
+        missed = np.linalg.norm(applied(H, x) - y, axis=1) * half
+        robust = 1 / (1 + (missed / MISSED) ** 2)
+    expected = applied(H, x) * half + centre
+    np.testing.assert_allclose(applied(homography(p, q, weight, size), p), expected, atol=1e-8)
