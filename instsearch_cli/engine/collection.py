@@ -51,7 +51,9 @@ class Collection:
         self.span = range(len(index.images))
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.hidden: frozenset[int] = frozenset()  #: rows that count as removed
-        self.caching = False  #: keep pictures, what is stored of them and re-extracted features in memory: rows come again
+        self.caching = (
+            False  #: keep in memory what comes again with queries: pictures, what is stored or made of them
+        )
         self.new = range(
             0
         )  #: rows given out in this run: what becomes of their files is no error, they are skipped
