@@ -52,6 +52,7 @@ class Matches(NamedTuple):
     distance: np.ndarray
 
     def some(self, i: np.ndarray) -> Matches:
+        """Those of these numbers i64[k]."""
         return Matches(*(field.take(i) for field in self))
 
 
