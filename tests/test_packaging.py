@@ -45,6 +45,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((ROOT / DIST).glob("*.whl")) if DIST else build(tmp_path_factory.mktemp("wheel"))
 
 
+def empty_environment(folder: Path) -> tuple[Path, list[str]]:
+    """Its Python, and the command that installs into it: this environment's pip, for it has none."""
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install"]
+    return python, [*pip, "--quiet"]
+
+
 def contents(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as file:
         return {name: file.read(name) for name in file.namelist()}
@@ -101,9 +109,7 @@ def test_there_is_one_version(wheel: Path) -> None:
 @pytest.mark.slow
 def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     """`instsearch plugins` needs click and pluggy alone: torch and the rest are imported when they are used."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _, pip = empty_environment(tmp_path / "venv")
     done = subprocess.run([*pip, "click", "pluggy"], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip("no package index")
@@ -129,9 +135,7 @@ def test_the_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Pat
 
 @published
 def test_the_wheel_finds_objects_beside_the_libraries_that_are_here(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    python, pip = empty_environment(tmp_path / "venv")
     subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
     own = next((tmp_path / "venv" / "lib").glob("*/site-packages"))
     (own / "libraries.pth").write_text("\n".join(site.getsitepackages()) + "\n")

@@ -1,13 +1,15 @@
 """Run by test_kill.py in a process of its own: kill `index` at random moments, resume, compare with a whole run.
 
-Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every third or fifth of
-the moments before and after they write or remove a file (benchmarks/fuzz.py has all of them).
+Or, with other arguments, kill `add`, `remove`, `relocate` and `gc`, or `sync` and `restore`, at every fifth or seventh
+of the moments before and after they write or remove a file (benchmarks/fuzz.py has all of them).
 
-Every run is a fork of this process, so that the imports are paid once.
+Every run is a fork of this process, which imports first what runs import, so that this is paid once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 
 from instsearch_cli.engine import intake, streaming
+from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.main import run
 from instsearch_formats import Index
 
@@ -45,6 +48,42 @@ def finish(arguments: list[str]) -> None:
     _, status = os.waitpid(child(arguments), 0)
     if status:
         raise SystemExit(f"{arguments} ended with {status}")
+
+
+def import_here(*commands: list[str]) -> None:
+    """Import what these commands import, which a fork runs and tells: the forks that follow find it there."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for command in commands:
+            if run(command):
+                os._exit(1)
+        with os.fdopen(write, "w") as file:
+            file.write("\n".join(sys.modules))
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        names = file.read().split("\n")
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise SystemExit(f"{commands} ended with {status}")
+    for name in names:
+        with contextlib.suppress(Exception):  # parts of packages that only these can import
+            importlib.import_module(name)
+    load_registry()
+
+
+def import_for(photos: Path, index: Path, flags: list[str]) -> None:
+    """Import what it takes to make, ask and examine an index."""
+    picture = str(next(photos.iterdir()))
+    import_here(
+        ["index", str(photos), "--index", str(index), *flags],
+        ["query", picture, "--index", str(index), "--json"],
+        ["verify", "--index", str(index), "--quiet"],
+        ["gc", "--index", str(index)],
+    )
+    shutil.rmtree(index)
 
 
 def contents(path: Path) -> dict[str, np.ndarray]:
@@ -165,6 +204,7 @@ def events(photos: Path, work: Path) -> None:
     streaming.WORKERS = 1
     flags = ["--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--quiet"]
     report = {}
+    import_for(photos, work / "first", [*flags, "--searcher", "faiss"])
     for searcher in ("faiss", "scan"):
         finish(["index", str(photos), "--index", str(work / searcher), *flags, "--searcher", searcher])
     pictures = [work / "old.png", photos / "09.png"]
@@ -173,12 +213,12 @@ def events(photos: Path, work: Path) -> None:
         shutil.copy(new, photos)
     for first, searcher in enumerate(("faiss", "scan"), 1):
         command = ["add", str(photos), "--index", "INDEX", "--quiet"]
-        moments = range(first, 1000, 3)
+        moments = range(first, 1000, 5)
         report[f"add {searcher}"] = at_events(work / searcher, work, command, pictures, moments)
     (work / "faiss" / "scratch" / "left" / "deep").mkdir(parents=True)
     for command in (["remove", "03.png"], ["relocate", str(photos), str(work)], ["gc"]):
         whole = [*command, "--index", "INDEX"]
-        moments = range(1, 1000, 3)
+        moments = range(1, 1000, 5)
         report[command[0]] = at_events(work / "faiss", work, whole, pictures[:1], moments)
     print(json.dumps(report))
 
@@ -188,6 +228,7 @@ def folders_that_changed(photos: Path, work: Path) -> None:
     torch.set_num_threads(1)
     streaming.WORKERS = 1
     flags = ["--extractor", "cells", "--encoder", "centred", "--weighting", "flat", "--quiet"]
+    import_for(photos, work / "first", [*flags, "--searcher", "faiss"])
     for searcher in ("faiss", "scan"):
         finish(["index", str(photos), "--index", str(work / searcher), *flags, "--searcher", searcher])
     pictures = [work / "old.png", photos / "05.png", work / "new" / "new.png"]
@@ -200,7 +241,7 @@ def folders_that_changed(photos: Path, work: Path) -> None:
     os.link(photos / "05.png", photos / "zz.png")
     report = {}
     for first, searcher in enumerate(("faiss", "scan"), 1):
-        command, moments = ["sync", "--index", "INDEX", "--quiet"], range(first, 1000, 5)
+        command, moments = ["sync", "--index", "INDEX", "--quiet"], range(first, 1000, 7)
         report[f"sync {searcher}"] = at_events(work / searcher, work, command, pictures, moments)
         finish(["remove", str(photos), "--index", str(work / searcher)])
         command = ["restore", "--all", "--index", "INDEX", "--quiet"]
@@ -214,6 +255,7 @@ def main(photos: Path, work: Path, kills: int, seed: int) -> None:
     intake.RANGE = 8
     streaming.WORKERS = 1
     whole = work / "whole"
+    import_for(photos, work / "first", FLAGS)
     began = time.monotonic()
     finish(["index", str(photos), "--index", str(whole), *FLAGS])
     took = time.monotonic() - began

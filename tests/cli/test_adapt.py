@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,23 @@ Cli = Callable[..., Any]
 SUM = ("--extractor", "cells", "--encoder", "sum", "--weighting", "flat", "--set", "encoder.dims=2")
 
 
-@pytest.fixture
-def index(cli: Cli, tiny: tuple[str, ...], tmp_path: Path) -> Path:
-    """Twelve pictures of four objects: by their keypoints, then by their colours."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of four objects."""
+    folder = tmp_path_factory.mktemp("adapt")
     for i in range(12):
-        scene(tmp_path / f"p/{i:02}.png", i, "ABCD"[i % 4])
-    cli("index", tmp_path / "p", "--index", tmp_path / "i", *SIFT, "--name", "points")
-    cli("index", "--index", tmp_path / "i", *SUM, "--searcher", "faiss", "--name", "colours", "--quiet")
-    return tmp_path / "i"
+        scene(folder / f"p/{i:02}.png", i, "ABCD"[i % 4])
+    return folder
+
+
+@pytest.fixture
+def index(cli: Cli, tiny: tuple[str, ...], place: Path, tmp_path: Path) -> Path:
+    """They are indexed once, by their keypoints, then by their colours; each test has a copy."""
+    if not (place / "i").exists():
+        cli("index", place / "p", "--index", place / "making", *SIFT, "--name", "points")
+        cli("index", "--index", place / "making", *SUM, "--searcher", "faiss", "--name", "colours", "--quiet")
+        (place / "making").rename(place / "i")
+    return Path(shutil.copytree(place / "i", tmp_path / "i"))
 
 
 def read(path: str | Path) -> list[tuple[str, ...]]:

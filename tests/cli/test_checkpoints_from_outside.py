@@ -43,7 +43,7 @@ def repacked(path: Path, change: Callable[[str, bytes], bytes], how: int = zipfi
     """The same archive with other contents of its entries."""
     with zipfile.ZipFile(path) as before:
         contents = {name: change(name, before.read(name)) for name in before.namelist()}
-    with zipfile.ZipFile(path, "w", how) as after:
+    with zipfile.ZipFile(path, "w", how, compresslevel=1) as after:
         for name, content in contents.items():
             after.writestr(name, content)
     return path
@@ -303,8 +303,8 @@ def test_readers_that_believe_a_file_are_not_asked() -> None:
 @pytest.mark.slow
 def test_files_changed_at_random_are_answered_or_refused() -> None:
     bench = Path(__file__).parents[2] / "benchmarks" / "fuzz_inputs.py"
-    command = [sys.executable, str(bench), "--count", "420", "--seed", "9"]
+    command = [sys.executable, str(bench), "--count", "140", "--seed", "9"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 60 files: ") == 7
+    assert done.stdout.count(" 20 files: ") == 7

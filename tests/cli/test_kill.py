@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 12
+KILLS = 8
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def test_a_worker_that_would_make_something_else_is_found_out(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--workers", 2], "--workers and --gpus-a-worker are of --engine ray"),
+        (["--workers", 2], "--workers, --gpus-a-worker and --through are of --engine ray"),
         (["--engine", "rye"], "--engine is local, ray, or ray://HOST:PORT, not 'rye'"),
         (["--engine", "ray://host"], "not 'ray://host'"),
         (["--engine", "ray", "--workers", 0], "x>=1"),

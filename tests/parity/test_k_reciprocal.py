@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_plugins.numeric.reciprocal import distances, expanded, jaccard, reciprocal
@@ -45,7 +45,6 @@ def plain(X: np.ndarray, k1: int, k2: int, lam: float, form: str = "paper") -> l
     return found
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(2, 14),
     k1=st.integers(1, 8),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import FeatureMap, Grid, Inputs
@@ -37,7 +37,6 @@ class Collection:
             yield Inputs(size=(64, 64), row=int(row), features=FeatureMap(X, grid), grid=grid)
 
 
-@settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 8), K=st.integers(1, 4), M=st.integers(1, 3), seed=st.integers(0, 99))
 def test_equals_the_plain_loops(n: int, K: int, M: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import FeatureMap, Grid, Inputs, Keypoints, WeightMap
@@ -41,7 +41,6 @@ def plain_component(mask: np.ndarray) -> set[tuple[int, int]]:
     return best
 
 
-@settings(max_examples=40, deadline=None)
 @given(h=st.integers(1, 9), w=st.integers(1, 9), seed=st.integers(0, 99))
 def test_the_largest_component(h: int, w: int, seed: int) -> None:
     mask = np.random.default_rng(seed).random((h, w)) < 0.4

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import BoxWeight, FeatureMap, Grid, Keypoints, Query, Regions, SparseVectors
@@ -170,7 +170,6 @@ def test_maps_regions_and_weights():
     assert blank.indptr.tolist() == [0, 0]
 
 
-@settings(max_examples=30, deadline=None)
 @given(n=st.integers(0, 8), k=st.integers(1, 7), M=st.integers(1, 3), seed=st.integers(0, 99))
 def test_aggregated_residuals_equal_the_plain_loop(n, k, M, seed):
     x, c = some(n, 4, seed), some(5, 4, seed + 1)
@@ -189,7 +188,6 @@ def test_aggregated_residuals_equal_the_plain_loop(n, k, M, seed):
         torch.testing.assert_close(v, l2(sums[key]), atol=1e-4, rtol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 130), st.integers(0, 5), st.integers(0, 99))
 def test_bits_differ_where_signs_do(D, p, seed):
     a, b = some(p, D, seed).numpy(), some(p, D, seed + 1).numpy()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Grid, Image, Inputs
@@ -174,7 +174,6 @@ def test_journal_closes_if_asked_to():
     assert_same(saliency(blotches(3), p), plain_saliency(blotches(3), p))
 
 
-@settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 9),
     st.integers(1, 9),
@@ -348,7 +347,6 @@ def test_one_colour_weighs_all_alike(variant):
     assert torch.equal(weights.values, torch.ones(1, 3, 4))
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_surroundedness_knows_no_colour_and_no_direction(h, w, share, seed):
     B = np.where(np.random.default_rng(seed).random((h, w)) < share, 255, 0).astype(np.uint8)

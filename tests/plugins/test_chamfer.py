@@ -43,7 +43,6 @@ def slowly(S, z, t, iterations):
     return [[u[i] * K[i][j] * v[j] for j in range(n)] for i in range(m)]
 
 
-@settings(max_examples=30, deadline=None)
 @given(m=st.integers(1, 5), counts=st.lists(st.integers(1, 6), min_size=1, max_size=3), z=st.floats(-0.5, 1))
 def test_transport_equals_the_plain_loop(m, counts, z):
     Q = l2(rows(m))
@@ -56,7 +55,6 @@ def test_transport_equals_the_plain_loop(m, counts, z):
         assert not P[k, :, len(x) :].any()
 
 
-@settings(max_examples=30, deadline=None)
 @given(m=st.integers(1, 6), n=st.integers(1, 6), seed=st.integers(0, 99))
 def test_every_feature_gives_and_takes_one_at_most(m, n, seed):
     S = torch.rand(1, m, n, generator=torch.Generator().manual_seed(seed)) * 2 - 1

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -43,7 +43,6 @@ def test_all_that_is_above_the_mean():
     assert len(expected) == 8
 
 
-@settings(deadline=None, max_examples=60)
 @given(h=st.integers(1, 6), w=st.integers(1, 6), levels=st.integers(1, 6), seed=st.integers(0, 999))
 def test_maxima_against_a_plain_loop(h, w, levels, seed):
     X = torch.randint(0, levels, (h, w), generator=torch.Generator().manual_seed(seed)).double()
@@ -93,7 +92,6 @@ def test_the_cards_box():
     assert wider[0, 0] == pytest.approx(15.5 - 2.5 * math.sqrt(10), abs=1e-4)
 
 
-@settings(deadline=None, max_examples=40)
 @given(h=st.integers(2, 9), w=st.integers(2, 9), seed=st.integers(0, 999), tau=st.floats(0.05, 0.9))
 def test_moments_against_a_plain_loop(h, w, seed, tau):
     M = torch.rand(3, h, w, generator=torch.Generator().manual_seed(seed)) ** 3
@@ -116,7 +114,6 @@ def test_a_percentile_leaves_as_many_pixels_whatever_the_map():
     assert dasr.active(lone, percentile=95).nonzero().tolist() == [[0, 3, 4]]  # what has nothing never counts
 
 
-@settings(deadline=None, max_examples=40)
 @given(a=st.floats(0.2, 40), b=st.floats(0.2, 40), turn=st.floats(0, math.pi), scale=st.floats(0.5, 3))
 def test_the_box_is_circumscribed(a, b, turn, scale):
     """mu -+ 2 sigma is the smallest rectangle around the turned ellipse, by points of its outline."""
@@ -150,7 +147,6 @@ def test_a_planted_ellipse_is_found(turn):
     assert box.tolist() == pytest.approx(expected, abs=0.2)
 
 
-@settings(deadline=None, max_examples=30)
 @given(s=st.integers(1, 8), seed=st.integers(0, 999))
 def test_cells_stand_for_all_their_pixels(s, seed):
     active = torch.rand(2, 5, 6, generator=torch.Generator().manual_seed(seed)) > 0.6
@@ -190,7 +186,6 @@ def test_the_cards_overlap_decides():
     assert dasr.suppress(narrower, scores, 0.2857).tolist() == [1]
 
 
-@settings(deadline=None, max_examples=40)
 @given(n=st.integers(0, 12), beta=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]), seed=st.integers(0, 999))
 def test_suppression_against_a_plain_loop(n, beta, seed):
     from instsearch_cli.boxes import iou

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -51,7 +51,6 @@ def test_card(tmp_path):
     np.testing.assert_allclose(scores, [63.900, 56.193, 46.273, -1.9], atol=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 999),
     n=st.integers(1, 30),
@@ -99,7 +98,6 @@ def test_diffusion_reaches_what_similarity_does_not(tmp_path):
     assert set(found(fitted(codes, k=4, kq=2), codes, q)[0][:10]) == set(range(10))
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), n=st.integers(2, 25), gone=st.sets(st.integers(0, 24), max_size=12))
 def test_excluded_images_are_not_there_at_all(seed, n, gone, tmp_path_factory):
     """With all vectors neighbours: the same as a collection made without them."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Grid, Inputs, WeightMap
@@ -150,7 +150,6 @@ def test_samples_are_masked_and_raised():
 
 
 @given(maps(), recipes)
-@settings(max_examples=40, deadline=None)
 def test_first_step_is_the_general_step(S, recipe):
     A = egm.samples(S, recipe.rho, recipe.tau)
     weight = A if recipe.weighted else (A > 0).astype(float)
@@ -162,7 +161,6 @@ def test_first_step_is_the_general_step(S, recipe):
 
 
 @given(maps(), recipes)
-@settings(max_examples=40, deadline=None)
 def test_equals_the_plain_loop(S, recipe):
     expected = plain.loop(S, recipe)
     q = fit(S, recipe)
@@ -172,14 +170,12 @@ def test_equals_the_plain_loop(S, recipe):
 
 
 @given(maps(largest=24), recipes)
-@settings(max_examples=40, deadline=None)
 def test_equals_one_table_of_all_pairs_on_larger_maps(S, recipe):
     expected = plain.dense(S, recipe)
     np.testing.assert_allclose(fit(S, recipe), expected, atol=1e-6)
 
 
 @given(maps(largest=24), recipes)
-@settings(max_examples=60, deadline=None)
 def test_invariants(S, recipe):
     q = fit(S, recipe)
     h, w = S.shape
@@ -196,7 +192,6 @@ def test_invariants(S, recipe):
 
 
 @given(st.lists(maps(largest=14), min_size=1, max_size=5), recipes)
-@settings(max_examples=40, deadline=None)
 def test_a_batch_equals_one_by_one(several, recipe):
     found = fit_batch(plain.padded(several), recipe)
     assert len(found) == len(several)

@@ -7,7 +7,7 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -143,7 +143,6 @@ def test_other_threads_go_on_while_a_network_is_traced():
     assert torch.equal(network.seen, F.relu(network.conv(torch.ones(1, 1, 2, 2))))
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.tuples(*[st.integers(1, 3)] * 6),
     st.tuples(*[st.integers(0, 2)] * 2),

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Query, SparseVectors, Vectors
@@ -117,7 +117,6 @@ def collections(draw):
     }
 
 
-@settings(max_examples=150, deadline=None)
 @given(case=collections())
 def test_flat_equals_the_plain_loop(case, tmp_path_factory):
     """Exact, ties by row, scores of 0 and below included, whatever is removed, excluded or has several rows."""
@@ -131,7 +130,6 @@ def test_flat_equals_the_plain_loop(case, tmp_path_factory):
         assert got == codes.best(q, case["k"], case["exclude"])
 
 
-@settings(max_examples=100, deadline=None)
 @given(case=collections(), per_image=st.sampled_from([0, 1, 2]))
 def test_as_many_regions_of_an_image_as_asked(case, per_image, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -218,7 +216,6 @@ def test_a_query_of_several_vectors_is_matched_region_by_region(tmp_path):
     assert found(fitted(codes), codes, query(np.zeros((0, 2))), 5) == []
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 999),
     M=st.integers(1, 4),

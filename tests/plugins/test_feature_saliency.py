@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Grid, Inputs, Keypoints
@@ -26,7 +26,6 @@ def test_the_cards_feature_saliency():
     torch.testing.assert_close(got.values[0], expected, atol=1e-4, rtol=0)
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     C=st.integers(1, 5),
     h=st.integers(1, 5),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import FeatureMap, Grid, Hits, Image, Inputs, Keypoints, Query
@@ -39,7 +39,6 @@ def moved(p: np.ndarray, A: np.ndarray, t) -> np.ndarray:
 # -- formulas -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 8), st.lists(st.integers(0, 8), max_size=3), st.floats(0.3, 1.0), st.integers(0, 1000))
 def test_ratio_test_equals_the_plain_loop(n, sizes, ratio, seed):
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -108,7 +108,6 @@ def test_no_vectors():
     assert centrality(mutual_graph(np.empty((0, 3), np.float32), 5, 3), 0.9).shape == (0,)
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 999),
     n=st.integers(1, 25),

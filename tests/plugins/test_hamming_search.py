@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hamming_collection import (
@@ -87,7 +87,6 @@ def slow_votes(asked, items, idf, ht, sigma, burstiness, start=0, hidden=()):
     return {start + j: s / (1 + s) for j, s in v.items()}
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 10_000),
     st.lists(st.integers(0, 12), min_size=1, max_size=7),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_plugins.numeric import hypotheses
@@ -109,7 +109,6 @@ def plain(p, q, keypoint, weight, agreement) -> tuple[int, float, np.ndarray | N
     return n, float(min(sums)), np.concatenate([A, t[:, None]], 1).ravel()
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, hypotheses.HYPOTHESES), st.floats(0, 1)), max_size=6),
     st.integers(0, 10_000),
@@ -227,7 +226,6 @@ def test_of_equal_counts_the_heavier_and_nearer_wins():
         np.testing.assert_allclose(found.transforms.t[0], t, atol=0.05)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.2, 5), st.floats(-500, 500))
 def test_invariants(seed, factor, shift):
     """Order changes nothing; the two pictures may be scaled and moved."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Query, SparseVectors
@@ -110,7 +110,6 @@ def collections(draw):
     }
 
 
-@settings(max_examples=150, deadline=None)
 @given(case=collections())
 def test_equals_the_plain_loop(case, tmp_path_factory):
     """Exact, ties by row, over several blocks, whatever is removed, excluded, empty or has several rows."""

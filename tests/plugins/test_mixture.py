@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_plugins.numeric.mixture import FLOOR, ITERATIONS, boxes_of, farthest_points, gaussian_mixture
@@ -41,7 +41,6 @@ def plain(x, k):
     return torch.tensor(mu, dtype=torch.float64), torch.tensor(r, dtype=torch.float64)
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), n=st.integers(1, 12), D=st.integers(1, 4), data=st.data())
 def test_equals_the_plain_loop(seed, n, D, data):
     x = l2(torch.randn(n, D, generator=torch.Generator().manual_seed(seed)))

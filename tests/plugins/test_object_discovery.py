@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.components import Weighter
@@ -44,7 +44,6 @@ def test_the_cards_object_saliency():
     assert S.item() == pytest.approx(0.202249, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
 @given(h=st.integers(1, 6), w=st.integers(1, 6), a=st.sampled_from([1, 3, 5, 9]), seed=st.integers(0, 99))
 def test_patch_maxima_against_a_plain_loop(h, w, a, seed):
     A = torch.randn(2, h, w, generator=torch.Generator().manual_seed(seed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -33,7 +33,6 @@ def column(X: np.ndarray, i: int, k: int, m: int, alpha: float, early: bool = Fa
     return f
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 999),
     n=st.integers(1, 30),

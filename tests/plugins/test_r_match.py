@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Hits, Inputs, Query, SparseVectors, Vectors
@@ -57,7 +57,6 @@ values = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
 regions = st.lists(st.tuples(values, values, values), min_size=1, max_size=3)
 
 
-@settings(max_examples=80, deadline=None)
 @given(q=regions, images=st.lists(regions, min_size=1, max_size=6), depth=st.integers(1, 8))
 def test_equals_the_plain_loop(q, images, depth):
     items = {i: codes(rows) for i, rows in enumerate(images)}

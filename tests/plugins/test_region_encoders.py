@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.components import Encoder
@@ -36,7 +36,6 @@ from region_collection import (
 RAW = torch.cat([pooled(f.values, CELLS) for f in IMAGES])
 
 
-@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 50), mode=st.sampled_from(["max", "mean"]))
 def test_unwhitened_against_plain_loops(seed, mode):
     f = image(seed)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Hits, Inputs, Query, Vectors
@@ -38,7 +38,6 @@ def plain_merged(boxes, X, size, a):
     return made
 
 
-@settings(deadline=None, max_examples=40)
 @given(n=st.integers(1, 8), a=st.sampled_from([0.0, 0.5, 2.0]), seed=st.integers(0, 999))
 def test_merging_against_a_plain_loop(n, a, seed):
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -73,7 +73,6 @@ def plain_code(X: Tensor, cells: Any, state: dict[str, Tensor], context: Any) ->
 # the network
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     R=st.integers(1, 6),
     channels=st.integers(1, 5),

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import Grid, Inputs
@@ -71,7 +71,6 @@ def plain_grid(H, W, L):
     return regions
 
 
-@settings(deadline=None, max_examples=60)
 @given(h=sides, w=sides, levels=st.integers(0, 5))
 def test_the_formula(h, w, levels):
     cells = rmac_grid(h, w, levels)
@@ -89,7 +88,6 @@ def test_grids_inside_regions():
     assert grid_in(torch.zeros(0, 4, dtype=torch.int64), 2).shape == (0, 4)
 
 
-@settings(deadline=None, max_examples=60)
 @given(h=st.integers(1, 9), w=st.integers(1, 9), seed=st.integers(0, 99))
 def test_cells_to_boxes_and_back(h, w, seed):
     g = torch.Generator().manual_seed(seed)
@@ -104,7 +102,6 @@ def test_cells_to_boxes_and_back(h, w, seed):
     assert torch.equal(cell_boxes(cells.numpy(), grid), boxes)
 
 
-@settings(deadline=None, max_examples=60)
 @given(h=st.integers(1, 9), w=st.integers(1, 9), seed=st.integers(0, 99))
 def test_cells_of_any_box_are_those_of_the_mask(h, w, seed):
     grid = Grid.over(h, w, (90, 90))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.components import Encoder
@@ -52,7 +52,6 @@ def mean_of(f, cells):
 coordinate = st.integers(-30, 300)
 
 
-@settings(deadline=None, max_examples=150)
 @given(x=st.tuples(coordinate, coordinate), y=st.tuples(coordinate, coordinate))
 def test_touched_cells_against_the_cards_rule(x, y):
     box = (min(x), min(y), max(x) + 0.7, max(y) + 0.7)

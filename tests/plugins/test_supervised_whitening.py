@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import FeatureMap
@@ -50,7 +50,6 @@ def test_shrunk_to_a_sphere_it_is_a_rotation_of_the_vectors():
         )
 
 
-@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 50), D=st.integers(1, 6))
 def test_matching_pairs_differ_by_unit_noise(seed, D):
     g = torch.Generator().manual_seed(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
@@ -16,7 +16,6 @@ def made(n, density, seed):
     return sparse.csr_array(half + half.T).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 99),
     n=st.integers(0, 60),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -87,7 +87,6 @@ def train(weights: Path, data: Path, out: Path, **options: Any) -> tuple[dict[st
 # the loss
 
 
-@settings(max_examples=30, deadline=None)
 @given(P=st.integers(1, 4), N=st.integers(1, 5), m=st.floats(0.01, 2), seed=st.integers(0, 99))
 def test_the_loss_equals_a_plain_loop(P: int, N: int, m: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -208,7 +207,6 @@ def test_mining_against_plain_loops() -> None:
         assert r == 1 + sum(d[q, i] < near for i in range(12) if group[i] != group[q])
 
 
-@settings(max_examples=30, deadline=None)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8), share=st.floats(0, 0.9))
 def test_whole_groups_are_held_out_and_never_all(sizes: list[int], share: float) -> None:
     group = np.repeat(np.arange(len(sizes)), sizes)

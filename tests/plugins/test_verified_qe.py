@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.data import FeatureMap, Grid, Hits, Image, Inputs, Query, Words
@@ -51,7 +51,6 @@ def points(words, geometry=None, signatures=None) -> Points:
 # -- formulas -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 4), max_size=8),
     st.lists(st.integers(-1, 4), max_size=8),
@@ -81,7 +80,6 @@ def test_a_wall_of_one_word_is_bounded_and_gives_way_to_rarer_words():
     assert (i[0], j[0], w[0]) == (200, 200, 1)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.floats(-180, 180), st.floats(0.3, 3), st.integers(0, 1000))
 def test_mapping_back_undoes_a_similarity(degrees, scale, seed):
     p = keypoints(5, seed)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.components import Encoder
@@ -95,7 +95,6 @@ def test_a_residual_of_zero_adds_nothing():
     ).all()  # rounding of a word that is the mean of one vector many times
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 999),
     n=st.integers(0, 12),

@@ -59,7 +59,7 @@ class KeptCells:
 
     def _read(self, i: int) -> np.ndarray:
         try:
-            return np.asarray(np.load(self._file(i), allow_pickle=False))
+            return np.array(np.lib.format.open_memmap(self._file(i), mode="r"))
         except (OSError, ValueError, EOFError):  # not there, or the disk lost its end
             pass
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instsearch_cli.serve import guard, running
@@ -172,7 +172,6 @@ def test_what_is_no_json(web: httpx.Client, text: str) -> None:
     refused(web.post("/v1/query", content=text.encode("utf-8", "surrogatepass")), 400, 422)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
         st.none()
