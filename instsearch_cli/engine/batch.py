@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.memory import reuse_memory
 from instsearch_cli.engine.session import Index
 from instsearch_cli.engine.tensors import compute_in_one_thread, free_threads
 from instsearch_cli.engine.together import answers_to, asking, check_comparable
@@ -112,6 +113,7 @@ def _begin(places: Sequence[tuple[Path, str]], wishes: dict[str, Any]) -> None:
     _here.append(([Index.open(path, device) for path, device in places], wishes))
     check_comparable(*_here[0])  # which loads all components
     compute_in_one_thread()
+    reuse_memory()
 
 
 def _end_with_parent() -> None:

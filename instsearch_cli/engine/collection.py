@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Image
     from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.storage import Item
     from instsearch_formats import ImageRecord, Index, Layer
 
 PICTURES = 128 << 20  #: bytes of pictures that are kept
+ITEMS = 64 << 20  #: the same of what is stored of them
 
 
 class Collection:
@@ -50,13 +52,14 @@ class Collection:
         self.touched: set[int] = set()  #: rows streamed since it was last emptied
         self.hidden: frozenset[int] = frozenset()  #: rows that count as removed
         self.caching = (
-            False  #: keep pictures and re-extracted features in memory: for queries, where rows come again
+            False  #: keep in memory what comes again with queries: pictures, what is stored or made of them
         )
         self.new = range(
             0
         )  #: rows given out in this run: what becomes of their files is no error, they are skipped
         self._stamps: Stamps | None = None
         self._pictures: Kept[int, Image] = Kept(PICTURES)
+        self._items: Kept[tuple[str, int], Item] = Kept(ITEMS)
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
         self._images: tuple[tuple[Any, frozenset[int]], np.ndarray] | None = None
@@ -188,6 +191,15 @@ class Collection:
         """Whether a layer holds this row."""
         return self.assembly.makes(kind) and self.layer(kind).covers(row)
 
+    def item(self, kind: str, row: int) -> Item:
+        """What a layer holds of a row; nobody writes to it."""
+        if (kept := self._items.get((kind, row))) is not None:
+            return kept
+        item = self.layer(kind).read(row)
+        if self.caching:
+            self._items.put((kind, row), item, sum(np.asarray(value).nbytes for value in item.values()))
+        return item
+
     def at(self, row: int) -> Described:
         """The layers of a row."""
         return Described(self.assembly, Stored(self, row))
@@ -269,7 +281,7 @@ class Stored:
         return kind not in (IMAGE, GRID) and self.data.stored(kind, self.row)
 
     def item(self, kind: str) -> Any:
-        return self.data.layer(kind).read(self.row)
+        return self.data.item(kind, self.row)
 
     def head(self, kind: str) -> Any:
         return self.data.layer(kind).head(self.row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,6 +118,7 @@ class Pipeline:
         return tomli_w.dumps(table)
 
     @classmethod
+    @functools.lru_cache(maxsize=32)  # recorded ones are read at every question
     def from_toml(cls, text: str, where: str) -> Pipeline:
         """Parse a pipeline file. Raises UsageError naming ``where`` and what is wrong."""
         try:

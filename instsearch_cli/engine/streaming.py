@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from instsearch_cli.engine.describe import make
@@ -35,6 +36,10 @@ class Job(NamedTuple):
     kinds: tuple[str, ...]
     wants: frozenset[str]
     described: Described
+
+    def lacks(self) -> bool:
+        """Whether something is to be made, or a picture read."""
+        return any(map(self.described.lacks, self.kinds))
 
 
 Done = tuple[Job, BadImage | None]
@@ -74,16 +79,13 @@ class Streaming:
 
         Where every component involved is ``concurrent``, images are worked on side by side, one thread each;
         else pictures are read ahead and those of equal shape extracted together, no rows before one of ``starts`` with
-        rows from it on. With ``keep`` extracted features stay in memory, for rows that come again.
+        rows from it on. What is stored is read one by one: threads would take longer to start. With ``keep`` extracted
+        features stay in memory, for rows that come again.
         """
         planned = (self._plan(row, kinds) for row, kinds in jobs)
-        if len(jobs) == 1:
-            results = self._one_by_one(planned)
-        elif self._concurrent({kind for _, kinds in jobs for kind in kinds}):
-            results = self._side_by_side(planned)
-        else:
-            results = self._in_batches(planned, starts)
-        with contextlib.closing(results):
+        alone = len(jobs) == 1
+        concurrent = not alone and self._concurrent({kind for _, kinds in jobs for kind in kinds})
+        with contextlib.closing(self._worked_on(planned, alone, concurrent, starts)) as results:
             for job, bad in results:
                 if bad is not None:
                     self.unreadable(job.row, bad.reason)
@@ -93,6 +95,19 @@ class Streaming:
                     features = job.described[FEATURES]
                     self._kept.put(job.row, features, 4 * numbers(features))
                 yield job.row, job.described
+
+    def _worked_on(
+        self, jobs: Iterable[Job], alone: bool, concurrent: bool, starts: Sequence[int]
+    ) -> Generator[Done, None, None]:
+        for lacking, some in itertools.groupby(jobs, Job.lacks):
+            if alone or not lacking:
+                results = self._one_by_one(some)
+            elif concurrent:
+                results = self._side_by_side(some)
+            else:
+                results = self._in_batches(some, starts)
+            with contextlib.closing(results):
+                yield from results
 
     def _plan(self, row: int, kinds: tuple[str, ...]) -> Job:
         described = self.at(row)

@@ -15,6 +15,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from instsearch_cli.engine.memory import reuse_memory
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.serve.app import application
 from instsearch_cli.serve.guard import Door
@@ -104,6 +105,7 @@ class Running:
             h11_max_incomplete_event_size=65536,
         )
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        reuse_memory()
         self.server = uvicorn.Server(config)
         # its threads are daemons as it is: a question that is being answered holds nothing up at the end
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)

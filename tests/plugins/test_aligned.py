@@ -195,7 +195,7 @@ def test_beside_nothing():
 def test_what_was_compared_in_words():
     nothing, everywhere = np.zeros((8, 8, 3), np.uint8), np.ones((3, 3), bool)
     ninth, ones = np.full((3, 3), 1 / 9, np.float32), np.ones((3, 3), np.float32)
-    one = Compared(nothing, nothing, np.eye(3), ones, everywhere, ninth, ones, 0.0)
+    one = Compared(nothing, nothing, np.eye(3), ones, everywhere, ninth, ones)
     assert in_words(one) == "100 % of what the box shows agrees, and nothing among it differs."
     differs = one._replace(ncc=np.float32([[1, 1, 1], [1, 0, 1], [1, 1, 1]]))
     assert in_words(differs) == "89 % of what the box shows agrees; 11 % lies among it and differs."

@@ -60,7 +60,7 @@ def test_shares_by_hand():
     ncc[1, 1], ncc[0, 3], ncc[3, 2] = 0.64, 0.1, 0.66  # median 0.9, less 0.25
     texture[1, 1] = 0.5
     corners, everywhere = np.full((5, 5), 0.04, np.float32), np.ones((5, 5), bool)
-    one = Compared(nothing, nothing, np.eye(3), ncc, everywhere, corners, texture, 0.0)
+    one = Compared(nothing, nothing, np.eye(3), ncc, everywhere, corners, texture)
     assert one.agreement == pytest.approx(0.04 * (22 + 0.14 / 0.3 + 0.16 / 0.3))
     assert np.argwhere(one.disagreeing).tolist() == [[1, 1]]
     assert one.disagreement == pytest.approx(0.02)
@@ -113,7 +113,7 @@ def test_enlarged_the_same_cells_are_framed_on_sharper_pictures():
     small = [
         cv2.resize(each, (192, 192), interpolation=cv2.INTER_AREA) for each in (larger.own, larger.picture)
     ]
-    assert np.abs(small[0].astype(int) - template(LABEL, BOX).picture).mean() < 6
+    assert np.abs(small[0].astype(int) - template(LABEL, BOX).whole.picture).mean() < 6
     assert np.abs(small[1].astype(int) - one.picture).mean() < 6
     red = (side_by_side(larger, gap=0) == (230, 30, 30)).all(axis=-1)
     once = (side_by_side(one, gap=0) == (230, 30, 30)).all(axis=-1)

@@ -43,9 +43,8 @@ def score_at_0_bits(searcher, query, data, row, inliers):
     matches = np.count_nonzero(found.image == i)
     if searcher.config.wgc:
         evidence = hamming.weights(EVIDENCE, searcher.config.ht)[found.distance] * asked.worth[found.asked]
-        found = found.some(
-            hamming.peaked(evidence, found.image, *searcher._changes(asked, found), n_images=n)
-        )
+        near = hamming.peaked(evidence, found.image, *searcher._changes(asked, found), n_images=n)
+        found = found.some(np.flatnonzero(near))
     score = searcher._scores(asked, found, found.image, n)[found.image == i].sum()
     v = score / (searcher.postings.norms[i] * asked.norm)
     return 1 + math.log1p(v / (1 + v) * math.sqrt(inliers / matches) * inliers / CHANCE)

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 
 from instsearch_plugins.numeric.registration import (
     BLOCK,
+    MISSED,
     NOISE,
     STEPS,
+    STIFFNESS,
+    Reference,
     applied,
     cells,
     correlations,
@@ -41,7 +44,7 @@ def test_correlations_equal_the_plain_loop():
     own = rng.normal(0, 5, (6, 3 * BLOCK, 3 * BLOCK)).astype(np.float32)
     other = rng.normal(0, 5, (6, 3 * BLOCK + 4, 3 * BLOCK + 4)).astype(np.float32)
     other[:, 3 : 3 + 2 * BLOCK, 2 : 2 + 2 * BLOCK] = own[:, : 2 * BLOCK, : 2 * BLOCK]
-    found = correlations(own, other, reach)
+    found = correlations(Reference(own), other, reach)
     for i in range(2):
         for j in range(2):
             at = slice(i * BLOCK, (i + 2) * BLOCK), slice(j * BLOCK, (j + 2) * BLOCK)
@@ -110,10 +113,37 @@ def test_a_coarse_alignment_becomes_fine():
     templates = []
     for side, _ in STEPS:
         scale = np.diag([150 / side, 150 / side, 1])
-        templates.append(gradients(warped(picture, true @ scale, (side, side))[0]))
+        templates.append(Reference(gradients(warped(picture, true @ scale, (side, side))[0])))
     off = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -4], [0, 0, 1]])
     corners = np.array([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
     before = applied(off @ true @ box, corners) - applied(true @ box, corners)
     after = applied(registered(templates, picture, off @ true @ box), corners) - applied(true @ box, corners)
     assert np.abs(before).max() > 5
     assert np.abs(after).max() < 2  # a pixel of the finest template
+
+
+def test_a_homography_equals_one_of_plain_loops():
+    """Five rounds of weighted least squares, a row at a time."""
+    rng, size = np.random.default_rng(3), (128, 96)
+    p = rng.uniform(0, 96, (40, 2))
+    q, weight = p + rng.normal(0, 1.5, p.shape), rng.uniform(0.1, 1, 40)
+    centre, half = np.array(size) / 2, max(size) / 2
+    x, y = (p - centre) / half, (q - centre) / half
+    identity, robust = np.array([1.0, 0, 0, 0, 1, 0, 0, 0]), np.ones(40)
+    for _ in range(5):
+        A = np.diag(STIFFNESS * weight.sum())
+        b = A @ identity
+        for i in range(40):
+            for row, target in (
+                (np.array([*x[i], 1, 0, 0, 0, *(-y[i, 0] * x[i])]), y[i, 0]),
+                (np.array([0, 0, 0, *x[i], 1, *(-y[i, 1] * x[i])]), y[i, 1]),
+            ):
+                A, b = (
+                    A + weight[i] * robust[i] * np.outer(row, row),
+                    b + weight[i] * robust[i] * row * target,
+                )
+        H = np.append(np.linalg.solve(A, b), 1).reshape(3, 3)
+        missed = np.linalg.norm(applied(H, x) - y, axis=1) * half
+        robust = 1 / (1 + (missed / MISSED) ** 2)
+    expected = applied(H, x) * half + centre
+    np.testing.assert_allclose(applied(homography(p, q, weight, size), p), expected, atol=1e-8)

@@ -6,6 +6,7 @@ their direction, so that cells count by their corners (Shi and Tomasi 1994), and
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import cv2
@@ -13,7 +14,9 @@ import numpy as np
 
 from instsearch_plugins.numeric.registration import (
     BLOCK,
+    NOISE,
     STEPS,
+    Reference,
     cells,
     correlations,
     gradients,
@@ -32,11 +35,26 @@ OUTSIDE = 225  # what is out of a picture, where it is shown
 COLOURED = 0.05  # chroma below which there is no hue
 
 
-class Template(NamedTuple):
-    """A picture, or a box of it, to compare others with: u8[h, w, 3], and its gradients at the sizes of STEPS."""
+class Whole(Reference):
+    """A picture u8[h, w, 3] to compare others with, cell by cell."""
 
-    picture: np.ndarray
-    steps: list[np.ndarray]
+    def __init__(self, picture: np.ndarray) -> None:
+        super().__init__(gradients(picture))
+        self.picture = picture
+
+    @functools.cached_property
+    def corners(self) -> np.ndarray:
+        """By how much each cell counts: f32[m, n], which sums to 1 at most; 0 where it is even."""
+        corners, own = cornerness(self.gradients), self.energy - NOISE
+        textured = own > 0.02 * np.quantile(own, 0.9)
+        return np.where(textured, corners / max(float(corners.sum()), 1e-6), 0)
+
+
+class Template(NamedTuple):
+    """A picture, or a box of it, to compare others with, and the same at the sizes of STEPS."""
+
+    whole: Whole
+    steps: list[Reference]
 
 
 class Compared(NamedTuple):
@@ -49,7 +67,6 @@ class Compared(NamedTuple):
     region   bool[m, n]: the convex hull of the cells that agree
     corners  f32[m, n]: by how much each cell counts, which sums to 1 over the template
     texture  f32[m, n]: how strong the picture's gradients are by the template's, where those agree being 1; 1 at most
-    hue      how much hues differ in the region, 0 to 2
     """
 
     own: np.ndarray
@@ -59,13 +76,17 @@ class Compared(NamedTuple):
     region: np.ndarray
     corners: np.ndarray
     texture: np.ndarray
-    hue: float
 
     @property
     def agreement(self) -> float:
         """The share of the template that agrees: sum_region c_i clip((ncc_i - LOW) / (HIGH - LOW), 0, 1)."""
         alike = np.clip((self.ncc - LOW) / (HIGH - LOW), 0, 1)
         return float((self.corners * alike)[self.region].sum())
+
+    @property
+    def hue(self) -> float:
+        """By how much hues differ in the region, 0 to 2 (:func:`hues`)."""
+        return hues(self.own, self.picture, self.region)
 
     @property
     def disagreeing(self) -> np.ndarray:
@@ -96,7 +117,7 @@ def template(picture: np.ndarray, box: tuple[float, float, float, float]) -> Tem
         H = np.array([[sides[0] / w, 0, x0], [0, sides[1] / h, y0], [0, 0, 1]])
         return warped(picture, H, (w, h))[0]
 
-    return Template(sized(SIDE), [gradients(sized(longer)) for longer, _ in STEPS])
+    return Template(Whole(sized(SIDE)), [Reference(gradients(sized(longer))) for longer, _ in STEPS])
 
 
 def onto_box(A: np.ndarray, t: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -110,7 +131,7 @@ def onto_box(A: np.ndarray, t: np.ndarray, box: tuple[float, float, float, float
 def cornerness(g: np.ndarray) -> np.ndarray:
     """sqrt(lambda_2) of each cell's structure tensor, of gradients f32[6, h, w]: f32[m, n]."""
     x, y = g[:3], g[3:]
-    xx, xy, yy = (cells((u * v).sum(axis=0)) for u, v in ((x, x), (x, y), (y, y)))
+    xx, xy, yy = (cells(np.einsum("chw,chw->hw", u, v)) for u, v in ((x, x), (x, y), (y, y)))
     smaller = (xx + yy) / 2 - np.sqrt(np.square((xx - yy) / 2) + xy * xy)
     root: np.ndarray = np.sqrt(smaller.clip(0))
     return root
@@ -118,21 +139,17 @@ def cornerness(g: np.ndarray) -> np.ndarray:
 
 def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared:
     """A picture u8[h, w, 3] with a template, of which a coarse homography takes the unit square into it."""
-    own = template.picture
-    h, w = own.shape[:2]
+    own = template.whole
+    h, w = own.picture.shape[:2]
     H = registered(template.steps, picture, H) @ np.diag([1 / w, 1 / h, 1])
     seen, inside = warped(picture, H, (w, h), REACH)
     middle = slice(REACH, REACH + h), slice(REACH, REACH + w)
     enlarged = 1 / max(magnification(H, (w, h)), 0.05)
     if enlarged > 1.2:  # as blurred as the other
-        own = cv2.GaussianBlur(own, (0, 0), 0.4 * np.sqrt(enlarged**2 - 1))
-    g = gradients(own)
-    found = correlations(g, gradients(seen), REACH)
-    corners = cornerness(g)
-    total = max(float(corners.sum()), 1e-6)
+        own = Whole(cv2.GaussianBlur(own.picture, (0, 0), 0.4 * np.sqrt(enlarged**2 - 1)))
+    found = correlations(own, gradients(seen), REACH)
     there = cells(inside[middle].astype(np.float32)) > 0.9
-    textured = found.own > 0.02 * np.quantile(found.own, 0.9)
-    corners = np.where(there & textured, corners / total, 0)
+    corners = np.where(there, own.corners, 0)
     agree = (found.ncc > AGREES) & (corners > 0)
     region = hull(agree & (_near(agree) >= 4))
     contrast = np.sqrt(found.other / np.maximum(found.own, 1e-6))
@@ -140,7 +157,7 @@ def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared
         np.minimum(contrast / max(float(np.median(contrast[agree])), 1e-3), 1) if agree.any() else contrast
     )
     seen = seen[middle]
-    return Compared(own, seen, H, found.ncc, region, corners, texture, hues(own, seen, region))
+    return Compared(own.picture, seen, H, found.ncc, region, corners, texture)
 
 
 def _near(x: np.ndarray) -> np.ndarray:

@@ -125,7 +125,7 @@ def _over_root_of_sum(score: np.ndarray, group: np.ndarray) -> np.ndarray:
         group = np.cumsum(leads(group))
     elif int(group.max()) > SPARSE * len(group):
         group = np.unique(group, return_inverse=True)[1]
-    over: np.ndarray = (score / np.sqrt(np.bincount(group, score)[group])).astype(np.float32)
+    over: np.ndarray = (score / np.sqrt(np.bincount(group, score)).take(group)).astype(np.float32)
     return over
 
 
@@ -142,7 +142,7 @@ def consistent(
     give -> f32[n_images]. Reference: HE, section 4.
     """
     H = _binned((OCTAVE_BINS, n_images), _octave(growth) * n_images + image, score)
-    G = _binned((TURNS, n_images), TURN[turn & STEPS - 1] * n_images + image, score)
+    G = _binned((TURNS, n_images), TURN.take(turn & STEPS - 1) * n_images + image, score)
     H, G = _by_three(H, axis=0), _by_three(G, axis=0, around=True)
     votes: np.ndarray = np.minimum(H.max(axis=0), G.max(axis=0)).astype(np.float32)
     return votes
@@ -173,14 +173,14 @@ def peaked(
     The heaviest are those of three by three neighbouring bins (half octaves, 15 degrees); about is within AROUND.
     weight f32[m], image i64[m]; growth and turn as :func:`consistent` takes them. Reference: Lowe 2004, section 7.3.
     """
-    cell = (_octave(growth) * TURNS + TURN[turn & STEPS - 1]) * n_images + image
+    cell = (_octave(growth) * TURNS + TURN.take(turn & STEPS - 1)) * n_images + image
     T = _binned((OCTAVE_BINS, TURNS, n_images), cell, weight)
     T = _by_three(_by_three(T, axis=0), axis=1, around=True)
     d, e = np.divmod(T.reshape(-1, n_images).argmax(axis=0), TURNS)
     middle = np.rint(e * (STEPS / TURNS)).astype(np.int64)
-    off = (turn - middle[image] + STEPS // 2 & STEPS - 1) - STEPS // 2
+    off = (turn - middle.take(image) + STEPS // 2 & STEPS - 1) - STEPS // 2
     near: np.ndarray = np.abs(off) <= AROUND[1]
-    near &= np.abs(growth - (PER_OCTAVE * OCTAVES[0] + d * (PER_OCTAVE // 2))[image]) <= AROUND[0]
+    near &= np.abs(growth - (PER_OCTAVE * OCTAVES[0] + d * (PER_OCTAVE // 2)).take(image)) <= AROUND[0]
     return near
 
 

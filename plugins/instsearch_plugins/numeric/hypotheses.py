@@ -68,7 +68,7 @@ class _Pairs(NamedTuple):
     b: np.ndarray
 
     def at(self, index: np.ndarray) -> _Pairs:
-        return _Pairs(*(field[index] for field in self))
+        return _Pairs(*(field.take(index, axis=0) for field in self))
 
 
 def verified(
@@ -96,9 +96,9 @@ def verified(
     HYPOTHESES heaviest propose, heaviest to 1 / 65,536 of the largest weight.
     """
     kept, counts = _heaviest(image, weight, n_images)
-    p, q, image, weight = (v[kept] for v in (p, q, image, weight))
+    p, q, image, weight = (v.take(kept, axis=0) for v in (p, q, image, weight))
     starts = np.cumsum(counts) - counts
-    a, b = (_numbered(image, keypoint[kept], starts) for keypoint in keypoints)
+    a, b = (_numbered(image, keypoint.take(kept), starts) for keypoint in keypoints)
     pairs = _Pairs(_columns(p, q), weight, image, a, b)
     proposals = _similarities(pairs.columns)
     pixels = np.broadcast_to(np.maximum(agreement.pixels, 1e-3).astype(np.float32), (n_images,))
@@ -216,7 +216,7 @@ def _best(
     f32[2, COMPARED]: fresh memory for every block of images takes longer than what is done in it.
     """
     (B, L), H = at.shape, min(HYPOTHESES, at.shape[1])
-    motions, columns = proposals[at[:, :H]], np.ascontiguousarray(pairs.columns.swapaxes(1, 2))
+    motions, columns = proposals.take(at[:, :H], axis=0), np.ascontiguousarray(pairs.columns.swapaxes(1, 2))
     columns[:, 0][~there] = FAR
     across, down = (
         np.matmul(motions[..., u], columns[:, v], out=room[: B * H * L].reshape(B, H, L))
@@ -226,9 +226,9 @@ def _best(
     near = np.flatnonzero(missed < 1)
     hypothesis, j = np.divmod(near, L)
     first = np.arange(0, B * L, L)[:, None]
-    pair = np.repeat(first, H)[hypothesis] + j
+    pair = np.repeat(first, H).take(hypothesis) + j
     change = columns[:, CHANGE].swapaxes(0, 1).reshape(3, -1)
-    own = (first + np.arange(H)).reshape(-1)[hypothesis]
+    own = (first + np.arange(H)).reshape(-1).take(hypothesis)
     agrees = np.flatnonzero(_alike_in(change.take(own, 1), change.take(pair, 1), agreement))
     hypothesis, pair, missed = hypothesis[agrees], pair[agrees], missed[near[agrees]]
 
@@ -265,11 +265,11 @@ def _refined(
         """The correspondences of some images that agree with the transforms of these."""
         i = np.flatnonzero(some[image])
         of = image[i]
-        motions, columns = _motions(transform)[of], pairs.columns[i]
+        motions, columns = _motions(transform).take(of, axis=0), pairs.columns.take(i, axis=0)
         across, down = (np.einsum("ij,ij->i", motions[:, u], columns[:, v]) for u, v in (ACROSS, DOWN))
         agrees = _missed(across, down, pixels[of]) < 1
         each = (np.cumsum(some) - 1)[of]
-        agrees &= _alike_in(_change(transform[some])[:, each], columns[:, CHANGE].T, agreement)
+        agrees &= _alike_in(_change(transform[some]).take(each, axis=1), columns[:, CHANGE].T, agreement)
         kept: np.ndarray = i[agrees]
         return kept
 

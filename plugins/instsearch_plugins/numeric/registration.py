@@ -9,6 +9,7 @@ beginning at each block: m x n cells of a template of BLOCK (m + 1) x BLOCK (n +
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import cv2
@@ -47,11 +48,28 @@ def gradients(picture: np.ndarray) -> np.ndarray:
     return found
 
 
+class Reference:
+    """A picture that others are aligned with: its gradients f32[6, h, w], and what is worked out of them once.
+
+    energy f32[m, n]: mean squares of the gradients in each cell, NOISE higher.
+    """
+
+    def __init__(self, gradients: np.ndarray) -> None:
+        self.gradients = gradients
+        self.energy = cells(np.einsum("chw,chw->hw", gradients, gradients)) + NOISE
+
+    @functools.cached_property
+    def textured(self) -> np.ndarray:
+        """The cells whose moves say something, which even ones' do not: bool[m, n]."""
+        own = self.energy - NOISE
+        textured: np.ndarray = own > 0.3 * np.median(own)
+        return textured
+
+
 def cells(x: np.ndarray) -> np.ndarray:
     """Means over the cells of f32[h, w]: f32[m, n]."""
     h, w = x.shape[0] // BLOCK, x.shape[1] // BLOCK
-    b = cv2.resize(x[: h * BLOCK, : w * BLOCK], (w, h), interpolation=cv2.INTER_AREA)
-    return _joined(b)
+    return _joined(cv2.resize(x[: h * BLOCK, : w * BLOCK], (w, h), interpolation=cv2.INTER_AREA))
 
 
 def _joined(b: np.ndarray) -> np.ndarray:
@@ -61,34 +79,34 @@ def _joined(b: np.ndarray) -> np.ndarray:
     return joined
 
 
-def correlations(own: np.ndarray, other: np.ndarray, reach: int) -> Correlations:
+def correlations(own: Reference, other: np.ndarray, reach: int) -> Correlations:
     """Normalised cross-correlation of each cell's gradients with those at all moves of a length up to ``reach``.
 
     ncc = max_d sum_c <g(x), g'(x + d)> / sqrt(sum_c |g(x)|^2 sum_c |g'(x + d)|^2)
 
-    over the pixels x of the cell, sums of squares counted NOISE higher. own f32[6, h, w]; other f32[6, h + 2 reach,
-    w + 2 reach], ``reach`` more on each side.
+    over the pixels x of the cell, sums of squares counted NOISE higher. other f32[6, h + 2 reach, w + 2 reach], the
+    gradients of a picture with ``reach`` more on each side.
     """
-    c, h, w = own.shape
-    energy = cells(np.einsum("chw,chw->hw", own, own)) + NOISE
+    c, h, w = own.gradients.shape
+    m, n = h // BLOCK, w // BLOCK
     squares = np.einsum("chw,chw->hw", other, other)
     summed = cv2.boxFilter(squares, cv2.CV_32F, (BLOCK, BLOCK), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
-    moves = _moves(reach)
-    m, n = h // BLOCK, w // BLOCK
-    rows, theirs = np.empty((len(moves), m, w), np.float32), np.empty((len(moves), m, n), np.float32)
-    blocks, (plane, line, pixel) = own.reshape(c, m, BLOCK, w), other.strides
-    reached = (2 * reach + 1, 2 * reach + 1)
-    moved = as_strided(other, reached + blocks.shape, (line, pixel, plane, BLOCK * line, line, pixel))
-    for k, (x, y) in enumerate(moves.tolist()):
-        np.einsum("cmbw,cmbw->mw", blocks, moved[y, x], out=rows[k])
-        theirs[k] = summed[y : y + h : BLOCK, x : x + w : BLOCK]
+    moves, sides = _moves(reach), (2 * reach + 1, 2 * reach + 1)
+    blocks, (plane, line, pixel) = own.gradients.reshape(c, m, BLOCK, w), other.strides
+    moved = as_strided(other, sides + blocks.shape, (line, pixel, plane, BLOCK * line, line, pixel))
+    rows = np.zeros((*sides, m, w), np.float32)
+    for y, some in enumerate(_reached(reach)):
+        np.einsum("cmbw,xcmbw->xmw", blocks, moved[y, some], out=rows[y, some])
+    x, y = moves.T
+    line, pixel = summed.strides
+    theirs = as_strided(summed, (*sides, m, n), (line, pixel, BLOCK * line, BLOCK * pixel))[y, x]
     mean = np.full(BLOCK, 1 / BLOCK**2, np.float32)
-    product = _joined((rows.reshape(-1, BLOCK) @ mean).reshape(theirs.shape))
+    product = _joined((rows.reshape(-1, BLOCK) @ mean).reshape(*sides, m, n)[y, x])
     theirs = _joined(theirs) + NOISE
-    r = product / np.sqrt(energy * theirs)
+    r = product / np.sqrt(own.energy * theirs)
     best = r.argmax(axis=0)  # of equals the shortest
-    ncc, there = (np.take_along_axis(values, best[None], 0)[0] for values in (r, theirs))
-    return Correlations(ncc, moves[best] - reach, energy - NOISE, there - NOISE)
+    there = best, np.arange(m - 1)[:, None], np.arange(n - 1)
+    return Correlations(r[there], moves[best] - reach, own.energy - NOISE, theirs[there] - NOISE)
 
 
 @functools.cache
@@ -98,6 +116,13 @@ def _moves(reach: int) -> np.ndarray:
     length = np.square(x - reach) + np.square(y - reach)
     order = np.argsort(length, kind="stable")[: np.count_nonzero(length <= reach**2)]
     return np.column_stack([x, y])[order]
+
+
+@functools.cache
+def _reached(reach: int) -> list[slice]:
+    """The x of these moves for each y."""
+    far = [math.isqrt(reach**2 - y**2) for y in range(-reach, reach + 1)]
+    return [slice(reach - x, reach + x + 1) for x in far]
 
 
 def warped(
@@ -165,12 +190,14 @@ def homography(p: np.ndarray, q: np.ndarray, weight: np.ndarray, size: tuple[int
     rows = np.concatenate([np.hstack([X, nothing, -y[:, :1] * x]), np.hstack([nothing, X, -y[:, 1:] * x])])
     target, identity = y.T.reshape(-1), np.array([1.0, 0, 0, 0, 1, 0, 0, 0])
     stiff = np.diag(STIFFNESS * weight.sum())
-    robust = np.ones(len(x))
+    w = weight
     for _ in range(5):
-        w = np.tile(weight * robust, 2)
-        h = np.linalg.solve((rows.T * w) @ rows + stiff, rows.T @ (w * target) + stiff @ identity)
-        H = np.append(h, 1).reshape(3, 3)
-        robust = 1 / (1 + np.square(np.linalg.norm(applied(H, x) - y, axis=1) * half / MISSED))
+        weighted = (rows.reshape(2, -1, 8) * w[:, None]).reshape(-1, 8).T
+        h = np.linalg.solve(weighted @ rows + stiff, weighted @ target + stiff @ identity)
+        z = X @ [*h[6:], 1]
+        missed = (rows @ h - target).reshape(2, -1) / np.where(np.abs(z) < 1e-9, 1e-9, z)
+        w = weight / (1 + np.square(missed * (half / MISSED)).sum(axis=0))
+    H = np.append(h, 1).reshape(3, 3)
     into = np.array([[1 / half, 0, -centre[0] / half], [0, 1 / half, -centre[1] / half], [0, 0, 1]])
     return np.asarray(np.linalg.inv(into) @ H @ into)
 
@@ -181,19 +208,18 @@ def centres(shape: tuple[int, int]) -> np.ndarray:
     return np.stack([x + 1, y + 1], axis=-1).astype(float) * BLOCK
 
 
-def registered(templates: list[np.ndarray], picture: np.ndarray, H: np.ndarray) -> np.ndarray:
+def registered(templates: list[Reference], picture: np.ndarray, H: np.ndarray) -> np.ndarray:
     """A coarse homography of templates to a picture made finer, template by template.
 
-    templates: gradients of one picture at several sizes; H takes points of the unit square, which it fills.
+    templates: one picture at several sizes; H takes points of the unit square, which it fills.
     """
     for (_, reach), own in zip(STEPS, templates, strict=True):
-        h, w = own.shape[1:]
+        h, w = own.gradients.shape[1:]
         seen, inside = warped(picture, H @ np.diag([1 / w, 1 / h, 1]), (w, h), reach)
         found = correlations(own, gradients(seen), reach)
         there = cells(inside[reach : reach + h, reach : reach + w].astype(np.float32)) > 0.9
-        textured = found.own > 0.3 * np.median(found.own)
         sure = np.clip(found.ncc - AGREES, 0, None) ** 2 * np.sqrt(np.minimum(found.own, found.other).clip(0))
-        weight = np.where(there & textured, sure, 0)
+        weight = np.where(there & own.textured, sure, 0)
         some = weight > 0
         if np.count_nonzero(some) < 8:
             break

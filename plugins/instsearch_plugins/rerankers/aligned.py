@@ -132,9 +132,11 @@ class Aligned(QueryByQuery, Verifying):
 
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
-        against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
-        agreement = c.agreement * min(one.agreement, c.enough)
-        return agreement - min(max((score - c.much) / c.ramp, 0), 1) * against
+        change = c.agreement * min(one.agreement, c.enough)
+        wholly = min(max((score - c.much) / c.ramp, 0), 1)
+        if wholly:
+            change -= wholly * (c.bias + c.disagreement * one.disagreement + c.hue * one.hue)
+        return change
 
 
 def comparisons(

@@ -246,8 +246,8 @@ class HammingEmbedding(Searcher):
 
     def _scores(self, asked: Asked, found: Matches, image: np.ndarray, n: int) -> np.ndarray:
         """What each match with n images counts, against bursts: f32[m]."""
-        config, keypoint = self.config, asked.keypoint[found.asked]
-        score: np.ndarray = self.weights[found.distance] * asked.worth[found.asked]
+        config, keypoint = self.config, asked.keypoint.take(found.asked)
+        score: np.ndarray = self.weights.take(found.distance) * asked.worth.take(found.asked)
         if config.burstiness in ("intra", "both"):
             score = hamming.intra_image(score, keypoint, image, n)
         if config.burstiness in ("inter", "both"):
@@ -258,9 +258,9 @@ class HammingEmbedding(Searcher):
         """By how much matches change scale and turn, in the steps of the postings: i16[m], u8[m]."""
         scale, angle = asked.geometry[:, 2], asked.geometry[:, 3]
         octave, turn = hamming.steps(found.bits)
-        octave += self.longer[found.image]
-        octave -= hamming.octaves(scale)[asked.keypoint][found.asked]
-        turn -= hamming.turns(angle)[asked.keypoint][found.asked]
+        octave += self.longer.take(found.image)
+        octave -= hamming.octaves(scale)[asked.keypoint].take(found.asked)
+        turn -= hamming.turns(angle)[asked.keypoint].take(found.asked)
         return octave, turn
 
     # -- verification -----------------------------------------------------------------------------------
@@ -289,21 +289,21 @@ class HammingEmbedding(Searcher):
         config, postings = self.config, self.postings
         rank = np.full(self.owners.images, -1)
         rank[images] = np.arange(len(images))
-        own = nearest.some(np.flatnonzero(rank[nearest.image] >= 0))
+        own = nearest.some(np.flatnonzero(rank.take(nearest.image) >= 0))
         others = self._matches(asked, np.flatnonzero(~asked.first), rank >= 0)
         matches = Matches(*(np.concatenate(pair) for pair in zip(own, others, strict=True)))
-        image, sizes, n = rank[matches.image], postings.sizes[images], len(images)
+        image, sizes, n = rank.take(matches.image), postings.sizes[images], len(images)
         total = np.bincount(image, minlength=n)
-        evidence = self.evidence[matches.distance] * asked.worth[matches.asked]
+        evidence = self.evidence.take(matches.distance) * asked.worth.take(matches.asked)
         if config.wgc:
             near = np.flatnonzero(hamming.peaked(evidence, image, *self._changes(asked, matches), n))
-            matches, image, evidence = matches.some(near), image[near], evidence[near]
-        keypoint = asked.keypoint[matches.asked]
+            matches, image, evidence = matches.some(near), image.take(near), evidence.take(near)
+        keypoint = asked.keypoint.take(matches.asked)
         found = verified(
-            asked.geometry[keypoint],
-            hamming.unpacked(matches.bits, sizes[image]),
+            asked.geometry.take(keypoint, axis=0),
+            hamming.unpacked(matches.bits, sizes.take(image, axis=0)),
             image,
-            (places(asked.geometry)[keypoint], hamming.place(matches.bits)),
+            (places(asked.geometry).take(keypoint), hamming.place(matches.bits)),
             evidence,
             n,
             Agreement(config.tolerance * sizes.max(axis=1), config.octaves, config.degrees),

@@ -52,7 +52,8 @@ class Matches(NamedTuple):
     distance: np.ndarray
 
     def some(self, i: np.ndarray) -> Matches:
-        return Matches(*(field[i] for field in self))
+        """Those of these numbers i64[k]."""
+        return Matches(*(field.take(i) for field in self))
 
 
 class Points(NamedTuple):
@@ -199,11 +200,11 @@ class Postings:
         distance = self._distances(starts, lengths, signatures)
         near = np.flatnonzero(distance <= threshold)
         asked = np.repeat(np.arange(len(words)), np.diff(np.searchsorted(near, upto), prepend=0))
-        at = near + (starts - upto + lengths)[asked]
-        image, distance = self.image_of(at), distance[near]
+        at = near + (starts - upto + lengths).take(asked)
+        image, distance = self.image_of(at), distance.take(near)
         if shown is not None:
-            there = np.flatnonzero(shown[image])
-            asked, at, image, distance = asked[there], at[there], image[there], distance[there]
+            there = np.flatnonzero(shown.take(image))
+            asked, at, image, distance = (v.take(there) for v in (asked, at, image, distance))
         return Matches(asked, image, self.geometry[at], distance)
 
     def _distances(self, starts: np.ndarray, lengths: np.ndarray, signatures: np.ndarray) -> np.ndarray:

@@ -1,0 +1,22 @@
+"""How the C library deals with memory, in processes of the program's own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+KEPT = 64 << 20  #: bytes of freed memory that the process keeps at most
+LARGE = 32 << 20  #: bytes from which on an array has memory of its own, which goes when the array does
+_TRIM, _MMAP = -1, -3  # glibc's names for these, in malloc.h
+
+
+def reuse_memory() -> None:
+    """Keep some of the memory that is freed, where the C library can (glibc).
+
+    A question's arrays are as large as those of the last one, and memory that comes anew from the system is cleared
+    page by page: a tenth of a question's time.
+    """
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # another system, another library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM, KEPT)
+        mallopt(_MMAP, LARGE)
