@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from instsearch_cli.data import FeatureMap, Grid, Hits, Inputs, Keypoints, Query, Vectors
+from instsearch_cli.data import FeatureMap, Grid, Hits, Inputs, Keypoints, Query, Regions, Vectors
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.pooling import max_pool, region_masks
 from instsearch_plugins.rerankers.aml import AML, Integral, coarse, localised
@@ -134,7 +134,7 @@ def test_hits_with_the_object_lead_and_get_its_box():
     for image, (top, left) in {6: (6, 9), 7: (0, 1)}.items():
         box = got.boxes[0, got.images[0].tolist().index(image)]
         np.testing.assert_allclose(box, np.array([left, top, left + 4, top + 5]) * 20.0, atol=20.1)
-        code = Maxima().aggregate(items[image], None, SimpleNamespace(boxes=torch.from_numpy(box)[None]))
+        code = Maxima().aggregate(items[image], None, Regions(torch.from_numpy(box)[None], torch.ones(1)))
         likeness = float((code.vectors @ q.codes.vectors.T).max())
         assert got.scores[0, got.images[0].tolist().index(image)] == pytest.approx(0.6 + likeness, abs=1e-5)
 
