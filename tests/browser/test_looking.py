@@ -229,6 +229,7 @@ def test_what_goes_wrong_is_said(tab: Callable[..., Any], served: Any, place: Pa
     page.locator("#overlay g[data-box]").press("Shift+ArrowRight")
     page.wait_for_selector(".notice:has-text('too many ask at once')")
     page.locator("#found .open").first.click()
+    page.wait_for_load_state("networkidle")  # an answer that comes later would say that the service is there
     page.route("**/file", lambda route: route.abort())
     page.get_by_role("button", name="Save the file").click()
     page.wait_for_selector("dialog .notice[data-kind=offline]")  # where it is seen

@@ -191,7 +191,7 @@ class Network(Extractor):
 
     def _sized(self, x: Tensor, size: tuple[int, int], images: Sequence[Image]) -> list[FeatureMap]:
         """The maps of pictures that are brought to a size (width, height) before."""
-        return self._maps(self._resized(x, size[::-1]).to(self.dtype), images)
+        return self._maps(self._resized(x, (size[1], size[0])).to(self.dtype), images)
 
     def _maps(self, x: Tensor, images: Sequence[Image]) -> list[FeatureMap]:
         h, w = x.shape[2:]
