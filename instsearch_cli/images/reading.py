@@ -14,7 +14,7 @@ import io
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -112,6 +112,10 @@ class Photograph:
             self.name = name or os.fsdecode(named) or "the picture"
             self._held = _in_memory(picture)
             self.size = self._held.size
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process, which may stand in another folder."""
+        return vars(self) | {"path": self.path and self.path.absolute()}
 
     @classmethod
     def of(cls, picture: Photograph | str | os.PathLike[str] | PIL.Image.Image | np.ndarray) -> Photograph:

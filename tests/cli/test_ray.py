@@ -217,7 +217,9 @@ def test_nobody_listens(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_ask_several_indexes_as_threads_do(cli: Cli, tmp_path: Path) -> None:
+def test_workers_ask_several_indexes_as_threads_do(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for half in ("a", "b"):
         folder = tmp_path / half
         folder.mkdir()
@@ -231,6 +233,8 @@ def test_workers_ask_several_indexes_as_threads_do(cli: Cli, tmp_path: Path) -> 
     assert [hit.path for hit in there] == [hit.path for hit in here]
     np.testing.assert_allclose([h.score for h in there], [h.score for h in here], rtol=1e-6)
     assert there[0].path == asked
+    monkeypatch.chdir(tmp_path)
+    assert instsearch.query(indexes, "a/a1.png", k=1, engine="ray")[0].path == asked
     with PIL.Image.open(asked) as picture:
         assert instsearch.query(indexes, picture.copy(), k=1, engine="ray")[0].path == asked
     both = ("--index", tmp_path / "a.idx", "--index", tmp_path / "b.idx")
