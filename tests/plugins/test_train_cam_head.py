@@ -16,7 +16,6 @@ from cam_head_training import CPU, _narrow, data, make, train
 from instsearch_cli.data import Image
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import read_image
-from instsearch_cli.networks.training import Run
 from instsearch_plugins.extractors import decomposeme, vgg16_cam
 from instsearch_plugins.extractors.heads import set_classes
 from instsearch_plugins.extractors.networks import Network
@@ -27,6 +26,7 @@ from instsearch_plugins.training.cam_head import (
     SqueezeNet10Trainer,
     VGG16CAMTrainer,
 )
+from killed_training import check_same_run, dying
 from real_data import SQUEEZENET
 
 __all__ = ["_narrow", "data"]  # fixtures
@@ -198,27 +198,12 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: type[CamHeadTrainer], at: int
 ) -> None:
     undisturbed, card = train(cls, data, tmp_path / "a.pth", keep="best")
-    plain, count = descent.descend, 0
-
-    def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            raise RuntimeError("killed")
-        plain(loss, optimizer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "every", 0.0)
-        patch.setattr(cam_head, "descend", descend)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(cls, data, tmp_path / "b.pth", keep="best")
+    with dying(monkeypatch, cam_head, "descend", at):
+        train(cls, data, tmp_path / "b.pth", keep="best")
     again, card_again = train(cls, data, tmp_path / "b.pth", keep="best")
     assert undisturbed.keys() == again.keys()
     assert all(torch.equal(undisturbed[name], again[name]) for name in again)
-    for key in ("steps", "epochs", "images", "held out", "classes"):
-        assert card[key] == card_again[key]
-    logs = [(tmp_path / f"{x}.pth.training" / "log.csv").read_text() for x in "ab"]
-    assert logs[0] == logs[1]
+    check_same_run(tmp_path, card, card_again, ("steps", "epochs", "images", "held out", "classes"))
 
 
 def test_training_learns_two_colours(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

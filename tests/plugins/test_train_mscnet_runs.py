@@ -22,6 +22,7 @@ from instsearch_plugins.training import curves, mscnet
 from instsearch_plugins.training.basic_conv import BasicConv
 from instsearch_plugins.training.mscnet import MSCNetTrainer
 from instsearch_plugins.training.validation import Patience, Validation
+from killed_training import check_same_run, dying
 from mscnet_training import TRIPLETS, C, data, equal, log, manifest, sta1, train, trainer, weights
 
 __all__ = ["data", "manifest", "sta1", "weights"]  # fixtures
@@ -48,26 +49,11 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
     if mode == "sta2":
         options |= TRIPLETS | {"start": str(sta1)}
     undisturbed, card = train(weights, data, tmp_path / "a.pth", **options)
-    plain, count = MSCNetTrainer._backward, 0
-
-    def backward(self: MSCNetTrainer, *rest: Any) -> dict[str, float]:
-        nonlocal count
-        count += 1
-        if count == at + 1:
-            raise RuntimeError("killed")
-        return plain(self, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "every", 0.0)
-        patch.setattr(MSCNetTrainer, "_backward", backward)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(weights, data, tmp_path / "b.pth", **options)
+    with dying(monkeypatch, MSCNetTrainer, "_backward", at + 1):
+        train(weights, data, tmp_path / "b.pth", **options)
     again, card_again = train(weights, data, tmp_path / "b.pth", **options)
     assert equal(undisturbed, again)
-    for key in ("steps", "epochs", "images", "held out", "validation"):
-        assert card[key] == card_again[key]
-    logs = [(tmp_path / f"{x}.pth.training" / "log.csv").read_text() for x in "ab"]
-    assert logs[0] == logs[1]
+    check_same_run(tmp_path, card, card_again, ("steps", "epochs", "images", "held out", "validation"))
 
 
 def test_maps_of_kept_views_are_computed_once(

@@ -25,6 +25,7 @@ from instsearch_plugins.numeric.weak_ranking import hardest, triplet_losses
 from instsearch_plugins.training import netvlad
 from instsearch_plugins.training.netvlad import Layer, NetVLADTrainer
 from instsearch_plugins.training.netvlad_tuples import Mined, Places, Tuple, by_pairs, ranks
+from killed_training import check_same_run, dying
 from mscnet_training import equal, log, picture
 
 CPU = torch.device("cpu")
@@ -265,26 +266,11 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
 ) -> None:
     options: dict[str, Any] = {"pairs": str(pairs), "epochs": 3, "round": per_round, "sampled": 6}
     undisturbed, card = train(weights, data, tmp_path / "a.pth", **options)
-    plain, count = NetVLADTrainer._step, 0
-
-    def step(self: NetVLADTrainer, *rest: Any) -> float:
-        nonlocal count
-        count += 1
-        if count == at + 1:
-            raise RuntimeError("killed")
-        return plain(self, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "every", 0.0)
-        patch.setattr(NetVLADTrainer, "_step", step)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(weights, data, tmp_path / "b.pth", **options)
+    with dying(monkeypatch, NetVLADTrainer, "_step", at + 1):
+        train(weights, data, tmp_path / "b.pth", **options)
     again, card_again = train(weights, data, tmp_path / "b.pth", **options)
     assert equal(undisturbed, again)
-    for key in ("steps", "epochs", "images", "held out"):
-        assert card[key] == card_again[key]
-    logs = [(tmp_path / f"{x}.pth.training" / "log.csv").read_text() for x in "ab"]
-    assert logs[0] == logs[1]
+    check_same_run(tmp_path, card, card_again, ("steps", "epochs", "images", "held out"))
 
 
 def test_classes_do_as_well_as_pairs(weights: Path, data: Path, pairs: Path, tmp_path: Path) -> None:

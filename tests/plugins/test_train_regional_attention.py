@@ -26,6 +26,7 @@ from instsearch_plugins.training import regional_attention
 from instsearch_plugins.training.basic_conv import BasicConv
 from instsearch_plugins.training.descent import descend
 from instsearch_plugins.training.regional_attention import AttendedClassifier, RegionalAttentionTrainer
+from killed_training import check_same_run, dying
 from mscnet_training import CPU, C, equal, log, picture, weights
 from random_networks import meta, randomised
 from region_collection import regions_of
@@ -242,26 +243,11 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
 ) -> None:
     options: dict[str, Any] = {"flip": True, "views": views}
     undisturbed, card = train(weights, data, tmp_path / "a.pth", **options)
-    count = 0
-
-    def dying(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            raise RuntimeError("killed")
-        descend(loss, optimizer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "every", 0.0)
-        patch.setattr(regional_attention, "descend", dying)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(weights, data, tmp_path / "b.pth", **options)
+    with dying(monkeypatch, regional_attention, "descend", at):
+        train(weights, data, tmp_path / "b.pth", **options)
     again, card_again = train(weights, data, tmp_path / "b.pth", **options)
     assert equal(undisturbed, again)
-    for key in ("steps", "epochs", "images", "held out"):
-        assert card[key] == card_again[key]
-    logs = [(tmp_path / f"{x}.pth.training" / "log.csv").read_text() for x in "ab"]
-    assert logs[0] == logs[1]
+    check_same_run(tmp_path, card, card_again, ("steps", "epochs", "images", "held out"))
 
 
 def test_a_loss_that_is_not_finite_stops(weights: Path, data: Path, tmp_path: Path) -> None:

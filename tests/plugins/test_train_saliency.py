@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
 from instsearch_plugins.training import salgan, salnet
 from instsearch_plugins.training.salgan import SalGANTrainer
 from instsearch_plugins.training.salnet import SalNetTrainer
 from instsearch_plugins.weighters import salgan as of_salgan
 from instsearch_plugins.weighters import salnet as of_salnet
+from killed_training import check_same_run, dying
 from saliency_training import CPU, SALGAN, SALNET, SIZE, _few_channels, data, train
 
 __all__ = ["_few_channels", "data"]  # fixtures
@@ -170,26 +170,11 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
     options = options | {"flip": True, "keep": "best"} | ({"iterations": 12} if cls is SalNetTrainer else {})
     module = salgan if cls is SalGANTrainer else salnet
     undisturbed, card = train(cls, data, tmp_path / "a.pth", options)
-    plain, count = module.descend, 0
-
-    def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            raise RuntimeError("killed")
-        plain(loss, optimizer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "every", 0.0)
-        patch.setattr(module, "descend", descend)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(cls, data, tmp_path / "b.pth", options)
+    with dying(monkeypatch, module, "descend", at):
+        train(cls, data, tmp_path / "b.pth", options)
     again, card_again = train(cls, data, tmp_path / "b.pth", options)
     assert equal(undisturbed, again)
-    for key in ("steps", "epochs", "images", "held out"):
-        assert card[key] == card_again[key]
-    logs = [(tmp_path / f"{x}.pth.training" / "log.csv").read_text() for x in "ab"]
-    assert logs[0] == logs[1]
+    check_same_run(tmp_path, card, card_again, ("steps", "epochs", "images", "held out"))
 
 
 @pytest.mark.parametrize(
