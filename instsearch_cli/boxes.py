@@ -150,21 +150,20 @@ class Regions:
         masks, classes = (None if x is None else x[chosen] for x in (self.masks, self.classes))
         return Regions(self.boxes[chosen], self.scores[chosen], masks, classes)
 
-    def masked(self, x: Any, y: Any) -> Tensor:
+    def masked(self, x: Tensor, y: Tensor) -> Tensor:
         """Whether points lie where each region's mask is set, for those within its box: bool[R, ...].
 
-        x, y: f32[...] in original pixels. Raises ValueError without masks.
+        x, y: f32[R, ...] in original pixels, or f32[1, ...], the same for all. Raises ValueError without masks.
         """
         import torch
 
         if self.masks is None:
             raise ValueError("these regions have no masks")
-        x, y = (torch.as_tensor(v, dtype=torch.float32) for v in (x, y))
-        x, y = x + torch.zeros_like(y), y + torch.zeros_like(x)
-        x0, y0, x1, y1 = self.boxes.cpu().reshape(-1, 4, *(1,) * x.ndim).unbind(1)
+        each = (-1, *(1,) * (x.ndim - 1))
+        x0, y0, x1, y1 = (side.reshape(each) for side in self.boxes.cpu().T)
         u, v = ((p - a) / (b - a).clamp(min=1e-6) * MASK for p, a, b in ((x, x0, x1), (y, y0, y1)))
         row, column = (n.floor().long().clamp(0, MASK - 1) for n in (v, u))
-        return self.masks.cpu()[torch.arange(len(row)).reshape(-1, *(1,) * x.ndim), row, column]
+        return self.masks.cpu()[torch.arange(len(self.boxes)).reshape(each), row, column]
 
     def cut(self, box: Box) -> Regions:
         """What of each lies in a box; all of them are to overlap it."""
@@ -177,5 +176,4 @@ class Regions:
         at = (torch.arange(MASK) + 0.5) / MASK
         (x0, y0), (x1, y1) = boxes[:, :2].T[..., None], boxes[:, 2:].T[..., None]
         x, y = x0 + at * (x1 - x0), y0 + at * (y1 - y0)
-        masks = [self[[r]].masked(x[r], y[r][:, None])[0] for r in range(len(boxes))]
-        return Regions(boxes, self.scores, torch.stack(masks) if masks else self.masks, self.classes)
+        return Regions(boxes, self.scores, self.masked(x[:, None], y[:, :, None]), self.classes)

@@ -121,7 +121,8 @@ def search(session: Session, indexes: list[Index], options: dict[str, Any]) -> A
     query_batch.warn_unsearchable(indexes, options)
     question = session.question()
     wishes = query_batch.wishes_of(options)
-    answer = together.query(indexes, **question, **wishes, **query_batch.workers_of(options))
+    who = {name: options[name] for name in ("engine", "workers")}
+    answer = together.query(indexes, **question, **wishes, **who)
     for caution in answer.cautions:
         common.echo(f"warning: {caution}", err=True)
     return answer

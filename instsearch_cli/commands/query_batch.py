@@ -84,13 +84,6 @@ def wishes_of(options: dict[str, Any]) -> dict[str, Any]:
     return {**wanted, "pipeline": options["pipeline_name"], **common.choice(options)}
 
 
-def workers_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Who asks one question."""
-    if options["engine"] == "local":
-        return {}
-    return {"engine": options["engine"], "workers": options["workers"]}
-
-
 def warn_unsearchable(indexes: list[Any], options: dict[str, Any]) -> str:
     """Say what is not searchable yet; gives the pipeline's name."""
     from instsearch_cli.engine.pipeline import SEPARATOR

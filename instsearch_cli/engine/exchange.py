@@ -6,7 +6,6 @@ What workers need of an index goes there, the image table and the models, and th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,9 +60,7 @@ class Exchange:
         """Get files of it, or all there are, into a folder, each under its name."""
         with self._files() as (files, root):
             if names is None:
-                names = [
-                    found[len(root) :].lstrip("/") for found in map(files._strip_protocol, files.find(root))
-                ]
+                names = [found[len(root) :].lstrip("/") for found in files.find(root)]
             for name in names:
                 make_folder((folder / name).parent)
                 files.get_file(posixpath.join(root, name), str(folder / name))
@@ -86,9 +83,3 @@ class Exchange:
             raise UsageError(f"--through {self.url}: {error}") from error
         except OSError as error:
             raise InstsearchError(f"{self.url}: {error.strerror or error}") from error
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex: what arrives is what was sent."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,12 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine.exchange import Exchange, sha256
+from instsearch_cli.engine.exchange import Exchange
 from instsearch_cli.engine.parts import Result, Task
 from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
 from instsearch_cli.engine.ray_worker import INDEX, PARTS, NodeError, Plan, look, make
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
+from instsearch_cli.networks.weights import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

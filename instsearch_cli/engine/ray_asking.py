@@ -118,7 +118,7 @@ def ask(
             raise InstsearchError(f"instsearch {__version__} is there: install {version}, as here")
         if any(os.environ.get(name) != value for name, value in variables.items()):
             _here.clear()
-        begin(variables)
         if path not in _here:
+            begin(variables)
             _here[path] = kind.open(path)
         return _here[path].query_each(questions, wish, pipeline, **choice)

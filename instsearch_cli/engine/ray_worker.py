@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from instsearch_cli import __version__
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.exchange import Exchange, sha256
+from instsearch_cli.engine.exchange import Exchange
 from instsearch_cli.engine.parts import Here
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.tensors import compute_in_one_thread
 from instsearch_cli.errors import DISK, InstsearchError
 from instsearch_cli.images.budget import BUDGET, parse_memory
+from instsearch_cli.networks.weights import sha256
 from instsearch_formats import FormatError, Index
 
 if TYPE_CHECKING:

@@ -329,8 +329,7 @@ def sizes_on_disk(index: Index, names: Sequence[str]) -> dict[str, float]:
             for kind in (*engine.assembly.kinds, SEARCH):
                 if kind != SEARCH or engine.assembly.part(SEARCH).fits:
                     layer = engine.data.layer(kind)
-                    size = sum(file.stat().st_size for file in layer.path.rglob("*") if file.is_file())
-                    found[f"{kind} {layer.name}"] = size
+                    found[f"{kind} {layer.name}"] = layer.nbytes
     table = index.path / "images"
     rest = [index.path / "stamps.txt", *table.rglob("*"), *(index.path / "models").rglob("*")]
     return found | {OTHERS: sum(file.stat().st_size for file in rest if file.is_file())}

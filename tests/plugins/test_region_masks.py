@@ -92,4 +92,4 @@ def test_a_cut_box_has_what_its_mask_had_there() -> None:
 
 def test_regions_without_masks_have_none_to_read() -> None:
     with pytest.raises(ValueError, match="no masks"):
-        Regions(torch.zeros(1, 4), torch.zeros(1)).masked(0.0, 0.0)
+        Regions(torch.zeros(1, 4), torch.zeros(1)).masked(torch.zeros(1), torch.zeros(1))

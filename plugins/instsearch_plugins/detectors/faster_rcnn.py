@@ -185,7 +185,7 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
         """Whether its detections have masks."""
         return "maskrcnn" in self.architecture and self.config.boxes == "detections"
 
-    @property
+    @functools.cached_property
     def _names(self) -> list[str]:
         """The names of its classes; empty where its weights tell others apart than the published ones."""
         state, names = self._state(), categories(self.architecture)

@@ -17,15 +17,12 @@ from torch import nn
 
 from instsearch_cli.components import Detector, option
 from instsearch_cli.data import Grid, Regions
-from instsearch_cli.networks.weights import load_state_dict
 from instsearch_plugins.numeric.cam_boxes import threshold_boxes
 from instsearch_plugins.numeric.regions import cell_boxes, rmac_grid
 from instsearch_plugins.numeric.soft_proposals import objectness
 from instsearch_plugins.published_network import PublishedNetwork
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from instsearch_cli.data import Inputs
@@ -135,11 +132,6 @@ class PCL(PublishedNetwork, Detector):
     def build(cls) -> nn.Module:
         """The network of the 20 classes of VOC."""
         return PCLNetwork()
-
-    @classmethod
-    def import_weights(cls, path: Path) -> dict[str, Tensor]:
-        """A checkpoint of the authors' PyTorch code, the tensors below "model"."""
-        return load_state_dict(path)
 
     def detect(self, inputs: Inputs) -> Regions:
         """boxes f32[R, 4], the best first, scores f32[R] and classes i64[R], from 1. Raises InstsearchError."""

@@ -112,13 +112,13 @@ def region_masks(local: Local, regions: Regions | None) -> tuple[Tensor, Tensor]
     if geometry is None:
         inside = torch.from_numpy(local.grid.masks(regions.boxes.cpu()))
         x, y = map(torch.from_numpy, local.grid.centres())
-        y = y[:, None]
+        x, y = x[None], y[:, None]
     else:
         x, y = torch.from_numpy(geometry[:, :2].T)
         x0, y0, x1, y1 = regions.boxes.cpu()[..., None].unbind(1)
         inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
     if regions.masks is not None:
-        within = inside & regions.masked(x, y)
+        within = inside & regions.masked(x[None], y[None])
         inside = torch.where(within.flatten(1).any(1).reshape(-1, *(1,) * (inside.ndim - 1)), within, inside)
     return inside, regions.boxes
 
