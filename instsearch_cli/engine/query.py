@@ -14,7 +14,7 @@ from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
 from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
-from instsearch_cli.engine.tensors import inference
+from instsearch_cli.engine.tensors import answering
 from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Engine:
         self._pictures.put(picture, query)
         return query
 
-    @inference()
+    @answering()
     def encode(
         self,
         id: str,
@@ -226,7 +226,7 @@ class Engine:
             began = time.perf_counter()
             last = evidence and part is rerankers[-1]
             rerank = part.component.evidence if last else part.component.rerank
-            with inference():
+            with answering():
                 hits = rerank(queries, hits, self.data, self._again(queries))
             self.timing.rerank += time.perf_counter() - began
             yield part.name, _cut(hits, k)
@@ -258,7 +258,7 @@ class Engine:
         return replace(query, exclude=query.exclude | outside) if outside else query
 
     def _first(self, queries: Sequence[Query], k: int) -> Hits:
-        with inference():
+        with answering():
             found = [component.search(queries, data, k) for data, component in self.segments]
         hits = found[0] if len(found) == 1 else merge(found, k)
         detected = self.assembly.detector is not None and self.data.encoder.localises

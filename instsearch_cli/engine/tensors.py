@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -35,8 +37,6 @@ def compute_in_one_thread() -> None:
     """Let this process compute in one thread from now on: it is one of several on one machine."""
     global _alone
     _alone = True
-    from threadpoolctl import threadpool_limits
-
     threadpool_limits(1)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)
@@ -51,8 +51,6 @@ _limits: list[Any] = []
 @contextlib.contextmanager
 def _libraries_alone() -> Iterator[None]:
     """Linear algebra computes in one thread, in the whole process, until the last one leaves."""
-    from threadpoolctl import threadpool_limits
-
     with _several:
         _limits.append(_limits[0] if _limits else threadpool_limits(1, "blas"))
     try:
@@ -65,13 +63,24 @@ def _libraries_alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """No gradients where torch has been imported, and one thread where it has not: what a question multiplies then is
+    small, and threads that wait for the next product take cores from other questions; for functions as for blocks.
+    """
+    with contextlib.ExitStack() as entered:
+        entered.enter_context(inference())
+        if "torch" not in sys.modules:
+            entered.enter_context(_libraries_alone())
+            entered.enter_context(threadpool_limits(1, "openmp"))
+        yield
+
+
+@contextlib.contextmanager
 def one_thread_each() -> Iterator[Any]:
     """While several threads work, each of them computes in one: gives what each has to call first.
 
     The consumer, too: threads that wait for work take a core from the others.
     """
-    from threadpoolctl import threadpool_limits
-
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else 0
 

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
 
 import instsearch
 from instsearch_cli.engine.answer import Answer, Hit
-from instsearch_cli.engine.tensors import one_thread_each
 from instsearch_cli.engine.together import _of_each, answers, merged
 from instsearch_cli.images import Photograph
 from schema_check import valid
@@ -175,20 +173,3 @@ def test_all_are_asked_at_once(indexes: list[Path]) -> None:
         return index.path
 
     assert _of_each(opened, ask) == indexes
-
-
-def test_threads_of_libraries_are_as_before_whoever_leaves_last() -> None:
-    def threads() -> list[int]:
-        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
-
-    with threadpool_limits(2, "blas"):
-        before = threads()
-        assert set(before) == {2}
-        first, second = one_thread_each(), one_thread_each()
-        first.__enter__()
-        second.__enter__()
-        assert set(threads()) == {1}
-        first.__exit__(None, None, None)
-        assert set(threads()) == {1}
-        second.__exit__(None, None, None)
-        assert threads() == before
