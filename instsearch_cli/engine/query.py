@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from instsearch_cli.images import Photograph
     from instsearch_formats import Index
 
-PICTURES = (
-    8  #: queries kept, one of each picture asked with last: it may be asked with again, with another box
-)
+PICTURES = 32  #: queries kept, of some 4 MB, one of each picture asked with last: it may be asked with again
 
 
 @dataclass
