@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        default=["gaussian", "l2norm", "l2norm:stretch=false", "bms", "bms:variant=journal"],
+        default=["gaussian", "l2norm", "l2norm:stretch=false", "bms", "bms:width=none"],
         metavar="NAME",
     )
     parser.add_data(*MANIFESTS)

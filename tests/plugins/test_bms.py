@@ -377,9 +377,10 @@ def test_component_is_the_block_maximum_of_the_map():
 
 
 def test_options_left_out_are_the_variants():
-    assert BMS(BMS.Config(), CPU).parameters == ICCV
-    assert BMS(BMS.Config(variant="journal"), CPU).parameters == JOURNAL
-    given_ = BMS(BMS.Config(variant="journal", whitening=False, sigma=0), CPU).parameters
+    assert BMS(BMS.Config(), CPU).parameters == replace(ICCV, width=300)
+    assert BMS(BMS.Config(width=None), CPU).parameters == ICCV
+    assert BMS(BMS.Config(variant="journal", width=None), CPU).parameters == JOURNAL
+    given_ = BMS(BMS.Config(variant="journal", width=None, whitening=False, sigma=0), CPU).parameters
     assert given_ == replace(JOURNAL, whitening=False, sigma=0)
 
 

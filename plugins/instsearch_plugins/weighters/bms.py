@@ -193,8 +193,9 @@ class BMS(Weighter):
 
         #: iccv: maps and complements, closed; journal: a map's objects and holes apart, whitened colours
         variant: Literal["iccv", "journal"] = "iccv"
-        #: working size in pixels: the width (iccv: 600) or the longer side (journal: 400); less is faster
-        width: int | None = None
+        #: working size in pixels: the width (iccv) or the longer side (journal); none: its authors' (600, 400), whose
+        #: kernels, of so many pixels, are finer parts of the picture
+        width: int | None = 300
         delta: int = 8  #: step between thresholds, in grey levels
         omega_o: int | None = None  #: side of the closing's square, odd; 1 is none (iccv: 5, journal: 1)
         omega_d1: int | None = None  #: side of the square that dilates attention maps, odd (both: 7)
