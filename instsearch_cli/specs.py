@@ -13,6 +13,8 @@ DEFAULTS = {
     ".json": "a dataset, of files with this ending",
 }
 """What components may be the default for, beside searchers for codes."""
+NAMES: set[str] = set()
+"""What the components of this process are called: a file of weights so called is no network's of a shorter name."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Spec:
     version: int = 1
     trainer: str = ""
     default_for: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        NAMES.add(self.name)
 
 
 class ExtractorSpec(Spec):

@@ -18,6 +18,7 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks.checkpoints import load_checkpoint
 from instsearch_cli.networks.safe import SUFFIX as SAFE
 from instsearch_cli.networks.safe import load_tensors
+from instsearch_cli.specs import NAMES
 from instsearch_formats.errors import writing
 from instsearch_formats.sink import Sink
 
@@ -75,8 +76,8 @@ def official(network: str) -> Official | None:
 def find_weights(network: str, explicit: str | os.PathLike[str] | None = None, published: str = "") -> Path:
     """The weights file of ``network``: the explicit one, INSTSEARCH_WEIGHTS, the imported one, torchvision's.
 
-    INSTSEARCH_WEIGHTS names a folder, or several; a file there is the network's when it is called
-    NETWORK.pth or NETWORK-ANYTHING.pth (.pt, .bin, .safetensors), and so in :func:`user_folder`. torchvision's
+    INSTSEARCH_WEIGHTS names a folder, or several; a file there is the network's when it is called NETWORK.pth or,
+    where none is, NETWORK-ANYTHING.pth (.pt, .bin, .safetensors), and so in :func:`user_folder`. torchvision's
     comes from its cache or a download, which INSTSEARCH_OFFLINE=1 forbids. ``published`` says which file of
     which project to fetch and import, for a network that is not torchvision's.
 
@@ -157,9 +158,11 @@ def named_folders() -> list[Path]:
 
 
 def weights_in(folder: Path, network: str) -> list[Path]:
-    """The files of a folder that are called like the network's weights, sorted."""
-    # vgg16_bn.pth is another network than vgg16
-    mine = re.compile(rf"{re.escape(network)}(-.*)?({'|'.join(map(re.escape, SUFFIXES))})")
+    """The files of a folder that are called like the network's weights and no longer-named one's, sorted."""
+    # vgg16_bn.pth is another network than vgg16, and so is vgg16-cam.pth; torchvision calls files NETWORK_coco-HASH.pth
+    others = "|".join(re.escape(name) for name in sorted(NAMES) if name.startswith(f"{network}-"))
+    other = rf"(?!({others})[-.])" if others else ""
+    mine = re.compile(rf"{other}{re.escape(network)}(_coco)?(-.*)?({'|'.join(map(re.escape, SUFFIXES))})")
     return sorted(path for path in folder.iterdir() if mine.fullmatch(path.name) and path.is_file())
 
 
@@ -275,6 +278,7 @@ def _in_folders(network: str) -> tuple[Path, str] | None:
         places.append((imported, "imported"))
     for folder, place in places:
         found = weights_in(folder, network)
+        found = [path for path in found if path.stem == network] or found
         if len(found) > 1:
             raise InstsearchError(
                 f"{folder}: several weights for {network}: {', '.join(path.name for path in found)}.\n"

@@ -77,6 +77,40 @@ class TestFinding:
         with pytest.raises(InstsearchError, match=r"vgg16-a\.pth, vgg16-b\.pth"):
             find_weights("vgg16")
 
+    def test_its_very_name_comes_before_a_longer_one(self, tmp_path, monkeypatch):
+        mine = put(tmp_path / "xfeat.pt")
+        put(tmp_path / "xfeat-lighterglue.pt")
+        monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path))
+        assert find_weights("xfeat") == mine
+        put(tmp_path / "xfeat.pth")
+        with pytest.raises(InstsearchError, match=r"several weights for xfeat: xfeat\.pt, xfeat\.pth\.\n"):
+            find_weights("xfeat")
+
+    @pytest.mark.parametrize("other", ["vgg16-cam.pth", "vgg16-cam-397923af.pt", "vgg16-cam.safetensors"])
+    def test_a_file_of_another_network_whose_name_is_longer(self, tmp_path, monkeypatch, other):
+        monkeypatch.setattr(weights, "NAMES", {"vgg16", "vgg16-cam", "cam"})
+        theirs = put(tmp_path / other)
+        monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path))
+        with pytest.raises(InstsearchError, match="no weights for vgg16 "):
+            find_weights("vgg16")
+        assert find_weights("vgg16-cam") == theirs
+        mine = put(tmp_path / "vgg16-camera.pth")
+        assert find_weights("vgg16") == mine
+
+    @pytest.mark.parametrize("network", ["aliked-n16", "aliked-n16rot"])
+    def test_names_that_begin_alike(self, tmp_path, monkeypatch, network):
+        for name in ("aliked-n16", "aliked-n16rot"):
+            put(tmp_path / f"{name}.pth")
+        monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path))
+        assert find_weights(network) == tmp_path / f"{network}.pth"
+
+    def test_the_file_that_torchvision_publishes_of_a_detection_network(self, tmp_path, monkeypatch):
+        network = "fasterrcnn_resnet50_fpn"
+        put(tmp_path / f"{network}_v2_coco-dd69338a.pth")
+        mine = put(tmp_path / weights.official(network).name)
+        monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path))
+        assert find_weights(network) == mine
+
     def test_a_folder_that_is_not_there(self, tmp_path, monkeypatch):
         monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path / "gone"))
         with pytest.raises(InstsearchError, match="gone is not a folder"):

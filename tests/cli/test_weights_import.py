@@ -109,6 +109,12 @@ class TestListing:
         line = next(line for line in cli("weights").out.splitlines() if line.startswith("eyes-v2"))
         assert f"{user_folder() / 'eyes-v2.pth'}  (imported, sha256 " in line
 
+    def test_a_network_does_not_take_the_file_of_one_with_a_longer_name(self, cli):
+        path = save(user_folder() / "vgg16-cam.pth", STATE)
+        lines = {line.split()[0]: line for line in cli("weights").out.splitlines()}
+        assert lines["vgg16"].endswith("missing: vgg16-397923af.pth of torchvision")
+        assert f"{path}  (imported, sha256 " in lines["vgg16-cam"]
+
 
 class TestImport:
     @pytest.mark.parametrize("name", ["eyes", "brain", "eyes-v2"])
