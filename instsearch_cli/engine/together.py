@@ -44,8 +44,8 @@ def query(indexes: Sequence[Askable], picture: Any, box: Any = None, k: int = 20
     began = time.perf_counter()
     with asking(indexes, wishes) as askable:
         check_comparable(askable, wishes)
-        answer = merged(_of_each(askable, lambda index: index.query(picture, box, k, **wishes)), k)
-    return answer if len(indexes) == 1 else replace(answer, seconds=time.perf_counter() - began)
+        found = _of_each(askable, lambda index: index.query(picture, box, k, **wishes))
+        return merged(found, k, time.perf_counter() - began)
 
 
 @contextlib.contextmanager
@@ -74,6 +74,7 @@ def answers(
 ) -> Generator[Answer, None, None]:
     """The answer as it comes, as :meth:`Index.answers` gives that of one: the last is the one of :func:`query`."""
     check_comparable(indexes, wishes)
+    began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         coming = {
             i: stack.enter_context(contextlib.closing(indexes[i].answers(picture, box, k, **wishes)))
@@ -83,7 +84,7 @@ def answers(
         }
         each = {i: next(answers) for i, answers in coming.items()}
         while True:
-            yield merged([each[i] for i in range(len(indexes))], k)
+            yield merged([each[i] for i in range(len(indexes))], k, time.perf_counter() - began)
             if not any(answer.step for answer in each.values()):
                 return
             each = {i: next(answers) for i, answers in coming.items()}
@@ -122,7 +123,9 @@ def _answers_to(
         checked = [_checked(question) for question in some]
         sound = [each for each in checked if not isinstance(each, InstsearchError)]
         ask = partial(_ask_each, sound, wish, wishes.get("pipeline"), choice)
+        began = time.perf_counter()
         found = iter(zip(*_of_each(indexes, ask), strict=True))
+        seconds = (time.perf_counter() - began) / max(1, len(sound))
         for each in checked:
             if isinstance(each, InstsearchError):
                 yield each
@@ -134,7 +137,7 @@ def _answers_to(
                     wrong = wrong or answer
                 else:
                     answers.append(answer)
-            yield wrong or merged(answers, k)
+            yield wrong or merged(answers, k, seconds)
 
 
 def _ask_each(
@@ -211,8 +214,11 @@ def _meaning(engine: Engine) -> Any:
     return assembly.fingerprint(SEARCH), assembly.pipeline.rerank, assembly.part(SEARCH).config
 
 
-def merged(answers: Sequence[Answer], k: int) -> Answer:
-    """The first k of all hits, by score, then by index and rank; what is said of an index is said with its folder."""
+def merged(answers: Sequence[Answer], k: int, seconds: float) -> Answer:
+    """The first k of all hits, by score, then by index and rank; what is said of an index is said with its folder.
+
+    ``seconds`` passed while the indexes were asked, side by side perhaps; an answer alone keeps its own.
+    """
     if len(answers) == 1:
         return answers[0]
     hits, near = _ranked([a.hits for a in answers], k), _ranked([a.near for a in answers], k)
@@ -224,7 +230,7 @@ def merged(answers: Sequence[Answer], k: int) -> Answer:
         answers[0],
         hits=hits,
         near=near,
-        seconds=sum(answer.seconds for answer in answers),
+        seconds=seconds,
         n_images=sum(answer.n_images for answer in answers),
         best=max((answer.best for answer in answers if answer.best is not None), default=None),
         dropped=sum(answer.dropped for answer in answers),

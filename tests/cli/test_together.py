@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ import PIL.Image
 import pytest
 
 import instsearch
+from instsearch_cli.engine import together
 from instsearch_cli.engine.answer import Answer, Hit
-from instsearch_cli.engine.together import _of_each, answers, merged
+from instsearch_cli.engine.together import _of_each, answers, answers_to, merged
 from instsearch_cli.images import Photograph
 from schema_check import valid
 from served_scenes import scene
@@ -115,7 +118,7 @@ def test_merging_against_a_plain_sort() -> None:
         answers.append(
             Answer("q", Path("q"), None, hits, {}, 0.1, 6, indexes=(Path(str(i)),), cautions=("all", f"c{i}"))
         )
-    whole = merged(answers, 7)
+    whole = merged(answers, 7, 0.2)
     plain = sorted(
         ((hit, i) for i, answer in enumerate(answers) for hit in answer),
         key=lambda p: (-p[0].score, p[1], p[0].rank),
@@ -124,8 +127,22 @@ def test_merging_against_a_plain_sort() -> None:
         (hit.image, i, r) for r, (hit, i) in enumerate(plain[:7], 1)
     ]
     assert whole.n_images == 18
-    assert whole.seconds == pytest.approx(0.3)
+    assert whole.seconds == 0.2
+    assert merged(answers[:1], 7, 0.2).seconds == 0.1
     assert whole.cautions == ("all", "0: c0", "1: c1", "2: c2")
+
+
+def test_seconds_are_those_that_passed(
+    place: Path, indexes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, picture = [instsearch.open(path) for path in indexes[:2]], place / "query.png"
+    ticks = itertools.count(100)
+    monkeypatch.setattr(together, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert instsearch.query(opened, picture).seconds == 1
+    assert [answer.seconds for answer in answers(opened, picture)] == [1, 2, 3, 4]
+    questions = [picture, {"box": 1}, (picture, (30, 20, 100, 100)), picture]
+    said = [*answers_to(opened, questions)]
+    assert [answer.seconds for answer in said if isinstance(answer, Answer)] == [1 / 3] * 3
 
 
 @pytest.mark.parametrize("n", [1, 2])
