@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +64,7 @@ def command(images: int, index_path: Path | None, pipeline_name: str | None, **o
     """
     from instsearch_cli.demo import make_scenes
     from instsearch_cli.measure.estimating import check, estimate
+    from instsearch_cli.measure.scratch import scratch
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.estimate import print_estimate
 
@@ -76,8 +76,8 @@ def command(images: int, index_path: Path | None, pipeline_name: str | None, **o
         sample = options["sample"]
         if sample is None and index is None:
             check(chosen, how["device"])  # before scenes are drawn
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="instsearch-scenes-"))
-            sample = make_scenes(Path(folder), max(8, how["large"]), progress=progress).parent / "images"
+            folder = stack.enter_context(scratch()) / "scenes"
+            sample = make_scenes(folder, max(8, how["large"]), progress=progress).parent / "images"
             progress.close()
         done = estimate(
             images,

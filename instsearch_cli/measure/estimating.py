@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.assembly import Assembly
@@ -18,12 +15,14 @@ from instsearch_cli.engine.stages import CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import discover
 from instsearch_cli.measure.forecast import Asking, Estimate, Line, Making, Mirror, through
+from instsearch_cli.measure.scratch import scratch
 from instsearch_cli.measure.trials import WARMING, tried
 from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import Mirror as MirrorSearcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from instsearch_cli.engine.choosing import Anywhere
 
@@ -109,8 +108,8 @@ def estimate(
         "load": load,
     }
     given = _given(sample, index, pipeline, seed, choice, how)
-    with tempfile.TemporaryDirectory(prefix="instsearch-estimate-") as folder, ExitStack() as stack:
-        return _measured(given, images, Path(folder), progress or Quiet(), stack)
+    with scratch() as folder:
+        return _measured(given, images, folder, progress or Quiet())
 
 
 def _check(images: int, small: int, large: int, questions: int, workers: int | None) -> None:
@@ -189,13 +188,11 @@ def drawn(files: Sequence[Path], n: int, seed: int) -> list[Path]:
     return [files[rng.randrange(i * m // n, max((i + 1) * m // n, i * m // n + 1))] for i in range(n)]
 
 
-def _measured(given: Given, images: int, place: Path, progress: Quiet, stack: ExitStack) -> Estimate:
+def _measured(given: Given, images: int, place: Path, progress: Quiet) -> Estimate:
     """The estimate, with what is measured in a folder."""
     runs = _runs(given, place, progress)
     names, counts = runs[1]["names"], [run["images"] for run in runs]
     indexes = [Index.open(place / f"{n}", given.device) for n in given.sizes]
-    for each in indexes:
-        stack.callback(_end, each, names, given)
     if counts[0] < 1 or counts[1] <= counts[0]:
         raise InstsearchError(
             f"of {given.sizes[1]:,} photographs {counts[1]:,} could be read: give others to measure with (--sample)"
@@ -273,13 +270,6 @@ def _making(counts: Sequence[int], runs: Sequence[Mapping[str, Any]]) -> Making:
         search=line(lambda run: run["searching"]),
         core=line(lambda run: run["core"]),
     )
-
-
-def _end(index: Index, names: Sequence[str], given: Given) -> None:
-    """Drop the copies of codes that a mirror keeps of an index that was made to measure."""
-    if given.mirrored:
-        index.gc(forget=list(names))
-    index.close()
 
 
 def _answers(
