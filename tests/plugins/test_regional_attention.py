@@ -16,9 +16,11 @@ from torch import Tensor
 from instsearch_cli.data import BoxWeight, FeatureMap, Grid, Inputs, Keypoints, Regions, WeightMap
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.testing import EncoderContract
+from instsearch_plugins.encoders import pooled as pooled_encoders
 from instsearch_plugins.encoders.regional_attention import RegionalAttention
 from instsearch_plugins.encoders.regional_attention_network import ContextAttention, drawn
 from instsearch_plugins.encoders.regions_sum import RegionsSum
+from instsearch_plugins.numeric.pooling import region_masks
 from instsearch_plugins.numeric.regional_attention import attention, mean_pool, pools_of_rectangles
 from instsearch_plugins.numeric.regions import rmac_grid
 from region_collection import CELLS, GRID, GRIDDED, IMAGES, Collection, bare, fitted, pooled, regions_of
@@ -217,6 +219,27 @@ def test_weights_count_in_the_means(weights: Path) -> None:
     masked = encoder._attention(IMAGES[0], WeightMap(alpha, GRID), regions_of(whole), (0, 0, 80, 60))
     alone = encoder._attention(IMAGES[0], None, regions_of(left), (0, 0, 40, 60))
     torch.testing.assert_close(masked, alone)
+
+
+def test_masks_are_worked_out_once_and_count_for_the_attention_too(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A region with a mask is what the mask leaves of it: here the left or the upper half of the picture."""
+    left, upper = torch.zeros(2, 28, 28, dtype=torch.bool)
+    left[:, :14], upper[:14] = True, True
+    whole = torch.tensor([[0.0, 0, 80, 60]] * 2)
+    masked = Regions(whole, torch.ones(2), torch.stack([left, upper]))
+    halves = regions_of(torch.tensor([[0, 0, 4, 6], [0, 0, 8, 3]]))
+    encoder, asked = bare(RegionalAttention, weights=str(weights)), []
+
+    def once(*given: Any) -> Any:
+        asked.append(given)
+        return region_masks(*given)
+
+    expected = encoder.aggregate(IMAGES[0], None, halves)
+    monkeypatch.setattr(pooled_encoders, "region_masks", once)
+    torch.testing.assert_close(encoder.aggregate(IMAGES[0], None, masked).vectors, expected.vectors)
+    assert len(asked) == 1
 
 
 def test_one_region_none_and_an_empty_map(weights: Path) -> None:

@@ -140,11 +140,12 @@ class Pooled(Encoder, ABC):
     ) -> Vectors:
         """Unit vectors f32[M, d]; a region without any activation stays zero. Keypoints raise UsageError."""
         psi, boxes = self._over_sizes(self.describe, local, weights, regions)
+        return Vectors(self._whitened(psi), boxes)
+
+    def _whitened(self, psi: Tensor) -> Tensor:
         some = (psi != 0).any(1, keepdim=True)
         psi = self.scaled(psi)
-        if self.whitening is not None:
-            psi = l2(whiten(psi, *self.whitening)) * some
-        return Vectors(psi, boxes)
+        return psi if self.whitening is None else l2(whiten(psi, *self.whitening)) * some
 
     def _over_sizes(
         self,
@@ -152,6 +153,7 @@ class Pooled(Encoder, ABC):
         local: Features,
         weights: WeightMap | BoxWeight | None,
         regions: Regions | None,
+        /,
     ) -> tuple[Tensor, Tensor]:
         """What ``pool`` gives, or its unit vectors at a picture's sizes joined, f32[M, D]; boxes f32[M, 4]."""
         sizes = getattr(local, "levels", ())

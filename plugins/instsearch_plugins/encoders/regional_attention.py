@@ -92,10 +92,11 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None, box: Box
     ) -> Tensor:
         """phi f32[R] of the regions, in the context of a box."""
-        none = regions is None or not len(regions.boxes)
-        boxes = torch.tensor([extent(local.grid)]) if none or regions is None else regions.boxes.cpu()
-        boxes = torch.cat([boxes, torch.tensor([box])])
-        X, alpha, _ = self._cells(local, weights, Regions(boxes, torch.ones(len(boxes))))
+        X, alpha, _ = self._cells(local, weights, _in_context(local, regions, box))
+        return self._phi(X, alpha)
+
+    def _phi(self, X: Tensor, alpha: Tensor) -> Tensor:
+        """phi f32[R] of the regions, all of alpha f32[R + 1, h, w] but the last, which is their context."""
         network: Any = self.network
         check_channels(network, len(X), self.weights)
         means = mean_pool(X, alpha)
@@ -122,6 +123,22 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
     def _described(
         self, local: Features, weights: WeightMap | BoxWeight | None, regions: Regions | None, box: Box
     ) -> Vectors:
-        v = l2(super().aggregate(local, weights, regions).vectors)
-        phi = self._attention(local, weights, regions, box)
-        return Vectors(attended(phi, v), torch.tensor([box]))
+        phi: list[Tensor] = []
+
+        def describe(X: Tensor, alpha: Tensor) -> Tensor:
+            if not phi:  # of the first size
+                phi.append(self._phi(X, alpha))
+            return self.describe(X, alpha[:-1])
+
+        psi, _ = self._over_sizes(describe, local, weights, _in_context(local, regions, box))
+        return Vectors(attended(phi[0], l2(self._whitened(psi))), torch.tensor([box]))
+
+
+def _in_context(local: Features, regions: Regions | None, box: Box) -> Regions:
+    """The regions, or the whole picture where there are none, and last the box that is their context."""
+    if regions is None or not len(regions.boxes):
+        regions = Regions(torch.tensor([extent(local.grid)]), torch.ones(1))
+    boxes, masks = torch.cat([regions.boxes.cpu(), torch.tensor([box])]), regions.masks
+    if masks is not None:
+        masks = torch.cat([masks, masks.new_ones(1, *masks.shape[1:])])
+    return Regions(boxes, torch.ones(len(boxes)), masks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -61,15 +61,11 @@ class RegionCodes(RegionVectors):
         return Vectors(l2(means.to(codes.vectors.dtype)), boxes)
 
     def _over_sizes(
-        self,
-        pool: Callable[[Tensor, Tensor], Tensor],
-        local: Features,
-        weights: WeightMap | BoxWeight | None,
-        regions: Regions | None,
+        self, pool: Callable[[Tensor, Tensor], Tensor], local: Features, /, *under: Any
     ) -> tuple[Tensor, Tensor]:
         """What ``pool`` gives of each size where they are apart, f32[S, D], and what they are of, f32[S, 4]."""
         if not self.config.apart or not isinstance(local, FeatureMap) or not local.levels:
-            return super()._over_sizes(pool, local, weights, regions)
+            return super()._over_sizes(pool, local, *under)
         sizes = [self._cells(size, None, None) for size in (replace(local, levels=()), *local.levels)]
         psi = torch.cat([l2(pool(X, alpha)) for X, alpha, _ in sizes])
         return psi, torch.cat([boxes for _, _, boxes in sizes])
