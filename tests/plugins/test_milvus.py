@@ -1,140 +1,45 @@
-"""Searchers `milvus` and `milvus-hamming`, in folders of Milvus Lite: what they find is what local searchers find.
+"""Searcher `milvus`, in folders of Milvus Lite: what it finds is what local searchers find.
 
 With INSTSEARCH_TEST_MILVUS=http://host:19530 a server is asked as well; INSTSEARCH_MILVUS has its login.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hamming_collection import Collection, Weighed, fitted, query, random_words
-from instsearch_cli.data import Hits, Image, Query, SparseVectors, Vectors
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.options import make_config
 from instsearch_cli.progress import Quiet
-from instsearch_cli.storage import Origin
-from instsearch_plugins.searchers import milvus_asking, milvus_copy, milvus_server
+from instsearch_plugins.searchers import milvus_asking, milvus_copy
 from instsearch_plugins.searchers.faiss_index import Faiss
-from instsearch_plugins.searchers.hamming import among
-from instsearch_plugins.searchers.inverted import Inverted
-from instsearch_plugins.searchers.milvus import Milvus
-from instsearch_plugins.searchers.milvus_hamming import MilvusHamming
-from instsearch_plugins.searchers.postings import inverted, inverted_of
+from milvus_searching import (
+    KINDS,
+    Sparse,
+    asked,
+    assert_same,
+    by_hand,
+    dense,
+    filled,
+    options,
+    origin,
+    rows_of,
+    searcher,
+    shared,
+    sparse,
+)
 from states import load
 from stored_codes import StoredCodes
+
+__all__ = ["options", "shared"]  # fixtures
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 CPU = torch.device("cpu")
-SERVER = os.environ.get("INSTSEARCH_TEST_MILVUS", "")
-
-
-class Sparse(StoredCodes):
-    """The same rows as csr."""
-
-    def encoded(self, rows, pointers):
-        indptr = np.cumsum([0, *(rows != 0).sum(1)])
-        i, j = np.nonzero(rows)
-        return {"rows": pointers, "indices": j, "data": rows[i, j], "indptr": indptr, "dim": rows.shape[1]}
-
-
-def origin(data, place="/a/folder", pictures="p", names=None):
-    """What the engine says of an index: a digest of its pictures for every number of rows."""
-    named = (lambda row: f"{row}.jpg") if names is None else names
-    return Origin(
-        Path(place),
-        f"{'0' * 12}_{uuid.uuid5(uuid.NAMESPACE_URL, str(id(data))).hex[:12]}",
-        lambda stop: f"{pictures}{stop}",
-        lambda span: [named(row) for row in span],
-    )
-
-
-@pytest.fixture(params=["lite", "server"])
-def options(request: pytest.FixtureRequest, shared: str) -> Iterator[dict[str, str]]:
-    """Options of a searcher with collections of its own, which are dropped in the end."""
-    uri, prefix = shared, f"test_{uuid.uuid4().hex[:8]}"
-    if request.param == "server":
-        uri = SERVER or pytest.skip("no server is named by INSTSEARCH_TEST_MILVUS")
-    try:
-        server = milvus_server.connected(uri, "")
-    except InstsearchError as error:
-        pytest.skip(str(error))
-    yield {"uri": uri, "collection": prefix}
-    for name in server.client.list_collections():
-        if name.startswith(prefix):
-            server.client.drop_collection(name)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A folder of Milvus Lite that stays open."""
-    folder = str(tmp_path_factory.mktemp("milvus") / "test.db")
-    server = milvus_server.connected(folder, "", create=True)
-    yield folder
-    del server
-
-
-def searcher(options, cls=Milvus, **more):
-    return cls(make_config(cls, {**options, **more}, "searcher"))
-
-
-def filled(data, options, of=None, **more):
-    """A searcher whose copy is filled, as the engine has it for a query."""
-    of, made = of or origin(data), searcher(options, **more)
-    load(made, made.fill(data, of, Quiet()).state, data.span)
-    return made, of
-
-
-def by_hand(cls, data, folder, **options):
-    made = cls(make_config(cls, options, "searcher"), CPU)
-    data.folder = folder
-    load(made, made.fit(data, Quiet()), data.span)
-    return made
-
-
-def asked(codes, exclude=(), per_image=1):
-    picture = Image(np.zeros((4, 4, 3), np.uint8), (4, 4))
-    return Query("q", picture, None, None, None, codes, frozenset(exclude), per_image)
-
-
-def dense(rows):
-    rows = torch.as_tensor(np.atleast_2d(rows), dtype=torch.float32)
-    return Vectors(rows, torch.zeros(len(rows), 4))
-
-
-def sparse(rows):
-    rows = np.atleast_2d(rows)
-    i, j = np.nonzero(rows)
-    indptr = np.cumsum([0, *(rows != 0).sum(1)])
-    return SparseVectors(j, rows[i, j].astype(np.float32), indptr, rows.shape[1], np.zeros((len(rows), 4)))
-
-
-def assert_same(mine: Hits, theirs: Hits) -> None:
-    np.testing.assert_array_equal(mine.images, theirs.images)
-    np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-5)
-    np.testing.assert_array_equal(mine.boxes, theirs.boxes)
-
-
-def rows_of(kind, n, seed=0):
-    rng = np.random.default_rng(seed)
-    if kind == "sparse":
-        return np.where(rng.random((n, 40)) < 0.15, rng.random((n, 40)), 0).astype(np.float32)
-    x = rng.standard_normal((n, 8)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-KINDS = {"dense": (StoredCodes, dense, Faiss), "sparse": (Sparse, sparse, Inverted)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -336,171 +241,3 @@ def test_other_widths_take_a_new_collection(options: dict[str, str]) -> None:
     filled(data, options, of=of)
     made, _ = filled(StoredCodes(rows[:, :5]), options, of=of)
     assert made.differences(StoredCodes(rows[:, :5]), of, Quiet()) == []
-
-
-# -- what is wrong is said ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("bad", "said"),
-    [
-        ({"uri": "milvus"}, "http://host:19530, or a folder NAME.db"),
-        ({"uri": "ftp://x:1"}, "uri is http://"),
-        ({"uri": "http://root:secret@x:1"}, "set INSTSEARCH_MILVUS=http://user"),
-        ({"collection": "a b"}, "letters, digits and _"),
-        ({"build": "M16"}, "build is NAME=VALUE"),
-        ({"search": "=2"}, "search is NAME=VALUE"),
-    ],
-)
-def test_options_that_cannot_be(bad: dict[str, str], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        make_config(Milvus, bad, "searcher")
-
-
-def test_a_folder_s_path_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert make_config(Milvus, {"uri": "m.db"}, "searcher").uri == str(tmp_path / "m.db")
-
-
-@pytest.mark.parametrize(
-    ("named", "told"),
-    [
-        ("http://root:a%40b@host:19530", "root:a@b"),
-        ("http://:key@host:19530", "key"),
-        ("http://root:a@other:19530", ""),
-        ("http://root:a@host:19531", ""),
-        ("https://root:a@host:19530", ""),
-        ("http://root:a@host:x", ""),
-        ("", ""),
-    ],
-)
-def test_a_password_is_told_to_the_server_that_it_is_for_alone(
-    named: str, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("INSTSEARCH_MILVUS", named)
-    assert milvus_server.login("http://host:19530") == told
-
-
-def test_asking_makes_no_folder(tmp_path: Path) -> None:
-    """An index from elsewhere may name any."""
-    data = Sparse(rows_of("sparse", 3))
-    made, of = searcher({"uri": str(tmp_path / "m.db")}), origin(data)
-    load(made, {"collection": np.zeros(1, "u1"), "pictures": np.zeros(1, "u1"), "filled": np.zeros(2, int)})
-    with pytest.raises(InstsearchError, match=r"is not at .*: run `instsearch index`"):
-        made.search([asked(sparse(rows_of("sparse", 1)))], data, 3)
-    assert "is not there" in made.differences(data, of, Quiet())[0]
-    assert made.sweep(of, (), dry_run=False) == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_server_and_no_folder(tmp_path: Path) -> None:
-    data = Sparse(rows_of("sparse", 3))
-    for uri, said in (
-        ("http://127.0.0.1:1", "no Milvus answers at http://127.0.0.1:1: start it"),
-        (str(tmp_path / "no" / "m.db"), "there is no folder"),
-        (str(tmp_path / "file.db"), "is a file"),
-        (str(tmp_path / "full.db"), "has other files in it"),
-    ):
-        (tmp_path / "file.db").write_text("x")
-        (tmp_path / "full.db").mkdir(exist_ok=True)
-        (tmp_path / "full.db" / "x").write_text("x")
-        with pytest.raises(InstsearchError, match=said) as caught:
-            searcher({"uri": uri}).fill(data, origin(data), Quiet())
-        assert len(str(caught.value).splitlines()) <= 2
-
-
-def test_a_folder_that_another_program_has_open(tmp_path: Path) -> None:
-    from milvus_lite import MilvusLite
-
-    with (
-        MilvusLite(str(tmp_path / "m.db")),
-        pytest.raises(InstsearchError, match=r"is open in another program: Milvus Lite is for one at a time"),
-    ):
-        milvus_server.connected(str(tmp_path / "m.db"), "", create=True)
-
-
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InstsearchError, match=r"pip install 'instsearch\[milvus\]'"):
-        milvus_server.connected(str(tmp_path / "m.db"), "", create=True)
-
-
-@pytest.mark.parametrize(
-    ("method", "answer", "said"),
-    [
-        (
-            "Connect",
-            "auth check failure, please check username and password",
-            "refuses the login: set INSTSEARCH_MILVUS=h",
-        ),
-        ("GetVersion", "v2.2.9", "is Milvus v2.2.9: its mirror needs 2.4 or later"),
-    ],
-)
-def test_a_wrong_password_and_another_version(tmp_path: Path, method: str, answer: str, said: str) -> None:
-    """A server of Milvus's protocol that answers one call in its own way."""
-    import grpc
-    from milvus_lite import MilvusLite
-    from milvus_lite.adapter.grpc.servicer import MilvusServicer
-    from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
-
-    class Stubborn(MilvusServicer):
-        pass
-
-    def call(self, request, context):
-        if method == "Connect":
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, answer)
-        return milvus_pb2.GetVersionResponse(version=answer)
-
-    setattr(Stubborn, method, call)
-    with MilvusLite(str(tmp_path / "m.db")) as database:
-        server = grpc.server(ThreadPoolExecutor(2))
-        milvus_pb2_grpc.add_MilvusServiceServicer_to_server(Stubborn(database), server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            with pytest.raises(InstsearchError, match=said):
-                milvus_server.connected(f"http://127.0.0.1:{port}", "")
-        finally:
-            server.stop(None).wait()
-
-
-# -- keypoints ------------------------------------------------------------------------------------------
-
-
-def keypoint_images(n=9, seed=0):
-    rng = np.random.default_rng(seed)
-    return [random_words(rng, int(rng.integers(0, 40))) for _ in range(n)]
-
-
-@pytest.mark.parametrize("idf", [None, np.linspace(0.5, 2, 6)])
-def test_postings_of_some_images_are_those_of_a_collection_of_them(tmp_path: Path, idf) -> None:
-    images = keypoint_images()
-    data = Collection(tmp_path, images)
-    mine, theirs = inverted_of(images, idf), inverted(data, idf, tmp_path, Quiet())
-    assert mine.keys() == theirs.keys()
-    for name, array in theirs.items():
-        np.testing.assert_allclose(mine[name], array, rtol=1e-6)
-
-
-def test_candidates_are_ranked_as_hamming_ranks_them(tmp_path: Path) -> None:
-    images = keypoint_images(seed=3)
-    some, one = images[2:7], keypoint_images(1, seed=9)[0]
-    data = Collection(tmp_path, some, idf=np.ones(6))
-    whole = fitted(data)
-    config = whole.config
-    numbers, scores, boxes = among(config, query(one), data, some)
-    hits = whole.search([query(one)], data, 9)
-    n = hits.valid(0)
-    assert n
-    np.testing.assert_array_equal(numbers, hits.images[0, :n])
-    np.testing.assert_allclose(scores, hits.scores[0, :n], rtol=1e-5)
-    np.testing.assert_array_equal(boxes, hits.boxes[0, :n])
-    assert isinstance(data.encoder, Weighed)
-
-
-def test_keypoint_options() -> None:
-    config = make_config(MilvusHamming, {"uri": "http://x:1", "ht": "20", "candidates": "7"}, "searcher")
-    assert (config.uri, config.ht, config.candidates) == ("http://x:1", 20, 7)
-    for bad in ({"candidates": 0}, {"ht": 65}, {"uri": "x"}):
-        with pytest.raises(UsageError):
-            make_config(MilvusHamming, bad, "searcher")

@@ -1,0 +1,110 @@
+"""Wrong use of the Python interface: what is told, in the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import instsearch
+from instsearch import Index, InstsearchError, UsageError
+from opened_index import index
+
+__all__ = ["index"]  # fixtures
+
+Cli = Callable[..., Any]
+
+
+def test_a_closed_index_answers_nothing(index: Index, photos: Path) -> None:
+    with index:
+        pass
+    for ask in (
+        lambda: index.query(photos / "a" / "1.png"),
+        lambda: index.images,
+        index.info,
+        lambda: len(index),
+    ):
+        with pytest.raises(InstsearchError, match="is closed: open it again"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("picture", "options", "message"),
+    [
+        (3, {}, "a picture is a path, a picture of Pillow's or an array, not int"),
+        (np.zeros((4, 4, 3)), {}, r"u8\[H, W, 3\] or u8\[H, W\], not float64\[4, 4, 3\]"),
+        ("a/1.png", {"box": (1, 2, 3)}, "a box is x, y, width and height"),
+        ("a/1.png", {"box": "1,2,3,4"}, "a box is x, y, width and height"),
+        ("a/1.png", {"box": (1, 2, 0, 4)}, "width and height above 0"),
+        ("a/1.png", {"k": 0}, "k is a whole number of at least 1, not 0"),
+        ("a/1.png", {"k": 2.5}, "k is a whole number"),
+        ("a/1.png", {"per_image": -1}, "per_image is a whole number of at least 0"),
+        ("a/1.png", {"rernk": ["aqe"]}, "no option 'rernk'. Did you mean 'rerank'"),
+        ("a/1.png", {"weighting": "flat"}, "weighting cannot be chosen for a question: index with it"),
+        ("a/1.png", {"rerank": "aqe"}, r"rerank is a list, \['aqe'\] say"),
+        ("a/1.png", {"rerank": ["aqee"]}, "no rerank is called 'aqee'. Did you mean 'aqe'"),
+        ("a/1.png", {"options": ["encoder.pwer=2"]}, "encoder has no option 'pwer'. Did you mean 'power'"),
+    ],
+)
+def test_wrong_use_is_a_usage_error(
+    index: Index, photos: Path, picture: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        index.query(photos / picture if isinstance(picture, str) else picture, **options)
+
+
+def test_what_is_wrong_is_told_in_the_words_of_the_command_line(
+    cli: Cli, index: Index, photos: Path, tmp_path: Path
+) -> None:
+    picture = photos / "a" / "1.png"
+    (tmp_path / "text.png").write_text("no picture")
+
+    def both(call: Callable[[], Any], *arguments: Any) -> None:
+        with pytest.raises(InstsearchError) as raised:
+            call()
+        assert cli(*arguments, status=raised.value.exit_status).err == f"error: {raised.value}\n"
+
+    query = ("query", picture, "--index", index.path)
+    both(lambda: index.query(picture, pipeline="cels"), *query, "--pipeline", "cels")
+    both(lambda: index.query(picture, (900, 900, 5, 5)), *query, "--box", "900,900,5,5")
+    both(lambda: index.query(tmp_path / "text.png"), "query", tmp_path / "text.png", "--index", index.path)
+    both(lambda: instsearch.open(tmp_path / "nowhere"), "info", "--index", tmp_path / "nowhere")
+    both(lambda: index.remove("nothing.png"), "remove", "nothing.png", "--index", index.path)
+    both(lambda: index.index(encoder="centerd"), "index", "--index", index.path, "--encoder", "centerd")
+    both(lambda: index.query(picture, per_image=2), *query, "--per-image", "2")
+
+
+def test_layers_and_images_that_are_not_there(index: Index) -> None:
+    with pytest.raises(InstsearchError, match=r"no image 'a/2\.png' in .* Did you mean 'b/2"):
+        index.features("a/2.png")
+    with pytest.raises(InstsearchError, match="pipeline 'cells-centred-flat' makes no regions"):
+        index.regions("a/1.png")
+    with pytest.raises(UsageError, match=r"no layer is called 'code'\. Did you mean 'codes'"):
+        index.layer("code")
+    with pytest.raises(InstsearchError, match="makes no local; it makes weights, codes"):
+        index.layer("local")
+
+
+def test_wrong_types_are_usage_errors(index: Index, photos: Path) -> None:
+    wrong: Any = 3
+    calls: list[Callable[[], Any]] = [
+        lambda: index.add([wrong]),
+        lambda: index.add(wrong),
+        lambda: index.remove(wrong),
+        lambda: index.features(wrong),
+        lambda: index.export("codes", wrong),
+        lambda: index.query_many("a.jpg"),
+        lambda: index.query_many(wrong),
+        lambda: index.query_many([wrong]),
+        lambda: index.query(photos / "a" / "1.png", options=wrong),
+        lambda: instsearch.open(wrong),
+        lambda: instsearch.evaluate(index, wrong),
+        lambda: instsearch.plugins("no-such"),
+        lambda: instsearch.preset("no-such"),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError):
+            call()
