@@ -24,6 +24,7 @@ from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from instsearch_cli.data import Hits
     from instsearch_cli.engine.choosing import Choice
@@ -47,7 +48,7 @@ class Warm:
         self._lock = threading.Lock()
         self._engines: OrderedDict[str, tuple[Engine, threading.RLock]] = OrderedDict()
 
-    def engine(self, name: str | None, choice: Choice) -> tuple[Engine, threading.RLock]:
+    def engine(self, name: str | None, choice: Choice) -> tuple[Engine, AbstractContextManager[Any]]:
         """The engine of a recorded pipeline (None: the last) with what is chosen for a query, up to date."""
         pipeline = adapted(recorded_pipeline(self.index, name), choice.of_a_question())
         key = pipeline.to_toml()
@@ -276,7 +277,7 @@ def answered(
         record = data.record(row)
         size = record.width, record.height
         name, root = data.called(row), data.root(row)
-        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view, row=row)
+        hit = Hit(rank + 1, name, data.path(row), score, corners, size, root, view, *data.place(row))
         (found if least is None or score >= least else near).append(hit)
     pipeline = engine.assembly.pipeline
     settings = {
@@ -300,7 +301,7 @@ def answered(
         cautions=(*question.cautions, *(() if step else _of_scores(engine, wish))),
         size=first.size,
         pipeline=pipeline.name,
-        indexes=(engine.index.path,),
+        indexes=engine.paths,
         probability=probability,
         also=tuple(also),
         against=tuple(against),

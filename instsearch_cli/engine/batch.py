@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.memory import reuse_memory
 from instsearch_cli.engine.session import Index
+from instsearch_cli.engine.several import as_one
 from instsearch_cli.engine.tensors import compute_in_one_thread, free_threads
-from instsearch_cli.engine.together import answers_to, asking, check_comparable
+from instsearch_cli.engine.together import answers_of, asking, check_comparable
 from instsearch_cli.engine.workers import LOCAL
 from instsearch_cli.errors import InstsearchError, UsageError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.engine.answer import Answer
-    from instsearch_cli.engine.askable import Askable
+    from instsearch_cli.engine.answering import Answering
     from instsearch_cli.engine.batch_file import Entry
 
 GROUP = 8  #: questions that a process is given at once
@@ -49,14 +50,15 @@ def answers(
     groups = [list(entries[first : first + GROUP]) for first in range(0, len(entries), GROUP)]
     if engine != LOCAL:
         with (
-            asking(indexes, {"engine": engine, "workers": workers}) as askable,
+            asking(indexes, {**wishes, "engine": engine, "workers": workers}) as one,
             ThreadPoolExecutor(workers, "asking") as threads,
         ):
-            yield from _in_order(groups, lambda group: threads.submit(_ask, askable, wishes, group), workers)
+            yield from _in_order(groups, lambda group: threads.submit(_ask, one, wishes, group), workers)
         return
     if workers == 1 or len(groups) < 2:
-        for group in groups:
-            yield from zip(group, _ask(indexes, wishes, group), strict=True)
+        with asking(indexes, {**wishes}) as one:
+            for group in groups:
+                yield from zip(group, _ask(one, wishes, group), strict=True)
         return
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
@@ -93,25 +95,24 @@ def _ended(group: list[Entry], work: Any) -> Iterator[tuple[Entry, Answer | Inst
         ) from error
 
 
-def _ask(
-    indexes: Sequence[Askable], wishes: dict[str, Any], group: list[Entry]
-) -> list[Answer | InstsearchError]:
+def _ask(one: Answering, wishes: dict[str, Any], group: list[Entry]) -> list[Answer | InstsearchError]:
     sound = [entry for entry in group if not entry.wrong]
-    found = answers_to(indexes, [entry.question for entry in sound], **wishes)
+    found = answers_of(one, [entry.question for entry in sound], **wishes)
     return [UsageError(entry.wrong) if entry.wrong else next(found) for entry in group]
 
 
 # -- in a process of its own --------------------------------------------------------------------------------
 
-_here: list[tuple[list[Index], dict[str, Any]]] = []
+_here: list[tuple[Answering, dict[str, Any]]] = []
 
 
 def _begin(places: Sequence[tuple[Path, str]], wishes: dict[str, Any]) -> None:
     """Open the indexes; Ctrl-C is for the process that asked, whose end is this one's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _here.append(([Index.open(path, device) for path, device in places], wishes))
-    check_comparable(*_here[0])  # which loads all components
+    indexes = [Index.open(path, device) for path, device in places]
+    check_comparable(indexes, wishes)  # which loads all components
+    _here.append((as_one(indexes), wishes))
     compute_in_one_thread()
     reuse_memory()
 

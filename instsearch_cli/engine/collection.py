@@ -159,6 +159,10 @@ class Collection:
         span = self._ranges[bisect.bisect_right(self._ranges, row, key=lambda r: r.start) - 1]
         return self._part(span)[row - span.start]
 
+    def place(self, row: int) -> tuple[int, int]:
+        """The number of its index, of those that are asked together, and its row there."""
+        return 0, row
+
     def path(self, row: int) -> Path:
         """Where a row's picture is."""
         record = self.record(row)

@@ -19,6 +19,7 @@ from instsearch_cli.errors import InstsearchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from instsearch_cli.data import Box, Codes, Features, Image
     from instsearch_cli.engine.assembly import Assembly
@@ -118,6 +119,11 @@ class Engine:
         hidden = self.index.images.hidden(reach)
         for data in (self.data, *(data for data, _ in self.segments)):
             data.hidden = hidden
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders of the indexes that it searches."""
+        return (self.index.path,)
 
     @property
     def unsearchable(self) -> int:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instsearch_cli.boxes import box_caution, clip_box, refuse_fractions
-from instsearch_cli.engine.answer import View
+from instsearch_cli.engine.answer import View, Wish
 from instsearch_cli.engine.stages import SEARCH, TABLE
 from instsearch_cli.engine.streaming import side_by_side
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.images import BadImage, Photograph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import PIL.Image
 
@@ -95,6 +95,20 @@ class Question:
         several = isinstance(question, (tuple, list)) and len(question) == 2
         parts: Any = question if several else (question,)
         return cls(*parts)
+
+
+def asked_for(
+    picture: Any, box: Any, k: int, wishes: Mapping[str, Any]
+) -> tuple[Question, str | None, Wish, dict[str, Any]]:
+    """A question, the name of a pipeline, what is wanted of the answer, and the rest, which chooses components.
+
+    Of the arguments of :meth:`Index.query`.
+    """
+    choice = dict(wishes)
+    question = Question(picture, box, choice.pop("also", ()), choice.pop("against", ()))
+    pipeline = choice.pop("pipeline", None)
+    wish = Wish(k, choice.pop("per_image", 1), choice.pop("min_score", None))
+    return question, pipeline, wish, choice
 
 
 def boxes(box: Any) -> list[Any]:

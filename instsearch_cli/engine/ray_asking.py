@@ -1,4 +1,4 @@
-"""Indexes asked by workers of a Ray cluster: a plain task for each index and some questions, merged by who asked."""
+"""Indexes asked by workers of a Ray cluster: a plain task for some questions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli import __version__
-from instsearch_cli.engine.answer import Wish, unwrapped
-from instsearch_cli.engine.questions import Question
+from instsearch_cli.engine.answer import unwrapped
+from instsearch_cli.engine.questions import asked_for
 from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
 from instsearch_cli.engine.ray_worker import begin, reported
+from instsearch_cli.engine.several import as_one
 from instsearch_cli.engine.workers import INSTALL
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
@@ -19,46 +20,37 @@ from instsearch_cli.interrupt import check
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from instsearch_cli.data import Beside
-    from instsearch_cli.engine.answer import Answer
-    from instsearch_cli.engine.askable import Askable
-    from instsearch_cli.engine.query import Engine
+    from instsearch_cli.engine.answer import Answer, Wish
+    from instsearch_cli.engine.answering import Opened
+    from instsearch_cli.engine.questions import Question
     from instsearch_cli.engine.workers import Workers
 
 TRIES = 3  #: workers that may end over one task
 
 
 @contextlib.contextmanager
-def on_workers(indexes: Sequence[Askable], workers: Workers) -> Iterator[list[Askable]]:
+def on_workers(indexes: Sequence[Opened], workers: Workers) -> Iterator[OnWorkers]:
     """The indexes, asked by workers; a cluster that this process is part of already is used and left."""
     cluster = Cluster(workers)
     try:
-        yield [OnWorkers(index, cluster) for index in indexes]
+        yield OnWorkers(indexes, cluster)
     finally:
         cluster.close()
 
 
 class OnWorkers:
-    """An index that workers ask. They see it, and the pictures that are asked with, by the same paths.
+    """Indexes that workers ask, each worker all of them, and one worker some questions.
 
-    Which pipelines there are, and pictures of hits beside the query, are found here.
+    Workers see them, and the pictures that are asked with, by the same paths.
     """
 
-    def __init__(self, index: Askable, cluster: Cluster) -> None:
-        self.index, self.cluster, self.path = index, cluster, index.path
-
-    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]:
-        return self.index.engines(pipeline, **choice)
-
-    def beside(
-        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
-    ) -> Beside | None:
-        return self.index.beside(picture, box, image, pipeline, **choice)
+    def __init__(self, indexes: Sequence[Opened], cluster: Cluster) -> None:
+        self.kind, self.cluster = type(indexes[0]), cluster
+        self.paths = [str(Path(index.path).absolute()) for index in indexes]
 
     def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
-        question = Question(picture, box, wishes.pop("also", ()), wishes.pop("against", ()))
-        wish = Wish(k, wishes.pop("per_image", 1), wishes.pop("min_score", None))
-        return unwrapped(self.query_each([question], wish, **wishes)[0])
+        question, pipeline, wish, choice = asked_for(picture, box, k, wishes)
+        return unwrapped(self.query_each([question], wish, pipeline, **choice)[0])
 
     def answers(
         self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
@@ -70,7 +62,7 @@ class OnWorkers:
         self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
     ) -> list[Answer | InstsearchError]:
         """What a worker says. Raises InstsearchError where TRIES of them end over it."""
-        given = type(self.index), str(Path(self.path).absolute()), list(questions), wish, pipeline, choice
+        given = self.kind, self.paths, list(questions), wish, pipeline, choice
         errors = self.cluster.ray.exceptions
         for tries in range(1, TRIES + 1):
             reference = self.cluster.call(ask, *given, environment(), __version__)
@@ -89,8 +81,8 @@ class OnWorkers:
             except errors.RayError as error:
                 if tries == TRIES:
                     raise InstsearchError(
-                        f"{self.path}: {TRIES} workers ended over a question, {reason(error)}: take fewer with "
-                        "--workers"
+                        f"{', '.join(self.paths)}: {TRIES} workers ended over a question, {reason(error)}: take "
+                        "fewer with --workers"
                     ) from error
             except BaseException:
                 self.cluster.cancel([reference])
@@ -98,13 +90,13 @@ class OnWorkers:
         raise AssertionError
 
 
-_here: dict[str, Askable] = {}
+_here: dict[str, Opened] = {}
 """The indexes that this worker has been asked about, open and warm."""
 
 
 def ask(
     kind: type[Any],
-    path: str,
+    paths: Sequence[str],
     questions: Sequence[Question],
     wish: Wish,
     pipeline: str | None,
@@ -112,13 +104,14 @@ def ask(
     variables: Mapping[str, str],
     version: str,
 ) -> list[Answer | InstsearchError]:
-    """What an index of some kind says to some questions, in a worker."""
+    """What indexes of some kind, as one, say to some questions, in a worker."""
     with reported():
         if version != __version__:
             raise InstsearchError(f"instsearch {__version__} is there: install {version}, as here")
         if any(os.environ.get(name) != value for name, value in variables.items()):
             _here.clear()
-        if path not in _here:
-            begin(variables)
-            _here[path] = kind.open(path)
-        return _here[path].query_each(questions, wish, pipeline, **choice)
+        for path in paths:
+            if path not in _here:
+                begin(variables)
+                _here[path] = kind.open(path)
+        return as_one([_here[path] for path in paths]).query_each(questions, wish, pipeline, **choice)

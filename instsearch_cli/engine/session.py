@@ -15,7 +15,7 @@ from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, Start, extract_images, index_each, index_images
 from instsearch_cli.engine.opened import format_errors, opened
 from instsearch_cli.engine.pipeline import SEPARATOR
-from instsearch_cli.engine.questions import Question
+from instsearch_cli.engine.questions import Question, asked_for
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
@@ -348,17 +348,16 @@ class Index(Looking):
         return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
 
     def answers(
-        self, picture: Any, box: Any = None, k: int = 20, *, pipeline: str | None = None, **wishes: Any
+        self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
     ) -> Generator[Answer, None, None]:
         """What :meth:`query` gives, as it comes: first of the searcher, then of each reranker, at last the answer.
 
         All but the last have a ``step``, the component's name, and scores that only order. While they come, no other
         question is answered by the pipeline: take them all, or close the iterator.
         """
-        question = Question(picture, box, wishes.pop("also", ()), wishes.pop("against", ()))
-        wish = Wish(k, wishes.pop("per_image", 1), wishes.pop("min_score", None))
+        question, pipeline, wish, choice = asked_for(picture, box, k, wishes)
         with format_errors():
-            yield from self._warm.answers(question, pipeline, wish, chosen(wishes))
+            yield from self._warm.answers(question, pipeline, wish, chosen(choice))
 
     @opened
     def query_many(

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import pytest
 
 import instsearch
-from instsearch_cli.engine import together
-from instsearch_cli.engine.answer import Answer, Hit
-from instsearch_cli.engine.together import _of_each, answers, answers_to, merged
+from instsearch_cli.engine.together import answers
 from instsearch_cli.images import Photograph
+from instsearch_plugins.searchers.hamming import HammingEmbedding
 from schema_check import valid
 from served_scenes import scene
 
@@ -107,44 +103,6 @@ def test_scores_that_cannot_be_compared(
     assert re.search(wrong, outcome.err)
 
 
-def test_merging_against_a_plain_sort() -> None:
-    rng = np.random.default_rng(0)
-    answers = []
-    for i in range(3):
-        scores = np.sort(rng.integers(0, 5, 6) / 5)[::-1]
-        hits = tuple(
-            Hit(r + 1, f"{i}-{r}", Path(f"{i}/{r}"), float(s), None) for r, s in enumerate(scores.tolist())
-        )
-        answers.append(
-            Answer("q", Path("q"), None, hits, {}, 0.1, 6, indexes=(Path(str(i)),), cautions=("all", f"c{i}"))
-        )
-    whole = merged(answers, 7, 0.2)
-    plain = sorted(
-        ((hit, i) for i, answer in enumerate(answers) for hit in answer),
-        key=lambda p: (-p[0].score, p[1], p[0].rank),
-    )
-    assert [(hit.image, hit.index, hit.rank) for hit in whole] == [
-        (hit.image, i, r) for r, (hit, i) in enumerate(plain[:7], 1)
-    ]
-    assert whole.n_images == 18
-    assert whole.seconds == 0.2
-    assert merged(answers[:1], 7, 0.2).seconds == 0.1
-    assert whole.cautions == ("all", "0: c0", "1: c1", "2: c2")
-
-
-def test_seconds_are_those_that_passed(
-    place: Path, indexes: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened, picture = [instsearch.open(path) for path in indexes[:2]], place / "query.png"
-    ticks = itertools.count(100)
-    monkeypatch.setattr(together, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    assert instsearch.query(opened, picture).seconds == 1
-    assert [answer.seconds for answer in answers(opened, picture)] == [1, 2, 3, 4]
-    questions = [picture, {"box": 1}, (picture, (30, 20, 100, 100)), picture]
-    said = [*answers_to(opened, questions)]
-    assert [answer.seconds for answer in said if isinstance(answer, Answer)] == [1 / 3] * 3
-
-
 @pytest.mark.parametrize("n", [1, 2])
 def test_answers_come_step_by_step_and_end_with_the_answer(place: Path, indexes: list[Path], n: int) -> None:
     opened, box = [instsearch.open(path) for path in indexes[:n]], (30, 20, 100, 100)
@@ -181,12 +139,16 @@ def test_a_picture_is_described_once_for_all_its_boxes(place: Path, indexes: lis
     assert len(described) == 1
 
 
-def test_all_are_asked_at_once(indexes: list[Path]) -> None:
-    together = threading.Barrier(3, timeout=10)
-    opened = [instsearch.open(path) for path in indexes]
+def test_all_are_searched_at_once(place: Path, indexes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    together, search = threading.Barrier(2, timeout=20), HammingEmbedding.search
+    seen = threading.local()
 
-    def ask(index: Any) -> Path:
-        together.wait()
-        return index.path
+    def met(self: HammingEmbedding, *arguments: Any) -> Any:
+        if not hasattr(seen, "once"):
+            seen.once = True
+            together.wait()
+        return search(self, *arguments)
 
-    assert _of_each(opened, ask) == indexes
+    monkeypatch.setattr(HammingEmbedding, "search", met)
+    opened = [instsearch.open(path) for path in indexes[:2]]
+    assert instsearch.query(opened, place / "query.png").n_images == 12

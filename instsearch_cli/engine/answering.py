@@ -1,4 +1,4 @@
-"""What several indexes are asked by: an index, or something that has it asked elsewhere."""
+"""What answers: an index, several as one, or workers that ask them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer, Wish
+    from instsearch_cli.engine.asking import Warm
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.engine.questions import Question
     from instsearch_cli.errors import InstsearchError
 
 
-class Askable(Protocol):
-    """What is asked of an index here."""
-
-    path: Path
-
-    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
+class Answering(Protocol):
+    """What answers questions, as an index does."""
 
     def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer: ...
 
@@ -28,10 +25,19 @@ class Askable(Protocol):
         self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
     ) -> Generator[Answer, None, None]: ...
 
-    def beside(
-        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
-    ) -> Beside | None: ...
-
     def query_each(
         self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
     ) -> list[Answer | InstsearchError]: ...
+
+
+class Opened(Answering, Protocol):
+    """An open index, as far as it is asked."""
+
+    path: Path
+    _warm: Warm
+
+    def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
+
+    def beside(
+        self, picture: Any, box: Any, image: Any, pipeline: str | None = None, **choice: Any
+    ) -> Beside | None: ...
