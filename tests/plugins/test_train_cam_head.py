@@ -19,7 +19,7 @@ from instsearch_cli.images import read_image
 from instsearch_plugins.extractors import decomposeme, vgg16_cam
 from instsearch_plugins.extractors.heads import set_classes
 from instsearch_plugins.extractors.networks import Network
-from instsearch_plugins.training import cam_head, descent
+from instsearch_plugins.training import classification, descent
 from instsearch_plugins.training.cam_head import (
     CamHeadTrainer,
     DecomposeMeTrainer,
@@ -82,7 +82,7 @@ def test_deeper_layers_are_trained_when_asked_at_a_rate_of_their_own(
         rates.append([group["lr"] for group in optimizer.param_groups])
         plain(loss, optimizer)
 
-    monkeypatch.setattr(cam_head, "descend", descend)
+    monkeypatch.setattr(classification, "descend", descend)
     options = {"encoder": str(encoder), "unfreeze": "features.26", "deep_lr": 0.5}
     weights, _ = train(VGG16CAMTrainer, data, tmp_path / "out.pth", **options)
     given = torch.load(encoder, weights_only=True)
@@ -198,7 +198,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: type[CamHeadTrainer], at: int
 ) -> None:
     undisturbed, card = train(cls, data, tmp_path / "a.pth", keep="best")
-    with dying(monkeypatch, cam_head, "descend", at):
+    with dying(monkeypatch, classification, "descend", at):
         train(cls, data, tmp_path / "b.pth", keep="best")
     again, card_again = train(cls, data, tmp_path / "b.pth", keep="best")
     assert undisturbed.keys() == again.keys()

@@ -22,8 +22,7 @@ from instsearch_plugins.encoders.regional_attention import RegionalAttention
 from instsearch_plugins.encoders.regional_attention_network import drawn
 from instsearch_plugins.extractors.networks import SqueezeNet10
 from instsearch_plugins.numeric.regions import rmac_grid
-from instsearch_plugins.training import regional_attention
-from instsearch_plugins.training.basic_conv import BasicConv
+from instsearch_plugins.training import classification
 from instsearch_plugins.training.descent import descend
 from instsearch_plugins.training.regional_attention import AttendedClassifier, RegionalAttentionTrainer
 from killed_training import check_same_run, dying
@@ -243,7 +242,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
 ) -> None:
     options: dict[str, Any] = {"flip": True, "views": views}
     undisturbed, card = train(weights, data, tmp_path / "a.pth", **options)
-    with dying(monkeypatch, regional_attention, "descend", at):
+    with dying(monkeypatch, classification, "descend", at):
         train(weights, data, tmp_path / "b.pth", **options)
     again, card_again = train(weights, data, tmp_path / "b.pth", **options)
     assert equal(undisturbed, again)
@@ -262,9 +261,7 @@ def test_the_epoch_that_is_kept(
     states: list[dict[str, Tensor]] = []
     given = iter((3.0, 1.0, 2.0, 9.0))
 
-    def measured(
-        self: RegionalAttentionTrainer, conv: BasicConv, model: AttendedClassifier, *more: Any
-    ) -> dict[str, float]:
+    def measured(self: RegionalAttentionTrainer, model: AttendedClassifier, *more: Any) -> dict[str, float]:
         states.append({name: x.clone() for name, x in model.weights().items()})
         return {"cross-entropy": next(given), "top-1": 0.5}
 

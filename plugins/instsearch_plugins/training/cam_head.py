@@ -7,7 +7,8 @@ convolutions is replaced by the CAM layer, a global average and a linear layer, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,14 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import UsageError, nearest
-from instsearch_cli.networks.training import Best, Trainer
 from instsearch_cli.networks.weights import check_state_dict, find_weights, needed, sha256
 from instsearch_plugins.extractors.decomposeme import DecomposeMe
 from instsearch_plugins.extractors.heads import set_classes
-from instsearch_plugins.extractors.networks import SMALLEST, Network, SqueezeNet10
+from instsearch_plugins.extractors.networks import Network, SqueezeNet10
 from instsearch_plugins.extractors.vgg16_cam import VGG16CAM
-from instsearch_plugins.training.classification import Centre, divided, measure
-from instsearch_plugins.training.descent import descend, he
-from instsearch_plugins.training.mscnet_batches import Crops, Pictures, Shuffled
+from instsearch_plugins.training.classification import ClassTrainer
+from instsearch_plugins.training.descent import he
+from instsearch_plugins.training.mscnet_batches import check_crops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 STD = 0.01  #: standard deviation of the classifier's first weights
 
 
-class CamHeadTrainer(Trainer):
+class CamHeadTrainer(ClassTrainer):
     """Trains the head of a network on a folder of class folders."""
 
     extractor: ClassVar[type[Network]] = Network
@@ -71,11 +71,7 @@ class CamHeadTrainer(Trainer):
                 raise ValueError("unfreeze is of an encoder's layers, and none is given: all are trained")
             if min(self.epochs, self.batch, self.lr_every, self.workers) < 1 or self.seed < 0:
                 raise ValueError("epochs, batch, lr-every and workers are at least 1, seed at least 0")
-            if (
-                len(self.short_side) != 2
-                or not SMALLEST <= self.crop <= self.short_side[0] <= self.short_side[1]
-            ):
-                raise ValueError(f"short-side is LEAST,MOST, and crop at least {SMALLEST} and at most LEAST")
+            check_crops(self.short_side, self.crop)
             if not (0 <= self.dropout < 1 and 0 < self.held_out < 1):
                 raise ValueError("dropout is 0 or more and below 1, held-out between 0 and 1")
 
@@ -90,35 +86,14 @@ class CamHeadTrainer(Trainer):
 
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
         """The network's weights; the card has the names of the classes in the order of its logits."""
-        c = self.config
-        torch.manual_seed(c.seed)
-        least, most = c.short_side
-        trained_on, held_out = divided(data, c.held_out)
-        batches = Shuffled(trained_on, Crops((least, most), c.crop, c.flip, c.seed), c.batch)
-        validated = Pictures(held_out, Centre((least, most), c.crop))
+        torch.manual_seed(self.config.seed)
+        pictures = batches, _ = self.pictures(data)
         network, origin = self.network(len(batches.classes))
         run.card |= {"classes": batches.classes, "initial weights": origin}
         run.progress.say(f"{len(batches.classes):,} classes; first weights: {origin}")
 
-        best, optimizer = Best(), self.optimizer(network)
-        parts: dict[str, Any] = {"batches": batches, "validated": validated, "best": best}
-        for epoch in run.stage("descent", c.epochs, network=network, optimizer=optimizer, **parts):
-            self._set_rates(optimizer, epoch)
-            for pixels, labels in run.steps(batches.epoch(epoch), batches.load, c.workers):
-                self._training(network)
-                loss = F.cross_entropy(self.logits(network, pixels), labels.to(self.device))
-                run.log(cross_entropy=loss)
-                descend(loss, optimizer)
-            measured = self._measure(network, validated, run)
-            run.measured(held_out=measured["cross-entropy"], top_1=measured["top-1"])
-            if c.keep == "best":
-                best.offer(measured["cross-entropy"], network)
-
-        if c.keep == "best":
-            network.load_state_dict(best.weights)
-        run.card["images"] = {"trained on": batches.counts(), "held out": validated.counts()}
-        measured = self._measure(network, validated, run)
-        run.card["held out"] = {name: round(value, 4) for name, value in measured.items()}
+        logits, optimizer = partial(self.logits, network), self.optimizer(network)
+        self.descend(network, optimizer, pictures, run, logits, batches.load)
         state = network.state_dict()
         return {name: state[name] for name in needed(network)}
 
@@ -162,8 +137,9 @@ class CamHeadTrainer(Trainer):
             [{"params": group} for group in groups if group], self.lr, c.momentum, weight_decay=c.weight_decay
         )
 
-    def _set_rates(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    def begin(self, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
         c = self.config
+        self._training(network)
         for group, share in zip(optimizer.param_groups, (1.0, c.deep_lr), strict=False):
             group["lr"] = self.lr * share * 0.1 ** (epoch // c.lr_every)
 
@@ -216,11 +192,6 @@ class CamHeadTrainer(Trainer):
         for module in network.modules():
             own = module.parameters(recurse=False)
             module.training = isinstance(module, nn.Dropout) or any(p.requires_grad for p in own)
-
-    def _measure(self, network: nn.Module, pictures: Pictures, run: Run) -> dict[str, float]:
-        network.eval()
-        c = self.config
-        return measure(lambda pixels: self.logits(network, pixels), pictures, c.batch, c.workers, run)
 
     def _encoder(self) -> Path | None:
         """The encoder's weights file. Raises InstsearchError if it is not there."""

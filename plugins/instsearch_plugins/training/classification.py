@@ -1,26 +1,28 @@
-"""Labelled pictures to train a classifier on, those held out, and how often the right class is among the first."""
+"""Training by a classification: labelled pictures, those held out, and how often the right class is among the first."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from instsearch_cli.errors import InstsearchError, printable
-from instsearch_cli.images import BadImage, Reader, read_image
+from instsearch_cli.images import BadImage, Reader
+from instsearch_cli.networks.training import Best, Trainer
+from instsearch_plugins.training.descent import descend
 from instsearch_plugins.training.labelled import classes_of, labelled
-from instsearch_plugins.training.mscnet_batches import NARROWEST, Crops, Pictures, Sample
+from instsearch_plugins.training.mscnet_batches import Crops, Pictures, Sample, Shuffled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from instsearch_cli.networks.training import Run
 
@@ -70,13 +72,7 @@ class Centre(Crops):
     """The square in the middle of a picture whose shorter side is the first of ``short_side``."""
 
     def read(self, path: Path, sample: Sample) -> np.ndarray:
-        side = self.short_side[0]
-
-        def fit(width: int, height: int) -> tuple[int, int]:
-            r = side / min(width, height)
-            return min(round(width * r), NARROWEST * side), min(round(height * r), NARROWEST * side)
-
-        pixels = read_image(path, fit).pixels
+        pixels = self.resized(path, self.short_side[0])
         top, left = ((n - self.crop) // 2 for n in pixels.shape[:2])
         return pixels[top : top + self.crop, left : left + self.crop]
 
@@ -112,3 +108,57 @@ def measure(
     if not n:
         raise InstsearchError(f"nothing of what is held out can be read: {reason}")
     return {"cross-entropy": total / n} | {f"top-{k}": right[k] / n for k in ks}
+
+
+class ClassTrainer(Trainer):
+    """Trains a network down the cross-entropy of class folders, and measures it on the pictures held out."""
+
+    config: Any
+
+    def pictures(self, data: Path, views: int = 0) -> tuple[Shuffled, Pictures]:
+        """Those to train on, in batches of random crops, and the middles of those held out, as :func:`divided`."""
+        c = self.config
+        trained_on, held_out = divided(data, c.held_out)
+        batches = Shuffled(trained_on, Crops(c.short_side, c.crop, c.flip, c.seed), c.batch, views)
+        return batches, Pictures(held_out, Centre(c.short_side, c.crop))
+
+    def begin(self, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        """What is set before the steps of an epoch."""
+
+    def descend(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        pictures: tuple[Shuffled, Pictures],
+        run: Run,
+        logits: Callable[[Any], Tensor],
+        load: Callable[[Any], Any],
+    ) -> None:
+        """Leave ``network`` as after the epoch that ``keep`` says; the card has the pictures and what it reaches.
+
+        logits: what ``load`` makes of a batch, or pixels u8[B, 3, H, W] in RGB -> f32[B, C]
+        """
+        c, best, (batches, validated) = self.config, Best(), pictures
+        parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "best": best}
+        for epoch in run.stage("descent", c.epochs, **parts, batches=batches, validated=validated):
+            self.begin(network, optimizer, epoch)
+            for x, labels in run.steps(batches.epoch(epoch), load, c.workers):
+                loss = F.cross_entropy(logits(x), labels.to(self.device))
+                run.log(cross_entropy=loss)
+                descend(loss, optimizer)
+            measured = self._measure(network, logits, validated, run)
+            run.measured(held_out=measured["cross-entropy"], top_1=measured["top-1"])
+            if c.keep == "best":
+                best.offer(measured["cross-entropy"], network)
+
+        if c.keep == "best":
+            network.load_state_dict(best.weights)
+        run.card["images"] = {"trained on": batches.counts(), "held out": validated.counts()}
+        measured = self._measure(network, logits, validated, run)
+        run.card["held out"] = {name: round(value, 4) for name, value in measured.items()}
+
+    def _measure(
+        self, network: nn.Module, logits: Callable[[Tensor], Tensor], pictures: Pictures, run: Run
+    ) -> dict[str, float]:
+        network.eval()
+        return measure(logits, pictures, self.config.batch, self.config.workers, run)

@@ -62,8 +62,10 @@ class KeptMaps:
         pixels, labels = self.batches.load(batch)
         return Item(self._readable(batch), pixels), labels
 
-    def __call__(self, item: Item) -> Tensor:
-        """The maps f32[B, C, h, w] of a batch, on the device of the network that makes them."""
+    def __call__(self, item: Item | Tensor) -> Tensor:
+        """The maps f32[B, C, h, w] of a batch, or of others' pixels, on the device of the network that makes them."""
+        if not isinstance(item, Item):
+            return self.conv(item)
         if item.values.dtype == torch.float16:
             return item.values.float()
         X = self.conv(item.values).half()

@@ -9,18 +9,25 @@ Hidden files and folders are passed over.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.errors import InstsearchError, UsageError, printable
 from instsearch_cli.images import discover
 from instsearch_cli.outside.text import csv_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 MOST = 256 << 20  #: bytes of a table
+
+
+def option_file(name: str, value: str) -> Path:
+    """The file that an option names. Raises UsageError if it is not there."""
+    if not (path := Path(value).expanduser()).is_file():
+        raise UsageError(f"{name}: there is no file {path}")
+    return path
 
 
 def labelled(data: Path, labels: Path | None = None) -> list[tuple[Path, str]]:

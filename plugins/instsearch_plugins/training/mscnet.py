@@ -9,7 +9,6 @@ saliency and channel sensitivity network for aggregated convolutional feature", 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -17,23 +16,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instsearch_cli.components import option
-from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.networks.trained import data_digest
+from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks.training import Trainer
 from instsearch_cli.networks.weights import check_state_dict, load_state_dict, needed, sha256
 from instsearch_plugins.encoders.mscnet_network import MSCNet, drawn
+from instsearch_plugins.extractors.networks import SMALLEST
 from instsearch_plugins.numeric.mscnet import mask_cosine, ngd_loss
 from instsearch_plugins.training import curves
 from instsearch_plugins.training.basic_conv import PREFIX, BasicConv, Precision
 from instsearch_plugins.training.descent import trainable
 from instsearch_plugins.training.kept_maps import KeptMaps
+from instsearch_plugins.training.labelled import option_file
 from instsearch_plugins.training.mscnet_batches import (
     Crops,
     Identities,
     Shuffled,
+    check_crops,
     digest,
     identities,
-    is_index,
     photographs,
 )
 from instsearch_plugins.training.trihard import TriHard
@@ -41,6 +41,7 @@ from instsearch_plugins.training.validation import HOW, Patience, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from instsearch_cli.networks.training import Run
     from instsearch_cli.progress import Quiet
@@ -129,10 +130,9 @@ class MSCNetTrainer(Trainer):
                 raise ValueError("identities and images are at least 2")
             if self.views < 0 or (self.views and self.mode == "sta2"):
                 raise ValueError("views is 0 or more, and of un and sta1, whose Basic Conv is frozen")
-            if len(self.short_side) != 2 or not 32 <= self.crop <= self.short_side[0] <= self.short_side[1]:
-                raise ValueError("short-side is LEAST,MOST, and crop at least 32 and at most LEAST")
-            if self.validation_size < 32:
-                raise ValueError("validation-size is at least 32")
+            check_crops(self.short_side, self.crop)
+            if self.validation_size < SMALLEST:
+                raise ValueError(f"validation-size is at least {SMALLEST}")
             if self.mode == "sta2" and not self.start:
                 raise ValueError("sta2 goes on from what sta1 made: give its file with start")
 
@@ -151,8 +151,7 @@ class MSCNetTrainer(Trainer):
         return {name: sha256(path) for name, path in files.items()}
 
     def digest(self, data: Path, progress: Quiet) -> dict[str, Any]:
-        """What the data are: an index's live images, or all that a folder holds."""
-        return digest(data) if is_index(data) else data_digest(data, progress)
+        return digest(data, progress)
 
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
         """msb.*, fc.*, and, where the Basic Conv is not torchvision's any more, network.*."""
@@ -211,7 +210,7 @@ class MSCNetTrainer(Trainer):
     def _batches(self, data: Path) -> Shuffled | Identities:
         """The data by classes: every picture one, or those of the labels."""
         c = self.config
-        crops = Crops((c.short_side[0], c.short_side[1]), c.crop, c.flip, c.seed)
+        crops = Crops(c.short_side, c.crop, c.flip, c.seed)
         if c.mode == "un":
             if len(paths := photographs(data)) < 2:
                 raise InstsearchError("the instance loss tells pictures apart: it needs two at least")
@@ -269,11 +268,8 @@ class MSCNetTrainer(Trainer):
 
     def _file(self, name: str) -> Path | None:
         """The file of an option, if any. Raises UsageError if it is not there."""
-        if not (value := getattr(self.config, name)):
-            return None
-        if not (path := Path(value).expanduser()).is_file():
-            raise UsageError(f"{name}: there is no file {path}")
-        return path
+        value = getattr(self.config, name)
+        return option_file(name, value) if value else None
 
     def _frozen(self, conv: BasicConv) -> str:
         what = f"{self.config.network} up to {conv.extractor.layer}"

@@ -14,7 +14,9 @@ import torch
 
 from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.images import BadImage, discover, read_image
+from instsearch_cli.networks.trained import data_digest
 from instsearch_formats import Index
+from instsearch_plugins.extractors.networks import SMALLEST
 from instsearch_plugins.training.labelled import labelled
 
 if TYPE_CHECKING:
@@ -22,9 +24,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from instsearch_cli.progress import Quiet
     from instsearch_formats import ImageRecord, ImageTable
 
 NARROWEST = 8  #: a picture longer than so many times its width is squeezed to that
+
+
+def check_crops(short_side: Sequence[int], crop: int) -> None:
+    """Raises ValueError for options from which no crop can be cut."""
+    if len(short_side) != 2 or not SMALLEST <= crop <= short_side[0] <= short_side[1]:
+        raise ValueError(f"short-side is LEAST,MOST, and crop at least {SMALLEST} and at most LEAST")
 
 
 class Sample(NamedTuple):
@@ -39,7 +48,7 @@ class Sample(NamedTuple):
 class Crops:
     """A picture's shorter side is drawn from ``short_side``, and of that a square of ``crop`` pixels."""
 
-    short_side: tuple[int, int] = (400, 512)
+    short_side: tuple[int, ...] = (400, 512)
     crop: int = 386
     flip: bool = False
     seed: int = 0
@@ -49,15 +58,19 @@ class Crops:
         rng = np.random.default_rng([self.seed, 1, sample.view, sample.place])
         side = int(rng.integers(self.short_side[0], self.short_side[1], endpoint=True))
         x, y, mirrored = rng.random(3)
+        pixels = self.resized(path, side)
+        top, left = (int(at * (n - self.crop + 1)) for at, n in zip((y, x), pixels.shape, strict=False))
+        cut = pixels[top : top + self.crop, left : left + self.crop]
+        return cut[:, ::-1] if self.flip and mirrored < 0.5 else cut
+
+    def resized(self, path: Path, side: int) -> np.ndarray:
+        """The whole picture u8[h, w, 3], its shorter side of ``side`` pixels. Raises BadImage."""
 
         def fit(width: int, height: int) -> tuple[int, int]:
             r = side / min(width, height)
             return min(round(width * r), NARROWEST * side), min(round(height * r), NARROWEST * side)
 
-        pixels = read_image(path, fit).pixels
-        top, left = (int(at * (n - self.crop + 1)) for at, n in zip((y, x), pixels.shape, strict=False))
-        cut = pixels[top : top + self.crop, left : left + self.crop]
-        return cut[:, ::-1] if self.flip and mirrored < 0.5 else cut
+        return read_image(path, fit).pixels
 
 
 class Pictures:
@@ -240,8 +253,10 @@ def identities(data: Path, labels: Path | None) -> list[tuple[Path, str]]:
     return [pair for root in roots for pair in labelled(Path(root), labels) if pair[0] in there]
 
 
-def digest(data: Path) -> dict[str, Any]:
-    """What an index says of its live images: how many, and a sha256 over their names and contents."""
+def digest(data: Path, progress: Quiet) -> dict[str, Any]:
+    """What an index says of its live images: how many, and a sha256 over their names and contents; all of a folder."""
+    if not is_index(data):
+        return data_digest(data, progress)
     whole, n = hashlib.sha256(), 0
     for record in _live(Index.open(data).images):
         whole.update(len(record.name).to_bytes(4, "big") + record.name + record.digest)

@@ -6,7 +6,6 @@ appendix A). The network is not trained, as the paper's is from conv5 on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.networks.trained import data_digest
 from instsearch_cli.networks.training import Best, Trainer
 from instsearch_cli.networks.weights import sha256
 from instsearch_plugins.encoders.netvlad import published
@@ -26,11 +24,13 @@ from instsearch_plugins.numeric.weak_ranking import triplet_losses
 from instsearch_plugins.training.basic_conv import extractors
 from instsearch_plugins.training.descent import descend
 from instsearch_plugins.training.kept_cells import KeptCells
-from instsearch_plugins.training.mscnet_batches import digest, is_index
+from instsearch_plugins.training.labelled import option_file
+from instsearch_plugins.training.mscnet_batches import digest
 from instsearch_plugins.training.netvlad_tuples import Mined, Places, Tuple, by_labels, by_pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from instsearch_cli.networks.training import Run
     from instsearch_cli.progress import Quiet
@@ -130,12 +130,11 @@ class NetVLADTrainer(Trainer):
         files = {"weights": self.extractor.weights}
         for name, value in (("pairs", c.pairs), ("labels", c.labels), ("start", c.start)):
             if value:
-                files[name] = _there(name, value)
+                files[name] = option_file(name, value)
         return {name: sha256(path) for name, path in files.items()}
 
     def digest(self, data: Path, progress: Quiet) -> dict[str, Any]:
-        """What the data are: an index's live images, or all that a folder holds."""
-        return digest(data) if is_index(data) else data_digest(data, progress)
+        return digest(data, progress)
 
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
         """centroids f32[K, D], conv.weight f32[K, D, 1, 1], conv.bias f32[K]: a file that the encoder reads."""
@@ -190,15 +189,15 @@ class NetVLADTrainer(Trainer):
     def _places(self, data: Path) -> Places:
         c = self.config
         if c.pairs:
-            return by_pairs(data, _there("pairs", c.pairs))
-        return by_labels(data, _there("labels", c.labels) if c.labels else None)
+            return by_pairs(data, option_file("pairs", c.pairs))
+        return by_labels(data, option_file("labels", c.labels) if c.labels else None)
 
     def _first(self, cells: KeptCells, there: np.ndarray, run: Run) -> Vocabulary:
         """The first words: a file's, or those of k-means, assigned as a hundred to one. Reference: appendix A."""
         c = self.config
         if c.start:
             words, D = (
-                published(_there("start", c.start)).words,
+                published(option_file("start", c.start)).words,
                 cells[int(np.flatnonzero(there)[0])].shape[1],
             )
             if words.c.shape[1] != D:
@@ -297,9 +296,3 @@ def _stacked(f: Mapping[int, Tensor], rows: np.ndarray) -> Tensor:
 def _recalls(rank: np.ndarray) -> dict[str, float]:
     """The shares of queries that find a match among so many."""
     return {f"recall_{n}": float((rank <= n).mean()) for n in WITHIN}
-
-
-def _there(name: str, value: str) -> Path:
-    if not (path := Path(value).expanduser()).is_file():
-        raise UsageError(f"{name}: there is no file {path}")
-    return path

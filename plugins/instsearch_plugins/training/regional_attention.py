@@ -7,26 +7,23 @@ its regions' maxima, as much as the attention lets them count, are what a linear
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import BadImage
-from instsearch_cli.networks.training import Best, Trainer
 from instsearch_cli.networks.weights import sha256
 from instsearch_plugins.encoders.regional_attention_network import UNITS, drawn
-from instsearch_plugins.extractors.networks import SMALLEST
 from instsearch_plugins.numeric.regional_attention import Hidden, attended_mean, pools_of_rectangles
 from instsearch_plugins.numeric.regions import rmac_grid
 from instsearch_plugins.training.basic_conv import BasicConv, Precision
-from instsearch_plugins.training.classification import Centre, divided, measure
-from instsearch_plugins.training.descent import descend, trainable
+from instsearch_plugins.training.classification import ClassTrainer
+from instsearch_plugins.training.descent import trainable
 from instsearch_plugins.training.kept_maps import KeptMaps
-from instsearch_plugins.training.mscnet_batches import Crops, Pictures, Shuffled
+from instsearch_plugins.training.mscnet_batches import Shuffled, check_crops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +77,7 @@ class AttendedClassifier(nn.Module):
         return state | {"context.weight": state["context.weight"] / self.sizes[0]}
 
 
-class RegionalAttentionTrainer(Trainer):
+class RegionalAttentionTrainer(ClassTrainer):
     """Trains a regional attention on a folder of class folders."""
 
     @dataclass(frozen=True)
@@ -122,16 +119,11 @@ class RegionalAttentionTrainer(Trainer):
                 raise ValueError(
                     "levels, units, epochs, batch and workers are at least 1, views and seed at least 0"
                 )
-            if (
-                len(self.short_side) != 2
-                or not SMALLEST <= self.crop <= self.short_side[0] <= self.short_side[1]
-            ):
-                raise ValueError(f"short-side is LEAST,MOST, and crop at least {SMALLEST} and at most LEAST")
+            check_crops(self.short_side, self.crop)
             if not (0 < self.held_out < 1 and self.scale >= 0):
                 raise ValueError("held-out is between 0 and 1, scale 0 or more")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config, self.device = config, device
+    config: Config
 
     def identity(self) -> dict[str, str]:
         """The sha256 of the network's weights. Raises InstsearchError if they are not there."""
@@ -141,10 +133,7 @@ class RegionalAttentionTrainer(Trainer):
         """context.*, score.*: the attention; the classifier has served its purpose."""
         c = self.config
         torch.manual_seed(c.seed)
-        sides = c.short_side[0], c.short_side[1]
-        trained_on, held_out = divided(data, c.held_out)
-        batches = Shuffled(trained_on, Crops(sides, c.crop, c.flip, c.seed), c.batch, c.views)
-        validated = Pictures(held_out, Centre(sides, c.crop))
+        pictures = batches, _ = self.pictures(data, c.views)
         conv = self._basic_conv()
         C, h, w = conv.shape(c.crop)
         if not len(rmac_grid(h, w, c.levels)):
@@ -157,26 +146,16 @@ class RegionalAttentionTrainer(Trainer):
             f"{len(batches.paths):,} pictures, {len(batches.classes):,} classes; {c.network} up to "
             f"{conv.extractor.layer} is frozen"
         )
-
-        best = Best()
-        parts: dict[str, Any] = {"batches": batches, "validated": validated, "best": best}
-        for epoch in run.stage("descent", c.epochs, model=model, optimizer=optimizer, **parts):
-            of: Any = maps or conv
-            for pixels, labels in run.steps(batches.epoch(epoch), (maps or batches).load, c.workers):
-                loss = F.cross_entropy(model(of(pixels)), labels.to(self.device))
-                run.log(cross_entropy=loss)
-                descend(loss, optimizer)
-            measured = self._measure(conv, model, validated, run)
-            run.measured(held_out=measured["cross-entropy"], top_1=measured["top-1"])
-            if c.keep == "best":
-                best.offer(measured["cross-entropy"], model)
-
-        if c.keep == "best":
-            model.load_state_dict(best.weights)
-        run.card["images"] = {"trained on": batches.counts(), "held out": validated.counts()}
-        measured = self._measure(conv, model, validated, run)
-        run.card["held out"] = {name: round(value, 4) for name, value in measured.items()}
-        self._say_use(run, conv)
+        of, load = maps or conv, (maps or batches).load
+        self.descend(model, optimizer, pictures, run, lambda x: model(of(x)), load)
+        layer = conv.extractor.layer
+        used = {
+            "extractor": c.network,
+            "extractor.layer": layer,
+            "detector": "grid",
+            "detector.levels": c.levels,
+        }
+        run.card |= {"used with": used, "component options": {"query_levels": c.levels, "hidden": c.hidden}}
         if maps is not None:
             maps.remove()
         return model.weights()
@@ -217,23 +196,6 @@ class RegionalAttentionTrainer(Trainer):
     def _basic_conv(self) -> BasicConv:
         c = self.config
         return BasicConv(c.network, c.layer, c.weights, self.device, True, c.precision)
-
-    def _measure(
-        self, conv: BasicConv, model: AttendedClassifier, pictures: Pictures, run: Run
-    ) -> dict[str, float]:
-        c = self.config
-        return measure(lambda pixels: model(conv(pixels)), pictures, c.batch, c.workers, run)
-
-    def _say_use(self, run: Run, conv: BasicConv) -> None:
-        """What the attention is to be used with, as it was trained."""
-        c = self.config
-        run.card["used with"] = {
-            "extractor": c.network,
-            "extractor.layer": conv.extractor.layer,
-            "detector": "grid",
-            "detector.levels": c.levels,
-        }
-        run.card["component options"] = {"query_levels": c.levels, "hidden": c.hidden}
 
 
 def _first(batches: Shuffled) -> Tensor:

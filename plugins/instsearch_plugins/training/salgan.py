@@ -78,8 +78,7 @@ class SalGANTrainer(Trainer):
             if min(self.bootstrap_epochs, self.epochs) < 0 or not self.bootstrap_epochs + self.epochs:
                 raise ValueError("bootstrap-epochs and epochs are at least 0, and 1 together")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config, self.device = config, device
+    config: Config
 
     def identity(self) -> dict[str, str]:
         """The sha256 of the encoder's weights."""

@@ -62,8 +62,7 @@ class SalNetTrainer(Trainer):
             if min(self.iterations, self.lr_every) < 1:
                 raise ValueError("iterations and lr-every are at least 1")
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config, self.device = config, device
+    config: Config
 
     def identity(self) -> dict[str, str]:
         """The sha256 of the first layers' weights."""
