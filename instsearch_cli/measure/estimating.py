@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import choose, chosen, listed, of_each, recorded_pipeline
 from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.runner import FITTING, MAPPING, SEARCHING
 from instsearch_cli.engine.session import Index
 from instsearch_cli.engine.stages import CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -21,7 +22,7 @@ from instsearch_cli.progress import Quiet
 from instsearch_cli.storage import Mirror as MirrorSearcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.choosing import Anywhere
@@ -192,36 +193,37 @@ def _measured(given: Given, images: int, place: Path, progress: Quiet) -> Estima
     """The estimate, with what is measured in a folder."""
     runs = _runs(given, place, progress)
     names, counts = runs[1]["names"], [run["images"] for run in runs]
-    indexes = [Index.open(place / f"{n}", given.device) for n in given.sizes]
     if counts[0] < 1 or counts[1] <= counts[0]:
         raise InstsearchError(
             f"of {given.sizes[1]:,} photographs {counts[1]:,} could be read: give others to measure with (--sample)"
         )
-    last = indexes[1] if given.index is None or len(given.index) <= counts[1] else given.index
-    measured = len(last), sizes_on_disk(last, names if last is indexes[1] else given.names)
-    layers = lines((counts[0], sizes_on_disk(indexes[0], names)), measured)
-    codes = _rows(indexes[1], names)
-    answers = _answers(given, images, indexes[1], names, progress)  # it grows meanwhile
-    asking, ray = _asking(*answers), None
-    if given.workers:
-        ray = tried("ray", progress, index=str(indexes[0].path), workers=given.workers, label="Ray")["start"]
-    return Estimate(
-        images=images,
-        pipeline="+".join(names),
-        sample=given.sample,
-        sizes=(counts[0], counts[1]),
-        among=(answers[0]["images"], answers[1]["images"]),
-        cores=_cores(),
-        load=given.load,
-        making=_making(counts, runs),
-        asking=asking,
-        layers=layers,
-        searched=tuple(name for name in layers if name.split()[0] == SEARCH),
-        mirror=codes._replace(query=asking) if given.mirrored else codes,
-        workers=given.workers,
-        ray=ray,
-        notes=tuple(_notes(given, runs[1]["fitted"], ray)),
-    )
+    few, grown = (Index.open(place / f"{n}", given.device) for n in given.sizes)
+    with few, grown:
+        last = grown if given.index is None or len(given.index) <= counts[1] else given.index
+        measured = len(last), sizes_on_disk(last, names if last is grown else given.names)
+        layers = lines((counts[0], sizes_on_disk(few, names)), measured)
+        codes = _rows(grown, names)
+        answers = _answers(given, images, grown, names, progress)  # it grows meanwhile
+        asking, ray = _asking(*answers), None
+        if given.workers:
+            ray = tried("ray", progress, index=str(few.path), workers=given.workers, label="Ray")["start"]
+        return Estimate(
+            images=images,
+            pipeline="+".join(names),
+            sample=given.sample,
+            sizes=(counts[0], counts[1]),
+            among=(answers[0]["images"], answers[1]["images"]),
+            cores=_cores(),
+            load=given.load,
+            making=_making(counts, runs),
+            asking=asking,
+            layers=layers,
+            searched=tuple(name for name in layers if name.split()[0] == SEARCH),
+            mirror=codes._replace(query=asking) if given.mirrored else codes,
+            workers=given.workers,
+            ray=ray,
+            notes=tuple(_notes(given, runs[1]["fitted"], ray)),
+        )
 
 
 def _cores() -> int:
@@ -257,19 +259,12 @@ def _runs(given: Given, place: Path, progress: Quiet) -> list[dict[str, Any]]:
 
 def _making(counts: Sequence[int], runs: Sequence[Mapping[str, Any]]) -> Making:
     """Lines through two index runs."""
-
-    def line(of: Callable[[Mapping[str, Any]], float]) -> Line:
-        return through((counts[0], of(runs[0])), (counts[1], of(runs[1])))
-
-    steps = ("fitting", "mapping", "searching")
-    return Making(
-        start=line(lambda run: run["process"] - sum(run[step] for step in steps)),
-        fitting=runs[1]["fitting"],
-        mapping=line(lambda run: run["mapping"]),
-        cpu=line(lambda run: run["cpu"]),
-        search=line(lambda run: run["searching"]),
-        core=line(lambda run: run["core"]),
-    )
+    steps = (FITTING, MAPPING, SEARCHING)
+    took = [{name: run[name] for name in ("process", "cpu", "core", *steps)} for run in runs]
+    for run in took:
+        run["process"] -= sum(run[step] for step in steps)
+    of = lines((counts[0], took[0]), (counts[1], took[1]))
+    return Making(of["process"], took[1][FITTING], of[MAPPING], of["cpu"], of[SEARCHING], of["core"])
 
 
 def _answers(
@@ -290,25 +285,21 @@ def _answers(
         tried("grow", progress, **crowd, images=n, device=grown.device)
         said.append(tried("ask", progress, **crowd, **request))
     if larger is not None:
-        asking = {
+        whole = {
             "index": str(larger.path),
             "names": given.names,
             "own": 0,
             "label": f"{len(larger):,} images",
         }
-        said.append(tried("ask", progress, **asking, **request))
+        said.append(tried("ask", progress, **whole, **request))
     return said
 
 
 def _asking(small: Mapping[str, Any], large: Mapping[str, Any]) -> Asking:
     """Lines through what two indexes said."""
-    n1, n2 = small["images"], large["images"]
-
-    def line(name: str) -> Line:
-        return through((n1, small[name]), (n2, large[name]))
-
+    of = lines((small["images"], small), (large["images"], large))
     described = (small["describe"] + large["describe"]) / 2
-    return Asking(described, line(SEARCH), line("rerank"), line("core"), line("memory"), n2)
+    return Asking(described, of[SEARCH], of["rerank"], of["core"], of["memory"], large["images"])
 
 
 def sizes_on_disk(index: Index, names: Sequence[str]) -> dict[str, float]:
