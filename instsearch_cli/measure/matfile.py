@@ -63,8 +63,8 @@ def list_mat(data: bytes, most_bytes: int = MOST_BYTES) -> dict[str, tuple[int, 
 class _Reader:
     def __init__(self, data: bytes, lenient: bool = False) -> None:
         order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-        if order is None:
-            newer = " but a 7.3 one" if b"MATLAB 7.3" in data[:20] else ""
+        newer = " but a 7.3 one" if b"MATLAB 7.3" in data[:20] else ""
+        if order is None or newer:
             raise ValueError(f"not a MATLAB 5 file{newer}")
         self.order, self.tag, self.left = order, struct.Struct(order + "II"), MOST_ARRAYS
         self.lenient = lenient

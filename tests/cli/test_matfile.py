@@ -108,6 +108,7 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (b"", "not a MATLAB 5 file"),
         (b"MATLAB 7.3 MAT-file".ljust(200), "not a MATLAB 5 file but a 7.3 one"),
+        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM".ljust(400), "not a MATLAB 5 file but a 7.3 one"),
         (HEAD + b"\x0e", "cut short"),
         (HEAD + element(14, b"")[:8] + b"1234", "cut short"),
         (HEAD + element(14, array_head(6, b"x")), "cut short"),

@@ -57,6 +57,19 @@ def test_equals_the_plain_loops(n: int, K: int, M: int, seed: int) -> None:
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-9)
 
 
+def test_thousands_of_regions_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, alpha, words = torch.randn(20, 3), torch.rand(9, 20), of_words(torch.randn(4, 3), 2.0)
+    wanted, held = netvlad(x, alpha, words), []
+    einsum = torch.einsum
+    monkeypatch.setattr("instsearch_plugins.numeric.netvlad.HELD", 200)
+    monkeypatch.setattr(
+        torch, "einsum", lambda text, *parts: held.append(len(parts[0])) or einsum(text, *parts)
+    )
+    torch.testing.assert_close(netvlad(x, alpha, words), wanted)
+    assert held == [2, 2, 2, 2, 1]
+
+
 def test_the_nearest_word_gets_a_hundred_times_the_next() -> None:
     """Words at 0 and 1 on a line, a vector at .25: distances .0625 and .5625, alpha = log(100) / .5."""
     c, x = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.25]])
@@ -108,6 +121,13 @@ def test_a_layer_of_the_common_port(tmp_path: Path) -> None:
         encoder.pool(other.values, torch.ones(1, 3, 4))
 
 
+def test_a_file_that_is_not_there_or_a_folder_is_said(tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "none.pth", "does not exist"), (tmp_path, "is a folder")):
+        encoder = NetVLAD(NetVLAD.Config(weights=str(path)), CPU)
+        with pytest.raises(InstsearchError, match=said):
+            encoder.identity()
+
+
 @pytest.mark.parametrize(
     ("state", "said"),
     [
@@ -116,6 +136,16 @@ def test_a_layer_of_the_common_port(tmp_path: Path) -> None:
         (
             {"pool.centroids": torch.ones(2, 3), "pool.conv.weight": torch.ones(3, 3, 1, 1)},
             r"of shape \[3, 3, 1, 1\]",
+        ),
+        ({"a.centroids": torch.ones(2, 3), "b.centroids": torch.ones(2, 3)}, "2 are called centroids"),
+        ({"centroids": torch.ones(0, 3), "conv.weight": torch.ones(0, 3, 1, 1)}, r"of shape \[0, 3\]"),
+        (
+            {"centroids": torch.full((2, 3), torch.nan), "conv.weight": torch.ones(2, 3, 1, 1)},
+            "6 values of tensor 'centroids' are not finite",
+        ),
+        (
+            {"centroids": torch.ones(2, 3), "conv.weight": torch.full((2, 3, 1, 1), torch.inf)},
+            "6 values of tensor 'conv.weight' are not finite",
         ),
     ],
 )

@@ -188,6 +188,18 @@ def test_aggregated_residuals_equal_the_plain_loop(n, k, M, seed):
         torch.testing.assert_close(v, l2(sums[key]), atol=1e-4, rtol=1e-4)
 
 
+def test_residuals_of_thousands_of_regions_are_added_up_some_regions_at_a_time(monkeypatch):
+    x, c, alpha = some(6, 4, 0), some(5, 4, 1), torch.rand(7, 6).sub(0.4).clamp(min=0)
+    words = nearest_words(x, c, 2)
+    wanted, counted = aggregated_residuals(x, words, alpha, c), []
+    unique = torch.unique
+    monkeypatch.setattr("instsearch_plugins.numeric.asmk.HELD", 48)
+    monkeypatch.setattr(torch, "unique", lambda key, **more: counted.append(len(key)) or unique(key, **more))
+    for found, expected in zip(aggregated_residuals(x, words, alpha, c), wanted, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert counted == [2 * int((part > 0).sum()) for part in alpha.split(2)]
+
+
 @given(st.integers(1, 130), st.integers(0, 5), st.integers(0, 99))
 def test_bits_differ_where_signs_do(D, p, seed):
     a, b = some(p, D, seed).numpy(), some(p, D, seed + 1).numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.networks.weights import load_state_dict, sha256
+from instsearch_cli.networks.weights import check_finite, find_weights, load_state_dict, sha256
 from instsearch_formats import Array
 from instsearch_plugins.encoders.pooled import PooledPicture
 from instsearch_plugins.numeric.local_features import rows
@@ -22,6 +21,8 @@ from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.whitening import LEARNT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from instsearch_cli.components import Data, Progress, State
@@ -41,11 +42,12 @@ def published(path: Path) -> Published:
     names = [name for name in state if name.rpartition(".")[2] == CENTROIDS]
     if len(names) != 1:
         raise InstsearchError(
-            f"{path}: no NetVLAD layer: among its {len(state):,} tensors none is called centroids"
+            f"{path}: no NetVLAD layer: among its {len(state):,} tensors {len(names) or 'none'} "
+            f"{'are' if names else 'is'} called centroids"
         )
     stem = names[0].removesuffix(CENTROIDS)
     c, w = state[names[0]].float(), state.get(f"{stem}{CONV}weight")
-    if w is None or c.ndim != 2 or w.numel() != c.numel() or len(w) != len(c):
+    if w is None or c.ndim != 2 or not c.numel() or w.numel() != c.numel() or len(w) != len(c):
         shape = "none" if w is None else f"of shape {[*w.shape]}"
         raise InstsearchError(
             f"{path}: {names[0]} is of shape {[*c.shape]}, and {stem}{CONV}weight {shape}: wanted [K, D] and "
@@ -55,6 +57,8 @@ def published(path: Path) -> Published:
     if b is not None and b.numel() != len(c):
         raise InstsearchError(f"{path}: {stem}{CONV}bias is of shape {[*b.shape]}, wanted [{len(c)}]")
     b = c.new_zeros(len(c)) if b is None else b.float().reshape(-1)
+    for name, values in ((CENTROIDS, c), (f"{CONV}weight", w), (f"{CONV}bias", b)):
+        check_finite(f"{stem}{name}", values, path)
     return Published(Vocabulary(c, w.float().reshape(c.shape), b), None)
 
 
@@ -90,12 +94,16 @@ class NetVLAD(PooledPicture):
         self._words: Vocabulary | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The sha256 of the layer's file, if there is one."""
-        return {"weights": sha256(Path(self.config.weights))} if self.config.weights else {}
+        """The sha256 of the layer's file, if one is named. Raises InstsearchError where it is not there."""
+        return {"weights": sha256(self._file)} if self.config.weights else {}
+
+    @property
+    def _file(self) -> Path:
+        return find_weights(self.name, self.config.weights)
 
     @cached_property
     def _given(self) -> Published:
-        return published(Path(self.config.weights))
+        return published(self._file)
 
     def fit(self, data: Data, progress: Progress) -> State:
         """Learn the words, if no file has them, then the whitening, if it does not have that too.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE = 1 << 22  # scores held at once
+HELD = 1 << 24  # values of features in regions held at once
 
 
 def nearest_words(x: Tensor, centroids: Tensor, k: int) -> Tensor:
@@ -40,6 +41,13 @@ def aggregated_residuals(
     x: f32[n, D], words a: i64[n, k], alpha: f32[M, n], centroids c: f32[K, D]. Returns the regions i64[p] and the words
     i64[p] that something was added up for, ascending, and V f32[p, D]; sums of zero are left out.
     """
+    step = max(1, HELD // max(x.numel(), 1))
+    found = [_aggregated(x, words, part, centroids) for part in alpha.split(step)]
+    region, word, V = zip(*found, strict=True)
+    return torch.cat([each + i * step for i, each in enumerate(region)]), torch.cat(word), torch.cat(V)
+
+
+def _aggregated(x: Tensor, words: Tensor, alpha: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     K, k = len(centroids), words.shape[1]
     region, i = (alpha > 0).nonzero(as_tuple=True)
     own = words[i]

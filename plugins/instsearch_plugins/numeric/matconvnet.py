@@ -57,7 +57,7 @@ def is_matlab(path: Path) -> bool:
 
 def read_layer(path: Path) -> Published:
     """The VLAD layer of a published network and its whitening. Raises InstsearchError for a file without."""
-    layers = [weights for weights in _weights(path) if len(weights) > 1]
+    layers = [weights for weights in _weights(path) if weights]
     places = [i for i, weights in enumerate(layers) if _is_vlad(weights)]
     if len(places) != 1:
         raise InstsearchError(
@@ -75,7 +75,7 @@ def read_layer(path: Path) -> Published:
     behind = layers[place + 1 :]
     if not behind:
         return Published(words, None)
-    if len(behind) > 1 or behind[0][0].shape[:3] != (1, 1, K * D) or behind[0][0].ndim != 4:
+    if [*map(len, behind)] != [2] or behind[0][0].shape[:3] != (1, 1, K * D) or behind[0][0].ndim != 4:
         raise InstsearchError(
             f"{path}: behind its NetVLAD layer of {K:,} words of {D:,} values is {_shown(behind[0])}, "
             f"no whitening [1, 1, {K * D:,}, d]"
@@ -84,7 +84,7 @@ def read_layer(path: Path) -> Published:
     b_w = _tensor(behind[0][1].reshape(-1))
     if len(b_w) != P.shape[1]:
         raise InstsearchError(f"{path}: a whitening to {P.shape[1]:,} values with {len(b_w):,} biases")
-    return Published(words, (_mean(P, b_w), P))
+    return Published(words, (_mean(P, b_w, path), P))
 
 
 def read_vgg16(path: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Tensor]:
@@ -138,6 +138,8 @@ def _weights(path: Path, average: list[np.ndarray] | None = None) -> list[list[n
     for layer in layers:
         weights = _one(layer).get("weights", [])
         numbers = isinstance(weights, list) and all(isinstance(x, np.ndarray) and x.size for x in weights)
+        if numbers and not all(np.isfinite(x).all() for x in weights):
+            raise InstsearchError(f"{path}: damaged: layer {len(found) + 1} has numbers that are not finite")
         found.append(weights if numbers else [])
     return found
 
@@ -161,11 +163,11 @@ def _matrix(x: np.ndarray) -> np.ndarray:
     return x[0, 0] if x.ndim == 4 and x.shape[:2] == (1, 1) else x
 
 
-def _mean(P: Tensor, b: Tensor) -> Tensor:
+def _mean(P: Tensor, b: Tensor, path: Path) -> Tensor:
     """The mu f32[K D] of smallest norm with -P^T mu = b: P z, (P^T P) z = -b."""
     L, failed = torch.linalg.cholesky_ex(P.T @ P)
     if failed:
-        raise InstsearchError("the whitening's directions depend on each other: it is no PCA")
+        raise InstsearchError(f"{path}: the whitening's directions depend on each other: it is no PCA")
     mu = torch.zeros(len(P))
     for _ in range(1 + REFINED):
         left = -b - P.T @ mu

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Progress
 
 RATIO = 100.0  #: of the largest to the second largest soft assignment, on average, where alpha is chosen
+HELD = 1 << 24  #: of what vectors count for words in regions, held at once
 
 
 class Vocabulary(NamedTuple):
@@ -60,6 +61,9 @@ def netvlad(x: Tensor, alpha: Tensor, words: Vocabulary) -> Tensor:
     x: f32[n, D] of unit length, alpha: f32[M, n], what each counts in each region. Reference: equation 4.
     """
     a = torch.softmax(x @ words.w.T + words.b, dim=1)
-    counted = alpha[:, :, None] * a  # [M, n, K]
-    V = torch.einsum("mnk,nd->mkd", counted, x) - counted.sum(1)[..., None] * words.c
-    return l2(V).flatten(1)
+    found = []
+    for some in alpha.split(max(1, HELD // max(a.numel(), 1))):
+        counted = some[:, :, None] * a  # [m, n, K]
+        V = torch.einsum("mnk,nd->mkd", counted, x) - counted.sum(1)[..., None] * words.c
+        found.append(l2(V).flatten(1))
+    return torch.cat(found)
