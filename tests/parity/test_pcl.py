@@ -130,3 +130,17 @@ class TestPCL(DetectorContract):
     @pytest.fixture(autouse=True)
     def _weights(self, weights: Path) -> None:
         self.options = {"weights": str(weights), "side": 64}
+
+
+def test_a_long_picture_is_not_enlarged_without_bounds(weights: Path) -> None:
+    detector = PCL(PCL.Config(weights=str(weights)), CPU)
+    sizes = [(448, 1), (1, 448), (448, 299), (1, 1)]
+    found = [tuple(detector._input(np.zeros((h, w, 3), np.uint8)).shape[2:]) for w, h in sizes]
+    assert found == [(32, 1920), (1920, 32), (480, 719), (480, 480)]
+
+
+def test_a_file_of_other_shapes_is_said(network: PCLNetwork, tmp_path: Path) -> None:
+    state = network.state_dict() | {"Box_Refine_Outs.refine_score.0.weight": torch.tensor(1.0)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(InstsearchError, match="has shape"):
+        PCL(PCL.Config(weights=str(tmp_path / "x.pth")), CPU).detect(inputs())

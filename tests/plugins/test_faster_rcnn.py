@@ -14,7 +14,7 @@ from torchvision.models import get_model
 from instsearch_cli.data import MASK, Image, Inputs, Regions
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.testing import DetectorContract
-from instsearch_plugins.detectors.faster_rcnn import HEAD, FasterRCNN, categories, models
+from instsearch_plugins.detectors.faster_rcnn import COCO, HEAD, FasterRCNN, categories, models
 from instsearch_plugins.detectors.mask_rcnn import MaskRCNN
 
 CPU = torch.device("cpu")
@@ -116,7 +116,7 @@ def test_classes_are_chosen_by_name_or_number() -> None:
         if wanted == name:
             with pytest.raises(UsageError, match="classes of its own"):
                 made(options | {"classes": (wanted,)}).detect(given)
-            detector._state = dict
+            vars(detector).update(_classes=COCO)
         regions = detector.detect(given)
         torch.testing.assert_close(regions.boxes, every.boxes[every.classes == number])
     with pytest.raises(UsageError, match=r"has no class 'persn'.*person"):
@@ -154,7 +154,7 @@ def test_nothing_found_is_the_whole_picture_and_said(kind: type[FasterRCNN], opt
 
 def test_show_counts_what_was_found() -> None:
     detector = made({"model": SMALL, "boxes": "detections"})
-    detector._state = dict
+    vars(detector).update(_classes=COCO)
     regions = Regions(torch.tensor([[0.0, 0, 9, 9]] * 3), torch.rand(3), None, torch.tensor([1, 18, 1]))
     [drawing] = detector.explain(Inputs(size=SIZE, regions=regions))
     assert drawing.caption == "detections: 2 person, 1 dog"
@@ -211,3 +211,16 @@ class TestMaskRCNN(DetectorContract):
 
     def make(self) -> Any:
         return made({"side": 64})
+
+
+def test_a_class_beyond_those_of_the_weights_is_refused() -> None:
+    detector = made({"model": SMALL, "boxes": "detections", "classes": ("4",)})
+    with pytest.raises(UsageError, match=r"own\.pth has classes 1 to 3, and detector\.classes 4"):
+        detector.detect(inputs())
+
+
+def test_a_classifier_of_no_shape_is_said(tmp_path: Path) -> None:
+    torch.save(dict(numbers(FasterRCNN, SMALL)) | {HEAD: torch.tensor(1.0)}, tmp_path / "x.pth")
+    options = {"model": SMALL, "boxes": "detections", "weights": str(tmp_path / "x.pth")}
+    with pytest.raises(InstsearchError, match="has shape"):
+        FasterRCNN(FasterRCNN.Config(**options), CPU).detect(inputs())

@@ -170,6 +170,10 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
                 raise UsageError(
                     f"{self.weights} tells classes of its own apart: give detector.classes by number"
                 )
+            if max(self._wanted) >= self._classes:
+                raise UsageError(
+                    f"{self.weights} has classes 1 to {self._classes - 1}, and detector.classes {max(self._wanted)}"
+                )
             kept = kept[torch.isin(regions.classes[kept], torch.tensor(self._wanted))]
         if self.config.agnostic:
             kept = kept[nms(regions.boxes[kept], regions.scores[kept], self.config.nms or 0.5)]
@@ -186,10 +190,16 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
         return "maskrcnn" in self.architecture and self.config.boxes == "detections"
 
     @functools.cached_property
+    def _classes(self) -> int:
+        """How many classes its weights tell apart, the background among them."""
+        head = self._state().get(HEAD)
+        return COCO if head is None or not head.ndim else max(len(head), 1)
+
+    @functools.cached_property
     def _names(self) -> list[str]:
         """The names of its classes; empty where its weights tell others apart than the published ones."""
-        state, names = self._state(), categories(self.architecture)
-        return names if len(state.get(HEAD, names)) == len(names) else []
+        names = categories(self.architecture)
+        return names if self._classes == len(names) else []
 
     def _number(self, name: str) -> int:
         """The number of a class. Raises UsageError with the nearest name."""
@@ -202,8 +212,7 @@ class FasterRCNN(PublishedNetwork, Several, Detector):
 
     def _built(self) -> nn.Module:
         """The network with what the options say of its boxes, and as many classes as its weights have."""
-        state = self._state()
-        return self._torchvision(len(state[HEAD]) if HEAD in state else COCO, **self._limits())
+        return self._torchvision(self._classes, **self._limits())
 
     def _limits(self) -> dict[str, Any]:
         """What the options say of the network's boxes, by torchvision's names. Raises UsageError."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from instsearch_cli.components import Detector, option
 from instsearch_cli.data import Grid, Regions
+from instsearch_plugins.extractors.networks import scaled
 from instsearch_plugins.numeric.cam_boxes import threshold_boxes
 from instsearch_plugins.numeric.regions import cell_boxes, rmac_grid
 from instsearch_plugins.numeric.soft_proposals import objectness
@@ -102,7 +103,7 @@ class PCL(PublishedNetwork, Detector):
         """Options of ``pcl``."""
 
         weights: str = option("", digested=True)  #: weights file; empty: INSTSEARCH_WEIGHTS, the imported one
-        side: int = 480  #: pixels of the picture's shorter side, as the network sees it
+        side: int = 480  #: pixels of the shorter side, as the network sees it; the longer one has 4 times that at most
         thresholds: tuple[float, ...] = (
             0.1,
             0.2,
@@ -155,12 +156,11 @@ class PCL(PublishedNetwork, Detector):
         return Regions(boxes[kept], scores[kept], None, classes[kept] + 1)
 
     def _input(self, pixels: np.ndarray) -> Tensor:
-        """The network's input f32[1, 3, H, W], of whole cells: BGR less its means, the shorter side at ``side``."""
+        """The network's input f32[1, 3, H, W]: BGR less its means, brought to ``side`` by :func:`scaled`."""
         bgr = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).to(self.device, torch.float32)
-        r = self.config.side / min(bgr.shape[:2])
-        size = [max(STRIDE, round(n * r)) for n in bgr.shape[:2]]
+        w, h = scaled(bgr.shape[1], bgr.shape[0], self.config.side)
         x = (bgr - bgr.new_tensor(MEAN)).permute(2, 0, 1)[None]
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(x, size=(h, w), mode="bilinear", align_corners=False)
 
     def _proposals(self, X: Tensor, size: tuple[int, int]) -> Tensor:
         """Distinct boxes f32[R, 4] of a picture's map f32[C, h, w], in original pixels."""
@@ -174,7 +174,7 @@ class PCL(PublishedNetwork, Detector):
 
     def _built(self) -> nn.Module:
         """The network with as many classes, and layers as wide, as its weights have."""
-        state = self._state()
-        if LAST not in state or "Box_Head.fc1.weight" not in state:
+        last, first = (self._state().get(name) for name in (LAST, "Box_Head.fc1.weight"))
+        if last is None or first is None or min(last.ndim, first.ndim) < 2 or len(last) < 2:
             return self.build()
-        return PCLNetwork(len(state[LAST]) - 1, len(state["Box_Head.fc1.weight"]))
+        return PCLNetwork(len(last) - 1, len(first))
