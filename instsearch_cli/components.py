@@ -57,7 +57,7 @@ def option(
 
     A field without it is taken to matter from the start ("model"). ``touches="query"`` remakes nothing.
 
-    digested            it names a file or a folder whose digest ``identity()`` has: what is in there decides
+    digested            it names a file or a folder, kept as an absolute path, whose digest ``identity()`` has
     omitted_at_default  younger than the component: a layer's identity names it only where it is not at its default
     only_with           likewise, but named exactly where that other option is
     """

@@ -7,6 +7,7 @@ import functools
 import math
 import types
 import typing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.components import STAGES
@@ -43,6 +44,15 @@ def make_config(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
         return config(**checked)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def absolute_files(config: Any) -> Any:
+    """The same options, but that the files and folders named by them are found from any folder."""
+    named = [
+        f.name for f in dataclasses.fields(config) if f.metadata.get("digested") and vars(config)[f.name]
+    ]
+    paths = {name: str(Path(vars(config)[name]).expanduser().absolute()) for name in named}
+    return dataclasses.replace(config, **paths) if paths else config
 
 
 def option_names(cls: type[Any]) -> list[str]:

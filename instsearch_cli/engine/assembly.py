@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.pipeline import Stage
 from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, MAPPED, TABLE
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.options import config_for, late, make_config
+from instsearch_cli.options import absolute_files, config_for, late, make_config
 from instsearch_formats import fingerprint
 from instsearch_formats.encodings import ENCODINGS
 
@@ -186,7 +186,7 @@ class Assembly:
         offer = self.registry.get(kind, stage.name)
         cls = offer.load()
         prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
-        config = make_config(cls, stage.options, prefix)
+        config = absolute_files(make_config(cls, stage.options, prefix))
         device = self.device if cls.on_device else None
         return Part(kind, offer, config, device, cls(config, device))
 

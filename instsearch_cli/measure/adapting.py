@@ -17,7 +17,7 @@ from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import CODES
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 from instsearch_cli.measure.pairs import as_csv, write_text
-from instsearch_cli.outside.text import csv_rows
+from instsearch_cli.outside.text import csv_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def adapt(
     with format_errors():
         base = recorded_pipeline(index.store, pipeline)
         option = _option(registry, base.encoder.name if base.encoder else "")
-        names = _read(file)
+        names = csv_pairs(file, MOST)
         rows = _rows(index, file, names)
         out = held(rows, held_out, seed)
         learnt = [pair for pair, away in zip(names, out, strict=True) if not away]
@@ -161,18 +161,6 @@ def _option(registry: Registry, encoder: str) -> str:
         f"encoder '{encoder}' learns nothing from pairs; these do: {', '.join(sorted(filter(options.get, options)))}.\n"
         "Index with one of them first, or name its pipeline (--pipeline)."
     )
-
-
-def _read(file: Path) -> list[tuple[str, str]]:
-    """The names in each line of a file of pairs."""
-    names = []
-    for i, line in csv_rows(file, MOST):
-        if len(line) != 2:
-            raise InstsearchError(f"{file}, line {i}: a pair is two names of images, not {len(line)}")
-        names.append((line[0].strip(), line[1].strip()))
-    if not names:
-        raise InstsearchError(f"{file} has no pair: write the names of two matching images on each line")
-    return names
 
 
 def _rows(index: Index, file: Path, names: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -99,23 +99,44 @@ def csv_rows(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
             raise InstsearchError(f"{path}, line {rows.line_num or 1}: {error}") from error
 
 
-def csv_table(path: Path, most: int, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_table(
+    path: Path, most: int, columns: tuple[str, ...], maybe: tuple[str, ...] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows below a line that names the columns, of which ``columns`` have to be there, once each.
 
-    Raises InstsearchError, for a row that has not one field a column too.
+    ``maybe`` are there once at most. Raises InstsearchError, for a row that has not one field a column too.
     """
     wanted = f"wanted the columns {','.join(columns)}"
     rows = csv_rows(path, most)
     number, head = next(rows, (1, []))
     head = [name.strip() for name in head]
-    if any(head.count(column) != 1 for column in columns):
-        raise InstsearchError(f"{path}, line {number}: {wanted}, named in the first line, each once")
+    if any(head.count(column) != 1 for column in columns) or any(head.count(column) > 1 for column in maybe):
+        found = f"; it is {shown(','.join(head))}" if head else ""
+        raise InstsearchError(f"{path}, line {number}: {wanted}, named in the first line, each once{found}")
     for number, row in rows:
         if len(row) != len(head):
             raise InstsearchError(
                 f"{path}, line {number}: {wanted}: {len(head)} fields, and there are {len(row)}"
             )
         yield number, dict(zip(head, row, strict=True))
+
+
+def csv_pairs(path: Path, most: int) -> list[tuple[str, str]]:
+    """The two names of images in each line of a CSV file of matching pairs.
+
+    Raises InstsearchError for a line of other than two, or of one twice, and where there is none.
+    """
+    pairs = []
+    for number, row in csv_rows(path, most):
+        if len(row) != 2:
+            raise InstsearchError(f"{path}, line {number}: a pair is two names of images, not {len(row)}")
+        a, b = (name.strip() for name in row)
+        if a == b:
+            raise InstsearchError(f"{path}, line {number}: a pair is of two images, not of one with itself")
+        pairs.append((a, b))
+    if not pairs:
+        raise InstsearchError(f"{path} has no pair: write the names of two matching images on each line")
+    return pairs
 
 
 def _lines(file: io.TextIOWrapper) -> Iterator[str]:

@@ -91,6 +91,7 @@ def test_all_may_be_learnt_from(index: Path, tmp_path: Path) -> None:
 WRONG: list[tuple[str | None, list[str], str, int]] = [
     ("", [], "has no pair", 1),
     ("a.png\n", [], "line 1: a pair is two names of images, not 1", 1),
+    ("a.png, a.png\n", [], "line 1: a pair is of two images, not of one with itself", 1),
     ("00.png,gone.png\n", [], "names 1 images that are not in the index, gone.png the first", 1),
     (None, [], "name a pipeline of keypoints with --by", 2),
     ("00.png,04.png\n", ["--by", "points"], "is there already: leave out --by", 2),

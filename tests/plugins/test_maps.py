@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 
@@ -314,15 +313,6 @@ def test_identity_follows_names_sizes_and_times_but_not_the_place(tmp_path):
     (tmp_path / "n/1.png").rename(tmp_path / "n/3.png")
     third = make(tmp_path / "n").identity()
     assert len({str(i) for i in (first, second, third)}) == 3
-
-
-def test_folder_is_recorded_as_an_absolute_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    put(tmp_path / "m/1.png")
-    config = Maps.Config(folder="m")
-    assert config.folder == str(tmp_path / "m")
-    assert dataclasses.replace(config).folder == config.folder
-    assert Maps(config, CPU).identity()
 
 
 # -- a whole run ---------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def test_read_pairs(tmp_path):
     [
         ("a,b\na\n", r"line 2: a pair is two names of images, not 1"),
         ("a,b,c\n", r"line 1: a pair is two names of images, not 3"),
+        ("a,b\nb, b\n", r"line 2: a pair is of two images, not of one with itself"),
         ("", r"has no pair"),
         ("a,x1\nx2,x3\nx1,x4\nx5,x6\nb,x7", r"names 7 images that .*: x1, x2, x3, x4, x5, \.\.\.\nAn image"),
         ("a,nobody.jpg", r"names 1 images that are not in the collection: nobody.jpg\n"),

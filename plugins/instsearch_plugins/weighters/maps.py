@@ -236,10 +236,6 @@ class Maps(Weighter):
         folder: str = option("", digested=True)  #: the folder with the maps
         variable: str = ""  #: the array's name in .mat files that hold several
 
-        def __post_init__(self) -> None:
-            if self.folder:  # recorded in the index, which is used from other folders
-                object.__setattr__(self, "folder", str(Path(self.folder).expanduser().absolute()))
-
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
         self._scanning = threading.Lock()
@@ -252,7 +248,7 @@ class Maps(Weighter):
             if self._scanned is None:
                 if not self.config.folder:
                     raise UsageError("the maps weighting needs --set weighting.folder=DIR, the saliency maps")
-                self._scanned = Folder.scan(Path(self.config.folder))
+                self._scanned = Folder.scan(Path(self.config.folder).expanduser())
             return self._scanned
 
     def identity(self) -> dict[str, str]:
