@@ -42,7 +42,7 @@ def aggregated_residuals(
     i64[p] that something was added up for, ascending, and V f32[p, D]; sums of zero are left out.
     """
     step = max(1, HELD // max(x.numel(), 1))
-    found = [_aggregated(x, words, part, centroids) for part in alpha.split(step)]
+    found = [_aggregated(x, words, part, centroids) for part in torch.split(alpha, step)]
     region, word, V = zip(*found, strict=True)
     return torch.cat([each + i * step for i, each in enumerate(region)]), torch.cat(word), torch.cat(V)
 

@@ -62,7 +62,7 @@ def netvlad(x: Tensor, alpha: Tensor, words: Vocabulary) -> Tensor:
     """
     a = torch.softmax(x @ words.w.T + words.b, dim=1)
     found = []
-    for some in alpha.split(max(1, HELD // max(a.numel(), 1))):
+    for some in torch.split(alpha, max(1, HELD // max(a.numel(), 1))):
         counted = some[:, :, None] * a  # [m, n, K]
         V = torch.einsum("mnk,nd->mkd", counted, x) - counted.sum(1)[..., None] * words.c
         found.append(l2(V).flatten(1))
