@@ -34,7 +34,7 @@ class Exchange:
             raise UsageError(f"--through takes a URL of storage, s3://bucket/folder say, not '{self.url}'")
 
     def check(self) -> None:
-        """Raise UsageError or InstsearchError where no such storage is reached from here."""
+        """Raise UsageError or InstsearchError where nothing here reaches such storage."""
         with self._files():
             pass
 
@@ -81,5 +81,8 @@ class Exchange:
             raise InstsearchError(f"--through {self.url}: {error}") from error
         except ValueError as error:
             raise UsageError(f"--through {self.url}: {error}") from error
-        except OSError as error:
-            raise InstsearchError(f"{self.url}: {error.strerror or error}") from error
+        except Exception as error:  # of the store's own kinds
+            what = getattr(error, "strerror", "") or str(error) or type(error).__name__
+            raise InstsearchError(
+                f"{self.url}: {what}.\nGive --through storage that this machine and the workers read and write."
+            ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.exchange import Exchange
 from instsearch_cli.engine.parts import Result, Task
 from instsearch_cli.engine.ray_cluster import POLL, Cluster, environment, reason
-from instsearch_cli.engine.ray_worker import INDEX, PARTS, NodeError, Plan, look, make
+from instsearch_cli.engine.ray_worker import INDEX, PARTS, NodeError, Plan, clear, look, make
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.interrupt import check
 from instsearch_cli.networks.weights import sha256
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from instsearch_cli.progress import Quiet
 
 TRIES = 3  #: workers that a picture may end before it is skipped
+CLEARING = 5.0  #: seconds that machines have to remove their copies of an index
 
 
 @dataclass
@@ -57,9 +59,7 @@ class OnRay:
         self.collection, self.workers, self.progress = collection, workers, progress
         self.exchange = None
         if workers.through:
-            storage = Exchange(workers.through)
-            storage.check()
-            self.exchange = storage.below(uuid.uuid4().hex)
+            self.exchange = Exchange(workers.through).below(uuid.uuid4().hex)
         self.cluster = Cluster(workers)
         self.avoid: list[str] = []
         self.again = 0
@@ -75,14 +75,17 @@ class OnRay:
         progress.say(f"Ray: {n:,} machine{'s' * (n > 1)}, {at_once:,} task{'s' * (at_once > 1)} at once")
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Leave the cluster, and nothing in the storage."""
+        if self.exchange:
+            self.exchange.clear()
         self.cluster.close()
 
     def make(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Result], None, None]:
         """Each task with what became of it, as they end; one of no layers says which rows are to be skipped first."""
         if self.exchange:
             self.exchange.below(INDEX).send_index(self.collection.index.path)
-        plan = self.cluster.ray.put(self._plan({kind for task in tasks for kind in task.kinds}))
+        whole = self._plan({kind for task in tasks for kind in task.kinds})
+        plan = self.cluster.ray.put(whole)
         waiting = deque(Work(task) for task in tasks)
         running: dict[Any, Work] = {}
         try:
@@ -104,6 +107,7 @@ class OnRay:
             self.cluster.cancel(list(running))
             if self.exchange:
                 self.exchange.clear()
+                self._forget(whole.id)
             if self.again:
                 ranges = f"{self.again:,} range{'s' * (self.again > 1)} of rows"
                 self.progress.say(f"workers ended before their time: {ranges} given out again")
@@ -219,6 +223,12 @@ class OnRay:
             if search.found:
                 yield Task(work.task.span, ()), Result([], skipped=sorted(search.found))
             waiting.appendleft(Work(work.task, search=None if search.found else search))
+
+    def _forget(self, run: str) -> None:
+        """Have every machine remove its copies of the index, as far as it answers."""
+        with contextlib.suppress(self.cluster.ray.exceptions.RayError):
+            clearing = list(self.cluster.everywhere(clear, run).values())
+            self.cluster.ray.wait(clearing, num_returns=len(clearing), timeout=CLEARING)
 
     def _clear(self, task: Task) -> None:
         for kind in task.kinds:

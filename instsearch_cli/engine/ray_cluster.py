@@ -12,6 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli import __version__
+from instsearch_cli.engine.exchange import Exchange
 from instsearch_cli.engine.workers import INSTALL
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 
@@ -26,6 +27,7 @@ LISTENING = 5.0  #: seconds in which a cluster has to let us in
 PATIENCE = 60.0  #: seconds in which every machine has to answer
 LATE = 5.0  #: seconds that clocks may differ by
 POLL = 0.2  #: seconds after which Ctrl-C is seen
+SEEN = "seen"  #: a file that machines look for, to know that they see the same folder
 NODE = "ray.io/node-id"
 OURS = "INSTSEARCH_"
 AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
@@ -85,7 +87,8 @@ class Cluster:
         nodes = [node["Resources"] for node in self.nodes if node["NodeID"] not in avoid]
         counts = [min(int(r["CPU"]), int(r.get("GPU", 0) / gpus) if gpus else int(r["CPU"])) for r in nodes]
         if nodes and gpus and not any(counts):
-            raise UsageError(f"no machine of the cluster has {gpus:g} GPUs: leave out --gpus-a-worker")
+            wanted = f"{gpus:g} GPU{'s' * (gpus > 1)}"
+            raise UsageError(f"no machine of the cluster has {wanted}: leave out --gpus-a-worker")
         return counts
 
     def call(self, function: Callable[..., Any], *arguments: Any, avoid: Sequence[str] = ()) -> Any:
@@ -107,22 +110,28 @@ class Cluster:
             if waiting:
                 _, waiting = self.ray.wait(waiting, num_returns=len(waiting), timeout=5)
 
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """References to what a function gives that every machine calls, by Ray's id of it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        remote, references = self.ray.remote(function), {}
+        for node in self.nodes:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            options = {"num_cpus": 0, "max_retries": 3, "scheduling_strategy": here}
+            references[node["NodeID"]] = remote.options(**options).remote(*arguments)
+        return references
+
     def check(self, index: Index, through: str = "") -> list[str]:
         """Look whether every machine can work on an index, or reaches storage; gives what is odd and no hindrance.
 
         Raises InstsearchError for the first that has another version, or does not see the index or its photographs.
         """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        probe = self.ray.remote(_probe())
         with index.scratch() as folder:
-            began, references = time.time(), {}
-            for node in self.nodes:
-                here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                options = {"num_cpus": 0, "max_retries": 3, "scheduling_strategy": here}
-                references[node["NodeID"]] = probe.options(**options).remote(
-                    through or str(folder), uuid.uuid4().hex, index.images.roots
-                )
+            (folder / SEEN).touch()
+            if through:
+                Exchange(through).send(folder, [SEEN])
+            began, place = time.time(), through or str(folder)
+            references = self.everywhere(_probe(), place, SEEN, uuid.uuid4().hex, index.images.roots)
             names = {node["NodeID"]: node["NodeManagerHostname"] for node in self.nodes}
             odd = []
             for node, reference in references.items():
@@ -157,8 +166,10 @@ class Cluster:
             )
         if facts["index"]:
             hint = (
-                "An index that several machines make lies in a folder that all of them see by the same path, over NFS "
-                "say; or its parts go through storage that all of them reach: --through s3://bucket/folder."
+                "Storage that parts go through is one that all machines read and write, an s3://bucket/folder say."
+                if "://" in str(where)
+                else "An index that several machines make lies in a folder that all of them see by the same path, over "
+                "NFS say; or its parts go through storage that all of them reach: --through s3://bucket/folder."
             )
             raise InstsearchError(f"{host} cannot write into {printable(where)}: {facts['index']}.\n{hint}")
         if facts["missing"]:
@@ -194,10 +205,10 @@ def _silence() -> None:
             worker.print_to_stdstream = lambda *_, **__: None
 
 
-def _probe() -> Callable[[str, str, list[str]], dict[str, Any]]:
+def _probe() -> Callable[[str, str, str, list[str]], dict[str, Any]]:
     """A function that goes to a worker as a whole: of this program there may be none, or another."""
 
-    def probe(folder: str, name: str, roots: list[str]) -> dict[str, Any]:
+    def probe(folder: str, seen: str, name: str, roots: list[str]) -> dict[str, Any]:
         import os
         import socket
         import time
@@ -211,18 +222,20 @@ def _probe() -> Callable[[str, str, list[str]], dict[str, Any]]:
             if "://" in folder:
                 import fsspec
 
-                files, path = fsspec.url_to_fs(path)
-                files.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH120
-                files.pipe_file(path, b"")
-                files.rm_file(path)
-            else:
+                files, root = fsspec.url_to_fs(folder)
+                if files.exists(f"{root}/{seen}"):
+                    files.pipe_file(f"{root}/{name}", b"")
+                    files.rm_file(f"{root}/{name}")
+                else:
+                    wrong = "it is not the same storage there"
+            elif os.path.exists(os.path.join(folder, seen)):  # noqa: PTH110, PTH118
                 with open(path, "x"):  # noqa: PTH123
                     pass
                 os.unlink(path)  # noqa: PTH108
-        except (ImportError, ValueError) as error:
-            wrong = str(error)
-        except OSError as error:
-            wrong = str(error.strerror) if os.path.isdir(folder) else "it is not the same folder there"  # noqa: PTH112
+            else:
+                wrong = "it is not the same folder there"
+        except Exception as error:
+            wrong = getattr(error, "strerror", "") or str(error) or type(error).__name__
         missing = [root for root in roots if not os.path.isdir(root)]  # noqa: PTH112
         facts = {"version": version, "index": wrong, "missing": missing}
         return facts | {"host": socket.gethostname(), "time": time.time()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 from instsearch_cli import __version__
@@ -131,10 +132,20 @@ def _index(plan: Plan) -> Path:
         return plan.index
     if plan.id not in _copies:
         _copies.clear()
-        copy = TemporaryDirectory(prefix="instsearch-", ignore_cleanup_errors=True)
+        copy = TemporaryDirectory(prefix=_prefix(plan.id), ignore_cleanup_errors=True)
         Exchange(plan.through).below(INDEX).fetch(Path(copy.name))
         _copies[plan.id] = copy
     return Path(_copies[plan.id].name)
+
+
+def _prefix(run: str) -> str:
+    return f"instsearch-{run}-"
+
+
+def clear(run: str) -> None:
+    """Remove what workers of this machine have of the index of a run: they end without a chance to."""
+    for folder in Path(gettempdir()).glob(f"{_prefix(run)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _assembly(plan: Plan, index: Index, kinds: Sequence[str]) -> Assembly:

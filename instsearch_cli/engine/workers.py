@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from instsearch_cli.engine.exchange import Exchange
 from instsearch_cli.errors import InstsearchError, UsageError
 
 LOCAL, RAY = "local", "ray"
@@ -44,12 +45,14 @@ def workers_of(
         return None
     if engine != RAY and not re.fullmatch(r"ray://[^/\s:]+:\d{1,5}", engine):
         raise UsageError(f"--engine is local, ray, or ray://HOST:PORT, not '{engine}'")
-    if (count is not None and count < 1) or gpus < 0:
+    if (count is not None and count < 1) or not gpus >= 0:
         raise UsageError("--workers is at least 1, --gpus-a-worker at least 0")
     if importlib.util.find_spec("ray") is None:
         raise InstsearchError(
             f"--engine {engine} needs Ray: run `{INSTALL}` (or in a clone: `pip install -e '.[ray]'`)"
         )
+    if through:
+        Exchange(through).check()
     return Workers(engine if engine != RAY else "", count, gpus, memory, through)
 
 

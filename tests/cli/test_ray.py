@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import torch
 import torchvision
 
 import instsearch
-from instsearch_cli.engine import workers
+from instsearch_cli.engine import on_ray, workers
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.workers import Workers, workers_of
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -100,13 +102,20 @@ def test_parts_are_the_same_by_whomever_they_are_made(cli: Cli, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("cluster", "plugins")
-def test_parts_that_go_through_storage_are_the_same(cli: Cli, tmp_path: Path) -> None:
+def test_parts_that_go_through_storage_are_the_same(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Any] = []
+    plan = on_ray.OnRay._plan
+    monkeypatch.setattr(on_ray.OnRay, "_plan", lambda *given: plans.append(plan(*given)) or plans[-1])
     folder, store = photos(tmp_path / "p", 6), tmp_path / "store"
     through = (*RAY, "--through", f"file://{store}/way")
     for name, how in (("here", ()), ("there", through)):
         cli("index", folder, "--index", tmp_path / name, *CELLS, "flat", *how)
     same(tmp_path / "here", tmp_path / "there")
-    assert not [path for path in store.rglob("*") if path.is_file()]
+    assert [*store.rglob("*")] == [store / "way"]
+    assert plans
+    assert not [p for made in plans for p in Path(tempfile.gettempdir()).glob(f"instsearch-{made.id}*")]
     changed = through[:-1]
     said = cli("index", folder, "--index", tmp_path / "x", *CELLS, "flat", *changed, "nowhere", status=2).err
     assert "--through takes a URL of storage" in said
@@ -116,6 +125,38 @@ def test_parts_that_go_through_storage_are_the_same(cli: Cli, tmp_path: Path) ->
     assert "--through odd://a/b: " in said
     said = cli("index", folder, "--index", tmp_path / "x", "--through", "file:///x", status=2).err
     assert "are of --engine ray" in said
+
+
+@pytest.mark.usefixtures("cluster", "plugins")
+def test_storage_that_workers_do_not_share(cli: Cli, tmp_path: Path) -> None:
+    index = ("index", photos(tmp_path / "p", 2), "--index", tmp_path / "i", *CELLS, "flat")
+    first, second = cli(*index, *RAY, "--through", "memory://way", "--quiet", status=1).err.splitlines()
+    assert re.fullmatch(
+        r"error: \S+ cannot write into memory://way/\w{32}: it is not the same storage there\.", first
+    )
+    assert second.startswith("Storage that parts go through is one that all machines read and write")
+    (tmp_path / "file").touch()
+    there = f"file://{tmp_path}/file"
+    first, second = cli(*index, *RAY, "--through", there, "--quiet", status=1).err.splitlines()
+    assert re.fullmatch(rf"error: {there}/\w{{32}}: Not a directory\.", first)
+    assert second == "Give --through storage that this machine and the workers read and write."
+    assert cli(*index).status == 0
+
+
+def test_storage_with_errors_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from instsearch_cli.engine.exchange import Exchange
+
+    def refuse(*given: Any, **more: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", refuse)
+    (tmp_path / "one.h5").touch()
+    with pytest.raises(
+        InstsearchError, match=r"^memory://way: NotImplementedError\.\nGive --through storage"
+    ):
+        Exchange("memory://way").send(tmp_path, ["one.h5"])
 
 
 def test_what_is_sent_is_what_is_fetched(tmp_path: Path) -> None:
@@ -178,11 +219,13 @@ def test_a_worker_that_would_make_something_else_is_found_out(
         (["--engine", "rye"], "--engine is local, ray, or ray://HOST:PORT, not 'rye'"),
         (["--engine", "ray://host"], "not 'ray://host'"),
         (["--engine", "ray", "--workers", 0], "x>=1"),
+        (["--engine", "ray", "--through", "nowhere"], "--through takes a URL of storage"),
     ],
 )
 def test_wrong_usage(cli: Cli, tmp_path: Path, flags: list[Any], said: str) -> None:
     folder = photos(tmp_path / "p", 1)
     assert said in cli("index", folder, "--index", tmp_path / "i", *flags, status=2).err
+    assert not (tmp_path / "i").exists()  # before photographs are looked at
 
 
 def test_without_the_extra(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +236,9 @@ def test_without_the_extra(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     assert workers_of("local") is None
     assert workers_of("ray://host:10001", 3, 0.5) == Workers("ray://host:10001", 3, 0.5)
-    with pytest.raises(UsageError, match="at least 0"):
-        workers_of("ray", gpus=-1)
+    for gpus in (-1, float("nan")):
+        with pytest.raises(UsageError, match="at least 0"):
+            workers_of("ray", gpus=gpus)
     assert workers.INSTALL in said
 
 
