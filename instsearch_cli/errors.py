@@ -38,6 +38,10 @@ class IndexInUse(InstsearchError):  # noqa: N818
     exit_status = 3
 
 
+class NoImages(InstsearchError):  # noqa: N818
+    """None of the files that were given is an image that can be read."""
+
+
 def deprecated(old: str, new: str, *, removed_in: str) -> None:
     """Warn that a name is on its way out, with the line that called instsearch; ``new`` says what to write instead.
 

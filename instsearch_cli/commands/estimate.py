@@ -20,7 +20,7 @@ def _count(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
         if number < 1 or number != int(number):
             raise ValueError
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text!r} is no whole number of at least 1, 10_000_000 say") from None
+        raise click.BadParameter(f"{text!r} is no whole number of at least 1, 10_000_000 say.") from None
     return int(number)
 
 

@@ -17,7 +17,7 @@ from instsearch_cli.engine.overview import pipeline_lines
 from instsearch_cli.engine.pipeline import SEPARATOR, Pipeline
 from instsearch_cli.engine.runner import Outcome, Runner
 from instsearch_cli.engine.stages import FEATURES
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import NoImages, UsageError
 from instsearch_cli.images import MAX_PIXELS, discover
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
@@ -135,6 +135,8 @@ def index_each(
     names = [choose(registry, start.base, start.choice).name for start in starts]
     if len(set(names)) < len(names):
         raise UsageError(f"pipelines that are asked as one need names of their own, not twice '{names[0]}'")
+    for start in starts[1:]:  # that weights are there is known before the first is made
+        records.folders(Assembly(choose(registry, start.base, start.choice), registry, how.device))
     together, how_and = SEPARATOR.join(names), (how, None, keep_features, refit)
     done: list[Indexed] = []
     for start in starts:
@@ -181,9 +183,7 @@ def index_images(
     intake = take() if take else None
     with table.foreseeing(intake.change if intake else Change()):
         if not table.alive().any():
-            raise InstsearchError(
-                f"{index.path} holds no image that can be read: give folders or files to index"
-            )
+            raise NoImages(f"{index.path} holds no image that can be read: give folders or files to index")
         runner = Runner(index, assembly, how.progress, how.strict, how.workers)
         runner.before = before
         runner.collection.new = range(before, len(table))

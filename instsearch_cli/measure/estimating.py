@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine import mirrors, records
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import choose, chosen, listed, of_each, recorded_pipeline
+from instsearch_cli.engine.records import MOST as MOST_ROWS
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.runner import FITTING, MAPPING, SEARCHING
 from instsearch_cli.engine.session import Index
@@ -109,8 +112,11 @@ def estimate(
         "load": load,
     }
     given = _given(sample, index, pipeline, seed, choice, how)
-    with scratch() as folder:
-        return _measured(given, images, folder, progress or Quiet())
+    said = progress or Quiet()
+    with scratch() as folder, ExitStack() as stack:
+        for n in given.sizes:
+            stack.callback(_drop_copies, folder / f"{n}", given, said)
+        return _measured(given, images, folder, said)
 
 
 def _check(images: int, small: int, large: int, questions: int, workers: int | None) -> None:
@@ -124,13 +130,18 @@ def _check(images: int, small: int, large: int, questions: int, workers: int | N
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{name} is a whole number of at least {least:,}, not {value!r}")
+    if images > MOST_ROWS:
+        raise UsageError(f"images is at most {MOST_ROWS:,}, as many as an index can have, not {images:,}")
 
 
 def check(choice: dict[str, Any], device: str = "auto") -> list[Assembly]:
-    """The pipelines that are chosen, assembled. Raises UsageError for what is not there."""
+    """The pipelines that are chosen, assembled. Raises UsageError or InstsearchError for what is not there."""
     registry = load_registry()
     each = of_each(chosen(choice), registry)
-    return [Assembly(choose(registry, None, one), registry, device) for one in each]
+    assemblies = [Assembly(choose(registry, None, one), registry, device) for one in each]
+    for assembly in assemblies:
+        records.folders(assembly)  # weights have to be there
+    return assemblies
 
 
 def _given(
@@ -265,6 +276,14 @@ def _making(counts: Sequence[int], runs: Sequence[Mapping[str, Any]]) -> Making:
         run["process"] -= sum(run[step] for step in steps)
     of = lines((counts[0], took[0]), (counts[1], took[1]))
     return Making(of["process"], took[1][FITTING], of[MAPPING], of["cpu"], of[SEARCHING], of["core"])
+
+
+def _drop_copies(folder: Path, given: Given, progress: Quiet) -> None:
+    """Drop the copies of codes that mirrors keep of an index that was made to measure, as far as it was."""
+    if given.mirrored and folder.is_dir():
+        every = [records.Record(assembly.pipeline, (), {}) for assembly in given.assemblies]
+        with Index.open(folder) as index:
+            mirrors.sweep(index.store, load_registry(), [], every, dry_run=False, say=progress.say)
 
 
 def _answers(

@@ -5,6 +5,7 @@ A process of its own has its own start, its own memory, and nothing of an earlie
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -21,10 +22,11 @@ from instsearch_cli.engine.runner import FITTING, MAPPING, SEARCHING
 from instsearch_cli.engine.session import Index
 from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.engine.workers import Workers
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import InstsearchError, NoImages, UsageError
 from instsearch_cli.images import Photograph
 from instsearch_cli.measure.crowding import crowd
 from instsearch_cli.progress import Quiet
+from instsearch_formats import FormatError
 from instsearch_formats.part import MAPPED
 
 if TYPE_CHECKING:
@@ -47,14 +49,16 @@ def tried(name: str, progress: Quiet, **request: Any) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     command = [sys.executable, "-m", __name__]
     began = time.perf_counter()
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-    ) as process:
+        command, env=environment, start_new_session=True, **pipes
+    ) as process:  # Ctrl-C is ours
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(json.dumps({"trial": name, **request}))
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has died, which its status says
+                process.stdin.write(json.dumps({"trial": name, **request}))
+                process.stdin.close()
             said: dict[str, Any] = {}
             for line in process.stdout:
                 said = json.loads(line)
@@ -117,7 +121,12 @@ def index(
     opened = Index.create(index, device, Relay(label))
     runs: list[Indexed] = []
     for i, choice in enumerate(choices):
-        done = opened.index(list(photographs) if i == 0 else (), **choice)
+        try:
+            done = opened.index(list(photographs) if i == 0 else (), **choice)
+        except NoImages as error:
+            raise InstsearchError(
+                f"of {len(photographs):,} photographs none could be read: give others to measure with (--sample)"
+            ) from error
         runs += [done, *done.beside]
     took = [run.outcome.took for run in runs]
     steps = {step: sum(each[step].wall for each in took) for step in (FITTING, MAPPING, SEARCHING)}
@@ -258,8 +267,11 @@ def main() -> None:
     trial = TRIALS[request.pop("trial")]
     try:
         _tell({"result": trial(**request)})
-    except InstsearchError as error:
-        _tell({"error": str(error), "status": error.exit_status})
+    except BrokenPipeError:  # nobody waits for it any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _ANSWERS.fileno())
+    except Exception as error:
+        text = str(error) if isinstance(error, (InstsearchError, FormatError, OSError)) else repr(error)
+        _tell({"error": text, "status": getattr(error, "exit_status", 1)})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,7 +197,11 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--images", "0"], "'0' is no whole number of at least 1"),
     (["--images", "-3"], "no whole number of at least 1"),
     (["--images", "2.5"], "no whole number of at least 1"),
-    (["--images", "many"], "no whole number of at least 1"),
+    (
+        ["--images", "many"],
+        "'many' is no whole number of at least 1, 10_000_000 say. See `instsearch estimate",
+    ),
+    (["--images", "1e11"], "images is at most 10,000,000,000, as many as an index can have"),
     (["--images", "9", "--preset", "sfit"], "Did you mean 'sift'"),
     (["--images", "9", "--small", "12"], "large is a whole number of at least 13, not 12"),
     (["--images", "9", "--large", "41"], "there are 40 photographs to measure with, and 41 are wanted"),
@@ -234,8 +242,60 @@ def test_a_crowd_is_its_rows_again(cli: Cli, tiny: tuple[str, ...], photos: Path
 
 def test_what_a_measurement_ends_with_is_raised(tiny: tuple[str, ...], tmp_path: Path) -> None:
     request = {"photographs": [], "choices": [{}], "device": "cpu", "label": ""}
-    with pytest.raises(InstsearchError, match="holds no image that can be read"):
+    with pytest.raises(
+        InstsearchError, match="of 0 photographs none could be read: give others to measure with"
+    ):
         tried("index", Quiet(), index=str(tmp_path / "i"), **request)
+    with pytest.raises(InstsearchError, match=r"^TypeError\(.*unexpected keyword argument 'odd'"):
+        tried("index", Quiet(), index=str(tmp_path / "i"), **request, odd=1)
+
+
+def test_a_measurement_that_nobody_waits_for_ends_without_a_word(many: Path, tmp_path: Path) -> None:
+    request = {"trial": "index", "index": str(tmp_path / "i"), "photographs": [str(many)], "choices": [{}]}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", trials.__name__],
+            input=json.dumps({**request, "device": "cpu", "label": ""}),
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_weights_are_looked_for_before_anything_is_drawn(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instsearch_cli.demo.make_scenes", None)
+    monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("INSTSEARCH_OFFLINE", "1")
+    said = cli("estimate", "--images", 9, "--preset", "best", status=1).err
+    assert "no weights for " in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_mirror_of_a_run_that_failed_is_dropped(
+    cli: Cli, tiny: tuple[str, ...], many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite")
+    from instsearch_plugins.searchers.milvus_server import connected
+
+    measured = estimating.tried
+
+    def tried(name: str, progress: Quiet, **request: Any) -> dict[str, Any]:
+        if request["label"] == "12 images":
+            raise InstsearchError("no more")
+        return measured(name, progress, **request)
+
+    monkeypatch.setattr(estimating, "tried", tried)
+    mirrored = (*tiny[:-2], "--searcher", "milvus", "--set", f"searcher.uri={tmp_path / 'm.db'}")
+    assert "no more" in cli("estimate", "--images", 9, "--sample", many, *FEW, *mirrored, status=1).err
+    assert (tmp_path / "m.db").is_dir()
+    assert connected(str(tmp_path / "m.db"), "").client.list_collections() == []
 
 
 def test_lines_by_name() -> None:

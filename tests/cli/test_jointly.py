@@ -238,6 +238,19 @@ def test_a_preset_of_several_is_asked_added_to_and_followed_as_one(
     assert several.last == "sift+patches"
 
 
+def test_weights_of_all_are_looked_for_before_the_first_is_made(
+    cli: Cli, place: Path, tmp_path: Path
+) -> None:
+    env = {"INSTSEARCH_WEIGHTS": str(tmp_path), "INSTSEARCH_OFFLINE": "1"}
+    (tmp_path / "two.toml").write_text('together = ["sift", "patches"]\n')
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        run = ("index", place / "photos", "--index", tmp_path / "i", "--preset", tmp_path / "two.toml")
+        assert "no weights for squeezenet1_0" in cli(*run, status=1).err
+    assert not (tmp_path / "i").exists()
+
+
 def test_the_last_of_several_takes_what_is_chosen_and_stays_alone(
     cli: Cli, place: Path, tmp_path: Path, several: instsearch.Index
 ) -> None:
