@@ -88,6 +88,14 @@ def test_an_approximate_index_of_the_server(options: dict[str, str], tmp_path: P
     assert_same(made.search(q, data, 5), by_hand(Faiss, data, tmp_path).search(q, data, 5))
 
 
+def test_an_index_that_milvus_lite_has_not_leaves_no_collection(tmp_path: Path) -> None:
+    data, uri = StoredCodes(rows_of("dense", 30)), str(tmp_path / "m.db")
+    said = "unknown index_type: 'DISKANN': give another --set searcher.index or searcher.build"
+    with pytest.raises(InstsearchError, match=said):
+        filled(data, {"uri": uri}, index="DISKANN")
+    assert milvus_server.connected(uri, "").client.list_collections() == []
+
+
 def test_a_query_without_a_word_finds_nothing(options: dict[str, str]) -> None:
     data = Sparse(rows_of("sparse", 9))
     made, _ = filled(data, options)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from instsearch_cli.storage import Origin
     from instsearch_plugins.searchers.milvus_server import Server
 
-AGAIN = "run `instsearch index` on this index again"
+AGAIN = "run `instsearch index` with this pipeline again"
 
 
 class Milvus(Mirror):
@@ -117,6 +117,8 @@ class Milvus(Mirror):
             entities += len(found.own.ids)
         copy.say(head._replace(fills=head.fills | {rows: origin.pictures(rows)}), width, words)
         copy.settle()
+        if empty and self.config.index:
+            copy.check_index()
         if (there := copy.count()) < entities:
             raise InstsearchError(
                 f"{self.config.uri}: {copy.name} has {there:,} of {entities:,} entities: is another program writing to "

@@ -276,6 +276,18 @@ class Copy:
             self.server.client.flush(self.name)
             self.server.client.load_collection(self.name)
 
+    def check_index(self) -> None:
+        """Read it anew, with its index, which Milvus Lite makes only then. Raises InstsearchError, and drops it."""
+        client = self.server.client
+        try:
+            with self.server.answering():
+                client.release_collection(self.name)
+                client.load_collection(self.name)
+        except InstsearchError as error:
+            with self.server.answering():
+                client.drop_collection(self.name)
+            raise InstsearchError(f"{error}: give another --set searcher.index or searcher.build") from error
+
 
 def _differences(own: Entities, whole: Entities | None, there: Sequence[Mapping[str, Any]]) -> Differences:
     sums = {int(row["id"]): int(row["sum"]) for row in there}
