@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +64,13 @@ def words(facts: dict[str, Any]) -> Iterator[str]:
         mark = f"{one} where no --pipeline is named" if name in last else ""
         mark = ", only measured" if name in facts["measured"] else mark
         left = facts["images"] - n
-        which = "all images" if not left else f"{n:,} images; run `instsearch index` for the other {left:,}"
+        own = (
+            ""
+            if name in last
+            else f" --preset {shlex.quote(str(Path(facts['index'], 'pipelines', f'{name}.toml')))}"
+        )
+        run = f"instsearch index --index {shlex.quote(facts['index'])}{own}"
+        which = "all images" if not left else f"{counted(n, 'image')}; run `{run}` for the other {left:,}"
         yield f"can be asked: pipeline {name} ({which}{mark})"
     if not facts["searchable"]:
         yield f"cannot be asked yet: run `instsearch index --index {facts['index']}`"

@@ -86,6 +86,7 @@ def wishes_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def warn_unsearchable(indexes: list[Any], options: dict[str, Any]) -> str:
     """Say what is not searchable yet; gives the pipeline's name."""
+    from instsearch_cli.engine import records
     from instsearch_cli.engine.pipeline import SEPARATOR
 
     name = ""
@@ -94,9 +95,10 @@ def warn_unsearchable(indexes: list[Any], options: dict[str, Any]) -> str:
         name = name or SEPARATOR.join(engine.assembly.pipeline.name for engine in engines)
         for engine in engines:
             if engine.unsearchable:
+                n, own = engine.unsearchable, engine.assembly.pipeline.name
                 common.echo(
-                    f"warning: {engine.unsearchable:,} images are not searchable yet with pipeline "
-                    f"'{engine.assembly.pipeline.name}': run `instsearch index --index {index.path}`",
+                    f"warning: {n:,} {'image is' if n == 1 else 'images are'} not searchable yet with pipeline "
+                    f"'{own}': run `{records.renewing(engine.index, own)}`",
                     err=True,
                 )
     return name

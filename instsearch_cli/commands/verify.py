@@ -38,7 +38,8 @@ def command(index_path: Path, mirror: bool, as_json: bool, quiet: bool) -> int:
     for problem in problems if not quiet else ():
         common.echo(f"{problem.path}: {problem.what}\n  mend: {problem.mend}")
     if problems:
-        more = f" `instsearch verify --index {shlex.quote(str(index_path))}` says what and what mends it."
+        again = f"instsearch verify{' --mirror' * mirror} --index {shlex.quote(str(index_path))}"
+        more = f" `{again}` says what and what mends it."
         common.echo(f"{len(problems)} damaged.{more if quiet else ''}")
         return 1
     common.echo("sound: {rows:,} image rows, {layers} layers, {models} models".format(**counts))

@@ -58,8 +58,8 @@ def differing(
         assembly = Assembly(record.pipeline, registry, device)
         collection = Collection(index, assembly)
         layer, path = collection.layer(SEARCH), index.path / records.folders(assembly)[SEARCH]
-        cover, name = layer.cover(len(index.images)), record.pipeline.name
-        mend = f"`{records.again(index, '' if name in records.last_names(index) else name)}` brings it up to date"
+        cover = layer.cover(len(index.images))
+        mend = f"`{records.renewing(index, record.pipeline.name)}` brings it up to date"
         if not cover:
             yield Problem(path, "the copy of the codes was not filled to its end", mend)
             continue

@@ -74,6 +74,11 @@ def again(index: Index, name: str = "") -> str:
     return f"{command} --preset {shlex.quote(str(file))}" if name else command
 
 
+def renewing(index: Index, name: str) -> str:
+    """The command that brings a recorded pipeline up to date: `index`, which takes the last one where none is named."""
+    return again(index, "" if name in last_names(index) else name)
+
+
 def record(index: Index, assembly: Assembly, together: str = "") -> None:
     """Remember a pipeline under its name and as the last one, or, if it is one of several, these as the last."""
     _write(index, assembly.pipeline, _used(assembly))

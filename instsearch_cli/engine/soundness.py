@@ -139,9 +139,7 @@ def _mend(index: Index, problem: Problem, found: Sequence[Record]) -> str:
         return f"delete it, then `{records.again(index, '')}{refit}`"
     if owner is None:
         return f"no pipeline uses it: delete it, or `instsearch gc --index {records.quoted(index)}`"
-    again = records.again(
-        index, "" if owner.pipeline.name in records.last_names(index) else owner.pipeline.name
-    )
+    again = records.renewing(index, owner.pipeline.name)
     if kind == MODELS:
         return f"`{again} --refit` makes another, and all that depends on it; or {COPY}"
     return f"`{again}` makes it again" + ("" if "missing" in problem.what else ", once it is deleted")

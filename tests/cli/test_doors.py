@@ -280,6 +280,19 @@ def test_a_failed_run_leaves_what_was_there(cli: Cli, index: Path, tmp_path: Pat
     assert sorted(p.relative_to(index) for p in index.rglob("*")) == before
 
 
+def test_info_says_how_a_pipeline_that_is_not_the_last_is_finished(
+    cli: Cli, tiny: tuple[str, ...], index: Path, photos: Path
+) -> None:
+    cli("index", "--index", index, *tiny, "--set", "encoder.power=2", "--name", "other")
+    shutil.copy(photos / "a/1.png", photos / "new.png")
+    cli("index", photos / "new.png", "--index", index)
+    again = f"instsearch index --index {index} --preset {index}/pipelines/cells-centred-flat.toml"
+    said = f"can be asked: pipeline cells-centred-flat (10 images; run `{again}` for the other 1)"
+    assert said in cli("info", "--index", index).out.splitlines()
+    cli(*again.split()[1:])
+    assert "can be asked: pipeline cells-centred-flat (all images" in cli("info", "--index", index).out
+
+
 def test_info_says_what_is_there_and_what_can_be_asked(
     cli: Cli, tiny: tuple[str, ...], index: Path, photos: Path, tmp_path: Path
 ) -> None:

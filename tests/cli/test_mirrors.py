@@ -17,6 +17,7 @@ import pytest
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.storage import Mirror
 from instsearch_plugins.searchers import milvus_server
+from plain_pictures import picture
 from served_scenes import BOX, scene
 
 pytest.importorskip("pymilvus")
@@ -186,6 +187,32 @@ def test_a_server_that_does_not_answer_leaves_the_index_as_it_is(place: Place, c
     assert "no Milvus answers at http://127.0.0.1:1" in said
     assert place.hits() == place.hits(pipeline="local")
     assert place.verify() == []
+
+
+def test_what_mends_a_mirror_is_said_of_its_own_pipeline(place: Place, cli: Cli) -> None:
+    client = place.client()
+    (name,) = client.list_collections()
+    client.drop_collection(name)
+    cli("index", "--index", place.index, "--searcher", "faiss", "--name", "last", "--quiet")
+    quiet = cli("verify", "--mirror", "--quiet", "--index", place.index, status=1).out
+    assert (
+        quiet
+        == f"1 damaged. `instsearch verify --mirror --index {place.index}` says what and what mends it.\n"
+    )
+    again = f"`instsearch index --index {place.index} --preset {place.index / 'pipelines/mirrored.toml'}`"
+    assert (
+        f"mend: {again} brings it up to date"
+        in cli("verify", "--mirror", "--index", place.index, status=1).out
+    )
+    query = ("query", place.photos / "b" / "4.png", "--index", place.index, "--pipeline", "mirrored")
+    assert cli(*query, status=1).err.endswith(
+        "run `instsearch index` with this pipeline again, which fills it\n"
+    )
+    new = [picture(place.photos / "new" / f"{i}.png", (64, 48), f"#{i}03050") for i in range(2)]
+    said = "warning: {} not searchable yet with pipeline 'mirrored': run {}"
+    for i, what in enumerate(("1 image is", "2 images are")):
+        cli("index", new[i], "--index", place.index, "--quiet")
+        assert said.format(what, again) in cli(*query, status=1).err
 
 
 def test_there_has_to_be_a_mirror_to_compare(
