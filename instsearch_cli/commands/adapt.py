@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "--held-out",
     default=0.2,
     show_default=True,
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=common.Number(min=0, max=1, max_open=True),
     metavar="SHARE",
     help="Of the pairs, to measure by.",
 )

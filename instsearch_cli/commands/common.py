@@ -65,6 +65,18 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
     return click.command(name, cls=Verb, **settings)
 
 
+class Number(click.FloatRange):
+    """A number in a range; what is none, nan, is refused, which compares with nothing."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
 def _wait(ctx: click.Context, parameter: click.Parameter, seconds: float) -> None:
     from instsearch_formats.lock import waiting
 
@@ -82,7 +94,7 @@ index_option = click.option(
 )
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.0,
     metavar="SECONDS",
     expose_value=False,
@@ -158,7 +170,7 @@ engine_options = stack(
     ),
     click.option(
         "--gpus-a-worker",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         default=0.0,
         metavar="G",
         help="GPUs of each; 0.5 for two on one.",

@@ -90,7 +90,7 @@ STREAM = Path("-")
 )
 @click.option(
     "--min-score",
-    type=float,
+    type=common.Number(),
     metavar="P",
     help="With --absent: what is found, rightly and wrongly, at this score (default: the pipeline's).",
 )

@@ -81,7 +81,7 @@ question_options = common.stack(
     ),
     click.option(
         "--min-score",
-        type=float,
+        type=common.Number(),
         metavar="P",
         help="Hits that score less are none: JSON, CSV, copies and paths leave them out, the table, page and sheet "
         "show them below a line (default: the pipeline's; the line is at 0.5 without).",
@@ -184,8 +184,6 @@ def check(ctx: click.Context, image: Path | None, options: dict[str, Any]) -> No
     streams |= {f"{flags[name]} -": options[name] == STREAM for name in ("csv", "html")}
     printed = [flag for flag, on in streams.items() if on]
     common.usage(len(printed) < 2, f"{' and '.join(printed)} exclude each other: both go to standard output")
-    low = options["min_score"]
-    common.usage(low is None or low == low, "--min-score is a number")
     common.usage(
         options["copy_to"] is not None or not given(ctx, "copy_as"),
         "--copy-as says how --copy-to copies: give both",

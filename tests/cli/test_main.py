@@ -48,6 +48,12 @@ def test_commands_are_files_and_files_are_commands() -> None:
         (["presets", "sfit"], "Did you mean 'sift'"),
         (["query", "x.jpg", "--index", "i", "--box", "1,2,3"], "x,y,w,h"),
         (["remove", "--index", "i"], "--missing"),
+        (["index", "--wait", "nan"], "'--wait': nan is no number."),
+        (["index", "--gpus-a-worker", "nan"], "'--gpus-a-worker': nan is no number."),
+        (["adapt", "--held-out", "nan"], "'--held-out': nan is no number."),
+        (["saliency", "--sigma", "nan"], "'--sigma': nan is no number."),
+        (["saliency", "--blur", "nan"], "'--blur': nan is no number."),
+        (["eval", "--min-score", "nan"], "'--min-score': nan is no number."),
     ],
 )
 def test_wrong_usage_is_one_or_two_lines_and_status_2(cli: Cli, arguments: list[str], message: str) -> None:

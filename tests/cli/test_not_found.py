@@ -171,7 +171,7 @@ def test_min_score_goes_with_any_scores(
     assert told.json["found"] is False
     assert "are no probabilities" in told.err
     assert "1.5 only cuts the list there" in told.json["cautions"][0]
-    assert "--min-score is a number" in cli(*ask, "--min-score", "nan", status=2).err
+    assert "'--min-score': nan is no number" in cli(*ask, "--min-score", "nan", status=2).err
 
 
 def test_eval_asks_again_without_the_object(cli: Cli, place: Path, index: Path) -> None:
