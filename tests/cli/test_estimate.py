@@ -277,14 +277,13 @@ def test_weights_are_looked_for_before_anything_is_drawn(
     assert "no weights for " in said
 
 
-@pytest.mark.usefixtures("here")
 def test_a_mirror_of_a_run_that_failed_is_dropped(
     cli: Cli, tiny: tuple[str, ...], many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("milvus_lite")
     from instsearch_plugins.searchers.milvus_server import connected
 
-    measured = estimating.tried
+    measured = trials.tried
 
     def tried(name: str, progress: Quiet, **request: Any) -> dict[str, Any]:
         if request["label"] == "12 images":
