@@ -13,7 +13,7 @@ import torch
 
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.progress import Quiet
-from instsearch_plugins.searchers import milvus_asking, milvus_copy
+from instsearch_plugins.searchers import milvus_asking, milvus_copy, milvus_server
 from instsearch_plugins.searchers.faiss_index import Faiss
 from milvus_searching import (
     KINDS,

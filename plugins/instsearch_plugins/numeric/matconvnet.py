@@ -134,7 +134,7 @@ def _weights(path: Path, average: list[np.ndarray] | None = None) -> list[list[n
     image = _one(meta.get("normalization")).get("averageImage")
     if average is not None and isinstance(image, np.ndarray) and image.size % 3 == 0 and image.size:
         average.append(image)
-    found = []
+    found: list[list[np.ndarray]] = []
     for layer in layers:
         weights = _one(layer).get("weights", [])
         numbers = isinstance(weights, list) and all(isinstance(x, np.ndarray) and x.size for x in weights)
