@@ -295,7 +295,7 @@ def answered(
         hits=tuple(found),
         settings={"pipeline": pipeline.name, **settings},
         seconds=seconds,
-        n_images=len(data.images),
+        n_images=data.count,
         min_score=least,
         best=max(scores, default=None),
         cautions=(*question.cautions, *(() if step else _of_scores(engine, wish))),

@@ -81,6 +81,11 @@ class Collection:
         return self._images[1]
 
     @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self.images)
+
+    @property
     def encoder(self) -> Any:
         return self.assembly.encoder.component if self.assembly.encoder else None
 

@@ -53,6 +53,11 @@ class Collections:
         """The live rows, ascending."""
         return np.concatenate([data.images + row_of(i, 0) for i, data in enumerate(self.each)])
 
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return sum(data.count for data in self.each)
+
     def place(self, row: int) -> tuple[int, int]:
         """The number of its index, and its row there."""
         return row >> OWN, row & (1 << OWN) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -91,6 +92,21 @@ def test_steps_and_many_questions_are_those_of_one_index(
     many = zip(*(instsearch.query_many(some, asked, k=12) for some in (parts, [whole])), strict=True)
     for one, other in many:
         assert_alike(said(one), said(other))
+
+
+def test_the_same_indexes_in_another_order_do_not_wait_for_each_other(
+    both: tuple[list[instsearch.Index], instsearch.Index], made: Path
+) -> None:
+    parts, _ = both
+
+    def ask(some: list[instsearch.Index]) -> list[Said]:
+        return [said(instsearch.query(some, made / "a" / "12.png", BOX)) for _ in range(3)]
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask, some) for some in (parts, parts[::-1], parts[1:] + parts[:1])]
+        first, *others = [each.result(timeout=120) for each in asking]
+    for other in others:
+        assert_alike(other[0], first[0])
 
 
 class Shelf:
