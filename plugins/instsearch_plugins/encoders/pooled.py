@@ -140,9 +140,9 @@ class Pooled(Encoder, ABC):
     ) -> Vectors:
         """Unit vectors f32[M, d]; a region without any activation stays zero. Keypoints raise UsageError."""
         psi, boxes = self._over_sizes(self.describe, local, weights, regions)
-        return Vectors(self._whitened(psi), boxes)
+        return Vectors(self._finished(psi), boxes)
 
-    def _whitened(self, psi: Tensor) -> Tensor:
+    def _finished(self, psi: Tensor) -> Tensor:
         some = (psi != 0).any(1, keepdim=True)
         psi = self.scaled(psi)
         return psi if self.whitening is None else l2(whiten(psi, *self.whitening)) * some

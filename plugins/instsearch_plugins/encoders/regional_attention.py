@@ -131,7 +131,7 @@ class RegionalAttention(PublishedNetwork, RegionVectors):
             return self.describe(X, alpha[:-1])
 
         psi, _ = self._over_sizes(describe, local, weights, _in_context(local, regions, box))
-        return Vectors(attended(phi[0], l2(self._whitened(psi))), torch.tensor([box]))
+        return Vectors(attended(phi[0], l2(self._finished(psi))), torch.tensor([box]))
 
 
 def _in_context(local: Features, regions: Regions | None, box: Box) -> Regions:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from instsearch_cli.errors import InstsearchError, printable
 from instsearch_formats import Index
 from instsearch_plugins.numeric.pairs import read_pairs
 from instsearch_plugins.numeric.weak_ranking import hardest
@@ -93,9 +92,6 @@ def by_pairs(data: Path, pairs: Path) -> Places:
     else:
         names = [path.relative_to(data).as_posix() for path in paths]
     found = read_pairs(str(pairs), {name: i for i, name in enumerate(names)})
-    found = found[found[:, 0] != found[:, 1]]
-    if not len(found):
-        raise InstsearchError(f"{printable(pairs)} has no pair of two different images")
     edges = coo_array((np.ones(len(found)), (found[:, 0], found[:, 1])), shape=(len(paths), len(paths)))
     return Places(paths, connected_components(edges, directed=False)[1].astype(np.int64), found)
 
