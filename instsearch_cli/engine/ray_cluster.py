@@ -9,6 +9,7 @@ import os
 import socket
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli import __version__
@@ -18,7 +19,6 @@ from instsearch_cli.errors import InstsearchError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from instsearch_cli.engine.workers import Workers
     from instsearch_formats import Index
@@ -29,6 +29,7 @@ LATE = 5.0  #: seconds that clocks may differ by
 POLL = 0.2  #: seconds after which Ctrl-C is seen
 SEEN = "seen"  #: a file that machines look for, to know that they see the same folder
 NODE = "ray.io/node-id"
+TOKEN = Path("~/.ray/auth_token")  #: which `ray start` makes
 OURS = "INSTSEARCH_"
 AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
 
@@ -37,6 +38,7 @@ class Cluster:
     """A connection to Ray; one that this process has already is used, and left."""
 
     def __init__(self, workers: Workers) -> None:
+        send_token()  # before Ray is imported
         import ray
 
         self.ray, self.workers = ray, workers
@@ -67,7 +69,8 @@ class Cluster:
             first = (said.strip().splitlines() or [type(error).__name__])[0]
             raise InstsearchError(
                 f"cannot reach {where}: {first}\nStart it there with `ray start --head`, of the same versions of Ray "
-                "and Python and with the same token (RAY_AUTH_MODE), or give --engine ray for workers on this machine."
+                "and Python, with the same ~/.ray/auth_token (for ray:// with RAY_AUTH_MODE=token), or give --engine "
+                "ray for workers on this machine."
             ) from error
 
     def close(self) -> None:
@@ -195,6 +198,13 @@ def _check_listening(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host, int(port)), LISTENING).close()
+
+
+def send_token() -> None:
+    """Have Ray send the token that this user has, as it does by itself where no address is given."""
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if given or TOKEN.expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _silence() -> None:

@@ -22,6 +22,7 @@ import torchvision
 
 import instsearch
 from instsearch_cli.engine import on_ray, workers
+from instsearch_cli.engine.ray_cluster import send_token
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.workers import Workers, workers_of
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -240,6 +241,22 @@ def test_without_the_extra(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(UsageError, match="at least 0"):
             workers_of("ray", gpus=gpus)
     assert workers.INSTALL in said
+
+
+def test_a_token_that_is_there_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    send_token()
+    assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    send_token()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    send_token()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
 @pytest.mark.parametrize("how", ["ray://127.0.0.1:{}", "ray"])

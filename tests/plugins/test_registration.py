@@ -80,6 +80,28 @@ def test_what_is_reduced_is_averaged():
     np.testing.assert_allclose(seen, 100, atol=2)
 
 
+@pytest.mark.parametrize("step", [1.0, 1.19, 1.5, 1.99, 2.0, 2.7, 4.3, 9.0])
+def test_what_is_reduced_stays_where_it_is(step):
+    """Of a slope every average is the value in its middle."""
+    picture = np.repeat(np.arange(251, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(203, axis=0)
+    w, h = int(200 / step), int(150 / step)
+    H = np.array([[step, 0, 20.3], [0, step, 31.7], [0, 0, 1]])
+    seen, inside = warped(picture, H, (w, h))
+    assert inside.all()
+    expected = (np.arange(w) + 0.5) * step + 20.3 - 0.5
+    np.testing.assert_allclose(seen, np.broadcast_to(expected[None, :, None], seen.shape), atol=1.01)
+
+
+@pytest.mark.parametrize("step", [1.5, 2.0, 3.0, 5.7])
+def test_what_is_reduced_is_even_where_it_was_noise(step):
+    """The variance of noise falls with the pixels that an average is of."""
+    rng = np.random.default_rng(0)
+    picture = rng.normal(128, 20, (300, 300, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
+    seen, _ = warped(picture, np.diag([step, step, 1.0]), (int(290 / step), int(290 / step)))
+    assert seen.mean() == pytest.approx(128, abs=1)
+    assert seen.std() < 20 * 1.3 / step
+
+
 def test_what_is_far_out_is_nothing():
     seen, inside = warped(noise(64, 64), np.array([[1, 0, 500], [0, 1, 0], [0, 0, 1.0]]), (32, 32))
     assert seen.shape == (32, 32, 3)

@@ -20,6 +20,7 @@ BLOCK = 8
 NOISE = 0.5  # mean square of the gradients of an even surface, in grey levels a pixel
 STEPS = ((64, 3), (128, 3))  # longer side of the template, and by how many pixels cells are moved
 AGREES = 0.4  # correlation from which a cell's move says something
+LITTLE = 1.2  # pixels: what is read at steps up to this is not averaged
 MISSED = 1.5  # pixels: a move that misses the homography by these counts half
 STIFFNESS = np.array(
     [0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.1, 0.1]
@@ -140,13 +141,9 @@ def warped(
     part = picture[low[1] : high[1], low[0] : high[0]]
     if min(part.shape[:2]) < 2:
         return np.zeros((h, w, 3), np.uint8), np.zeros((h, w), bool)
-    reduced = max(1.0, magnification(H, size))
-    fitting = tuple(max(2, round(side / reduced)) for side in part.shape[1::-1])
-    scale = np.array(fitting) / part.shape[1::-1]
-    if reduced > 1:
-        part = cv2.resize(part, fitting, interpolation=cv2.INTER_AREA)
+    part, scale = averaged(part, magnification(H, size))
     # OpenCV counts from the centre of the first pixel
-    H = _moved(-0.5, -0.5) @ np.diag([*scale, 1]) @ _moved(*-low) @ H @ _moved(0.5, 0.5)
+    H = _moved(-0.5, -0.5) @ np.diag([scale, scale, 1]) @ _moved(*-low) @ H @ _moved(0.5, 0.5)
     flags = cv2.WARP_INVERSE_MAP
     seen = cv2.warpPerspective(
         part, H, (w, h), flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -155,6 +152,22 @@ def warped(
         np.ones(part.shape[:2], np.uint8), H, (w, h), flags=flags | cv2.INTER_NEAREST
     )
     return seen, inside > 0
+
+
+def averaged(picture: np.ndarray, step: float) -> tuple[np.ndarray, float]:
+    """A picture u8[h, w, 3] to be read every ``step`` pixels, averages of about so many: smaller, and by how much.
+
+    By halves, which is what OpenCV does fast; what is left is blurred as a mean over so many pixels would, whose
+    variance is (step^2 - 1) / 12.
+    """
+    scale = 1.0
+    while step >= 2 and min(picture.shape[:2]) >= 4:
+        h, w = (side // 2 for side in picture.shape[:2])
+        picture = cv2.resize(picture[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
+        step, scale = step / 2, scale / 2
+    if step > LITTLE:
+        picture = cv2.GaussianBlur(picture, (3, 3), min(math.sqrt((step**2 - 1) / 12), 1))
+    return picture, scale
 
 
 def _moved(x: float, y: float) -> np.ndarray:
