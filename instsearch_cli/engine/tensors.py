@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LIBRARIES = ("numpy", "scipy", "torch", "faiss", "cv2")  #: what brings threads of its own
 
 
 @contextlib.contextmanager
@@ -44,6 +47,18 @@ def compute_in_one_thread() -> None:
         cv2.setNumThreads(1)
 
 
+@functools.lru_cache(maxsize=1)
+def _controller(there: tuple[bool, ...]) -> ThreadpoolController:
+    """What limits the threads of the LIBRARIES that are there; to find them takes as long as a search."""
+    return ThreadpoolController()
+
+
+def _one_thread(api: str) -> Any:
+    """One thread for libraries of "blas", in the whole process, or of "openmp", in this thread; undone as a context."""
+    there = tuple(name in sys.modules for name in LIBRARIES)
+    return _controller(there).limit(limits=1, user_api=api)
+
+
 _several = threading.Lock()
 _limits: list[Any] = []
 
@@ -52,7 +67,7 @@ _limits: list[Any] = []
 def _libraries_alone() -> Iterator[None]:
     """Linear algebra computes in one thread, in the whole process, until the last one leaves."""
     with _several:
-        _limits.append(_limits[0] if _limits else threadpool_limits(1, "blas"))
+        _limits.append(_limits[0] if _limits else _one_thread("blas"))
     try:
         yield
     finally:
@@ -71,7 +86,7 @@ def answering() -> Iterator[None]:
         entered.enter_context(inference())
         if "torch" not in sys.modules:
             entered.enter_context(_libraries_alone())
-            entered.enter_context(threadpool_limits(1, "openmp"))
+            entered.enter_context(_one_thread("openmp"))
         yield
 
 
@@ -88,7 +103,7 @@ def one_thread_each() -> Iterator[Any]:
         if torch is not None:
             torch.set_num_threads(1)
 
-    with _libraries_alone(), threadpool_limits(1, "openmp"):
+    with _libraries_alone(), _one_thread("openmp"):
         alone()
         try:
             yield alone
