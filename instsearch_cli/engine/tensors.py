@@ -14,8 +14,6 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LIBRARIES = ("numpy", "scipy", "torch", "faiss", "cv2")  #: what brings threads of its own
-
 
 @contextlib.contextmanager
 def inference() -> Iterator[None]:
@@ -48,15 +46,14 @@ def compute_in_one_thread() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _controller(there: tuple[bool, ...]) -> ThreadpoolController:
-    """What limits the threads of the LIBRARIES that are there; to find them takes as long as a search."""
+def _controller(modules: int) -> ThreadpoolController:
+    """What limits the threads of libraries, found anew where modules were imported since: it takes a millisecond."""
     return ThreadpoolController()
 
 
 def _one_thread(api: str) -> Any:
     """One thread for libraries of "blas", in the whole process, or of "openmp", in this thread; undone as a context."""
-    there = tuple(name in sys.modules for name in LIBRARIES)
-    return _controller(there).limit(limits=1, user_api=api)
+    return _controller(len(sys.modules)).limit(limits=1, user_api=api)
 
 
 _several = threading.Lock()

@@ -51,6 +51,9 @@ def test_nothing_in_common_is_nothing():
     one = compared(template(LABEL, BOX), np.full((340, 400, 3), 128, np.uint8), photograph(LABEL)[1])
     assert (one.agreement, one.disagreement, one.hue) == (0, 0, 0)
     assert not one.region.any()
+    assert one.ncc.shape == one.corners.shape == one.texture.shape
+    assert (one.picture == 128).all()
+    assert one.picture.shape == one.own.shape
 
 
 def test_shares_by_hand():

@@ -139,7 +139,9 @@ def test_a_coarse_alignment_becomes_fine():
     off = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -4], [0, 0, 1]])
     corners = np.array([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
     before = applied(off @ true @ box, corners) - applied(true @ box, corners)
-    after = applied(registered(templates, picture, off @ true @ box), corners) - applied(true @ box, corners)
+    after = applied(registered(templates, picture, off @ true @ box)[0], corners) - applied(
+        true @ box, corners
+    )
     assert np.abs(before).max() > 5
     assert np.abs(after).max() < 2  # a pixel of the finest template
 

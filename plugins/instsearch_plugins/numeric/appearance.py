@@ -138,12 +138,19 @@ def cornerness(g: np.ndarray) -> np.ndarray:
 
 
 def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared:
-    """A picture u8[h, w, 3] with a template, of which a coarse homography takes the unit square into it."""
+    """A picture u8[h, w, 3] with a template, of which a coarse homography takes the unit square into it.
+
+    Where the two could not be registered nothing of them agrees.
+    """
     own = template.whole
     h, w = own.picture.shape[:2]
-    H = registered(template.steps, picture, H) @ np.diag([1 / w, 1 / h, 1])
+    H, aligned = registered(template.steps, picture, H)
+    H = H @ np.diag([1 / w, 1 / h, 1])
     seen, inside = warped(picture, H, (w, h), REACH)
     middle = slice(REACH, REACH + h), slice(REACH, REACH + w)
+    if not aligned:
+        nothing = np.zeros_like(own.energy)
+        return Compared(own.picture, seen[middle], H, nothing, nothing > 0, nothing, nothing)
     enlarged = 1 / max(magnification(H, (w, h)), 0.05)
     if enlarged > 1.2:  # as blurred as the other
         own = Whole(cv2.GaussianBlur(own.picture, (0, 0), 0.4 * np.sqrt(enlarged**2 - 1)))

@@ -20,6 +20,8 @@ BLOCK = 8
 NOISE = 0.5  # mean square of the gradients of an even surface, in grey levels a pixel
 STEPS = ((64, 3), (128, 3))  # longer side of the template, and by how many pixels cells are moved
 AGREES = 0.4  # correlation from which a cell's move says something
+ENOUGH = 8  # cells whose moves say something, of which a homography is found
+FEW = 4  # of fewer nothing is
 LITTLE = 1.2  # pixels: what is read at steps up to this is not averaged
 MISSED = 1.5  # pixels: a move that misses the homography by these counts half
 STIFFNESS = np.array(
@@ -221,8 +223,8 @@ def centres(shape: tuple[int, int]) -> np.ndarray:
     return np.stack([x + 1, y + 1], axis=-1).astype(float) * BLOCK
 
 
-def registered(templates: list[Reference], picture: np.ndarray, H: np.ndarray) -> np.ndarray:
-    """A coarse homography of templates to a picture made finer, template by template.
+def registered(templates: list[Reference], picture: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, bool]:
+    """A coarse homography of templates to a picture made finer, template by template, and whether each found enough.
 
     templates: one picture at several sizes; H takes points of the unit square, which it fills.
     """
@@ -234,9 +236,9 @@ def registered(templates: list[Reference], picture: np.ndarray, H: np.ndarray) -
         sure = np.clip(found.ncc - AGREES, 0, None) ** 2 * np.sqrt(np.minimum(found.own, found.other).clip(0))
         weight = np.where(there & own.textured, sure, 0)
         some = weight > 0
-        if np.count_nonzero(some) < 8:
-            break
+        if (n := np.count_nonzero(some)) < ENOUGH:
+            return H, bool(n >= FEW)
         p = centres(some.shape)[some]
         finer = homography(p, p + found.move[some], weight[some], (w, h))
         H = H @ np.diag([1 / w, 1 / h, 1]) @ finer @ np.diag([w, h, 1])
-    return H
+    return H, True
