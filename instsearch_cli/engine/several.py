@@ -131,14 +131,9 @@ class Engines(Engine):
 
     def cautions(self, query: Query) -> list[str]:
         """What is said of one index is said with its folder."""
-        several = {text for engine in self.each for text in engine.cautions(query)}
-        said = [(engine, engine.cautions(query)) for engine in self.each]
-        common = {text for text in several if all(text in texts for _, texts in said)}
-        each = [
-            text if text in common else f"{engine.index.path}: {text}"
-            for engine, texts in said
-            for text in texts
-        ]
+        said = [(engine.index.path, engine.cautions(query)) for engine in self.each]
+        common = set(said[0][1]).intersection(*(texts for _, texts in said))
+        each = [text if text in common else f"{path}: {text}" for path, texts in said for text in texts]
         return list(dict.fromkeys(each))
 
     def _first(self, queries: Sequence[Query], k: int) -> Hits:
