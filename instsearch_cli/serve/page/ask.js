@@ -6,8 +6,8 @@ let flight = null; // {controller, began, answered} of the question that is out
 let later = null;
 let mostSeconds = 1; // what the last answer took, for the meter
 
-/** Ask what is drawn now; `live`: while it is still being drawn. */
-function ask(live = false) {
+/** Ask what is drawn now; `live`: while it is still being drawn; `again`: what is forgotten was sent again. */
+function ask(live = false, again = false) {
   if (state.info.task) return;
   clearTimeout(later);
   const now = performance.now();
@@ -28,7 +28,7 @@ function ask(live = false) {
     showAnswer();
     return;
   }
-  if (asked) sendQuestion(asked, live);
+  if (asked) sendQuestion(asked, live, again);
   else showNothing();
 }
 
@@ -67,7 +67,7 @@ async function sendQuestion(asked, live = false, again = false) {
     if (flight !== mine) return;
     flight = null;
     if ([404, 410].includes(error.status) && !again && (await sendAgain().catch(() => false))) {
-      sendQuestion(question(), live, true);
+      ask(false, true); // what was being drawn may be drawn, asked and answered by now
       return;
     }
     working(false);
