@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,28 @@ def test_a_session_is_saved_and_opened(
     assert len(other.asked["views"]) == 1
     assert len(other.asked["against"]) == 1
     assert other.boxes() == page.boxes()
+
+
+def test_pictures_that_were_forgotten_while_a_box_is_drawn(
+    tab: Callable[..., Any], served: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sent again by the question of the drag and by that of its end, whichever is first."""
+    page, uploads, gate = tab(), served.service.uploads, threading.Event()
+    page.give(place / "query.png")
+    put = uploads.put
+    monkeypatch.setattr(uploads, "put", lambda *given: gate.wait(10) and put(*given))
+    with uploads._lock:
+        uploads._there.clear()
+    x, y, w, h = BOX
+    page.drag((x, y), (x + w, y + h), release=False)
+    page.wait_for_timeout(700)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    gate.set()
+    page.settle()
+    assert page.locator("#found li").count() >= 4
+    assert not page.locator(".notice").count()
+    assert not page.questions[-1]["live"]
 
 
 def test_what_goes_wrong_is_said(tab: Callable[..., Any], served: Any, place: Path, tmp_path: Path) -> None:
