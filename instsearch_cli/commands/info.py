@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +42,8 @@ GONE = {
 
 def words(facts: dict[str, Any]) -> Iterator[str]:
     """What an index holds, how old it is, and what it can be asked."""
+    from instsearch_cli.engine.records import again_in
+
     gone = {reason: n for reason, n in facts["removed"].items() if reason != "skipped"}
     yield f"{facts['index']}: {counted(facts['images'], 'image')}" + "".join(
         [
@@ -64,12 +65,7 @@ def words(facts: dict[str, Any]) -> Iterator[str]:
         mark = f"{one} where no --pipeline is named" if name in last else ""
         mark = ", only measured" if name in facts["measured"] else mark
         left = facts["images"] - n
-        own = (
-            ""
-            if name in last
-            else f" --preset {shlex.quote(str(Path(facts['index'], 'pipelines', f'{name}.toml')))}"
-        )
-        run = f"instsearch index --index {shlex.quote(facts['index'])}{own}"
+        run = again_in(Path(facts["index"]), "" if name in last else name)
         which = "all images" if not left else f"{counted(n, 'image')}; run `{run}` for the other {left:,}"
         yield f"can be asked: pipeline {name} ({which}{mark})"
     if not facts["searchable"]:

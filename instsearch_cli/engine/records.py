@@ -15,6 +15,7 @@ from instsearch_formats import FormatError, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_formats import Index
@@ -69,9 +70,15 @@ def quoted(index: Index) -> str:
 
 def again(index: Index, name: str = "") -> str:
     """The command that runs a recorded pipeline again, the last one if it is ""."""
-    command = f"instsearch index --index {quoted(index)}"
-    file = index.path / "pipelines" / f"{name}.toml"
-    return f"{command} --preset {shlex.quote(str(file))}" if name else command
+    return again_in(index.path, name)
+
+
+def again_in(folder: Path, name: str) -> str:
+    """The same, by the index's folder."""
+    command = f"instsearch index --index {shlex.quote(str(folder))}"
+    return (
+        f"{command} --preset {shlex.quote(str(folder / 'pipelines' / f'{name}.toml'))}" if name else command
+    )
 
 
 def renewing(index: Index, name: str) -> str:

@@ -26,7 +26,7 @@ YOUNG = 60.0  #: seconds in which a folder may have no lock yet
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A new folder, gone in the end with the copies that mirrors keep of its indexes; what was left goes first."""
+    """A new folder, gone in the end; what was left of others goes first, with the copies that mirrors keep of it."""
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, InstsearchError, FormatError):
             if _is_left(left):
@@ -36,10 +36,7 @@ def scratch() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         with WriterLock(folder / LOCK).hold():
-            try:
-                yield folder
-            finally:
-                _drop_copies(folder)
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -26,19 +26,15 @@ def manifest(photos: Path) -> Path:
     return photos / "mine.json"
 
 
+def measuring(manifest: Path, index: Path) -> tuple[object, ...]:
+    cells = ("--extractor", "cells", "--set", "encoder.words=8")
+    return ("--dataset", manifest, "--index", index, *cells)
+
+
 def test_reproduce_measures_what_it_can(
     cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path
 ) -> None:
-    flags = (
-        "--dataset",
-        manifest,
-        "--extractor",
-        "cells",
-        "--index",
-        tmp_path / "indexes",
-        "--set",
-        "encoder.words=8",
-    )
+    flags = measuring(manifest, tmp_path / "indexes")
     said = cli("reproduce", "mohedano2018", "--table", 3, *flags, "--json").json
     assert (said["paper"], said["table"], said["datasets"]) == ("mohedano2018", "3", [str(manifest)])
     rows = {row["name"]: row["results"][str(manifest)] for row in said["rows"]}
@@ -86,16 +82,7 @@ def test_reproduce_on_the_papers_datasets_says_what_is_missing(cli: Cli, tmp_pat
 def test_settings_go_to_the_rows_that_have_them(
     cli: Cli, tiny: tuple[str, ...], manifest: Path, tmp_path: Path
 ) -> None:
-    flags = (
-        "--dataset",
-        manifest,
-        "--extractor",
-        "cells",
-        "--index",
-        tmp_path / "i",
-        "--set",
-        "encoder.words=8",
-    )
+    flags = measuring(manifest, tmp_path / "i")
     rows = cli("reproduce", "mohedano2018", "--table", 5, *flags, "--json").json["rows"]
     for name, words in (("CroW", False), ("BLCF", True)):
         (row,) = [row for row in rows if row["name"] == name]
