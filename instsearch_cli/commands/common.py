@@ -244,7 +244,10 @@ def choice(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def taking(options: dict[str, Any]) -> dict[str, Any]:
-    """How pictures are taken in, and by whom, as the methods of an index take it."""
+    """How pictures are taken in, and by whom, as the methods of an index take it; memory is reused from then on."""
+    from instsearch_cli.engine.memory import reuse_memory
+
+    reuse_memory()
     limits = {name: options[name] for name in ("max_pixels", "memory") if options.get(name)}
     working = {name: options[name] for name in WORKING if name in options}
     return {"strict": options["strict"], "recheck": options["recheck"], **limits, **working}

@@ -15,6 +15,7 @@ from instsearch_cli import __version__
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.exchange import Exchange
+from instsearch_cli.engine.memory import reuse_memory
 from instsearch_cli.engine.parts import Here
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.tensors import compute_in_one_thread
@@ -172,11 +173,12 @@ def _assembly(plan: Plan, index: Index, kinds: Sequence[str]) -> Assembly:
 
 
 def begin(environment: Mapping[str, str]) -> None:
-    """See what the driver sees of plugins and weights, and compute in one thread: there are other workers."""
+    """See what the driver sees of plugins and weights; compute in one thread: there are other workers."""
     if any(os.environ.get(name) != value for name, value in environment.items()):
         os.environ.update(environment)
         load_registry.cache_clear()
     compute_in_one_thread()
+    reuse_memory()
 
 
 @contextmanager

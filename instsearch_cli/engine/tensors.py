@@ -76,13 +76,13 @@ def _libraries_alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
-    """No gradients where torch has been imported, and one thread where it has not: what a question multiplies then is
-    small, and threads that wait for the next product take cores from other questions; for functions as for blocks.
+    """No gradients, and one thread for all but torch: what a question multiplies outside of networks is small, and
+    threads that wait for the next product take cores from the others; for functions as for blocks.
     """
     with contextlib.ExitStack() as entered:
         entered.enter_context(inference())
+        entered.enter_context(_libraries_alone())
         if "torch" not in sys.modules:
-            entered.enter_context(_libraries_alone())
             entered.enter_context(_one_thread("openmp"))
         yield
 

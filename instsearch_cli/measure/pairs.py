@@ -20,6 +20,7 @@ from instsearch_cli.engine.choosing import recorded_pipeline
 from instsearch_cli.engine.pipeline import default_preset
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.registry import load_registry
+from instsearch_cli.engine.tensors import answering
 from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.images import Photograph
 from instsearch_cli.options import make_config
@@ -129,6 +130,7 @@ class Miner:
         mined.rejected, mined.capped = len(seen) - len(matching), len(matching) - len(mined.pairs)
         return mined
 
+    @answering()
     def _ask(self, row: int, top: int, seen: set[frozenset[int]]) -> list[Pair]:
         """The pairs of an image with those of its candidates that are not in ``seen``; then they are."""
         if not writable(self.name(row)):

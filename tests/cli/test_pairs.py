@@ -11,8 +11,11 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from instsearch_cli.engine.session import Index
 from instsearch_cli.measure.pairs import Miner, Pair, at_most, writable
+from instsearch_cli.progress import Quiet
 from paired_scenes import SIFT, scene
 
 Cli = Callable[..., Any]
@@ -181,3 +184,16 @@ def test_the_best_pairs_of_an_image_stay() -> None:
 )
 def test_names_that_a_pairs_file_can_hold(name: str, can: bool) -> None:
     assert writable(name) == can
+
+
+def test_pairs_are_verified_in_one_thread(monkeypatch: pytest.MonkeyPatch, index: Path) -> None:
+    miner, seen = Miner.of(Index.open(index)), []
+
+    def verified(*asked: object) -> list[Pair]:
+        seen.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return []
+
+    monkeypatch.setattr(miner, "_verified", verified)
+    with threadpool_limits(2, "blas"):
+        miner.mine(miner.sample(0, 0), 3, 4, Quiet())
+    assert set(seen) == {1}

@@ -41,8 +41,10 @@ def test_a_question_without_a_network_computes_in_one_thread(
         assert threads(api) == before
 
 
-def test_a_network_has_all_threads() -> None:
-    import torch  # noqa: F401
+def test_a_network_has_all_threads_and_what_is_multiplied_beside_it_one() -> None:
+    import torch
 
+    before = torch.get_num_threads()
     with threadpool_limits(2, "blas"), answering():
-        assert set(threads()) == {2}
+        assert set(threads()) == {1}
+        assert torch.get_num_threads() == before
