@@ -11,6 +11,7 @@ import numpy as np
 from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
+from instsearch_cli.engine.drift import FITTED
 from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
@@ -59,6 +60,7 @@ class Engine:
         self.refresh()
 
     def _load_models(self) -> None:
+        self.learnt: list[str] = []  #: the layers of components that learnt something
         for kind in self.assembly.learnt:
             part = self.assembly.part(kind)
             identity = self.assembly.model_identity(kind)
@@ -66,6 +68,7 @@ class Engine:
             if found is None:
                 raise InstsearchError(self._why_not(f"no fitted model of {part}"))
             part.component.load(found[0])
+            self.learnt += [kind] if found[0].keys() - FITTED.keys() else []
 
     def _why_not(self, what: str) -> str:
         """Explain a missing layer: other weights, or a run that has not ended."""

@@ -144,8 +144,8 @@ def check_alike(engines: Sequence[Engine]) -> None:
     """Raises UsageError where the scores of several engines do not mean the same."""
     first, *others = engines
     for engine in engines:
-        if engine.assembly.learnt:
-            part = engine.assembly.part(engine.assembly.learnt[0])
+        if engine.learnt:
+            part = engine.assembly.part(engine.learnt[0])
             raise UsageError(
                 f"{engine.index.path}: {part.stage} '{part.name}' of pipeline '{engine.assembly.pipeline.name}' learnt "
                 "from its own photographs, so that scores of several indexes cannot be compared. Ask one "

@@ -43,7 +43,8 @@ def workers_of(
         if count is not None or gpus or through:
             raise UsageError("--workers, --gpus-a-worker and --through are of --engine ray: give that, too")
         return None
-    if engine != RAY and not re.fullmatch(r"ray://[^/\s:]+:\d{1,5}", engine):
+    port = re.fullmatch(r"ray://[^/\s:]+:(\d{1,5})", engine)
+    if engine != RAY and (port is None or not 0 < int(port[1]) < 1 << 16):
         raise UsageError(f"--engine is local, ray, or ray://HOST:PORT, not '{engine}'")
     if (count is not None and count < 1) or not gpus >= 0:
         raise UsageError("--workers is at least 1, --gpus-a-worker at least 0")

@@ -219,6 +219,7 @@ def test_a_worker_that_would_make_something_else_is_found_out(
         (["--workers", 2], "--workers, --gpus-a-worker and --through are of --engine ray"),
         (["--engine", "rye"], "--engine is local, ray, or ray://HOST:PORT, not 'rye'"),
         (["--engine", "ray://host"], "not 'ray://host'"),
+        (["--engine", "ray://host:99999"], "not 'ray://host:99999'"),
         (["--engine", "ray", "--workers", 0], "x>=1"),
         (["--engine", "ray", "--through", "nowhere"], "--through takes a URL of storage"),
     ],

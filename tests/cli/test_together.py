@@ -103,6 +103,17 @@ def test_scores_that_cannot_be_compared(
     assert re.search(wrong, outcome.err)
 
 
+def test_what_could_learn_and_did_not_can_be_compared(
+    cli: Cli, place: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    flags = (*tiny[:2], "--encoder", "sum", "--set", "encoder.whiten=false", "--quiet")
+    made = [tmp_path / f"sum-{part}" for part in "ab"]
+    for part, index in zip("ab", made, strict=True):
+        cli("index", place / part, "--index", index, *flags)
+    answer = instsearch.query([instsearch.open(index) for index in made], place / "query.png", k=12)
+    assert {hit.index for hit in answer} == {0, 1}
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_answers_come_step_by_step_and_end_with_the_answer(place: Path, indexes: list[Path], n: int) -> None:
     opened, box = [instsearch.open(path) for path in indexes[:n]], (30, 20, 100, 100)
