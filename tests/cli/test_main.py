@@ -129,6 +129,16 @@ def test_readme_options_exist() -> None:
     assert shown <= known, shown - known
 
 
+def test_what_only_asks_has_nothing_to_go_on_from(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import instsearch_cli.commands.verify as verify
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify.command, "callback", stop)
+    assert cli("verify", "--index", "i", status=130).err.strip() == "stopped"
+
+
 def test_ctrl_c_is_one_line_and_the_index_goes_on(
     tmp_path: Path, photos: Path, draw: Callable[..., None]
 ) -> None:
