@@ -19,7 +19,7 @@ from instsearch_cli.interrupt import remembered
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ASKING = ("query", "estimate", "show", "verify")  #: commands that leave nothing to go on from
+READERS = ("query", "estimate", "show", "verify")  #: commands that leave nothing to go on from
 LONGEST = 1_000  #: characters of a line that says what is wrong
 COMMANDS = {
     "extract": "Extract local features and keep them.",
@@ -146,8 +146,11 @@ def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
     except click.exceptions.Exit as done:
         return done.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
-        asked = arguments and arguments[0] in ASKING
-        return 130, "stopped" if asked else "stopped; what was finished is kept, the same command goes on from there"
+        asked = arguments and arguments[0] in READERS
+        return (
+            130,
+            "stopped" if asked else "stopped; what was finished is kept, the same command goes on from there",
+        )
     except click.ClickException as error:
         if debug:
             raise

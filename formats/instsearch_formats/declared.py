@@ -25,9 +25,11 @@ class Array:
     shape     each axis's length: a number, or a name that stands for one length in all arrays: "R", "R+1". Of a segment
               "n" is how many rows it has, and "start" the first of them
     group     an optional array: all of one group are there, or none
-    climbs    the name of a length: it runs from 0 to that and never falls
+    climbs    the name of a length: it runs from 0 to that, which it sets where no shape does, and never falls
     below     the name of a length, or a number: whole numbers from 0 on that are below it
     equals    the name of a length: all of it is that
+    spans     the names of an array that climbs and of a length: as many from each on as that array's next step has
+              are below the length
     some      it is not empty
     unread    it may be large, and is read only when it is used: only its dtype and shape are looked at
     """
@@ -38,6 +40,7 @@ class Array:
     climbs: str = ""
     below: str | int = ""
     equals: str = ""
+    spans: tuple[str, str] | None = None
     some: bool = False
     unread: bool = False
 
@@ -53,6 +56,12 @@ def check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Array], **lengt
     for name, array in there.items():
         if not array.unread:
             _check_values(name, arrays[name], array, lengths)
+        if array.spans:
+            pointers, limit = arrays[array.spans[0]], lengths[array.spans[1]]
+            if len(values := arrays[name]) and (
+                values.min() < 0 or (values + np.diff(pointers)).max() > limit
+            ):
+                raise ValueError(f"{name} reaches out of 0 to {limit}")
 
 
 def _check_shape(name: str, values: np.ndarray, array: Array, lengths: dict[str, int]) -> None:
@@ -74,9 +83,10 @@ def _check_values(name: str, values: np.ndarray, array: Array, lengths: dict[str
     if not finite(values):
         raise ValueError(f"{name} is not finite")
     if array.climbs:
-        ends = len(values) and values[0] == 0 and values[-1] == lengths[array.climbs]
+        end = lengths.setdefault(array.climbs, int(values[-1]) if len(values) else 0)
+        ends = len(values) and values[0] == 0 and values[-1] == end
         if not (ends and (values[1:] >= values[:-1]).all()):
-            raise ValueError(f"{name} does not run from 0 to {lengths[array.climbs]} without falling")
+            raise ValueError(f"{name} does not run from 0 to {end} without falling")
     if array.below != "" and values.size:
         limit = lengths[array.below] if isinstance(array.below, str) else array.below
         if not 0 <= int(values.min()) <= int(values.max()) < limit:

@@ -159,6 +159,7 @@ WANTED = {
     "rows": Array("i4", ("P",), below="n"),
     "pointers": Array("i8", ("K+1",), climbs="P"),
     "start": Array("i8", (1,), equals="start"),
+    "shared": Array("i8", ("K",), spans=("pointers", "n")),
     "more": Array("f2 f4", ("P", 2), group="more"),
     "still": Array("f4", (), group="more"),
 }
@@ -169,6 +170,7 @@ def good_arrays():
         "rows": np.array([0, 2, 1], np.int32),
         "pointers": np.array([0, 1, 1, 3]),
         "start": np.array([4]),
+        "shared": np.array([2, 3, 1]),
         "more": np.ones((3, 2), np.float16),
         "still": np.float32(1),
         "others": np.array([np.nan]),
@@ -190,11 +192,13 @@ def test_declared_arrays():
         {"pointers": np.array([0, 1, 1, 4])},
         {"pointers": np.empty(0, np.int64)},
         {"start": np.array([5])},
+        {"shared": np.array([2, 3, 2])},
+        {"shared": np.array([2, -1, 1])},
         {"more": np.full((3, 2), np.inf, np.float16)},
         {"more": np.ones((3, 1), np.float16)},
         {"still": np.float32(np.nan)},
     ):
-        with pytest.raises(ValueError, match=r"wanted|runs|falling|finite|not 4"):
+        with pytest.raises(ValueError, match=r"wanted|runs|falling|finite|not 4|reaches"):
             check(good | change, WANTED, n=3, start=4)
     for name in good.keys() - {"others"}:
         with pytest.raises(ValueError, match=f"{name} is missing"):

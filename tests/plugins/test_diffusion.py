@@ -262,7 +262,8 @@ def test_a_damaged_graph_is_an_error(tmp_path):
         {"order": state["order"][1:]},
         {"order": np.zeros_like(state["order"])},
         {"vectors": np.full_like(state["vectors"], np.nan)},
-        {"boxes": state["boxes"][1:]},
+        {"layouts": state["layouts"][1:]},
+        {"layouts": state["layouts"] + 1},
         {"start": state["start"] + 1},
     ):
         with pytest.raises((ValueError, InstsearchError)):

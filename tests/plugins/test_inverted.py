@@ -246,7 +246,7 @@ def test_state_of_another_length_is_refused(tmp_path):
     codes = Codes(np.ones((3, 2)), [1] * 3, folder=tmp_path)
     searcher = Inverted(Inverted.Config(), torch.device("cpu"))
     state = searcher.fit(codes, Quiet())
-    for name in ("rows", "values", "images", "boxes", "blocks"):
+    for name in ("rows", "values", "images", "layouts", "layout-boxes", "blocks"):
         with pytest.raises((ValueError, InstsearchError)):
             load(searcher, state | {name: state[name][:-1]}, codes.span)
 

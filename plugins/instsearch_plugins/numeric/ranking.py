@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_formats import Array
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Query
 
 HEAD = 8192  # scores that the first guess of the k-th best is made from
+SHARED = 4096  # different boxes of images that others may share: a grid's, of pictures of some sizes
 
 
 def ascending(key: np.ndarray) -> np.ndarray:
@@ -56,20 +59,26 @@ class Appended:
 OWNERS = {
     "start": Array("i8", (1,), equals="start"),
     "images": Array("i8", ("n+1",), climbs="R"),
-    "boxes": Array("f4", ("R", 4)),
+    "boxes": Array("f4", ("R", 4), group="boxes"),
+    "layouts": Array("i8", ("n",), group="layouts", spans=("images", "L")),
+    "layout-boxes": Array("f4", ("L", 4), group="layouts"),
 }
-"""What :meth:`Gathered.state` returns, as it must be."""
+"""What :meth:`Gathered.state` returns, as it must be; once it was the boxes of all rows."""
 
 
 class Owners:
     """Which image owns which rows of a segment, and where in the picture each row lies.
 
-    pointers i64[n + 1]: image i of the segment owns rows pointers[i]:pointers[i + 1]; boxes f32[R, 4];
+    pointers i64[n + 1]: image i of the segment owns rows pointers[i]:pointers[i + 1], whose boxes are those from
+    layouts[i] on of boxes f32[L, 4]: images may share theirs; without layouts i64[n] none do, and L = R.
     ``start`` is the segment's first row in the image table.
     """
 
-    def __init__(self, start: int, pointers: np.ndarray, boxes: np.ndarray) -> None:
+    def __init__(
+        self, start: int, pointers: np.ndarray, boxes: np.ndarray, layouts: np.ndarray | None = None
+    ) -> None:
         self.start, self.pointers, self.boxes = start, pointers, boxes
+        self.layouts = pointers[:-1] if layouts is None else layouts
         self.images, self.rows = len(pointers) - 1, int(pointers[-1])
         self.single = self.images == self.rows and bool(np.all(np.diff(pointers) == 1))
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
@@ -77,11 +86,22 @@ class Owners:
     @classmethod
     def of_state(cls, state: Mapping[str, np.ndarray]) -> Owners:
         """What :meth:`Gathered.state` returned, loaded again."""
-        return cls(int(state["start"][0]), np.asarray(state["images"]), np.asarray(state["boxes"]))
+        start, pointers = int(state["start"][0]), np.asarray(state["images"])
+        if "layouts" in state:
+            return cls(start, pointers, np.asarray(state["layout-boxes"]), np.asarray(state["layouts"]))
+        if "boxes" not in state:
+            raise InstsearchError(f"the searched codes have no boxes: {REPAIR}")
+        return cls(start, pointers, np.asarray(state["boxes"]))
 
     def image_of(self, rows: np.ndarray) -> np.ndarray:
         """The image, counted within the segment, that owns each row."""
         return rows if self.single else np.searchsorted(self.pointers, rows, side="right") - 1
+
+    def boxes_of(self, rows: np.ndarray) -> np.ndarray:
+        """Where in its picture each row lies: f32[n, 4]."""
+        images = self.image_of(rows)
+        boxes: np.ndarray = self.boxes[self.layouts[images] + rows - self.pointers[images]]
+        return boxes
 
     def rows_of(self, images: np.ndarray) -> np.ndarray:
         """All rows, ascending, of images that are ascending and counted within the segment."""
@@ -118,7 +138,7 @@ class Owners:
         rows, scores = rows[order], scores[order]
         images = self.image_of(rows)
         best = np.flatnonzero(occurrences(images) < (per_image or len(images)))[:k]
-        return images[best] + self.start, scores[best], self.boxes[rows[best]]
+        return images[best] + self.start, scores[best], self.boxes_of(rows[best])
 
 
 class Best:
@@ -173,18 +193,40 @@ class Gathered:
         self.stop = data.span.stop
         self.counts: list[np.ndarray] = []
         self.boxes = Appended(scratch / "boxes", np.float32, 4)
+        self.layouts: list[int] = []
+        self._known: dict[bytes, int] = {}
 
     def add(self, block: Mapping[str, Any], pointers: np.ndarray) -> None:
         """Take a block of codes whose image i owns rows pointers[i]:pointers[i + 1] of the block."""
         self._expect(int(block["start"]))
         self.next = int(block["stop"])
         self.counts.append(np.diff(pointers).astype(np.int64))
-        self.boxes.append(block["boxes"])
+        self._share(np.ascontiguousarray(block["boxes"], np.float32), pointers)
+
+    def _share(self, boxes: np.ndarray, pointers: np.ndarray) -> None:
+        """Keep the boxes of each image that none of the first SHARED different ones has."""
+        kept, count = [], self.boxes.count
+        for first, last in pairwise(pointers.tolist()):
+            own = boxes[first:last]
+            key = hashlib.sha256(own.tobytes()).digest()
+            at = self._known.get(key)
+            if at is None:
+                kept.append(own)
+                at, count = count, count + len(own)
+                if len(self._known) < SHARED:
+                    self._known[key] = at
+            self.layouts.append(at)
+        self.boxes.append(np.concatenate([boxes[:0], *kept]))
 
     def state(self) -> dict[str, np.ndarray]:
         self._expect(self.stop)
         pointers = np.concatenate([np.zeros(1, np.int64), *self.counts]).cumsum()
-        return {"start": np.array([self.start]), "images": pointers, "boxes": self.boxes.array()}
+        return {
+            "start": np.array([self.start]),
+            "images": pointers,
+            "layouts": np.array(self.layouts, np.int64),
+            "layout-boxes": self.boxes.array(),
+        }
 
     def _expect(self, row: int) -> None:
         if row != self.next:
