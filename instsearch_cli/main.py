@@ -146,11 +146,8 @@ def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
     except click.exceptions.Exit as done:
         return done.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
-        asked = arguments and arguments[0] in READERS
-        return (
-            130,
-            "stopped" if asked else "stopped; what was finished is kept, the same command goes on from there",
-        )
+        more = "; what was finished is kept, the same command goes on from there"
+        return 130, "stopped" if arguments[0] in READERS else f"stopped{more}"
     except click.ClickException as error:
         if debug:
             raise
