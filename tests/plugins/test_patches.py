@@ -117,7 +117,7 @@ def test_tiles_are_patches_put_through_the_network_by_themselves(squeezenet):
 
 
 @pytest.mark.parametrize(
-    "options", [{"tiles": -1}, {"tiles": 2, "scales": (64,)}, {"tiles": 2, "logits": True}]
+    "options", [{"tiles": -1}, {"tiles": 11}, {"tiles": 2, "scales": (64,)}, {"tiles": 2, "logits": True}]
 )
 def test_tiles_go_alone(options):
     with pytest.raises(ValueError, match="tiles"):

@@ -24,7 +24,7 @@ from instsearch_cli.data import FeatureMap, Grid
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_cli.networks.weights import find_weights, load_state_dict, put_weights, sha256
 from instsearch_plugins.extractors.heads import set_classes
-from instsearch_plugins.extractors.tiles import tile_maps
+from instsearch_plugins.extractors.tiles import MOST, tile_maps
 from instsearch_plugins.numeric.matconvnet import is_matlab, read_vgg16
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class Network(Extractor):
                 raise ValueError(f"max_size is at least {SMALLEST}, as are scales, batch at least 0")
             if (self.scales or self.tiles) and (self.cam_layer or self.logits):
                 raise ValueError("cam_layer and logits are kept of one size: not with scales, nor tiles")
-            if self.tiles < 0 or (self.tiles and self.scales):
-                raise ValueError("tiles is 0 or more, and goes without scales")
+            if not 0 <= self.tiles <= MOST or (self.tiles and self.scales):
+                raise ValueError(f"tiles is 0 to {MOST}, and goes without scales")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         gpu = device.type == "cuda"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import FeatureMap, Image
 
+MOST = 10  #: levels, of 385 patches in all
 Cut = tuple[int, int, int, int]
 
 
