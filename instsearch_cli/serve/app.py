@@ -183,9 +183,12 @@ class Interface:
     async def query(self, request: Request) -> Lines:
         if _is_form(request):
             uploads, fields = await self._form(request)
-            if set(uploads) != {"picture"} or not set(fields) <= {"box", "question"}:
+            others = sorted({*uploads, *fields} - {"picture", "box", "question"})
+            if others or set(uploads) != {"picture"}:
                 raise UsageError(
-                    "a form has a file 'picture', and may have fields 'box', x,y,w,h, and 'question'"
+                    "a form has a file 'picture', and may have fields 'box', x,y,w,h, and 'question', JSON, "
+                    'with all else that is asked, {"k": 3} say'
+                    + "".join(f"; it has no field '{name}'" for name in others[:1])
                 )
             rest = parse_json(fields["question"][0], "question") if "question" in fields else None
             given = asking.of_form(rest, fields.get("box", []), asking.Ref(upload=uploads["picture"].id))

@@ -59,6 +59,8 @@ def test_every_way_to_give_the_picture(place: Path, web: httpx.Client, picture: 
         data={"box": ",".join(map(str, BOX)), "question": json.dumps({"indexes": [0], "k": 5})},
     )
     assert hits(inline.json()) == hits(form.json()) == wanted
+    wrong = web.post("/v1/query", files={"picture": ("query.png", data)}, data={"k": "5"})
+    assert (wrong.status_code, wrong.json()["detail"].count("no field 'k'")) == (400, 1)
     handed = web.post("/v1/pictures", files={"picture": ("query.png", data)})
     assert handed.json() == {"upload": picture, "name": "query.png", "size": [240, 180]}
 
