@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 def run(batch: Path, options: dict[str, Any]) -> int:
     """Ask what a file has, and write the answers. Returns the exit status: 1 where a question had no answer."""
     from instsearch_cli.engine.batch import answers, usual_workers
+    from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.engine.together import check_comparable
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.batch import check_alike, line_of, read_back
 
+    reuse_memory()
     entries, out = read(batch), options["out"]
     wishes = wishes_of(options)
     indexes = [common.open_index(path, options) for path in options["index_paths"]]
