@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.data import Query, SparseVectors, Vectors
+from dense_codes import Codes, clustered, fitted, found, query
+from instsearch_cli.data import Query, SparseVectors
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.progress import Quiet
 from instsearch_plugins.numeric import ranking
@@ -19,74 +20,6 @@ from instsearch_plugins.numeric.approximate import built, stored
 from instsearch_plugins.searchers import faiss_index
 from instsearch_plugins.searchers.dense import image_blocks, r_match
 from instsearch_plugins.searchers.faiss_index import Faiss
-from stored_codes import StoredCodes
-
-
-class Codes(StoredCodes):
-    """A collection's vectors, stored as f16."""
-
-    def encoded(self, rows, pointers):
-        return {"indptr": pointers, "vectors": rows.astype(np.float16)}
-
-    def best(self, q: np.ndarray, k: int, exclude=frozenset()):
-        """(image, score, box), by the plainest of loops: R-Match, which with one row is the best product."""
-        found = []
-        for image in self.images.tolist():
-            i = image - self.start
-            rows = self.rows[self.first[i] : self.first[i + 1]]
-            products = [[float(np.float64(x) @ row) for row in q] for x in rows]
-            if image in exclude or not products:
-                continue
-            score = sum(max(column) for column in zip(*products, strict=True))
-            peaks = [max(row) for row in products]
-            row = self.first[i] + peaks.index(max(peaks))
-            found.append((-score, image, self.boxes[row].tolist()))
-        return [(image, -score, box) for score, image, box in sorted(found)[:k]]
-
-    def regions(self, q: np.ndarray, k: int, per_image: int, exclude=frozenset()):
-        """The best rows one by one, of each image as many as it may give."""
-        products = self.rows.astype(np.float64) @ np.asarray(q[0], np.float64)
-        owner = np.repeat(np.arange(len(self.counts)), self.counts) + self.start
-        listed, given = [], {}
-        for row in sorted(range(len(self.rows)), key=lambda r: (-products[r], r)):
-            image = int(owner[row])
-            given[image] = given.get(image, 0) + 1
-            if image in self.images and image not in exclude and (not per_image or given[image] <= per_image):
-                listed.append((image, float(products[row]), self.boxes[row].tolist()))
-        return listed[:k]
-
-
-def query(rows, exclude=()) -> Query:
-    rows = torch.as_tensor(np.asarray(rows, np.float32))
-    nothing: Any = None
-    return Query(
-        "q", nothing, None, nothing, nothing, Vectors(rows, torch.zeros(len(rows), 4)), frozenset(exclude)
-    )
-
-
-def fitted(codes: Codes, factory="Flat", search="") -> Faiss:
-    searcher = Faiss(Faiss.Config(factory, search), torch.device("cpu"))
-    searcher.load(searcher.fit(codes, Quiet()))
-    return searcher
-
-
-def found(searcher: Faiss, codes: Codes, q: Query, k: int):
-    hits = searcher.search([q], codes, k)
-    n = hits.valid(0)
-    assert (hits.images[0, n:] == -1).all()
-    assert np.isneginf(hits.scores[0, n:]).all()
-    return [
-        (int(i), float(s), b.tolist())
-        for i, s, b in zip(hits.images[0, :n], hits.scores[0, :n], hits.boxes[0, :n], strict=True)
-    ]
-
-
-def clustered(n: int, D: int, seed=0) -> np.ndarray:
-    """Unit vectors around a few centres, of a precision that half floats hold."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(8, D))[rng.integers(0, 8, n)] + 0.5 * rng.normal(size=(n, D))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
-
 
 eighths = st.sampled_from([-0.5, 0.0, 0.125, 0.25, 0.5, 1.0])
 
@@ -279,19 +212,6 @@ def test_other_indexes_match_several_vectors_as_flat_does_where_they_see_all(tmp
     sums = {i: s for i, s, _ in expected}
     np.testing.assert_allclose([s for _, s, _ in got], [sums[i] for i, *_ in got], atol=4e-3)
     assert {i for i, *_ in got[:10]} == {i for i, *_ in expected[:10]}
-
-
-def test_a_vector_that_did_not_come_upon_an_image_counts_its_least(tmp_path):
-    """Two rows are asked for: the first vector finds 1 and 0.9, the second 0.8 and 0.7."""
-    codes = Codes(clustered(700, 16), [1] * 700, folder=tmp_path)
-    searcher = fitted(codes, "IVF16,Flat", "nprobe=16")
-    rows, scores = np.array([[3, 5], [5, 9]]), np.array([[1, 0.9], [0.8, 0.7]], np.float32)
-    images, best = searcher._gathered(scores, rows, rows >= 0)
-    assert images.tolist() == [3, 5, 9]
-    np.testing.assert_allclose(best, [1.7, 1.7, 1.6], rtol=1e-6)
-    images, best = searcher._gathered(scores, rows, np.array([[True, False], [False, False]]))
-    assert images.tolist() == [3]
-    assert best.tolist() == [1]
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "PQ4x4", "OPQ4_8,IVF8,PQ4x4", "IVF8,PQ4x4fs"])

@@ -84,7 +84,7 @@ class Aligned(QueryByQuery, Verifying):
     class Config:
         """The weights are fitted to hits of INSTRE, groceries and drawn twins, whose look-alikes they part."""
 
-        depth: int = 100  #: how many of the best hits are looked at
+        depth: int = 200  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
         much: float = 5.0  #: score t from which on a hit must agree as a whole
         ramp: float = 4.0  #: it must wholly, from so much more on (r)

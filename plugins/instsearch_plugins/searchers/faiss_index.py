@@ -39,8 +39,9 @@ class Faiss(Searcher):
     ``Flat`` is exact and holds nothing in memory. Any other factory is trained on the segment and loaded as a
     whole; its scores are those of faiss, so approximate where it quantises. Of a query's several vectors one that
     did not come upon an image counts the least of what it came upon, as in XTR (Lee et al., 2023): reranker
-    `r-match` then tells the best hits apart. A segment with fewer than 39 vectors for each centroid that the
-    factory trains is kept exact.
+    `r-match` then tells the best hits apart. With ``refine`` so many of the rows that faiss finds are scored
+    again by their vectors, which lie on disk beside the index, as f16: as good as exact, of what was found.
+    A segment with fewer than 39 vectors for each centroid that the factory trains is kept exact.
 
     With ``dba`` each x_r is first augmented with its nearest neighbours in the segment (:func:`augmented`). What
     is stored as codes stays as it was, so that query expansion adds codes that are not augmented. An image
@@ -52,6 +53,7 @@ class Faiss(Searcher):
     learns: ClassVar[dict[str, Array]] = OWNERS | {
         "vectors": Array("f4", ("R", "D"), group="vectors", unread=True),
         "index": Array("u1", ("bytes",), group="index"),
+        "kept": Array("f2", ("R", "D"), group="kept", unread=True),
     }
     lists_regions: bool = True
 
@@ -59,12 +61,14 @@ class Faiss(Searcher):
     class Config:
         factory: str = option("Flat", touches="search")  #: faiss index factory, as IVF1024,Flat or HNSW32
         search: str = option("", touches="query")  #: faiss search parameters, as nprobe=16 or efSearch=64
+        #: rows that faiss finds which are scored again by their own vectors, kept on disk; 0: none
+        refine: int = option(0, touches="search", omitted_at_default=True)
         dba: int = option(0, touches="search")  #: neighbours that each vector is augmented with; 0: none
         dba_alpha: float = option(3.0, touches="search")  #: they weigh their similarity to this power
 
         def __post_init__(self) -> None:
-            if self.dba < 0 or self.dba_alpha < 0:
-                raise ValueError("dba and dba-alpha are not negative")
+            if min(self.dba, self.dba_alpha, self.refine) < 0:
+                raise ValueError("dba, dba-alpha and refine are not negative")
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -72,7 +76,8 @@ class Faiss(Searcher):
     def fit(self, data: Data, progress: Progress) -> State:
         """Gather the segment's vectors; train and fill the index where there is one.
 
-        Returns vectors f32[R, D], or index u8[...] as faiss writes it, and the owners of the rows.
+        Returns vectors f32[R, D], or index u8[...] as faiss writes it and, with ``refine``, kept f16[R, D]; and the
+        owners of the rows.
         """
         scratch = data.scratch()
         state, rows = gather(data, scratch, progress)
@@ -89,7 +94,14 @@ class Faiss(Searcher):
         if self.config.factory.strip() != "Flat":
             progress.start("building the index", len(rows), "vectors")
             index = built(rows, self.config.factory, progress.advance)
-        return state | ({"vectors": rows} if index is None else {"index": stored(index)})
+        if index is None:
+            return state | {"vectors": rows}
+        if self.config.refine:
+            kept = Appended(scratch / "kept", np.float16, rows.shape[1])
+            for first in range(0, len(rows), ROWS):
+                kept.append(rows[first : first + ROWS])
+            state["kept"] = kept.array()
+        return state | {"index": stored(index)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.owners = Owners.of_state(state)
@@ -100,6 +112,7 @@ class Faiss(Searcher):
             self.vectors = np.asanyarray(state["vectors"])  # long ones are checked by pages
             return
         self.index = tuned(loaded(state["index"], self.owners.rows), self.config.search)
+        self.kept = np.asanyarray(state["kept"]) if self.config.refine and "kept" in state else None
 
     def search(self, queries: Sequence[Query], data: Data, k: int) -> Hits:
         width = self.vectors.shape[1] if self.index is None else self.index.d
@@ -172,11 +185,11 @@ class Faiss(Searcher):
         """Ask for twice as many rows until k hits come back or the index has no more."""
         shown = np.ones(self.owners.rows, bool)
         shown[hidden] = False
-        wanted, before = min(k, self.owners.rows), -1
+        wanted, before = min(max(k, self.config.refine), self.owners.rows), -1
         while True:
             scores, rows = self._ask(q, wanted, shown if len(hidden) else None)
             good = (rows >= 0) & shown[rows]
-            found, best = self._gathered(scores, rows, good)
+            found, best = self._gathered(q, scores, rows, good)
             ranked = self.owners.ranked(found, best, k, per_image)
             hits = len(ranked[0])
             spent = hits == before and bool(np.any(rows < 0))
@@ -185,10 +198,26 @@ class Faiss(Searcher):
             wanted, before = min(2 * wanted, self.owners.rows), hits
 
     def _gathered(
-        self, scores: np.ndarray, rows: np.ndarray, good: np.ndarray
+        self, q: np.ndarray, scores: np.ndarray, rows: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rows that came back, ascending, and their :func:`r_match`, out of f32[M, n], i64[M, n], bool[M, n]."""
         found = np.unique(rows[good])
+        products = self._came(scores, rows, good, found) if self.kept is None else self._own(q, found)
+        change = np.flatnonzero(leads(self.owners.image_of(found)))
+        best = r_match(products, np.append(change, len(found)))
+        return found[best > -np.inf], best[best > -np.inf]
+
+    def _own(self, q: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """The products of the query's vectors f32[M, D] with rows, by their own vectors: f32[M, n]."""
+        assert self.kept is not None
+        parts = [self.kept[found[i : i + ROWS]].astype(np.float32) for i in range(0, len(found), ROWS)]
+        products: np.ndarray = np.concatenate([q[:, :0], *(q @ part.T for part in parts)], axis=1)
+        if not np.isfinite(products).all():
+            raise InstsearchError(f"the vectors are damaged: {REPAIR}")
+        return products
+
+    def _came(self, scores: np.ndarray, rows: np.ndarray, good: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """The same as faiss has them; what did not come back for a vector counts the least of what did."""
         products = np.full((len(rows), len(found)), -np.inf, np.float32)
         for product, score, row, came in zip(products, scores, rows, good, strict=True):
             np.maximum.at(product, np.searchsorted(found, row[came]), score[came])
@@ -196,9 +225,7 @@ class Faiss(Searcher):
             least = np.where(good, scores, np.inf).min(axis=1, initial=np.inf)
             least[np.isinf(least)] = 0  # it came upon nothing
             products = np.maximum(products, least[:, None])
-        change = np.flatnonzero(leads(self.owners.image_of(found)))
-        best = r_match(products, np.append(change, len(found)))
-        return found[best > -np.inf], best[best > -np.inf]
+        return products
 
     def _ask(self, q: np.ndarray, k: int, shown: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if shown is not None:
