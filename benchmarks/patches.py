@@ -1,7 +1,7 @@
 """Many patches in few bytes: IVF-PQ of faiss beside exact search, of the codes that an index has of its patches.
 
     python benchmarks/patches.py --data DIR --index INDEX [--dataset manifest-ext.json] [--pipeline patches]
-        [--patches 1000000] [--factory OPQ28_112,IVF1024,PQ28 ...] [--nprobe 32] [--refine 0 8000]
+        [--patches 1000000] [--factory OPQ28_252,IVF1024,PQ28 ...] [--nprobe 32] [--refine 0 2000]
 
 The index's own images answer the queries of a dataset whose images are all in it; made ones, of patches that are drawn
 from a normal distribution with the mean and the covariance of these, fill it up. Bytes are what is searched, of each
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 K = 1000
 PART = 256  # images in a block
-FACTORIES = ("OPQ28_112,IVF1024,PQ28", "OPQ16_64,IVF1024,PQ16", "IVF1024,SQ8")
+FACTORIES = ("OPQ28_252,IVF1024,PQ28", "OPQ28_112,IVF1024,PQ28", "IVF1024,SQ8")
 
 
 class Patches:
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=1_000_000)
     parser.add_argument("--factory", nargs="+", default=FACTORIES, help="of faiss")
     parser.add_argument("--nprobe", type=int, default=32)
-    parser.add_argument("--refine", type=int, nargs="+", default=(0, 8000), help="patches scored again")
+    parser.add_argument("--refine", type=int, nargs="+", default=(0, 2000), help="patches scored again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     index = instsearch.open(args.index)
