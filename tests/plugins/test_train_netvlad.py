@@ -166,7 +166,7 @@ def test_the_hardest_of_a_sample_and_of_the_last_ones() -> None:
 
 def test_groups_hang_together_by_pairs_and_are_no_negatives(tmp_path: Path, data: Path) -> None:
     (tmp_path / "p.csv").write_text("kind1/0.png,kind1/1.png\nkind1/1.png,kind1/2.png\n")
-    places = by_pairs(data, tmp_path / "p.csv", unmatched=True)
+    places = by_pairs(data, tmp_path / "p.csv")
     row = {path.relative_to(data).as_posix(): i for i, path in enumerate(places.paths)}
     a, b, c = (row[f"kind1/{i}.png"] for i in range(3))
     assert places.positives(a).tolist() == [b]
@@ -174,17 +174,12 @@ def test_groups_hang_together_by_pairs_and_are_no_negatives(tmp_path: Path, data
     assert places.group[a] == places.group[b] == places.group[c]
     assert (places.group == places.group[a]).sum() == 3
     assert sorted(places.queries().tolist()) == sorted([a, b, c])
-    matched = by_pairs(data, tmp_path / "p.csv", unmatched=False)
-    assert [path.relative_to(data).as_posix() for path in matched.paths] == [
-        f"kind1/{i}.png" for i in range(3)
-    ]
-    assert [matched.positives(i).tolist() for i in range(3)] == [[1], [0, 2], [1]]
     (tmp_path / "p.csv").write_text("kind1/0.png,elsewhere.png\n")
     with pytest.raises(InstsearchError, match=r"names 1 images .*: elsewhere\.png"):
-        by_pairs(data, tmp_path / "p.csv", unmatched=True)
+        by_pairs(data, tmp_path / "p.csv")
     (tmp_path / "p.csv").write_text("kind1/0.png,kind1/0.png\n")
     with pytest.raises(InstsearchError, match="line 1: a pair is of two images, not of one with itself"):
-        by_pairs(data, tmp_path / "p.csv", unmatched=True)
+        by_pairs(data, tmp_path / "p.csv")
 
 
 def test_mining_against_plain_loops() -> None:
@@ -231,7 +226,7 @@ def test_whole_groups_are_held_out_and_never_all(sizes: list[int], share: float)
 def test_training_lowers_the_loss_and_is_repeatable(
     weights: Path, data: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"pairs": str(pairs), "unmatched": True, "epochs": 12, "lr": 0.05}
+    options: dict[str, Any] = {"pairs": str(pairs), "epochs": 12, "lr": 0.05}
     a, card = train(weights, data, tmp_path / "a.pth", **options)
     b, _ = train(weights, data, tmp_path / "b.pth", **options)
     assert equal(a, b)
@@ -279,7 +274,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(
 
 
 def test_classes_do_as_well_as_pairs(weights: Path, data: Path, pairs: Path, tmp_path: Path) -> None:
-    a, _ = train(weights, data, tmp_path / "a.pth", pairs=str(pairs), unmatched=True)
+    a, _ = train(weights, data, tmp_path / "a.pth", pairs=str(pairs))
     b, _ = train(weights, data, tmp_path / "b.pth")
     assert a.keys() == b.keys()
     assert equal(a, b)

@@ -71,8 +71,6 @@ class NetVLADTrainer(Trainer):
 
         #: CSV file of matching images, two names a line, as `instsearch pairs` writes it; empty: classes
         pairs: str = option("", digested=True)
-        #: pictures that no pair has are negatives, too: right where pairs are all that there are, as those of places
-        unmatched: bool = option(False, omitted_at_default=True)
         labels: str = option("", digested=True)  #: CSV file path,label; empty, without pairs: class folders
         network: str = "vgg16"  #: what makes the maps: a torchvision network among the extractors
         layer: str = ""  #: of the network; empty: its own, VGG-16's conv5_3 before the ReLU
@@ -191,7 +189,7 @@ class NetVLADTrainer(Trainer):
     def _places(self, data: Path) -> Places:
         c = self.config
         if c.pairs:
-            return by_pairs(data, option_file("pairs", c.pairs), c.unmatched)
+            return by_pairs(data, option_file("pairs", c.pairs))
         return by_labels(data, option_file("labels", c.labels) if c.labels else None)
 
     def _first(self, cells: KeptCells, there: np.ndarray, run: Run) -> Vocabulary:

@@ -77,8 +77,8 @@ def by_labels(data: Path, labels: Path | None) -> Places:
     return Places([path for path, _ in found], group.astype(np.int64))
 
 
-def by_pairs(data: Path, pairs: Path, unmatched: bool) -> Places:
-    """The pictures of a folder or of an index that match others, by a file of two names a line; or all, ``unmatched``.
+def by_pairs(data: Path, pairs: Path) -> Places:
+    """All pictures of a folder or of an index, and which of them match: a file of two names a line.
 
     A name is a path below the folder, or below the root of the index. Raises InstsearchError for names of no pictures.
     """
@@ -92,9 +92,6 @@ def by_pairs(data: Path, pairs: Path, unmatched: bool) -> Places:
     else:
         names = [path.relative_to(data).as_posix() for path in paths]
     found = read_pairs(str(pairs), {name: i for i, name in enumerate(names)})
-    if not unmatched:
-        some = np.unique(found)
-        paths, found = [paths[i] for i in some.tolist()], np.searchsorted(some, found)
     edges = coo_array((np.ones(len(found)), (found[:, 0], found[:, 1])), shape=(len(paths), len(paths)))
     return Places(paths, connected_components(edges, directed=False)[1].astype(np.int64), found)
 
