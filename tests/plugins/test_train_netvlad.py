@@ -239,6 +239,7 @@ def test_training_lowers_the_loss_and_is_repeatable(
         "extractor.layer": "1",
         "extractor.max-size": 48,
     }
+    assert card["component options"] == {"whiten": "false"}
     held = [f"recall@{n}{of}" for of in ("", " of the first words") for n in (1, 5)]
     assert list(card["held out"]) == held
     assert all(0 < card["held out"][name] <= 1 for name in held)

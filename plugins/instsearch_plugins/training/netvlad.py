@@ -250,7 +250,8 @@ class NetVLADTrainer(Trainer):
         used: dict[str, Any] = {"extractor": c.network, "extractor.layer": self.extractor.layer}
         if c.max_size != Network.Config.max_size:
             used["extractor.max-size"] = c.max_size
-        run.card["used with"] = used
+        # PCA makes all directions count alike, also those that training found
+        run.card |= {"used with": used, "component options": {"whiten": "false"}}
         if cells.skipped:
             run.progress.say(f"{len(cells.skipped):,} pictures were not used: see the card")
 
