@@ -19,7 +19,7 @@ from instsearch_cli.interrupt import remembered
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-READERS = ("query", "estimate", "show", "verify")  #: commands that leave nothing to go on from
+READERS = frozenset({"query", "estimate", "show", "verify"})  #: commands that leave nothing to go on from
 LONGEST = 1_000  #: characters of a line that says what is wrong
 COMMANDS = {
     "extract": "Extract local features and keep them.",
@@ -147,7 +147,7 @@ def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
         return done.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
         more = "; what was finished is kept, the same command goes on from there"
-        return 130, "stopped" if arguments[0] in READERS else f"stopped{more}"
+        return 130, "stopped" if READERS.intersection(arguments[:1]) else f"stopped{more}"
     except click.ClickException as error:
         if debug:
             raise

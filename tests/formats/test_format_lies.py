@@ -194,6 +194,7 @@ def test_declared_arrays():
         {"start": np.array([5])},
         {"shared": np.array([2, 3, 2])},
         {"shared": np.array([2, -1, 1])},
+        {"shared": np.array([2**63 - 1, 3, 1])},
         {"more": np.full((3, 2), np.inf, np.float16)},
         {"more": np.ones((3, 1), np.float16)},
         {"still": np.float32(np.nan)},

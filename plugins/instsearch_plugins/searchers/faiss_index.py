@@ -148,10 +148,7 @@ class Faiss(Searcher):
         for images in image_blocks(self.owners.pointers, ROWS):
             pointers = self.owners.pointers[images.start : images.stop + 1]
             first, stop = pointers[[0, -1]].tolist()
-            products = stacked @ self.vectors[first:stop].T
-            if not np.isfinite(products).all():
-                raise InstsearchError(f"the vectors are damaged: {REPAIR}")
-            products = np.split(products, parts)
+            products = np.split(_sound(stacked @ self.vectors[first:stop].T), parts)
             for kept, product, gone in zip(best, products, hidden, strict=True):
                 scores = r_match(product, pointers)
                 near = slice(*np.searchsorted(gone, (first, stop)))
@@ -211,10 +208,7 @@ class Faiss(Searcher):
         """The products of the query's vectors f32[M, D] with rows, by their own vectors: f32[M, n]."""
         assert self.kept is not None
         parts = [self.kept[found[i : i + ROWS]].astype(np.float32) for i in range(0, len(found), ROWS)]
-        products: np.ndarray = np.concatenate([q[:, :0], *(q @ part.T for part in parts)], axis=1)
-        if not np.isfinite(products).all():
-            raise InstsearchError(f"the vectors are damaged: {REPAIR}")
-        return products
+        return _sound(np.concatenate([q[:, :0], *(q @ part.T for part in parts)], axis=1))
 
     def _came(self, scores: np.ndarray, rows: np.ndarray, good: np.ndarray, found: np.ndarray) -> np.ndarray:
         """The same as faiss has them; what did not come back for a vector counts the least of what did."""
@@ -244,6 +238,13 @@ class Faiss(Searcher):
         if rows.size and (rows.max() >= self.owners.rows or not np.isfinite(scores[rows >= 0]).all()):
             raise InstsearchError(DAMAGED)
         return scores, rows
+
+
+def _sound(products: np.ndarray) -> np.ndarray:
+    """Products with stored vectors. Raises InstsearchError where they are not finite."""
+    if not np.isfinite(products).all():
+        raise InstsearchError(f"the vectors are damaged: {REPAIR}")
+    return products
 
 
 def _faiss() -> Any:
