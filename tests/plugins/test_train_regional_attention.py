@@ -193,6 +193,41 @@ def test_training_lowers_the_loss_and_tells_the_classes_apart(
     assert equal(again, torch.load(tmp_path / "a.pth", weights_only=True))
 
 
+def by_pairs(data: Path, *pairs: tuple[str, str]) -> Path:
+    (data.parent / "pairs.csv").write_text("".join(f"class{a}.png,class{b}.png\n" for a, b in pairs))
+    return data.parent / "pairs.csv"
+
+
+def test_groups_that_hang_together_by_pairs_are_classes(weights: Path, data: Path, tmp_path: Path) -> None:
+    """Of two pairs three pictures hang together, across folders too; groups of two are left out."""
+    pairs = by_pairs(
+        data, ("0/1", "0/2"), ("0/2", "1/0"), ("1/2", "1/3"), ("1/3", "1/4"), ("2/0", "2/1"), ("1/2", "1/4")
+    )
+    trainer = make(weights, pairs=str(pairs), least=3, held_out=0.1)
+    trained_on, held_out = trainer.divided(data)
+    names = [[(p.relative_to(data).as_posix(), c) for p, c in part] for part in (trained_on, held_out)]
+    kinds = list(dict.fromkeys(label for _, label in trained_on))
+    assert names[0] == [
+        ("class0/1.png", kinds[0]),
+        ("class0/2.png", kinds[0]),
+        ("class1/2.png", kinds[1]),
+        ("class1/3.png", kinds[1]),
+    ]
+    assert names[1] == [("class1/0.png", kinds[0]), ("class1/4.png", kinds[1])]
+    assert "pairs" in trainer.identity()
+    _, card = train(weights, data, tmp_path / "a.pth", pairs=str(pairs), least=3)
+    assert card["images"]["trained on"]["pictures"] == 4
+    assert card["images"]["held out"]["pictures"] == 2
+
+
+def test_pairs_that_make_no_two_classes(weights: Path, data: Path) -> None:
+    pairs = by_pairs(data, ("0/1", "0/2"), ("0/2", "0/3"), ("1/0", "1/1"))
+    with pytest.raises(InstsearchError, match=r"1 groups of 3 pictures or more.*the largest has 3"):
+        make(weights, pairs=str(pairs), least=3).divided(data)
+    with pytest.raises(UsageError, match=r"there is no file .*none\.csv"):
+        make(weights, pairs="none.csv").identity()
+
+
 def test_a_frozen_classifier_is_the_networks_own(tmp_path: Path) -> None:
     torch.save(randomised(meta("squeezenet1_0")).state_dict(), tmp_path / "squeezenet1_0.pth")
     trainer = make(tmp_path / "squeezenet1_0.pth", network="squeezenet1_0", classifier="frozen")
@@ -219,6 +254,7 @@ def test_a_network_without_such_a_classifier(weights: Path) -> None:
     [
         ({"epochs": 0}, "at least 1"),
         ({"levels": 0}, "at least 1"),
+        ({"least": 1}, "2 pictures or more"),
         ({"views": -1}, "views and seed at least 0"),
         ({"crop": 64}, "at most LEAST"),
         ({"short_side": (50,)}, "LEAST,MOST"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -16,12 +17,12 @@ from instsearch_cli.networks.training import Best, Trainer
 from instsearch_plugins.training.descent import descend
 from instsearch_plugins.training.labelled import classes_of, labelled
 from instsearch_plugins.training.mscnet_batches import Crops, Pictures, Sample, Shuffled
+from instsearch_plugins.training.netvlad_tuples import by_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
     from torch import Tensor, nn
 
     from instsearch_cli.networks.training import Run
@@ -48,8 +49,29 @@ def divided(data: Path, share: float) -> tuple[list[Pair], list[Pair]]:
                 f"{printable(data)}: class '{printable(odd[0])}' is in {there}, not in {missing}"
             )
         return pairs, held_out
+    return _parted(pairs, share, root)
+
+
+def grouped(data: Path, pairs: Path, least: int, share: float) -> tuple[list[Pair], list[Pair]]:
+    """The pictures to train on and those held out, the last ``share`` of every class: groups of a folder or an index.
+
+    A group are pictures that hang together by ``pairs``, a file of two names a line; those of fewer than ``least``
+    pictures are left out. Raises InstsearchError for fewer than two groups.
+    """
+    places = by_pairs(data, pairs)
+    sizes = np.bincount(places.group)
+    rows = [i for i in np.argsort(places.group, kind="stable").tolist() if sizes[places.group[i]] >= least]
+    if (classes := int((sizes >= least).sum())) < 2:
+        raise InstsearchError(
+            f"{printable(pairs)}: pairs make {classes} groups of {least} pictures or more; "
+            f"a classifier needs two: the largest has {sizes.max()}"
+        )
+    return _parted([(places.paths[i], f"{places.group[i]:09}") for i in rows], share, data)
+
+
+def _parted(pairs: list[Pair], share: float, root: Path) -> tuple[list[Pair], list[Pair]]:
     trained_on: list[Pair] = []
-    held_out = []
+    held_out: list[Pair] = []
     for label, group in groupby(pairs, key=lambda pair: pair[1]):
         members = list(group)
         if len(members) < 2:
@@ -115,10 +137,14 @@ class ClassTrainer(Trainer):
 
     config: Any
 
+    def divided(self, data: Path) -> tuple[list[Pair], list[Pair]]:
+        """The pictures to train on and those held out, with their classes."""
+        return divided(data, self.config.held_out)
+
     def pictures(self, data: Path, views: int = 0) -> tuple[Shuffled, Pictures]:
-        """Those to train on, in batches of random crops, and the middles of those held out, as :func:`divided`."""
+        """Those to train on, in batches of random crops, and the middles of those held out."""
         c = self.config
-        trained_on, held_out = divided(data, c.held_out)
+        trained_on, held_out = self.divided(data)
         batches = Shuffled(trained_on, Crops(c.short_side, c.crop, c.flip, c.seed), c.batch, views)
         return batches, Pictures(held_out, Centre(c.short_side, c.crop))
 

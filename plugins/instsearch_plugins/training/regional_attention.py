@@ -7,7 +7,7 @@ its regions' maxima, as much as the attention lets them count, are what a linear
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +20,20 @@ from instsearch_plugins.encoders.regional_attention_network import UNITS, drawn
 from instsearch_plugins.numeric.regional_attention import Hidden, attended_mean, pools_of_rectangles
 from instsearch_plugins.numeric.regions import rmac_grid
 from instsearch_plugins.training.basic_conv import BasicConv, Precision
-from instsearch_plugins.training.classification import ClassTrainer
+from instsearch_plugins.training.classification import ClassTrainer, grouped
 from instsearch_plugins.training.descent import trainable
 from instsearch_plugins.training.kept_maps import KeptMaps
-from instsearch_plugins.training.mscnet_batches import Shuffled, check_crops
+from instsearch_plugins.training.labelled import option_file
+from instsearch_plugins.training.mscnet_batches import Shuffled, check_crops, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from instsearch_cli.networks.training import Run
+    from instsearch_cli.progress import Quiet
     from instsearch_plugins.encoders.regional_attention_network import ContextAttention
+    from instsearch_plugins.training.classification import Pair
 
 STD = 0.01  #: standard deviation of the classifier's first weights
 
@@ -78,12 +81,15 @@ class AttendedClassifier(nn.Module):
 
 
 class RegionalAttentionTrainer(ClassTrainer):
-    """Trains a regional attention on a folder of class folders."""
+    """Trains a regional attention on class folders, or on the groups that pairs of matching images make."""
 
     @dataclass(frozen=True)
     class Config:
         """Options; the authors' by default, but for epochs, which they do not give."""
 
+        #: CSV file of matching images, two names a line, as `instsearch pairs` writes it; empty: class folders
+        pairs: str = option("", digested=True)
+        least: int = 8  #: pictures of a group that hangs together by pairs, to be a class
         network: str = "resnet101"  #: what makes the maps, frozen: a torchvision network among the extractors
         layer: str = ""  #: of the network; empty: its last ReLU
         #: the network's file; empty: INSTSEARCH_WEIGHTS, torchvision's
@@ -115,6 +121,8 @@ class RegionalAttentionTrainer(ClassTrainer):
 
         def __post_init__(self) -> None:
             whole = (self.levels, self.units, self.epochs, self.batch, self.workers)
+            if self.least < 2:
+                raise ValueError("least is 2 pictures or more, one to train on and one to hold out")
             if min(whole) < 1 or min(self.views, self.seed) < 0:
                 raise ValueError(
                     "levels, units, epochs, batch and workers are at least 1, views and seed at least 0"
@@ -126,8 +134,20 @@ class RegionalAttentionTrainer(ClassTrainer):
     config: Config
 
     def identity(self) -> dict[str, str]:
-        """The sha256 of the network's weights. Raises InstsearchError if they are not there."""
-        return {"weights": sha256(self._basic_conv().extractor.weights)}
+        """The sha256 of the network's weights, and of the pairs. Raises InstsearchError if they are not there."""
+        found = {"weights": sha256(self._basic_conv().extractor.weights)}
+        if self.config.pairs:
+            found["pairs"] = sha256(option_file("pairs", self.config.pairs))
+        return found
+
+    def digest(self, data: Path, progress: Quiet) -> dict[str, Any]:
+        return digest(data, progress)
+
+    def divided(self, data: Path) -> tuple[list[Pair], list[Pair]]:
+        c = self.config
+        if not c.pairs:
+            return super().divided(data)
+        return grouped(data, option_file("pairs", c.pairs), c.least, c.held_out)
 
     def train(self, data: Path, run: Run) -> Mapping[str, Tensor]:
         """context.*, score.*: the attention; the classifier has served its purpose."""
