@@ -162,7 +162,8 @@ def index_images(
     """Give new images rows and make every layer of the pipeline that is missing; the caller holds the lock.
 
     It is recorded, under ``name`` if given, as the index's last one, or as one of ``together``. ``take`` gives the rows
-    in place of ``images``.
+    in place of ``images``. Without either, files that a killed run was replacing are so for this pipeline alone, as
+    long as another one answers with their rows from before.
     """
     began = time.perf_counter()
     pipeline = choose(registry, base, choice)
@@ -194,7 +195,8 @@ def index_images(
         check_space(index, assembly, pipeline.keep_features, how.progress)
         outcome = runner.index_all()
         records.record(index, assembly, together)
-        table.replaced(runner.outdated)
+        if take or not records.awaited(index, runner.outdated, pipeline.name):
+            table.replaced(runner.outdated)
     _say(assembly, outcome, how.progress)
     return replace(_indexed(index, assembly, outcome, intake, began), inherited=tuple(from_last))
 

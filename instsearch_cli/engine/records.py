@@ -220,6 +220,13 @@ def unrecorded(index: Index) -> int:
     return len(index.images) - max(seen, default=0)
 
 
+def awaited(index: Index, replaced: Mapping[int, int], name: str) -> bool:
+    """Whether a pipeline besides ``name`` answers with one of these rows, and has not the one that replaces it."""
+    others = [each for each in recorded(index) if each.by == INDEX and each.searchable]
+    seen = [max(each.rows.values(), default=0) for each in others if each.pipeline.name != name]
+    return any(old < rows <= new for rows in seen for old, new in replaced.items())
+
+
 def last_names(index: Index) -> list[str]:
     """The names in LAST; none where it is not there or cannot be read."""
     try:

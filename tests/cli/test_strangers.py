@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from instsearch_cli.engine.runner import Runner
 from instsearch_formats import Index
 from two_pipelines import NAME, command, hits, index, photos, problems, shelf, state
 
@@ -191,6 +192,38 @@ def test_a_run_that_was_stopped_while_files_changed_is_completed(
     assert cli("info", "--index", index, "--json").json["images"] == 6
     cli("remove", "0.png", "--index", index)
     assert "0.png" not in {hit["image"] for hit in hits(cli, index, folder / "0.png")}
+
+
+def test_what_a_killed_run_was_replacing_is_not_lost_by_making_another_pipeline(
+    cli: Cli, tiny: tuple[str, ...], draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = tmp_path / "p", tmp_path / "i"
+    for i in range(6):
+        draw(folder / f"{i}.png", i)
+    cli("index", folder, "--index", index, *tiny, "--name", "first", "--quiet")
+    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    asked = tmp_path / "old.png", "--pipeline", "first"
+    before = hits(cli, index, *asked)
+    draw(folder / "0.png", 60, (72, 48))
+
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "index_all", killed)
+        with pytest.raises(Killed):
+            cli("add", folder, "--index", index, "--quiet")
+    cli("index", "--index", index, *tiny, "--set", "extractor.side=5", "--name", "second", "--quiet")
+    assert hits(cli, index, *asked) == before
+    after = hits(cli, index, folder / "0.png", "--pipeline", "second")
+    assert [hit["image"] for hit in after].count("0.png") == 1
+    assert after[0]["image"] == "0.png"
+    assert after[0]["score"] == pytest.approx(1)
+    assert "sound" in cli("verify", "--index", index).out
+    cli("add", folder, "--index", index, "--pipeline", "first", "--quiet")
+    assert Index.open(index).images.removed() == {0: "changed"}
+    assert not (index / "replacing.json").exists()
+    assert hits(cli, index, folder / "0.png", "--pipeline", "first")[0]["score"] == pytest.approx(1)
 
 
 def test_remove_and_relocate_may_be_repeated(cli: Cli, index: Path, photos: Path, tmp_path: Path) -> None:
