@@ -10,7 +10,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@common.command("add")
+@common.command("add", long=True)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")

@@ -47,7 +47,21 @@ def stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 class Verb(click.Command):
-    """A command that refuses an option given twice, where once is all that it has a meaning for."""
+    """A command that refuses an option given twice, where once is all that it has a meaning for.
+
+    long  it works on many pictures or answers many questions, and uses freed memory again
+    """
+
+    def __init__(self, *arguments: Any, long: bool = False, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.long = long
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if self.long:
+            from instsearch_cli.engine.memory import reuse_memory
+
+            reuse_memory()
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
@@ -244,10 +258,7 @@ def choice(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def taking(options: dict[str, Any]) -> dict[str, Any]:
-    """How pictures are taken in, and by whom, as the methods of an index take it; memory is reused from then on."""
-    from instsearch_cli.engine.memory import reuse_memory
-
-    reuse_memory()
+    """How pictures are taken in, and by whom, as the methods of an index take it."""
     limits = {name: options[name] for name in ("max_pixels", "memory") if options.get(name)}
     working = {name: options[name] for name in WORKING if name in options}
     return {"strict": options["strict"], "recheck": options["recheck"], **limits, **working}

@@ -15,7 +15,7 @@ SURE = 0.5  #: score of a hit that is shown
 WRITTEN = {"manifest": "manifest.json", "index": "index", "html": "hits.html", "sheet": "hits.png"}
 
 
-@common.command("demo")
+@common.command("demo", long=True)
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
 @click.option(
     "-n", "--scenes", default=150, show_default=True, type=click.IntRange(min=40), help="How many scenes."

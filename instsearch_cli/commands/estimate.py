@@ -24,7 +24,7 @@ def _count(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     return int(number)
 
 
-@common.command("estimate")
+@common.command("estimate", long=True)
 @click.option("--images", required=True, metavar="N", callback=_count, help="How many images there will be.")
 @click.option(
     "--index",
@@ -63,13 +63,11 @@ def command(images: int, index_path: Path | None, pipeline_name: str | None, **o
     through both say what is fixed and what an image costs, on this machine.
     """
     from instsearch_cli.demo import make_scenes
-    from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.measure.estimating import check, estimate
     from instsearch_cli.measure.scratch import scratch
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.estimate import print_estimate
 
-    reuse_memory()
     how = {name: options[name] for name in ("small", "large", "questions", "seed", "workers", "device")}
     progress = make_progress(options["quiet"] or options["as_json"])
     chosen = common.choice(options)

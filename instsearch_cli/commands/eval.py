@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STREAM = Path("-")
 
 
-@common.command("eval")
+@common.command("eval", long=True)
 @click.option("--dataset", "name", required=True, help="A dataset by name, or a MANIFEST.json.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the dataset's images are.")
 @click.option(
@@ -119,13 +119,11 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     A dataset's own options are set like those of a stage: --set dataset.ground_truth=FILE. What is measured is recorded
     in the index under a name of its own; what `query` answers stays as it was.
     """
-    from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.measure.datasets import default_index
     from instsearch_cli.measure.verbs import coverage
     from instsearch_cli.progress import make_progress
 
     _check(options, index_path)
-    reuse_memory()
     common.registry()
     index_path = index_path or default_index(name, root)
     same = ("boxes", "present_only", "strict", "keep_features", "device", *common.WORKING)

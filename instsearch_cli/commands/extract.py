@@ -11,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@common.command("extract")
+@common.command("extract", long=True)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.index_option
 @click.option(

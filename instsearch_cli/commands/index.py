@@ -10,7 +10,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@common.command("index")
+@common.command("index", long=True)
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @common.index_option
 @common.pipeline_options

@@ -11,7 +11,7 @@ import click
 from instsearch_cli.commands import common
 
 
-@common.command("pairs")
+@common.command("pairs", long=True)
 @common.index_option
 @click.option("--pipeline", "pipeline_name", help="Which of the index's pipelines (default: the last).")
 @click.option(
@@ -61,7 +61,6 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     index of the same images: --set encoder.whiten=sum --set encoder.pairs=FILE with regions-sum. What stands
     at the same place in many pictures, a camera's date say, matches too: look at the --sheet.
     """
-    from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.errors import InstsearchError
     from instsearch_cli.measure.pairs import Miner, write_csv
     from instsearch_cli.progress import make_progress
@@ -71,7 +70,6 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     common.writable("--sheet", options["sheet"], ".png")
     if out.exists() and not options["force"]:
         raise InstsearchError(f"{out} is there already: --force replaces it")
-    reuse_memory()
     index = common.open_index(index_path, options)
     miner = Miner.of(index, pipeline_name, options["assignments"])
     if not (miner.pipeline.keep_features or options["as_json"] or options["quiet"]):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LISTED = 10  #: files of a kind that are named
 
 
-@common.command("sync")
+@common.command("sync", long=True)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @common.index_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is written.")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from instsearch_cli.engine import memory
 
 ROUNDS = """
 import resource, sys
@@ -34,3 +39,21 @@ def test_pages_are_not_had_anew() -> None:
         for how in ("reused", "not")
     }
     assert faults["reused"] < faults["not"] / 4, faults
+
+
+def test_long_commands_reuse_it_and_a_single_question_does_not(
+    cli: Callable[..., Any],
+    photos: Path,
+    tiny: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(memory, "reuse_memory", lambda: called.append(1))
+    index = tmp_path / "i"
+    cli("index", photos, "--index", index, *tiny, "--quiet")
+    assert len(called) == 1
+    cli("add", photos, "--index", index, "--quiet")
+    assert len(called) == 2
+    cli("query", next(photos.rglob("*.png")), "--index", index, "--quiet")
+    assert len(called) == 2
