@@ -5,8 +5,9 @@ from __future__ import annotations
 from instsearch_formats.declared import Array
 from instsearch_formats.errors import FormatError, LockedError, NewerFormatError
 from instsearch_formats.fingerprint import canonical, fingerprint
-from instsearch_formats.images import ImageRecord, ImageTable
+from instsearch_formats.images import ImageTable
 from instsearch_formats.layer import Layer
+from instsearch_formats.records import ImageRecord
 from instsearch_formats.store import Index, LayerInfo, ModelInfo
 from instsearch_formats.verify import Problem
 from instsearch_formats.writer import PartWriter

@@ -18,12 +18,12 @@ from instsearch_formats.changes import Change, Place
 from instsearch_formats.errors import FormatError
 from instsearch_formats.layer import Layer
 from instsearch_formats.part import part_name
+from instsearch_formats.records import ImageRecord, ImageRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from instsearch_formats.cache import PartCache
-    from instsearch_formats.encodings import Item
     from instsearch_formats.lock import WriterLock
 
 RANGE = 256  #: rows given out at once, at most
@@ -31,25 +31,6 @@ IDENTITY = {"kind": "images"}
 REPLACING = "replacing.json"
 
 _REMOVED = re.compile(r"removed-(\d{10})\.h5")
-
-
-class ImageRecord(NamedTuple):
-    """One picture: where it is, and what it was when it was added.
-
-    name      path below the root, ``os.fsencode`` bytes with "/" between: need not be UTF-8
-    root      number of the folder in ``roots``
-    width, height  of the upright picture, in pixels
-    nbytes, mtime_ns  of the file
-    digest    sha256 of the file, 32 bytes
-    """
-
-    name: bytes
-    root: int
-    width: int
-    height: int
-    nbytes: int
-    mtime_ns: int
-    digest: bytes
 
 
 class Replacement(NamedTuple):
@@ -173,7 +154,7 @@ class ImageTable:
         """Give 1 to 256 images the next rows, as one new part."""
         if not 0 < len(records) <= RANGE:
             raise FormatError(f"images are added 1 to {RANGE} at a time, not {len(records)}")
-        items = [_item(record) for record in records]
+        items = [record.item() for record in records]
         with self._lock.hold():
             start = len(self)
             span = range(start, start + len(records))
@@ -314,16 +295,10 @@ class ImageTable:
 
     def record(self, row: int) -> ImageRecord:
         """What is stored about a row, its name as it is now."""
-        found = self._fold()[0].places.get(row)
-        return self._placed(row, _record(self._layer.read(row)), found, len(self.roots))
-
-    def _placed(self, row: int, record: ImageRecord, at: Sequence[Place] | None, roots: int) -> ImageRecord:
-        """The record by the name that it has now, which is below one of so many roots."""
-        if at:
-            record = record._replace(root=at[0][0], name=at[0][1])
-        if record.root >= roots or not changes.valid(record.name):
-            raise FormatError(f"row {row} of {self._index} names no file below one of its roots")
-        return record
+        if not self._layer.covers(row):
+            raise FormatError(f"the image table of {self._index} has no row {row}")
+        (found,) = self.reader()(range(row, row + 1))
+        return found[row]
 
     def name(self, row: int) -> str:
         """The name of a row as Python spells it (``os.fsdecode``)."""
@@ -334,15 +309,21 @@ class ImageTable:
         record = self.record(row)
         return Path(self.roots[record.root]) / os.fsdecode(record.name)
 
+    def reader(self) -> Callable[[range | None], Iterator[ImageRecords]]:
+        """What reads the records of a range of rows, of all for None, removed ones included, named as they are now."""
+        placed, roots = self._fold()[0].places, len(self.roots)
+
+        def read(span: range | None) -> Iterator[ImageRecords]:
+            for block in self._layer.blocks(span):
+                yield ImageRecords(block, placed, roots, self._index)
+
+        return read
+
     def records(self, span: range | None = None) -> Iterator[tuple[int, ImageRecord]]:
         """Rows and records in bulk, removed ones included."""
-        placed, roots = self._fold()[0].places, len(self.roots)
-        for block in self._layer.blocks(span):
-            names, ends = block["name"].tobytes(), block["indptr"]
-            for i, row in enumerate(range(block["start"], block["stop"])):
-                item = {key: block[key][i] for key in ("root", "size", "nbytes", "mtime_ns", "digest")}
-                record = _record({**item, "name": names[ends[i] : ends[i + 1]]})
-                yield row, self._placed(row, record, placed.get(row), roots)
+        for some in self.reader()(span):
+            for row in some.span:
+                yield row, some[row]
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong with the files that say what became of rows, by path."""
@@ -374,26 +355,3 @@ def located(roots: Sequence[str], place: Place) -> bytes:
 def tombstone_name(number: int) -> str:
     """The file name of a tombstone."""
     return f"removed-{number:010d}.h5"
-
-
-def _item(record: ImageRecord) -> Item:
-    if not changes.valid(record.name):
-        raise FormatError(f"an image's name is a path below its root, not {record.name!r}")
-    if len(record.digest) != 32:
-        raise FormatError(f"the record of {record.name!r} has no digest of 32 bytes")
-    return {
-        "name": np.frombuffer(record.name, np.uint8),
-        "root": np.array(record.root),
-        "size": np.array([record.width, record.height]),
-        "nbytes": np.array(record.nbytes),
-        "mtime_ns": np.array(record.mtime_ns),
-        "digest": np.frombuffer(record.digest, np.uint8),
-    }
-
-
-def _record(item: Item) -> ImageRecord:
-    name, digest = bytes(item["name"]), item["digest"].tobytes()
-    width, height = (int(n) for n in item["size"])
-    return ImageRecord(
-        name, int(item["root"]), width, height, int(item["nbytes"]), int(item["mtime_ns"]), digest
-    )

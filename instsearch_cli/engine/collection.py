@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.assembly import Assembly
     from instsearch_cli.storage import Item
     from instsearch_formats import ImageRecord, Index, Layer
+    from instsearch_formats.records import ImageRecords
 
 PICTURES = 128 << 20  #: bytes of pictures that are kept
 ITEMS = 64 << 20  #: the same of what is stored of them
+PARTS = 2048  #: of the image table, some 30 kB each, that are kept
 
 
 class Collection:
@@ -66,7 +68,6 @@ class Collection:
         self._ranges: list[range] = []
         self._roots: list[str] = []
         self._state = index.images.state
-        self._part = functools.lru_cache(maxsize=64)(self._records)
         self._streaming = Streaming(assembly, self.at, self._unreadable)
 
     # -- the Data protocol ----------------------------------------------------------------------------
@@ -146,7 +147,7 @@ class Collection:
             self._stamps = None
         if (state := self.index.images.state) != self._state:  # images may be called otherwise
             self._state = state
-            self._part.cache_clear()
+            vars(self).pop("_part", None)
         if "names" in vars(self):
             self.names.refresh()
 
@@ -154,15 +155,17 @@ class Collection:
         """Remove scratch files."""
         self._scratch.close()
 
-    def _records(self, span: range) -> list[ImageRecord]:
-        return [record for _, record in self.index.images.records(span)]
+    @functools.cached_property
+    def _part(self) -> Callable[[range], list[ImageRecords]]:
+        read = self.index.images.reader()
+        return functools.lru_cache(maxsize=PARTS)(lambda span: list(read(span)))
 
     def record(self, row: int) -> ImageRecord:
         """What the image table says of a row; a whole part of it is read at once."""
         if not self._ranges or row >= self._ranges[-1].stop:
             self._ranges, self._roots = self.index.images.ranges(), self.index.images.roots
         span = self._ranges[bisect.bisect_right(self._ranges, row, key=lambda r: r.start) - 1]
-        return self._part(span)[row - span.start]
+        return next(some[row] for some in self._part(span) if row in some.span)
 
     def place(self, row: int) -> tuple[int, int]:
         """The number of its index, of those that are asked together, and its row there."""
