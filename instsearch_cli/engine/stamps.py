@@ -6,8 +6,11 @@ The image table keeps a file's size and time as they were when it was taken in, 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from instsearch_cli.images import BadImage, content_digest
 from instsearch_formats import FormatError
@@ -41,13 +44,33 @@ class Stamps:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._stamps: dict[int, tuple[Stamp, str]] = {}
+        self._noted: dict[int, tuple[Stamp, str]] = {}
         self._stale = False
         self._moment = self._now()
+        self._text, self._last = b"", -1
         with contextlib.suppress(ValueError, OSError, FormatError):
-            for line in (index.read_text(FILE, LINES) or "").splitlines():
-                row, nbytes, mtime, ctime, digest = line.split("\t")
-                self._stamps[int(row)] = Stamp(int(nbytes), int(mtime), int(ctime)), digest
+            self._text = (index.read_text(FILE, LINES) or "").encode()
+        self._ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord("\n"))
+
+    def _get(self, row: int) -> tuple[Stamp, str] | None:
+        """The stamp of a row. Its line is looked for behind the last one, then among all, which ascend."""
+        if row in self._noted:
+            return self._noted[row]
+        lines = range(len(self._ends))
+        with contextlib.suppress(ValueError):
+            at = self._last + 1
+            if at not in lines or self._row(at) != row:
+                at = bisect.bisect_left(lines, row, key=self._row)
+            if at in lines and self._row(at) == row:
+                self._last = at
+                return _parsed(self._line(at))
+        return None
+
+    def _line(self, i: int) -> bytes:
+        return self._text[self._ends[i - 1] + 1 if i else 0 : self._ends[i]]
+
+    def _row(self, i: int) -> int:
+        return int(self._line(i).partition(b"\t")[0])
 
     def _now(self) -> tuple[int, ...]:
         """When their file was written."""
@@ -64,8 +87,9 @@ class Stamps:
     def note(self, row: int, stamp: Stamp, digest: bytes) -> None:
         """The file of a row is what was indexed, and looks so."""
         noted = stamp, digest[:8].hex()
-        self._stale |= self._stamps.get(row) != noted
-        self._stamps[row] = noted
+        if self._get(row) != noted:
+            self._stale = True
+            self._noted[row] = noted
 
     def unchanged(self, row: int, path: Path, record: ImageRecord, recheck: bool = False) -> bool:
         """Whether a file is what was indexed: equal in size and times, or else, or on ``recheck``, by its bytes.
@@ -76,7 +100,7 @@ class Stamps:
             stamp = Stamp.of(path.stat())
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror}") from error
-        stored, digest = self._stamps.get(row, (None, ""))
+        stored, digest = self._get(row) or (None, "")
         if digest != record.digest[:8].hex():
             stored = None
         if stored is not None:
@@ -91,9 +115,18 @@ class Stamps:
     def save(self) -> None:
         """Write them, if any is new; the caller holds the index's lock."""
         if self._stale:
+            every: dict[int, tuple[Stamp, str]] = {}
+            with contextlib.suppress(ValueError):
+                every.update((self._row(i), _parsed(self._line(i))) for i in range(len(self._ends)))
             lines = (
                 f"{row}\t{stamp.nbytes}\t{stamp.mtime_ns}\t{stamp.ctime_ns}\t{digest}\n"
-                for row, (stamp, digest) in sorted(self._stamps.items())
+                for row, (stamp, digest) in sorted((every | self._noted).items())
             )
             self.index.write_text(FILE, "".join(lines))
             self._stale = False
+
+
+def _parsed(line: bytes) -> tuple[Stamp, str]:
+    """What a line says of its row. Raises ValueError."""
+    _, nbytes, mtime, ctime, digest = line.split(b"\t")
+    return Stamp(int(nbytes), int(mtime), int(ctime)), digest.decode()
