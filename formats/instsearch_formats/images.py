@@ -227,6 +227,10 @@ class ImageTable:
         """The rows that have been removed, and why."""
         return self._fold()[0].removed
 
+    def places(self) -> Mapping[int, tuple[Place, ...]]:
+        """All names of the images that got one after they were taken in, the first one first."""
+        return self._fold()[0].places
+
     def others(self) -> dict[int, tuple[Place, ...]]:
         """The other names of images that have several: where else their files are."""
         whole, _ = self._fold()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from instsearch_cli.engine.matching import SKIPPED, Matching, equal, path_of
+from instsearch_cli.engine.name_hashes import note_names
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stamps import Stamp, Stamps
@@ -232,6 +233,7 @@ class Taking:
                 names = ((self._root(other), other.name) for other in others)
                 change.places[row] = ((record.root, record.name), *names)
         self.stamps.save()
+        note_names(self.index)
         self.intake.change = change
         return self.intake
 

@@ -9,16 +9,20 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instsearch_cli.engine.name_hashes import NameHashes
 from instsearch_cli.errors import InstsearchError, nearest, printable
 from instsearch_formats.images import located, location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from instsearch_formats import ImageRecord, Index
     from instsearch_formats.changes import Place
 
     Rows = dict[bytes, list[tuple[int, int]]]
+    Having = Callable[[bytes], list[tuple[int, int]]]
+
+FEW = 200  #: rows looked up one by one; where it is more, all are read
 
 
 class Names:
@@ -35,8 +39,7 @@ class Names:
     def of(self, record: ImageRecord) -> str:
         """What an image is called."""
         name = os.fsdecode(record.name)
-        several = len(self._roots) > 1 and len({row for row, _ in self._rows.get(record.name, ())}) > 1
-        return f"{self._labels[record.root]}/{name}" if several else name
+        return f"{self._labels[record.root]}/{name}" if self._several(record.name) else name
 
     def find(self, text: str | os.PathLike[str]) -> tuple[int, ImageRecord]:
         """The row of the live image of that name, or whose file it is, and what the table says of it.
@@ -47,8 +50,8 @@ class Names:
         self.refresh()
         wanted = os.fsencode(text)
         full = os.path.abspath(wanted)  # noqa: PTH100 - links stay
-        rows = self._matching(self._rows, wanted, full, bytes)
-        rows = rows or self._matching(self._composed, wanted, full, composed)
+        rows = self._matching(self._having, wanted, full, bytes)
+        rows = rows or self._matching(lambda name: self._composed.get(name, []), wanted, full, composed)
         rows = rows or self._below(list(map(os.path.realpath, self._roots)), os.path.realpath(full))
         records = [(row, self.table.record(row)) for row in sorted(rows)]
         if len(records) == 1:
@@ -60,22 +63,52 @@ class Names:
         names = [printable(self.of(record)) for _, record in self.live()]
         raise InstsearchError(f"no image '{shown}' in {self.index.path}.{nearest(shown, names)[:200]}")
 
-    def _matching(self, names: Rows, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]) -> set[int]:
-        """The rows whose names, files or labelled names are equal in a form, which ``names`` are in."""
+    def _matching(
+        self, having: Having, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]
+    ) -> set[int]:
+        """The rows whose names, files or labelled names are equal in a form, which ``having`` takes."""
         roots, labelled = (
             [os.fsdecode(form(os.fsencode(f))) for f in some] for some in (self._roots, self._labels)
         )
-        rows = self._below(roots, form(full), names)
-        return rows or {row for row, _ in names.get(form(wanted), ())} | self._below(
-            labelled, form(wanted), names
-        )
+        rows = self._below(roots, form(full), having)
+        return rows or {row for row, _ in having(form(wanted))} | self._below(labelled, form(wanted), having)
 
-    def _below(self, folders: Sequence[str], path: bytes, names: Rows | None = None) -> set[int]:
+    def _below(self, folders: Sequence[str], path: bytes, having: Having | None = None) -> set[int]:
         """The rows of a path, by the folder of its root."""
         starts = [os.fsencode(folder).rstrip(b"/") + b"/" for folder in folders]
         rest = {root: path[len(start) :] for root, start in enumerate(starts) if path.startswith(start)}
-        rows = self._rows if names is None else names
-        return {row for root, name in rest.items() for row, its in rows.get(name, ()) if its == root}
+        having = having or self._having
+        return {row for root, name in rest.items() for row, its in having(name) if its == root}
+
+    def _having(self, name: bytes) -> list[tuple[int, int]]:
+        """(row, root) of the live images of a path, by all their names: looked up, where few are asked for."""
+        if "_rows" not in vars(self) and self._looked_at <= FEW:
+            found = dict(self._looked_up(name))
+            return [each for some in found.values() for each in some]
+        return self._rows.get(name, [])
+
+    def _several(self, name: bytes) -> bool:
+        """Whether two images have a path; no more of them are read than it takes to tell."""
+        if len(self._roots) < 2:
+            return False
+        if "_rows" in vars(self) or self._looked_at > FEW:
+            return len({row for row, _ in self._having(name)}) > 1
+        found = (place for place, its in self._looked_up(name) if its)
+        first = next(found, None)
+        return any(place != first for place in found)
+
+    def _looked_up(self, name: bytes) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
+        """The live images that may have a path: where each lies, and (row, root) of it by all its names of that path.
+
+        Of a file that a run is replacing the new one comes last.
+        """
+        removed, placed = self.table.removed(), self.table.places()
+        rows = {*self._hashes.rows(name), *self._later.get(name, ()), *self._placed.get(name, ())}
+        for row in sorted(rows - removed.keys()):
+            self._looked_at += 1
+            record = self.table.record(row)
+            its = placed.get(row) or ((record.root, record.name),)
+            yield location(self._roots, record), [(row, root) for root, path in its if path == name]
 
     def live(self) -> list[tuple[int, ImageRecord]]:
         """Rows and records of the images that were not removed; of a file that a run is replacing, the new one."""
@@ -99,8 +132,30 @@ class Names:
         roots, state = self.table.roots, self.table.state
         if vars(self).get("_state") != (roots, state):
             self._state, self._roots, self._labels = (roots, state), roots, labels(roots)
-            vars(self).pop("_rows", None)
-            vars(self).pop("_composed", None)
+            self._looked_at = 0
+            for kept in ("_rows", "_composed", "_hashes", "_later", "_placed"):
+                vars(self).pop(kept, None)
+
+    @functools.cached_property
+    def _hashes(self) -> NameHashes:
+        return NameHashes(self.index)
+
+    @functools.cached_property
+    def _later(self) -> dict[bytes, list[int]]:
+        """The rows of each path that have no hash yet."""
+        rows: dict[bytes, list[int]] = {}
+        for row, record in self.table.records(range(len(self._hashes), len(self.table))):
+            rows.setdefault(record.name, []).append(row)
+        return rows
+
+    @functools.cached_property
+    def _placed(self) -> dict[bytes, list[int]]:
+        """The rows of each path that got it after they were taken in."""
+        rows: dict[bytes, list[int]] = {}
+        for row, its in self.table.places().items():
+            for _, name in its:
+                rows.setdefault(name, []).append(row)
+        return rows
 
     @functools.cached_property
     def _rows(self) -> Rows:

@@ -259,7 +259,15 @@ def remove_empty(index: Index, folder: bool) -> None:
         return
     for folder_name in ("images", "pipelines"):
         places.remove(index.path / folder_name, index.path, whole=True)
-    for name in ("skipped.txt", "stamps.txt", "replacing.json", "roots.json", "format.json", "lock"):
+    for name in (
+        "skipped.txt",
+        "stamps.txt",
+        "names.txt",
+        "replacing.json",
+        "roots.json",
+        "format.json",
+        "lock",
+    ):
         places.remove(index.path / name, index.path)
     if folder:
         with contextlib.suppress(OSError):

@@ -331,7 +331,12 @@ def sizes_on_disk(index: Index, names: Sequence[str]) -> dict[str, float]:
                     layer = engine.data.layer(kind)
                     found[f"{kind} {layer.name}"] = layer.nbytes
     table = index.path / "images"
-    rest = [index.path / "stamps.txt", *table.rglob("*"), *(index.path / "models").rglob("*")]
+    rest = [
+        index.path / "stamps.txt",
+        index.path / "names.txt",
+        *table.rglob("*"),
+        *(index.path / "models").rglob("*"),
+    ]
     return found | {OTHERS: sum(file.stat().st_size for file in rest if file.is_file())}
 
 
