@@ -112,7 +112,7 @@ class Run:
     the run, and the caller derives the order of samples from the epoch. Ctrl-C ends the run after the step
     under way, with a checkpoint; a second one ends it at once.
 
-    asked  JSON values that decide the result. A folder begun with others is a UsageError.
+    request  JSON values that decide the result. A folder in which work was begun with others is a UsageError.
     """
 
     every: ClassVar[float] = 60.0  #: seconds between checkpoints, if writing one takes less than a twentieth
@@ -287,8 +287,9 @@ class Run:
         return {"stage": self._stage, "epoch": self._epoch, "batch": self._batch, "step": self.step}
 
     def _check_asked(self) -> None:
-        path = self.folder / REQUEST
-        if not path.exists():
+        path, log = self.folder / REQUEST, self.folder / LOG
+        begun = {file.name for file in self.folder.iterdir()} > {"lock", REQUEST, LOG}  # maps, a checkpoint
+        if not (path.exists() and (begun or (log.exists() and log.read_bytes().count(b"\n") > 1))):
             write_text(path, json.dumps(self.request, indent=1) + "\n")
         elif difference := differs(self.request, load_json(path)):
             raise UsageError(

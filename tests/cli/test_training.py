@@ -250,9 +250,21 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
         Run(folder, {}, Quiet()),
     ):
         pass
-    with Run(folder, {}, Quiet()):
-        pass
+    with Run(folder, {}, Quiet()) as run:
+        run.log(loss=1.0)
     with pytest.raises(UsageError, match="was begun with"), Run(folder, {"lr": 1}, Quiet()):
+        pass
+
+
+def test_what_failed_before_it_began_may_be_asked_otherwise(tmp_path: Path) -> None:
+    """As where data are not there, or too few: nothing would be lost."""
+    folder = tmp_path / "run"
+    for request in ({"least": 8}, {"least": 4}):
+        with pytest.raises(InstsearchError, match="too few"), Run(folder, request, Quiet()):
+            raise InstsearchError("too few pictures")
+    with Run(folder, {"least": 2}, Quiet()):
+        (folder / "maps.npy").touch()
+    with pytest.raises(UsageError, match="was begun with"), Run(folder, {"least": 1}, Quiet()):
         pass
 
 

@@ -18,6 +18,7 @@ from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.networks.training import Run
 from instsearch_cli.options import make_config
 from instsearch_cli.progress import Quiet
+from instsearch_formats import Index
 from instsearch_plugins.encoders.regional_attention import RegionalAttention
 from instsearch_plugins.encoders.regional_attention_network import drawn
 from instsearch_plugins.extractors.networks import SqueezeNet10
@@ -224,6 +225,9 @@ def test_pairs_that_make_no_two_classes(weights: Path, data: Path) -> None:
     pairs = by_pairs(data, ("0/1", "0/2"), ("0/2", "0/3"), ("1/0", "1/1"))
     with pytest.raises(InstsearchError, match=r"1 groups of 3 pictures or more.*the largest has 3"):
         make(weights, pairs=str(pairs), least=3).divided(data)
+    Index.create(data.parent / "idx")
+    with pytest.raises(UsageError, match="give --pairs"):
+        make(weights).divided(data.parent / "idx")
     with pytest.raises(UsageError, match=r"there is no file .*none\.csv"):
         make(weights, pairs="none.csv").identity()
 

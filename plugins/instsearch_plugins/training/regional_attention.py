@@ -24,7 +24,7 @@ from instsearch_plugins.training.classification import ClassTrainer, grouped
 from instsearch_plugins.training.descent import trainable
 from instsearch_plugins.training.kept_maps import KeptMaps
 from instsearch_plugins.training.labelled import option_file
-from instsearch_plugins.training.mscnet_batches import Shuffled, check_crops, digest
+from instsearch_plugins.training.mscnet_batches import Shuffled, check_crops, digest, is_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,6 +145,10 @@ class RegionalAttentionTrainer(ClassTrainer):
 
     def divided(self, data: Path) -> tuple[list[Pair], list[Pair]]:
         c = self.config
+        if not c.pairs and is_index(data):
+            raise UsageError(
+                "pictures of an index have no classes: give --pairs, a file of `instsearch pairs`"
+            )
         if not c.pairs:
             return super().divided(data)
         return grouped(data, option_file("pairs", c.pairs), c.least, c.held_out)
