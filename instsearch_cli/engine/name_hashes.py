@@ -25,12 +25,12 @@ class NameHashes:
     """The hashes of an index's first rows. What it cannot read of the file it goes without."""
 
     def __init__(self, index: Index) -> None:
-        self.lines = ""
-        with contextlib.suppress(OSError, FormatError):
+        self.lines, hashes = "", np.empty(0, np.uint64)
+        with contextlib.suppress(OSError, FormatError, ValueError):
             digest, _, lines = (index.read_text(FILE, LINES) or "").partition("\n")
-            if digest == _sha256(lines) and 17 * len(index.images) >= len(lines):
-                self.lines = lines
-        hashes = np.frombuffer(bytes.fromhex(self.lines), ">u8").astype(np.uint64)
+            found = np.frombuffer(bytes.fromhex(lines), ">u8") if digest == _sha256(lines) else hashes
+            if len(lines) == 17 * len(found) <= 17 * len(index.images):
+                self.lines, hashes = lines, found.astype(np.uint64)
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from instsearch_cli.engine import names as module
@@ -45,8 +46,11 @@ def test_looked_up_as_among_all(places: list[tuple[int, bytes]], data: st.DataOb
             index.images.remove(data.draw(st.sets(rows, max_size=3)), "removed")
             moved = data.draw(st.dictionaries(rows, st.lists(PLACES, min_size=1, max_size=2), max_size=3))
             index.images.change(Change({}, places={row: tuple(its) for row, its in moved.items()}))
+        live = [its for row, its in index.images.records() if row not in index.images.removed()]
+        placed = {its[0] for its in moved.values()}
+        # nothing comes to lie where something is: only a file that is being replaced has two rows
+        assume(all([(i.root, i.name) for i in live].count(place) <= 1 for place in placed))
         looked_up, every = Names(index), Names(index)
-        assert "_rows" in dir(every)
         _ = every._rows
         for path in [*PATHS, b"z/photos/a.jpg", b"nothing"]:
             assert sorted(looked_up._having(path)) == sorted(every._having(path))
@@ -74,13 +78,15 @@ def test_many_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "_rows" in vars(names)
 
 
-@pytest.mark.parametrize("damage", ["line", "sum", "more", "none"])
+@pytest.mark.parametrize("damage", ["line", "sum", "more", "none", "odd", "no hex", "many"])
 def test_hashes_that_are_damaged_are_gone_without(tmp_path: Path, damage: str) -> None:
     index = made(str(tmp_path), [(0, b"a.jpg"), (1, b"a.jpg")], 2)
     path = index.path / "names.txt"
     text = path.read_text()
     changed = {"line": text[:-3] + "0\n", "sum": "0" + text, "more": text + "0" * 16 + "\n", "none": ""}
-    path.write_text(changed[damage])
+    lies = {"odd": "00" * 9 + "\n", "no hex": "x" * 16 + "\n", "many": 3 * (16 * "0" + "\n")}
+    summed = {name: f"{hashlib.sha256(lie.encode()).hexdigest()}\n{lie}" for name, lie in lies.items()}
+    path.write_text((changed | summed)[damage])
     names = Names(index)
     assert len(names._hashes) == 0
     assert names.of(index.images.record(0)) == "x/photos/a.jpg"
