@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.answer import Answer, Hit, View
     from instsearch_cli.engine.arrays import Arrays
     from instsearch_cli.engine.listing import import_weights, plugins, preset, presets, weights
+    from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.engine.session import Index
     from instsearch_cli.engine.teaching import train
     from instsearch_cli.engine.together import query, query_many
@@ -85,6 +86,7 @@ _PLACES = {
     "query": "engine.together:query",
     "query_many": "engine.together:query_many",
     "reproduce": "measure.verbs:reproduce",
+    "reuse_memory": "engine.memory:reuse_memory",
     "saliency": "measure.verbs:saliency",
     "schema": "report:schema",
     "serve": "serve:serve",
@@ -130,6 +132,7 @@ __all__ = [
     "query",
     "query_many",
     "reproduce",
+    "reuse_memory",
     "saliency",
     "schema",
     "serve",
