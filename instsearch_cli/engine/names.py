@@ -7,14 +7,14 @@ import os
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from instsearch_cli.engine.name_hashes import NameHashes
 from instsearch_cli.errors import InstsearchError, nearest, printable
 from instsearch_formats.images import located, location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from instsearch_formats import ImageRecord, Index
     from instsearch_formats.changes import Place
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Rows = dict[bytes, list[tuple[int, int]]]
     Having = Callable[[bytes], list[tuple[int, int]]]
 
+T = TypeVar("T")
 FEW = 200  #: rows looked up one by one; where it is more, all are read
 
 
@@ -82,20 +83,25 @@ class Names:
 
     def _having(self, name: bytes) -> list[tuple[int, int]]:
         """(row, root) of the live images of a path, by all their names: looked up, where few are asked for."""
-        if "_rows" not in vars(self) and self._looked_at <= FEW:
-            found = dict(self._looked_up(name))
-            return [each for some in found.values() for each in some]
-        return self._rows.get(name, [])
+        if self._all_read:
+            return self._rows.get(name, [])
+        found = dict(self._looked_up(name))
+        return [each for some in found.values() for each in some]
 
     def _several(self, name: bytes) -> bool:
         """Whether two images have a path; no more of them are read than it takes to tell."""
         if len(self._roots) < 2:
             return False
-        if "_rows" in vars(self) or self._looked_at > FEW:
+        if self._all_read:
             return len({row for row, _ in self._having(name)}) > 1
         found = (place for place, its in self._looked_up(name) if its)
         first = next(found, None)
         return any(place != first for place in found)
+
+    @property
+    def _all_read(self) -> bool:
+        """Whether names are looked up among all, which are read, or are to be, as many were asked for."""
+        return "_rows" in vars(self) or self._looked_at > FEW
 
     def _looked_up(self, name: bytes) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
         """The live images that may have a path: where each lies, and (row, root) of it by all its names of that path.
@@ -143,29 +149,20 @@ class Names:
     @functools.cached_property
     def _later(self) -> dict[bytes, list[int]]:
         """The rows of each path that have no hash yet."""
-        rows: dict[bytes, list[int]] = {}
-        for row, record in self.table.records(range(len(self._hashes), len(self.table))):
-            rows.setdefault(record.name, []).append(row)
-        return rows
+        records = self.table.records(range(len(self._hashes), len(self.table)))
+        return _by_name((record.name, row) for row, record in records)
 
     @functools.cached_property
     def _placed(self) -> dict[bytes, list[int]]:
         """The rows of each path that got it after they were taken in."""
-        rows: dict[bytes, list[int]] = {}
-        for row, its in self.table.places().items():
-            for _, name in its:
-                rows.setdefault(name, []).append(row)
-        return rows
+        return _by_name((name, row) for row, its in self.table.places().items() for _, name in its)
 
     @functools.cached_property
     def _rows(self) -> Rows:
         """(row, root) of the live images of each path, by all their names."""
-        rows: Rows = {}
         others = self.table.others()
-        for row, record in self.live():
-            for root, name in ((record.root, record.name), *others.get(row, ())):
-                rows.setdefault(name, []).append((row, root))
-        return rows
+        places = ((row, ((its.root, its.name), *others.get(row, ()))) for row, its in self.live())
+        return _by_name((name, (row, root)) for row, some in places for root, name in some)
 
     @functools.cached_property
     def _composed(self) -> Rows:
@@ -174,6 +171,14 @@ class Names:
         for name, places in self._rows.items():
             rows.setdefault(composed(name), []).extend(places)
         return rows
+
+
+def _by_name(pairs: Iterable[tuple[bytes, T]]) -> dict[bytes, list[T]]:
+    """What has each name, in the order of the pairs."""
+    found: dict[bytes, list[T]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def composed(name: bytes) -> bytes:

@@ -53,13 +53,13 @@ class Stamps:
         self._ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord("\n"))
 
     def _get(self, row: int) -> tuple[Stamp, str] | None:
-        """The stamp of a row. Its line is looked for behind the last one, then among all, which ascend."""
+        """The stamp of a row. Its line is looked for at the last one and behind it, then among all, which ascend."""
         if row in self._noted:
             return self._noted[row]
         lines = range(len(self._ends))
         with contextlib.suppress(ValueError):
-            at = self._last + 1
-            if at not in lines or self._row(at) != row:
+            near = (at for at in (self._last, self._last + 1) if at in lines and self._row(at) == row)
+            if (at := next(near, -1)) < 0:
                 at = bisect.bisect_left(lines, row, key=self._row)
             if at in lines and self._row(at) == row:
                 self._last = at
