@@ -156,14 +156,20 @@ class Killed(BaseException):
     """What a kill is to the process that is killed."""
 
 
+def indexed(cli: Cli, draw: Draw, tmp_path: Path, n: int, *how: str) -> tuple[Path, Path]:
+    """A folder of n pictures and an index of it; old.png is the first one as it is now."""
+    folder, index = tmp_path / "p", tmp_path / "i"
+    for i in range(n):
+        draw(folder / f"{i}.png", i)
+    cli("index", folder, "--index", index, *how, "--quiet")
+    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    return folder, index
+
+
 def test_a_run_that_was_stopped_while_files_changed_is_completed(
     cli: Cli, tiny: tuple[str, ...], draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, index = tmp_path / "p", tmp_path / "i"
-    for i in range(6):
-        draw(folder / f"{i}.png", i)
-    cli("index", folder, "--index", index, *tiny, "--quiet")
-    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    folder, index = indexed(cli, draw, tmp_path, 6, *tiny)
     before = hits(cli, index, tmp_path / "old.png")
     draw(folder / "0.png", 60, (72, 48))
     real = os.replace
@@ -197,11 +203,7 @@ def test_a_run_that_was_stopped_while_files_changed_is_completed(
 def test_what_a_killed_run_was_replacing_is_not_lost_by_making_another_pipeline(
     cli: Cli, tiny: tuple[str, ...], draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, index = tmp_path / "p", tmp_path / "i"
-    for i in range(6):
-        draw(folder / f"{i}.png", i)
-    cli("index", folder, "--index", index, *tiny, "--name", "first", "--quiet")
-    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    folder, index = indexed(cli, draw, tmp_path, 6, *tiny, "--name", "first")
     asked = tmp_path / "old.png", "--pipeline", "first"
     before = hits(cli, index, *asked)
     draw(folder / "0.png", 60, (72, 48))
@@ -242,11 +244,7 @@ def test_remove_and_relocate_may_be_repeated(cli: Cli, index: Path, photos: Path
 def test_extracting_changed_files_leaves_the_answer_until_they_are_indexed(
     cli: Cli, tiny: tuple[str, ...], draw: Draw, tmp_path: Path
 ) -> None:
-    folder, index = tmp_path / "p", tmp_path / "i"
-    for i in range(5):
-        draw(folder / f"{i}.png", i)
-    cli("index", folder, "--index", index, *tiny, "--quiet")
-    shutil.copy(folder / "0.png", tmp_path / "old.png")
+    folder, index = indexed(cli, draw, tmp_path, 5, *tiny)
     before = hits(cli, index, tmp_path / "old.png", "--pipeline", NAME)
     draw(folder / "0.png", 60, (72, 48))
     cli("extract", folder, "--index", index, "--quiet")
