@@ -66,8 +66,12 @@ def nearest(name: str, offered: Iterable[str]) -> str:
 
 def printable(path: str | os.PathLike[str]) -> str:
     r"""A path for people: bytes that are not UTF-8 as ``\xff``, control characters as ``\n``."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fsdecode(path))
+
+
+def _escaped(c: str) -> str:
+    byte = ord(c) - 0xDC00  # as surrogateescape has bytes that are not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else c.encode("unicode_escape").decode()
 
 
 def legible(text: str) -> str:

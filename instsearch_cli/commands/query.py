@@ -51,13 +51,13 @@ def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
     if options["batch"] is not None:
         ctx.exit(query_batch.run(options["batch"], options))
     session = asked_for(ctx, image, options)
+    indexes = [common.open_index(path, options) for path in options["index_paths"]]
+    answer = search(session, indexes, options)
     if options["save_session"] is not None:
         from instsearch_cli.engine.session_file import write_session
         from instsearch_cli.report.results import write_text
 
-        write_text(options["save_session"], write_session(session))
-    indexes = [common.open_index(path, options) for path in options["index_paths"]]
-    answer = search(session, indexes, options)
+        write_text(options["save_session"], write_session(replace(session, pipeline=answer.pipeline)))
     written = write(answer, indexes, options)
     show(answer, written, options)
 

@@ -11,11 +11,11 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from instsearch_cli import __version__
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import UsageError, printable
 from instsearch_cli.images import read_header
 from instsearch_cli.outside.text import parse_json
 from instsearch_cli.report.results import to_json
@@ -26,7 +26,7 @@ from instsearch_cli.serve.openapi import document
 from instsearch_cli.serve.previews import LARGEST, SMALLEST, tag_of
 from instsearch_cli.serve.problems import Problem, problem_of
 from instsearch_cli.serve.shelf import rerankers
-from instsearch_cli.serve.work import NDJSON, Lines, Workers
+from instsearch_cli.serve.work import NDJSON, Json, Lines, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,13 +83,13 @@ class Interface:
         return Response(text, media_type="text/html", headers={"content-security-policy": policy})
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return Json({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         return Response(self.measures.text(), headers={"content-type": counting.MEDIA_TYPE})
 
     async def openapi(self, request: Request) -> Response:
-        return JSONResponse(document())
+        return Json(document())
 
     # -- pictures -------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Interface:
         served = self.service.shelf.served
         plain = await self.workers.picture(lambda: [each.plain() for each in served])
         limits = {"bytes": self.service.uploads.bytes_each, "pictures": self.service.uploads.pictures}
-        return JSONResponse(
+        return Json(
             {
                 "version": 1,
                 "program": __version__,
@@ -127,7 +127,7 @@ class Interface:
             ]
 
         total, images = await self.workers.picture(found)
-        return JSONResponse({"total": total, "images": images})
+        return Json({"total": total, "images": images})
 
     async def image(self, request: Request) -> Response:
         return await self._preview(request, self._image(request))
@@ -135,7 +135,8 @@ class Interface:
     async def file(self, request: Request) -> Response:
         path = self._image(request)
         header = await self.workers.picture(read_header, path)  # what is no picture is not handed out
-        return FileResponse(path, media_type=f"image/{header.format.lower()}", filename=path.name)
+        headers = {"content-disposition": _attached(printable(path.name))}
+        return FileResponse(path, media_type=f"image/{header.format.lower()}", headers=headers)
 
     def _image(self, request: Request) -> Path:
         return self.service.shelf[request.path_params["index"]].image(request.path_params["row"]).path
@@ -157,25 +158,23 @@ class Interface:
             uploads, _ = await self._form(request)
             if len(uploads) != 1:
                 raise Problem(400, "hand in one file at a time")
-            (upload,) = uploads.values()
+            ((_, upload),) = uploads
         else:
             name = request.query_params.get("name", "")[:200]
             upload = await self.workers.picture(self.service.uploads.put, await request.body(), name)
-        return JSONResponse(upload.plain(), 201)
+        return Json(upload.plain(), 201)
 
-    async def _form(self, request: Request) -> tuple[dict[str, Upload], dict[str, list[str]]]:
-        """Files of a form, handed in, and its other fields."""
-        uploads: dict[str, Upload] = {}
+    async def _form(self, request: Request) -> tuple[list[tuple[str, Upload]], dict[str, list[str]]]:
+        """Files of a form, handed in, each with the name of its field, and the other fields."""
+        uploads: list[tuple[str, Upload]] = []
         fields: dict[str, list[str]] = {}
         async with request.form(max_files=FILES, max_fields=100, max_part_size=MOST_BODY) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
                     fields.setdefault(name, []).append(value)
                 else:
-                    data = await value.read()
-                    uploads[name] = await self.workers.picture(
-                        self.service.uploads.put, data, value.filename or name
-                    )
+                    data, called = await value.read(), value.filename or name
+                    uploads.append((name, await self.workers.picture(self.service.uploads.put, data, called)))
         return uploads, fields
 
     # -- questions ------------------------------------------------------------------------------------
@@ -183,15 +182,16 @@ class Interface:
     async def query(self, request: Request) -> Lines:
         if _is_form(request):
             uploads, fields = await self._form(request)
-            others = sorted({*uploads, *fields} - {"picture", "box", "question"})
-            if others or set(uploads) != {"picture"}:
+            files = [name for name, _ in uploads]
+            others = sorted({*files, *fields} - {"picture", "box", "question"})
+            if others or files != ["picture"] or len(fields.get("question", [])) > 1:
                 raise UsageError(
-                    "a form has a file 'picture', and may have fields 'box', x,y,w,h, and 'question', JSON, "
+                    "a form has one file 'picture', and may have fields 'box', x,y,w,h, and one 'question', JSON, "
                     'with all else that is asked, {"k": 3} say'
                     + "".join(f"; it has no field '{name}'" for name in others[:1])
                 )
             rest = parse_json(fields["question"][0], "question") if "question" in fields else None
-            given = asking.of_form(rest, fields.get("box", []), asking.Ref(upload=uploads["picture"].id))
+            given = asking.of_form(rest, fields.get("box", []), asking.Ref(upload=uploads[0][1].id))
         else:
             given = asking.question(await _json_of(request))
         streamed = NDJSON in request.headers.get("accept", "")
@@ -241,7 +241,7 @@ class Interface:
             raise UsageError('give {"question": {...}, "view": 0, "hit": {"index": 0, "row": 17}}')
         index, row, view = numbers
         work = functools.partial(self.service.aligned, question, view, index, row)
-        return JSONResponse(await self._thoroughly(work))
+        return Json(await self._thoroughly(work))
 
     async def export(self, request: Request) -> Response:
         question, form = await self._question(request), request.query_params.get("format", "")
@@ -253,7 +253,7 @@ class Interface:
 
     async def command(self, request: Request) -> Response:
         question = await self._question(request)
-        return JSONResponse({"command": await self.workers.picture(self.service.command, question)})
+        return Json({"command": await self.workers.picture(self.service.command, question)})
 
     async def session(self, request: Request) -> Response:
         table = await _json_of(request)
@@ -266,7 +266,7 @@ class Interface:
         return Response(text, media_type="application/json", headers=headers)
 
     async def open_session(self, request: Request) -> Response:
-        return JSONResponse(await self.workers.picture(self.service.opened, await request.body()))
+        return Json(await self.workers.picture(self.service.opened, await request.body()))
 
     async def _question(self, request: Request) -> Question:
         return _question_of(await _json_of(request))

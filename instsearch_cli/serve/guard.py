@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from instsearch_cli.engine.session_file import MOST_BYTES
 from instsearch_cli.errors import printable
 from instsearch_cli.serve.problems import MEDIA_TYPE, Problem, problem_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.serve.measures import Measures
 
+LARGER = {"/v1/session/open": MOST_BYTES}  #: paths with a bound of their own
 OPEN = ("/", "/health")  #: paths without a token: the page, in which there is no data, and whether it runs
 MOST_BODY = 150_000_000  #: bytes of a request
 PATIENCE = 20.0  #: seconds between two pieces of what is sent or taken
@@ -82,8 +84,9 @@ class Door:
                 {"WWW-Authenticate": "Bearer"},
             )
         lengths = _every(headers, b"content-length")
-        if lengths and (len(lengths) > 1 or not lengths[0].isdecimal() or int(lengths[0][:20]) > MOST_BODY):
-            raise Problem(413, f"a request has at most {MOST_BODY // 1_000_000:,} MB")
+        most = LARGER.get(scope["path"], MOST_BODY)
+        if lengths and (len(lengths) > 1 or not lengths[0].isdecimal() or int(lengths[0][:20]) > most):
+            raise Problem(413, f"a request has at most {most // 1_000_000:,} MB")
 
 
 def _every(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
@@ -104,6 +107,7 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         begun, complete, length, deadline = False, False, 0, time.monotonic() + IN_ALL
+        most = LARGER.get(scope["path"], MOST_BODY)
 
         async def bounded_receive() -> Message:
             nonlocal length, complete
@@ -113,10 +117,8 @@ class Guard:
                 raise Problem(408, "the request came too slowly", {"Connection": "close"})
             length += len(message.get("body", b""))
             complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
-            if length > MOST_BODY:
-                raise Problem(
-                    413, f"a request has at most {MOST_BODY // 1_000_000:,} MB", {"Connection": "close"}
-                )
+            if length > most:
+                raise Problem(413, f"a request has at most {most // 1_000_000:,} MB", {"Connection": "close"})
             return message
 
         async def bounded_send(message: Message) -> None:

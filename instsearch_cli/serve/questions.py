@@ -106,7 +106,7 @@ def ref(given: Any, where: str) -> Ref:
     """A picture out of JSON. Raises UsageError that begins with ``where``."""
     table = _table(given, where, ("upload", "index", "row", "data", "name"))
     match table:
-        case {"upload": str(id)}:
+        case {"upload": str(id)} if id:
             return Ref(upload=id)
         case {"index": index, "row": row}:
             return Ref(
@@ -117,6 +117,8 @@ def ref(given: Any, where: str) -> Ref:
                 data = base64.b64decode(text, validate=True)
             except (binascii.Error, ValueError) as error:
                 raise UsageError(f"{where}.data is no base64") from error
+            if not data:
+                raise UsageError(f"{where}.data is empty: it is the bytes of a file, in base64")
             return Ref(data=data, name=str(table.get("name") or "the picture"))
     raise UsageError(f"{where} has an upload, or an index and a row, or data; it is {shown(given)}")
 

@@ -21,7 +21,7 @@ from instsearch_cli.images import BadImage, Photograph
 from instsearch_cli.report.markup import jpeg_uri
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
-from instsearch_cli.report.results import box_text, to_csv, to_json
+from instsearch_cli.report.results import to_csv, to_json
 from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
 from instsearch_cli.serve.previews import Previews
 from instsearch_cli.serve.problems import Problem
@@ -31,7 +31,7 @@ from instsearch_cli.serve.uploads import Uploads
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from instsearch_cli.engine.answer import Answer, View
+    from instsearch_cli.engine.answer import XYWH, Answer, View
     from instsearch_cli.serve.previews import Preview
     from instsearch_cli.serve.questions import Part, Question, Ref
 
@@ -161,10 +161,10 @@ class Service:
         words = ["instsearch", "query"]
         (first, box), *rest = question.views
         words.append(self._name(first))
-        words += [] if box is None else ["--box", box_text(box)]
+        words += [] if box is None else ["--box", _exact(box)]
         for flag, parts in (("--also", rest), ("--not", question.against)):
             for ref, where in parts:
-                words += [flag, self._name(ref) + ("" if where is None else f":{box_text(where)}")]
+                words += [flag, self._name(ref) + ("" if where is None else f":{_exact(where)}")]
         for served in self.served(question):
             words += ["--index", str(served.path)]
         words += ["-k", str(question.k)]
@@ -191,14 +191,15 @@ class Service:
                 return SavedView(SavedPicture(photograph.path.name, photograph.path), box)
             return SavedView(SavedPicture(photograph.name, None, photograph.path.read_bytes()), box)
 
-        wishes: dict[str, Any] = dict(question.wishes)
+        served = self.served(question)
+        wishes: dict[str, Any] = {"pipeline": served[0].index().last, **question.wishes}
         if "rerank" in wishes:
             wishes["rerank"] = tuple(wishes["rerank"])
         return write_session(
             Session(
                 tuple(map(view, question.views)),
                 tuple(map(view, question.against)),
-                tuple(served.path.absolute() for served in self.served(question)),
+                tuple(each.path.absolute() for each in served),
                 k=question.k,
                 marks=marks,
                 **wishes,
@@ -212,9 +213,10 @@ class Service:
         """
         session = read_session(data)
         pictures: list[dict[str, Any]] = []
+        own = sorted(self.shelf.served, key=lambda each: each.path.absolute() not in session.indexes)
 
         def part(view: SavedView) -> dict[str, Any]:
-            picture = self._brought(view.picture)
+            picture = self._brought(view.picture, own)
             if picture not in pictures:
                 pictures.append(picture)
             ref = {key: picture[key] for key in ("upload", "index", "row") if key in picture}
@@ -236,22 +238,30 @@ class Service:
         asked_for |= {"k": session.k, "per_image": session.per_image, "min_score": session.min_score}
         return {"question": asked_for, "marks": dict(session.marks), "pictures": pictures}
 
-    def _brought(self, picture: SavedPicture) -> dict[str, Any]:
-        """A picture of a session as JSON."""
+    def _brought(self, picture: SavedPicture, indexes: Sequence[Served]) -> dict[str, Any]:
+        """A picture of a session as JSON; one that is named by a path is of the first index that has it."""
         if picture.data is not None:
             return self.uploads.put(picture.data, picture.name).plain()
         assert picture.path is not None
-        for served in self.shelf.served:
+        for served in indexes:
             row = served.row_of(picture.path)
             if row is not None:
                 return {"index": served.id, **served.image(row).plain()}
         raise Problem(
-            422, f"{picture.path} is in no index that is open here: open the one that it is of, too"
+            422,
+            f"{printable(picture.path)} is in no index that is open here: open the one that it is of, too",
         )
 
     def _name(self, ref: Ref) -> str:
         photograph = self.photograph(ref)
-        return photograph.name if ref.index < 0 else str(photograph.path)
+        if ref.index >= 0:
+            return str(photograph.path)
+        return f"./{photograph.name}" if photograph.name.startswith("-") else photograph.name
+
+
+def _exact(box: XYWH) -> str:
+    """A box as ``--box`` takes it, to a hundredth of a pixel."""
+    return ",".join(f"{round(v, 2):.10g}" for v in box)
 
 
 def _plain(table: dict[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from starlette.responses import JSONResponse
 
 from instsearch_cli.serve.problems import Problem, problem_of
 
@@ -107,13 +108,13 @@ class Lines:
             if self.streamed:
                 if not begun:
                     await self._start(send, NDJSON)
-                await send({"type": "http.response.body", "body": _json(line) + b"\n", "more_body": True})
+                await send({"type": "http.response.body", "body": encoded(line) + b"\n", "more_body": True})
                 begun = True
         if last is None:
             return Problem(500, "there is no answer")
         if not self.streamed:
             await self._start(send, "application/json")
-        await send({"type": "http.response.body", "body": b"" if self.streamed else _json(last)})
+        await send({"type": "http.response.body", "body": b"" if self.streamed else encoded(last)})
         return None
 
     async def _start(self, send: Send, media: str) -> None:
@@ -122,5 +123,14 @@ class Lines:
         )
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+def encoded(value: Any) -> bytes:
+    r"""JSON in ASCII: a name that is not UTF-8 stays one that a reader of JSON takes, ``\udcff`` for the byte ff."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+class Json(JSONResponse):
+    """A response of :func:`encoded` JSON."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return encoded(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable
@@ -287,3 +288,88 @@ def test_an_index_that_cannot_be_searched(tab: Callable[..., Any], served: Any) 
     )
     page.goto(served.link)
     page.wait_for_selector(".notice:has-text('holidays: nothing can be searched here yet')")
+
+
+def test_a_session_keeps_its_marks_apart(tab: Callable[..., Any], place: Path, tmp_path: Path) -> None:
+    """The picture asked with is of the index, and its own hit is marked right; what is saved names the pipeline."""
+    page = tab()
+    page.locator(".grid button").first.click()
+    page.wait_for_selector("#stage img[src]")
+    page.draw()
+    own = page.asked["views"][0]["picture"]
+    page.locator("#hits .right").first.click()
+    page.settle()
+    assert [view["picture"] for view in page.asked["views"]] == [own, own]
+    page.get_by_role("button", name="Save results").click()
+    with page.expect_download() as download:
+        page.locator("#saving").get_by_role("button", name="Session", exact=False).first.click()
+    download.value.save_as(tmp_path / "session.json")
+    saved = json.loads((tmp_path / "session.json").read_text("utf-8"))
+    assert saved["pipeline"] == page.asked["pipeline"] == "sift"
+    assert saved["marks"]["views"] == [1]
+    other = tab()
+    other.set_input_files("#file", tmp_path / "session.json")
+    other.wait_for_selector("#found li")
+    other.settle()
+    assert other.locator("#hits .right[aria-pressed=true]").count() == 1
+    other.locator("#hits .right[aria-pressed=true]").click()
+    other.settle()
+    assert [view["picture"] for view in other.asked["views"]] == [own]
+
+
+def test_a_session_is_asked_as_it_was(tab: Callable[..., Any], place: Path, tmp_path: Path) -> None:
+    page = tab()
+    page.give(place / "query.png")
+    (tmp_path / "session.json").write_text(json.dumps(session_of(place, refine=True, min_score=0.4)), "utf-8")
+    page.set_input_files("#file", tmp_path / "session.json")
+    page.settle()
+    assert page.asked["refine"] is True
+    assert page.locator("#choices-text").text_content().endswith("sift, refined")
+    (tmp_path / "session.json").write_text(
+        json.dumps(session_of(place, rerank=["none"], min_score=3)), "utf-8"
+    )
+    page.set_input_files("#file", tmp_path / "session.json")
+    page.settle()
+    assert (page.asked["refine"], page.asked["min_score"]) == (False, 3)
+
+
+def session_of(place: Path, **more: Any) -> dict[str, Any]:
+    data = base64.b64encode((place / "query.png").read_bytes()).decode()
+    views = [{"picture": {"name": "query.png", "data": data}, "box": list(BOX)}]
+    indexes = [str(place / "of-things")]
+    return {"instsearch": "session", "version": 1, "views": views, "indexes": indexes, **more}
+
+
+def test_every_place_of_a_photograph_is_on_one_card(tab: Callable[..., Any], place: Path) -> None:
+    """As the service has them: a hit a place; the card has the best one's score and the boxes of all."""
+    page = tab()
+    page.give(place / "query.png")
+
+    def twice(route: Any) -> None:
+        lines = []
+        for line in route.fetch().text().splitlines():
+            answer = json.loads(line)
+            places = [
+                {**hit, "rank": 9, "score": hit["score"] / 2, "boxes": [[1, 1, 9, 9]]}
+                for hit in answer["hits"]
+            ]
+            lines.append(json.dumps({**answer, "hits": [*answer["hits"], *places]}))
+        route.fulfill(body="\n".join(lines) + "\n", content_type="application/x-ndjson")
+
+    page.route("**/v1/query*", twice)
+    page.draw()
+    card = page.locator("#found li").first
+    assert card.locator(".rank").text_content() == "1"
+    assert card.locator("rect.box").count() == 2
+    page.keyboard.press("Escape")
+
+
+def test_a_box_turned_over_at_the_edge_stays_in_the_picture(tab: Callable[..., Any], place: Path) -> None:
+    page = tab()
+    page.give(place / "query.png")
+    page.draw((150, 40, 100, 60))
+    page.drag((150, 70), (300, 70))
+    page.settle()
+    ((x, _, w, _),) = page.boxes()
+    assert (x, w) == (239, 1)
+    assert page.asked["views"][0]["box"][0] == 239

@@ -279,7 +279,8 @@ def test_names_that_are_not_utf8(inside: Path) -> None:
 def test_printable() -> None:
     assert printable("a/ö 図.jpg") == "a/ö 図.jpg"
     assert printable("a\x1b[31m.jpg") == r"a\x1b[31m.jpg"
-    printable("\udcff").encode("ascii")
+    assert printable("\udcff") == r"\xff"
+    assert printable("\ud83d") == r"\ud83d"
 
 
 def test_paths_that_do_not_exist(inside: Path) -> None:

@@ -52,6 +52,8 @@ async function sendQuestion(asked, live = false, again = false) {
       mine.answered = true;
       final = answer.final;
       if (!final) answer.hits.length = Math.min(answer.hits.length, asked.k);
+      answer.full = answer.hits.length >= asked.k; // there may be more
+      answer.hits = byPhotograph(answer.hits);
       Object.assign(state, { answer, asked });
       forget("problem");
       showAnswer();
@@ -88,7 +90,7 @@ function failed(error) {
 function askForMore() {
   const { answer, k } = state;
   const { k: most } = state.info.limits;
-  if (!answer.probability || answer.hits.length < k || k >= most || foundHits().length < k) return;
+  if (!answer.probability || !answer.full || k >= most || foundHits().length < answer.hits.length) return;
   state.k = Math.min(4 * k, most);
   ask();
 }

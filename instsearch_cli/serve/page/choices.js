@@ -8,7 +8,7 @@ function option(kind, name, { value, checked, title, about, disabled, onchange }
 
 function choose(deed) {
   deed();
-  Object.assign(state, { least: null, k: 40 });
+  Object.assign(state, { refine: false, least: null, floor: null, k: 40 });
   forget("problem");
   showChoices();
   keepForReload();
@@ -82,7 +82,7 @@ function showChoices() {
   if (at) [...panel.querySelectorAll("input")].find((one) => one.name === at[0] && one.value === at[1])?.focus();
   const names = state.indexes.map((id) => indexOf(id).name).join(" + ");
   const pipeline = pipelineOf();
-  $("choices-text").textContent = pipeline ? `${names} · ${pipeline.name}` : names || "Collections";
+  $("choices-text").textContent = pipeline ? `${names} · ${pipeline.name}${state.refine ? ", refined" : ""}` : names || "Collections";
   $("choices-button").hidden = !indexes.length;
 }
 

@@ -13,7 +13,7 @@ function take(picture, as = getAs) {
     state.current = state.pictures.length - 1;
     state.selected = null;
     state.against = false;
-    if (as === "new") Object.assign(state, { least: null, k: 40 });
+    if (as === "new") Object.assign(state, { least: null, floor: null, k: 40 });
   });
   fit();
   $("stage").focus({ preventScroll: true });

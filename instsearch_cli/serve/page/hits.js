@@ -3,6 +3,17 @@
 const cards = new Map(); // "index:row" -> its card; they stay from answer to answer, so that nothing flickers
 const keyOf = ({ index, row }) => `${index}:${row}`;
 
+/** One hit a photograph: as its best place has it, with the boxes of all of them. */
+function byPhotograph(hits) {
+  const first = new Map();
+  for (const hit of hits) {
+    const one = first.get(keyOf(hit));
+    if (one) one.boxes.push(...hit.boxes);
+    else first.set(keyOf(hit), hit);
+  }
+  return [...first.values()];
+}
+
 /** The hit's picture as the service takes it: hits name an index by its place in the question. */
 const hitRef = (hit) => ({ index: state.asked.indexes[hit.index], row: hit.row });
 
@@ -106,7 +117,7 @@ function part() {
   $("least-part").hidden = !answer?.final || !answer.probability;
   $("none").hidden = !answer || hits.length > 0;
   $("none").textContent = state.asked?.against.length ? "Every photograph agrees as well with what is not the object. Take a mark back." : "No photograph has anything in common with it.";
-  $("more").hidden = !answer?.final || hits.length < state.k || state.k >= state.info.limits.k;
+  $("more").hidden = !answer?.final || !answer.full || state.k >= state.info.limits.k;
   heading(n, from);
 }
 
@@ -118,7 +129,7 @@ function heading(n, from) {
     document.title = "instsearch";
     return;
   }
-  const more = n === answer.hits.length && n >= state.k ? "at least " : "";
+  const more = n === answer.hits.length && answer.full ? "at least " : "";
   const title = !answer.final ? "Most alike so far" : from === null ? `The ${answer.hits.length} most alike` : n ? `${capital(more)}${n} found` : "None found";
   $("title").textContent = title;
   const searched = `among ${plural(answer.images, "photograph")}`;

@@ -87,7 +87,13 @@ function drawTo(x, y, at) {
   }
   const [w, h] = picture().size;
   const [x0, y0] = [clamp(drag.from[0], 0, w), clamp(drag.from[1], 0, h)];
-  Object.assign(drag.box, { x: Math.min(x, x0), y: Math.min(y, y0), w: Math.max(Math.abs(x - x0), 1), h: Math.max(Math.abs(y - y0), 1) });
+  Object.assign(drag.box, between([x, x0], [y, y0], w, h));
+}
+
+/** The box between two edges each way, one pixel at least, and within the picture. */
+function between(xs, ys, w, h) {
+  const [x0, y0] = [Math.min(...xs, w - 1), Math.min(...ys, h - 1)];
+  return { x: x0, y: y0, w: Math.max(Math.max(...xs) - x0, 1), h: Math.max(Math.max(...ys) - y0, 1) };
 }
 
 /** The edges that the handle has, moved; past the other edge the box turns over. */
@@ -95,9 +101,8 @@ function resizeTo(dx, dy, w, h) {
   const { x, y, w: bw, h: bh } = drag.start;
   const [fx, fy] = HANDLES[drag.handle];
   const edges = [x + (fx === 0 ? dx : 0), y + (fy === 0 ? dy : 0), x + bw + (fx === 1 ? dx : 0), y + bh + (fy === 1 ? dy : 0)];
-  const [x0, x1] = [edges[0], edges[2]].map((n) => clamp(n, 0, w)).sort((a, b) => a - b);
-  const [y0, y1] = [edges[1], edges[3]].map((n) => clamp(n, 0, h)).sort((a, b) => a - b);
-  Object.assign(drag.box, { x: x0, y: y0, w: Math.max(x1 - x0, 1), h: Math.max(y1 - y0, 1) });
+  const within = (i, most) => [edges[i], edges[i + 2]].map((n) => clamp(n, 0, most));
+  Object.assign(drag.box, between(within(0, w), within(1, h), w, h));
 }
 
 function pointerUp(event) {

@@ -9,9 +9,11 @@ const state = {
   indexes: [],
   pipeline: null,
   rerank: null,
+  refine: false, // an opened session's
   places: 1,
   k: 40,
   least: null, // the slider, once it was moved
+  floor: null, // an opened session's least score where scores only order
   answer: null,
   asked: null, // the question that the answer is of
 };
@@ -71,22 +73,28 @@ function changed() {
 
 const rounded = ({ x, y, w, h }) => [x, y, w, h].map((value) => Math.round(value * 10) / 10);
 
-/** The question as the service takes it; null where there is nothing to look for. */
-function question() {
+/** The views that are asked with, and what the object is not: each a picture with a box, or null. */
+function parts() {
   const views = [];
   const against = [];
-  for (const { ref, boxes, against: not } of state.pictures) {
-    for (const box of boxes) (box.against ? against : views).push({ picture: ref, box: rounded(box) });
-    if (!boxes.length) (not ? against : views).push({ picture: ref, box: null });
+  for (const one of state.pictures) {
+    for (const box of one.boxes) (box.against ? against : views).push({ one, box: rounded(box) });
+    if (!one.boxes.length) (one.against ? against : views).push({ one, box: null });
   }
   const whole = state.pictures.find((one) => !one.mark && !(one.against && !one.boxes.length));
-  if (!views.length && whole) views.push({ picture: whole.ref, box: null });
+  if (!views.length && whole) views.push({ one: whole, box: null });
+  return { views, against };
+}
+
+/** The question as the service takes it; null where there is nothing to look for. */
+function question() {
+  const [views, against] = Object.values(parts()).map((some) => some.map(({ one, box }) => ({ picture: one.ref, box })));
   if (!views.length) return null;
-  const { indexes, pipeline, rerank, places, k } = state;
+  const { indexes, rerank, refine, places, k, floor } = state;
   const own = pipelineOf();
   return {
-    ...{ views, against, indexes, pipeline, rerank, k, per_image: own?.per_image ? places : 1 },
-    min_score: own?.probability && !rerank ? 0 : null,
+    ...{ views, against, indexes, pipeline: own?.name ?? null, rerank, refine, k, per_image: own?.per_image ? places : 1 },
+    min_score: own?.probability && !rerank ? 0 : floor,
   };
 }
 
@@ -120,8 +128,8 @@ function foundQuestion() {
 
 function keepForReload() {
   try {
-    const { pictures, current, indexes, pipeline, rerank, places } = state;
-    sessionStorage.setItem("state", JSON.stringify({ pictures, current, indexes, pipeline, rerank, places, lastId }));
+    const { pictures, current, indexes, pipeline, rerank, refine, places, floor } = state;
+    sessionStorage.setItem("state", JSON.stringify({ pictures, current, indexes, pipeline, rerank, refine, places, floor, lastId }));
   } catch {
     // storage is full or forbidden: a reload begins anew
   }

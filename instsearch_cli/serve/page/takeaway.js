@@ -20,12 +20,14 @@ async function save(button, path, json, fallback) {
     else complain(error);
   } finally {
     button.disabled = false;
+    if (document.activeElement === document.body) button.focus(); // where it was lost to the disabled button
   }
 }
 
+/** Which of the views, and of what the object is not, are marks: by their places. */
 function sessionMarks() {
-  const marked = state.pictures.filter((one) => one.mark);
-  return { marked: marked.map((one) => one.ref), least: state.least };
+  const [views, against] = Object.values(parts()).map((some) => some.flatMap(({ one }, i) => (one.mark ? [i] : [])));
+  return { views, against, least: state.least };
 }
 
 function row(title, about, onclick) {
@@ -61,20 +63,19 @@ function showSaving() {
 /** Ask as a session file does: its pictures, boxes and marks. */
 async function openSession(file) {
   const { question: asked, marks, pictures } = await callJson("/v1/session/open", { body: file, method: "POST" });
-  const marked = marks?.marked ?? [];
   const list = [];
-  const place = ({ picture: ref, box }, against) => {
+  const place = ({ picture: ref, box }, against, mark) => {
     const is = pictures.find((one) => same(one, ref)) ?? { ...ref, name: "picture", size: [1, 1] };
-    let one = list.find((other) => same(other.ref, ref) && other.boxes.length && box);
-    if (!one) list.push((one = newPicture({ ...is, against, mark: marked.some((other) => same(other, ref)) })));
+    let one = list.find((other) => same(other.ref, ref) && other.mark === mark && other.boxes.length && box);
+    if (!one) list.push((one = newPicture({ ...is, against, mark })));
     if (box) one.boxes.push(newBox(box, against));
   };
-  for (const seen of asked.views) place(seen, false);
-  for (const seen of asked.against ?? []) place(seen, true);
+  asked.views.forEach((seen, i) => place(seen, false, Boolean(marks?.views?.includes(i))));
+  asked.against.forEach((seen, i) => place(seen, true, Boolean(marks?.against?.includes(i))));
   change(() => {
     const usable = (asked.indexes ?? []).filter((id) => indexOf(id) && !indexOf(id).problem);
     Object.assign(state, { pictures: list, current: 0, selected: null, against: false, k: 40, least: marks?.least ?? asked.min_score ?? null });
-    Object.assign(state, { rerank: asked.rerank ?? null, pipeline: asked.pipeline ?? null, places: asked.per_image ?? 1 });
+    Object.assign(state, { rerank: asked.rerank ?? null, pipeline: asked.pipeline ?? null, refine: asked.refine, places: asked.per_image ?? 1, floor: asked.min_score ?? null });
     if (usable.length) state.indexes = usable;
   });
   const dialog = $("browse-dialog");

@@ -129,6 +129,8 @@ BAD: list[tuple[Any, str]] = [
     ({"views": [{"picture": {"index": 7, "row": 0}}]}, "no index 7"),
     ({"views": [{"picture": {"data": "%%%"}}]}, "base64"),
     ({"views": [{"picture": {"data": "aGVsbG8="}}]}, "not an image"),
+    ({"views": [{"picture": {"data": ""}}]}, "data is empty"),
+    ({"views": [{"picture": {"upload": ""}}]}, "views[0].picture"),
     ({"views": [{"picture": {"upload": "UP"}, "box": [1, 2, 3]}]}, "views[0].box"),
     ({"views": [{"picture": {"upload": "UP"}, "box": [1, 2, 3, "4"]}]}, "views[0].box"),
     ({"views": [{"picture": {"upload": "UP"}, "box": [0, 0, 0, 0]}]}, "width and height"),
