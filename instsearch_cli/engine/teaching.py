@@ -12,6 +12,7 @@ from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import SEARCH
 from instsearch_cli.errors import UsageError, nearest
+from instsearch_cli.networks.safe import SUFFIX as SAFE
 from instsearch_cli.networks.trained import finished, folder_of
 from instsearch_cli.options import config_for, make_config
 from instsearch_cli.progress import Quiet
@@ -81,6 +82,8 @@ def train(
 def _check(data: Path, out: Path) -> None:
     if out.suffix == ".json":
         raise UsageError("--out is the weights file; its card is the .json beside it")
+    if out.suffix == SAFE:
+        raise UsageError("--out is a checkpoint as torch writes it: call it NAME.pth")
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no folder {out.parent}")
     if data.resolve() in out.parent.resolve().joinpath(out.name).parents:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.outside.files import open_plain
 from instsearch_cli.outside.text import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from instsearch_cli.progress import Quiet
 
@@ -66,27 +67,39 @@ def differs(request: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def data_digest(folder: Path, progress: Quiet) -> dict[str, Any]:
     """What a folder holds: number of files, bytes, and a sha256 over their names and contents.
 
-    Hidden files are left out. Raises InstsearchError for a folder that is not there or cannot be read.
+    Hidden files are left out; of what is no plain file, a link to nothing say, the name alone counts. Raises
+    InstsearchError for a folder that is not there or a file that cannot be read.
     """
     if not folder.is_dir():
         raise InstsearchError(f"--data: there is no folder {folder}")
     whole, count, total = hashlib.sha256(), 0, 0
     progress.start("reading the data", unit="files")
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        for name in sorted(name for name in names if name[0] != "."):
-            path = Path(parent) / name
+    for path in _files(folder):
+        held = None
+        if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises)
             try:
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256")
+                with open_plain(path) as file:
+                    held = hashlib.file_digest(file, "sha256").hexdigest()
                     total += file.tell()
             except OSError as error:
                 raise InstsearchError(f"cannot read {path}: {error.strerror}") from error
-            whole.update(json.dumps([path.relative_to(folder).as_posix(), digest.hexdigest()]).encode())
             count += 1
-            progress.advance()
+        whole.update(json.dumps([path.relative_to(folder).as_posix(), held]).encode())
+        progress.advance()
     progress.close()
     return {"files": count, "bytes": total, "sha256": whole.hexdigest()}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All that is in a folder and is none itself, in order; links are followed, into each real folder once."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield from (Path(parent, name) for name in sorted(names) if name[0] != ".")
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -123,13 +123,18 @@ def placed_weights(network: str, explicit: str | os.PathLike[str] | None = None)
 
 
 def list_weights(networks: Mapping[str, str], cached: Mapping[str, Path] | None = None) -> list[WeightsRow]:
-    """Where the weights of networks are, for people; nothing is fetched.
+    """Where the weights of networks are, for people, or why it is not known which; nothing is fetched.
 
     networks: name -> what is published of it, "" for what torchvision has; cached: files in others' caches
     """
+    named_folders()
     rows = []
     for network, published in networks.items():
-        path, where = _in_folders(network) or (None, f"missing: {published}" if published else "missing")
+        try:
+            path, where = _in_folders(network) or (None, f"missing: {published}" if published else "missing")
+        except InstsearchError as error:  # of several files nobody knows which is meant
+            rows.append(WeightsRow(network, None, str(error).splitlines()[0], ""))
+            continue
         if path is None and cached and network in cached:
             path, where = cached[network], f"cached; {published}"
         if path is None and not published and (source := official(network)):

@@ -16,6 +16,7 @@ import torch
 
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.networks.trained import data_digest
 from instsearch_cli.networks.training import Best, Run
 from instsearch_cli.networks.weights import load_state_dict, sha256
 from instsearch_cli.progress import Quiet
@@ -49,6 +50,30 @@ def numbers(tmp_path: Path) -> Path:
     for i in range(7):
         (folder / f"{i}.txt").write_text("x" if i == 3 else str(i / 7))
     return folder
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_what_the_data_is_goes_by_what_is_trained_on(numbers: Path, tmp_path: Path) -> None:
+    """Links to folders are followed, once; what is no file is not waited for, and counts by its name."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(numbers)
+    (numbers / "round").symlink_to(tmp_path / "data")
+    os.mkfifo(numbers / "pipe")
+    (numbers / "gone.txt").symlink_to("nowhere")
+    before = data_digest(tmp_path / "data", Quiet())
+    assert (before["files"], before["bytes"]) == (
+        7,
+        sum(file.stat().st_size for file in numbers.glob("?.txt")),
+    )
+    (numbers / "3.txt").write_text("y")
+    after = data_digest(tmp_path / "data", Quiet())
+    assert (after["files"], after["bytes"], after["sha256"] == before["sha256"]) == (
+        7,
+        before["bytes"],
+        False,
+    )
+    (numbers / "gone.txt").unlink()
+    assert data_digest(tmp_path / "data", Quiet())["sha256"] != after["sha256"]
 
 
 def accident(stage: str, step: int, error: BaseException) -> Callable[[str, int], None]:
@@ -313,6 +338,7 @@ def test_a_second_ctrl_c_stops_at_once(cli: Cli, school: Any, tmp_path: Path, nu
         (["pupil", "--data", "nowhere"], 1, "there is no folder nowhere"),
         (["pupil", "--out", "nowhere/x.pth"], 2, "--out: there is no folder"),
         (["pupil", "--out", "x.json"], 2, "its card is the .json"),
+        (["pupil", "--out", "x.safetensors"], 2, "call it NAME.pth"),
         (["pupil", "--out", "numbers/x.pth"], 2, "outside --data"),
     ],
 )

@@ -226,6 +226,16 @@ def test_list_weights_says_where_and_what_is_missing(tmp_path, monkeypatch):
     assert sam == ("sam", imported, "imported", hashlib.sha256(b"abc").hexdigest()[:12])
 
 
+def test_two_files_of_one_network_hide_no_other(tmp_path, monkeypatch):
+    for name in ("squeezenet1_0-a.pth", "squeezenet1_0-b.pth", "sam.pth"):
+        put(tmp_path / "w" / name, b"abc")
+    monkeypatch.setenv("INSTSEARCH_WEIGHTS", str(tmp_path / "w"))
+    several, sam = list_weights({"squeezenet1_0": "", "sam": "x of y"})
+    assert several[:2] == ("squeezenet1_0", None)
+    assert several[2].endswith("several weights for squeezenet1_0: squeezenet1_0-a.pth, squeezenet1_0-b.pth.")
+    assert sam[1] == tmp_path / "w" / "sam.pth"
+
+
 def test_sha256_follows_the_file(tmp_path):
     path = put(tmp_path / "w.pth", b"one")
     assert sha256(path) == hashlib.sha256(b"one").hexdigest()

@@ -64,6 +64,14 @@ def test_every_feature_gives_and_takes_one_at_most(m, n, seed):
     assert (P.sum(2) <= 1 + 1e-3).all()
 
 
+@given(dustbin=st.floats(-1, 1), temperature=st.floats(1, 50), seed=st.integers(0, 99))
+def test_every_dustbin_and_temperature_gives_numbers(dustbin, temperature, seed):
+    S = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    P = transported(S, torch.ones(2, 5, dtype=torch.bool), dustbin, temperature)
+    assert P.isfinite().all()
+    assert (P >= 0).all()
+
+
 def test_one_feature_of_the_picture_is_not_all_of_the_query():
     """The first picture has one feature that both of the query are like, the second has each of the two."""
     Q = l2(torch.tensor([[1.0, 0.3], [1.0, -0.3]]))

@@ -200,6 +200,14 @@ def test_the_score_before_may_count_too():
         assert score == pytest.approx(likeness[row] * before[row])
 
 
+@given(likeness=st.floats(-1, 1), more=st.floats(0, 1), before=st.floats(-1, 1), further=st.floats(0, 1))
+def test_more_of_both_is_never_less(likeness, more, before, further):
+    counted = Spatial(Spatial.Config(), CPU).counted
+    assert counted(min(likeness + more, 1), before) >= counted(likeness, before)
+    if likeness >= 0:
+        assert counted(likeness, before + further) >= counted(likeness, before)
+
+
 def test_local_expansion_adds_what_is_inside_the_box():
     encoder = blcf()
     query, theirs = words(1), words(2)

@@ -26,14 +26,14 @@ def transported(
     without the dustbins, each row and each column of it adding up to 1 at most; 0 where nothing is there.
     """
     B, m, n = S.shape
-    K = S.new_full((B, m + 1, n + 1), dustbin)
+    K = S.new_full((B, m + 1, n + 1), dustbin, dtype=torch.float64)  # exp(-2 t) is nothing in 32 bits
     K[:, :m, :n] = S
     K = ((K - 1) * temperature).exp()
-    a, b = S.new_ones(B, m + 1), S.new_full((B, n + 1), float(m))
-    a[:, m], b[:, :n] = there.sum(1), there.to(S.dtype)
+    a, b = K.new_ones(B, m + 1), K.new_full((B, n + 1), float(m))
+    a[:, m], b[:, :n] = there.sum(1), there
     v = torch.cat([b[:, :n], b.new_ones(B, 1)], 1)
     u = a
     for _ in range(iterations):
         u = a / torch.bmm(K, v[:, :, None])[:, :, 0]
         v = b / torch.bmm(u[:, None], K)[:, 0]
-    return (u[:, :, None] * K * v[:, None])[:, :m, :n]
+    return (u[:, :, None] * K * v[:, None])[:, :m, :n].to(S.dtype)

@@ -88,6 +88,8 @@ def pyramid_score(likeness: Tensor) -> Tensor:
 class Spatial(HitByHit):
     """score = the best window's likeness, times the score before, for the hits looked at; the others come after.
 
+    A score before that is below 0, as whitened codes have it, is taken 1 - likeness times.
+
     A hit's score is counted from the score of the first hit that was not looked at, so that scores fall
     along the list.
     """
@@ -126,8 +128,10 @@ class Spatial(HitByHit):
             yield Look(inputs.row, *self._best(encoder, local, asked, ratio))
 
     def counted(self, score: float, before: float) -> float:
-        """The likeness, times the score before if so asked."""
-        return score * before if self.config.times_before else score
+        """The likeness, times the score before if so asked: the more of either, the more it is."""
+        if not self.config.times_before:
+            return score
+        return before * (score if before >= 0 else 1 - score)
 
     def _best(self, encoder: Encoder, local: Local, asked: Codes, ratio: float) -> tuple[float, np.ndarray]:
         """The score and the box of the best window of one image."""
