@@ -93,18 +93,18 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
-        ...
+
+    def named(self) -> dict[str, int]:
+        """The rows of the images in reach by what each is called: as in hits, and by its path where no other has it."""
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
 
         Each block holds the encoding's datasets (formats/SPEC.md), those of removed images too, and "start" and "stop".
         """
-        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
         """A folder on the index's disk for what a searcher can make again from the layers that it reads.

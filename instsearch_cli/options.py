@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import json
 import math
 import types
 import typing
@@ -15,6 +17,8 @@ from instsearch_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+UNIONS = (typing.Union, types.UnionType)
 
 
 @functools.cache
@@ -29,11 +33,17 @@ def based(cls: Any, base: Any) -> Any:
 def make_config(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """Build ``cls.Config`` from names and values, text or typed.
 
-    Raises UsageError for an unknown name (with the nearest) or a value of the wrong type; ``where`` is
-    the prefix the user writes, "encoder" say.
+    Raises UsageError for an unknown name (with the nearest), a value of the wrong type, or an option that no file can
+    hold; ``where`` is the prefix the user writes, "encoder" say.
     """
     config, fields = cls.Config, option_names(cls)
     hints = typing.get_type_hints(config)
+    for f in dataclasses.fields(config):
+        if not _settable(hints[f.name]) or not (f.default is dataclasses.MISSING or _plain(f.default)):
+            raise UsageError(
+                f"{where}: option '{f.name}' of {cls.__module__}.{cls.__qualname__} is {hints[f.name]}, by default "
+                f"{f.default!r}; options are numbers, text, truth values, None, and a Literal or tuple of these"
+            )
     checked = {}
     for name, value in values.items():
         key = name.replace("-", "_")
@@ -63,14 +73,15 @@ def option_names(cls: type[Any]) -> list[str]:
 def coerce(value: Any, hint: Any, where: str) -> Any:
     """Turn text or a TOML value into the annotated type. Raises UsageError saying what was expected."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None or (value == "none" and type(None) in arguments):
+    if origin in UNIONS:
+        if value is None or (str(value).lower() == "none" and types.NoneType in arguments):
             return None
-        return coerce(value, next(a for a in arguments if a is not type(None)), where)
+        return _member(value, [a for a in arguments if a is not types.NoneType], where)
     if origin is typing.Literal:
-        if value in arguments:
-            return value
-        raise UsageError(f"{where} is one of {', '.join(map(str, arguments))}, not '{value}'")
+        for argument in arguments:
+            if str(argument) == str(value):
+                return argument
+        raise UsageError(f"{where} is {_words(hint)}, not '{value}'")
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)):
@@ -94,8 +105,57 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             return number
     if hint is str and isinstance(value, (str, int, float)):
         return str(value)
-    kind = {int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint))
-    raise UsageError(f"{where} is {kind}, not '{value}'")
+    raise UsageError(f"{where} is {_words(hint)}, not '{value}'")
+
+
+def _member(value: Any, members: list[Any], where: str) -> Any:
+    """The value as the first member of a union that takes it; what is no text is of its own type, if that is one."""
+    if len(members) == 1:
+        return coerce(value, members[0], where)
+    if not isinstance(value, str):
+        members = sorted(members, key=lambda member: member is not type(value))
+    for member in members:
+        with contextlib.suppress(UsageError):
+            return coerce(value, member, where)
+    raise UsageError(f"{where} is {' or '.join(map(_words, members))}, not '{value}'")
+
+
+def _words(hint: Any) -> str:
+    """What a value of a type is called."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+
+
+def _settable(hint: Any) -> bool:
+    """Whether there are values of a type for :func:`coerce` to make."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return all(map(_plain, arguments))
+    if origin is tuple or origin in UNIONS:
+        return all(a is ... or _settable(a) for a in arguments)
+    return hint in (bool, int, float, str, types.NoneType)
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON can hold a value."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def as_toml(value: Any) -> Any:
+    """An option's value as a file has it, for :func:`coerce` to read."""
+    if isinstance(value, tuple):
+        return [as_toml(each) for each in value]
+    return "none" if value is None else value
+
+
+def written(value: Any) -> str:
+    """An option's value as ``--set`` takes it."""
+    return ",".join(map(written, value)) if isinstance(value, (list, tuple)) else str(as_toml(value))
 
 
 def config_for(config: Any, stage: str) -> dict[str, Any]:

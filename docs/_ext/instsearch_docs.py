@@ -17,7 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 from instsearch_cli.engine.listing import presets
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import ROWS, Row
-from instsearch_cli.options import documented
+from instsearch_cli.options import documented, written
 from instsearch_cli.report import schemas
 from instsearch_cli.report.schemas import SCHEMAS, schema
 
@@ -76,11 +76,6 @@ def code(words: Iterable[str]) -> list[nodes.Node]:
         found += [nodes.Text(", ")] if found else []
         found.append(nodes.literal(text=word))
     return found or [nodes.Text("–")]
-
-
-def written(value: object) -> str:
-    """A default as it would be typed."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 # -- directives -------------------------------------------------------------------------------------------

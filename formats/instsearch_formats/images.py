@@ -8,6 +8,7 @@ import json
 import os
 import re
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,7 +70,7 @@ class ImageTable:
     def single(self) -> set[str]:
         """The roots of which only single files were given, which say nothing of what else lies there."""
         roots, _, single = self._read_roots()
-        return {roots[i] for i in single}
+        return set(roots) - {root for i, root in enumerate(roots) if i not in single}
 
     @property
     def moved(self) -> tuple[str, str] | None:
@@ -102,17 +103,36 @@ class ImageTable:
                 self._write_roots(roots, None if new else moved, [*others, number] if single else others)
             return roots.index(root)
 
+    def named(self, rows: Iterable[int]) -> dict[str, int]:
+        """Images of some rows by path, where no other of them has it, and by path behind the end of its root.
+
+        The latter, as :func:`labels` has it, where there are several roots.
+        """
+        starts, wanted = labels(self.roots), set(rows)
+        found, twice = dict[str, int](), set[str]()
+        for row, record in self.records():
+            if row in wanted:
+                name = os.fsdecode(record.name)
+                for each in {name, f"{starts[record.root]}/{name}"} if len(starts) > 1 else {name}:
+                    if found.setdefault(each, row) != row:
+                        twice.add(each)
+        return {name: row for name, row in found.items() if name not in twice}
+
     def move_root(self, old: str | Path, new: str | Path) -> None:
-        """Note that the folder ``old`` is now ``new``; nothing else in the index changes."""
+        """Note that the folder ``old``, with all roots in it, is now ``new``; nothing else in the index changes.
+
+        Raises FormatError where no root is in it.
+        """
         with self._lock.hold():
             roots, _, single = self._read_roots()
-            before = os.path.abspath(old)  # noqa: PTH100
-            if before not in roots:
+            before, now = os.path.abspath(old), os.path.abspath(new)  # noqa: PTH100
+            inside = [Path(root).is_relative_to(before) for root in roots]
+            if not any(inside):
                 raise FormatError(
                     f"{before} is no root of this index. There is: {', '.join(roots) or 'none'}"
                 )
-            now = os.path.abspath(new)  # noqa: PTH100
-            roots[roots.index(before)] = now
+            for i in np.flatnonzero(inside):
+                roots[i] = str(now / Path(roots[i]).relative_to(before))
             self._write_roots(roots, (before, now), single)
 
     def _write_roots(self, roots: list[str], moved: tuple[str, str] | None, single: list[int]) -> None:
@@ -359,3 +379,14 @@ def located(roots: Sequence[str], place: Place) -> bytes:
 def tombstone_name(number: int) -> str:
     """The file name of a tombstone."""
     return f"removed-{number:010d}.h5"
+
+
+def labels(roots: Sequence[str]) -> list[str]:
+    """For each folder the shortest end of its path that no other has."""
+    parts = [Path(root).parts for root in roots]
+    ends = Counter(mine[-n:] for mine in set(parts) for n in range(1, len(mine) + 1))
+    found = []
+    for mine in parts:
+        n = next((n for n in range(1, len(mine)) if ends[mine[-n:]] == 1), len(mine))
+        found.append("/".join(mine[-n:]).replace("//", "/"))
+    return found

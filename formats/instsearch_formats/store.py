@@ -51,11 +51,15 @@ class LayerInfo(NamedTuple):
 
 
 class ModelInfo(NamedTuple):
-    """A fitted model on disk, like :class:`LayerInfo`; identity is empty where it could not be read."""
+    """A fitted model on disk, like :class:`LayerInfo`; identity is empty where it could not be read.
+
+    rows  how many the image table had then, 0 where that is not said
+    """
 
     path: str
     name: str
     fingerprint: str
+    rows: int
     nbytes: int
     identity: dict[str, Any]
     attrs: dict[str, Any]
@@ -189,12 +193,13 @@ class Index:
         for path in model_files(self.path):
             identity: dict[str, Any] = {}
             attrs: dict[str, Any] = {}
+            rows = 0
             with contextlib.suppress(FormatError):
                 part = Part(path, self.path)
-                identity, attrs = part.options(), part.attributes()
+                identity, attrs, rows = part.options(), part.attributes(), len(part.span)
             name, digits = path.stem.rsplit("-", 1)
             relative = path.relative_to(self.path).as_posix()
-            out.append(ModelInfo(relative, name, digits, path.stat().st_size, identity, attrs))
+            out.append(ModelInfo(relative, name, digits, rows, path.stat().st_size, identity, attrs))
         return out
 
     def _model(self, name: str, identity: Mapping[str, Any]) -> Path:

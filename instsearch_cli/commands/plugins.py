@@ -37,7 +37,7 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _describe(offer: object) -> None:
     from instsearch_cli.engine.registry import Offer
-    from instsearch_cli.options import documented
+    from instsearch_cli.options import documented, written
 
     assert isinstance(offer, Offer)
     spec = offer.spec
@@ -47,16 +47,11 @@ def _describe(offer: object) -> None:
     common.echo(f"  from {offer.distribution} {offer.version}")
     prefix = f"rerank.{spec.name}" if spec.kind == "rerank" else spec.kind
     for option in documented(offer.load()):
-        value = _written(option.default)
+        value = written(option.default)
         common.echo(f"  --set {prefix}.{option.name}={value}".ljust(44) + f" {option.text}".rstrip())
     if spec.trainer:
         common.echo(f"  trained by `instsearch train {spec.name} --data DIR`, with")
         for option in documented(offer.load_trainer()):
             common.echo(
-                f"    --set {option.name}={_written(option.default)}".ljust(44) + f" {option.text}".rstrip()
+                f"    --set {option.name}={written(option.default)}".ljust(44) + f" {option.text}".rstrip()
             )
-
-
-def _written(value: object) -> str:
-    """A default as it would be typed."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -18,6 +18,6 @@ from instsearch_cli.commands import common
 @common.json_option
 @common.terse_option
 def command(old: Path, new: Path, index_path: Path, as_json: bool, quiet: bool) -> None:
-    """Tell the index that the photographs under OLD now lie under NEW."""
+    """Tell the index that the photographs under OLD, those of all folders in it too, now lie under NEW."""
     before, now = common.open_index(index_path).relocate(old, new)
     common.echo(json.dumps({"old": before, "new": now}) if as_json else f"{before} -> {now}")

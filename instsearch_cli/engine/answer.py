@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from numbers import Real
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 XYWH = tuple[float, float, float, float]
 
 
+MOST_REGIONS = 100_000  #: hits of an answer in which an image may have several
 LINE = 0.5  #: the probability from which on a hit counts as found, where no min-score says another
 
 
@@ -43,8 +46,25 @@ class Wish:
             value = vars(self)[name]
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
-        if self.min_score is not None and self.min_score != self.min_score:
-            raise UsageError("min_score is a number")
+            object.__setattr__(self, name, int(value))
+        if self.per_image != 1 and self.k > MOST_REGIONS:
+            raise UsageError(
+                f"k is at most {MOST_REGIONS:,} where an image may give several hits (--per-image)"
+            )
+        if self.min_score is not None:
+            object.__setattr__(self, "min_score", _finite(self.min_score))
+
+    def most(self, images: int) -> int:
+        """How many hits there can be of so many images."""
+        return min(self.k, max(images, 1)) if self.per_image == 1 else self.k
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(value):
+                return float(value)
+    raise UsageError("min_score is a number, 0.5 say")
 
 
 @dataclass(frozen=True)

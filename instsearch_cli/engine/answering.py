@@ -34,7 +34,9 @@ class Opened(Answering, Protocol):
     """An open index, as far as it is asked."""
 
     path: Path
-    _warm: Warm
+
+    @property
+    def _warm(self) -> Warm: ...
 
     def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]: ...
 

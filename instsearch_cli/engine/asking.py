@@ -110,11 +110,11 @@ class Warm:
             (asked_for,) = encoded(engine, [question], wish.per_image)
             if isinstance(asked_for, InstsearchError):
                 raise asked_for
-            for step, fused in in_steps(engine, asked_for, wish.k):
+            for step, fused in in_steps(engine, asked_for, wish):
                 if step:
                     yield answered(engine, asked_for, fused, wish, time.perf_counter() - began, step)
             if not engine.current:
-                (fused,) = of_one_state(engine, [asked_for], wish.k)
+                (fused,) = of_one_state(engine, [asked_for], wish)
             yield answered(engine, asked_for, fused, wish, time.perf_counter() - began)
 
     def ask_each(
@@ -168,7 +168,7 @@ class Warm:
             if guides:
                 every = [_guided(engine, *pair) for pair in zip(every, guides, strict=True)]
             asked_for = [each for each in every if not isinstance(each, InstsearchError)]
-            found = of_one_state(engine, asked_for, wish.k)
+            found = of_one_state(engine, asked_for, wish)
             seconds = (time.perf_counter() - began) / len(questions)
             pairs = zip(asked_for, found, strict=True)
             answers = iter([answered(engine, question, fused, wish, seconds) for question, fused in pairs])
@@ -185,19 +185,20 @@ def _guided(
     return replace(question, views=views)
 
 
-def of_one_state(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:
+def of_one_state(engine: Engine, questions: Sequence[Encoded], wish: Wish) -> list[Fused]:
     """As :func:`searched`, again where something became of the index meanwhile."""
-    found = searched(engine, questions, k)
+    found = searched(engine, questions, wish)
     for _ in range(AGAIN):
         if engine.current:
             break
         engine.refresh()
-        found = searched(engine, questions, k)
+        found = searched(engine, questions, wish)
     return found
 
 
-def searched(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused]:
-    """The first k hits of each question; several views and negatives are compared by their evidence."""
+def searched(engine: Engine, questions: Sequence[Encoded], wish: Wish) -> list[Fused]:
+    """The first hits of each question; several views and negatives are compared by their evidence."""
+    k = wish.most(engine.data.count)
     found: dict[int, Fused] = {}
     plain = [i for i, question in enumerate(questions) if question.plain]
     if plain:
@@ -214,8 +215,9 @@ def searched(engine: Engine, questions: Sequence[Encoded], k: int) -> list[Fused
     return [found[i] for i in range(len(questions))]
 
 
-def in_steps(engine: Engine, question: Encoded, k: int) -> Iterator[tuple[str, Fused]]:
-    """The first k hits of a question as they come, after the component of a name; "": the last."""
+def in_steps(engine: Engine, question: Encoded, wish: Wish) -> Iterator[tuple[str, Fused]]:
+    """The first hits of a question as they come, after the component of a name; "": the last."""
+    k = wish.most(engine.data.count)
     deep = k if question.plain else max(k, _deep(engine))
     names = (part.name for part in engine.assembly.rerankers)
     for step, hits in engine.steps(question.queries, deep, evidence=not question.plain):

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.pipeline import Stage
 from instsearch_cli.engine.stages import FEATURES, GRID, IMAGE, MAPPED, TABLE
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.options import absolute_files, config_for, late, make_config
+from instsearch_cli.options import absolute_files, as_toml, config_for, late, make_config
 from instsearch_formats import fingerprint
 from instsearch_formats.encodings import ENCODINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
     from instsearch_cli.engine.pipeline import Pipeline
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.stages import Row
 
 Identity = dict[str, Any]
+LEARNING = ("weighting", "detector", "encoder", "searcher")  #: the stages whose components may have a ``fit``
 
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -92,8 +95,8 @@ class Part:
         return self.needs if read is None else read
 
     def typed(self, stage: Stage) -> Stage:
-        """The stage with the values that its options came to."""
-        return Stage(stage.name, {n: vars(self.config)[n.replace("-", "_")] for n in stage.options})
+        """The stage with the values that its options came to, as a file has them."""
+        return Stage(stage.name, {n: as_toml(vars(self.config)[n.replace("-", "_")]) for n in stage.options})
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -188,7 +191,12 @@ class Assembly:
         prefix = f"rerank.{stage.name}" if kind == "rerank" else kind
         config = absolute_files(make_config(cls, stage.options, prefix))
         device = self.device if cls.on_device else None
-        return Part(kind, offer, config, device, cls(config, device))
+        part = Part(kind, offer, config, device, cls(config, device))
+        if kind not in LEARNING and part.fits:
+            raise UsageError(
+                f"{part} has a fit, which nobody calls: only a {', '.join(LEARNING[:-1])} or {LEARNING[-1]} learns"
+            )
+        return part
 
     def _typed(self) -> Pipeline:
         """The pipeline with its options as numbers and truth values, not as the text of a flag."""
@@ -280,11 +288,7 @@ class Assembly:
     def _identity(self, kind: str) -> Identity:
         """The identity of a layer, or of the searcher's cache: what its fingerprint is taken of."""
         part = self.part(kind)
-        inputs = {
-            read: self.fingerprint(FEATURES if read == GRID else read)
-            for read in self.reads(kind)
-            if read != IMAGE
-        }
+        inputs = {} if kind == FEATURES else self._fingerprints(self.reads(kind))
         if part.fits and kind in self.kinds:
             inputs["model"] = fingerprint(self.model_identity(kind))
         return part.identity(kind, self.encoding(kind), TABLE[kind].rank, inputs)
@@ -292,15 +296,22 @@ class Assembly:
     def _model_identity(self, kind: str) -> Identity:
         """The identity of the fitted model of the component that makes a layer."""
         part, fit = self.part(kind), self.pipeline.fit
-        inputs = {
-            need: self.fingerprint(need) for need in part.fit_needs if need in TABLE and self.makes(need)
-        }
-        identity = part.identity("models", "arrays", "model", inputs)
+        identity = part.identity("models", "arrays", "model", self._fingerprints(part.fit_needs))
         if fit.generation:
             identity["generation"] = fit.generation
         if fit.on and part is self.encoder:
             identity["fit-on"] = fit.digest
         return identity
+
+    def _fingerprints(self, reads: Iterable[str]) -> dict[str, str]:
+        """Those of what is read; pictures and cells are as the extractor has them, which features and cells name."""
+        inputs = [read for read in reads if read in (IMAGE, GRID) or self.makes(read)]
+        named = {FEATURES, GRID}.intersection(inputs)
+        return {
+            read: self.fingerprint(FEATURES if read in (IMAGE, GRID) else read)
+            for read in inputs
+            if read != IMAGE or not named
+        }
 
     def fingerprint(self, kind: str) -> str:
         return fingerprint(self.identity(kind))

@@ -7,7 +7,7 @@ import csv
 import functools
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from instsearch_cli.outside.files import nameable, read_bytes
 from instsearch_cli.outside.text import LONGEST, parse_json, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from instsearch_cli.engine.answer import XYWH
 
@@ -63,10 +63,10 @@ def read_questions(path: Path) -> list[Entry]:
 def parse_questions(text: str, where: str, folder: Path = Path()) -> list[Entry]:
     """The questions of a text, JSON lines or a table. Raises InstsearchError that begins with ``where``."""
     parse = _json_lines if text.lstrip().startswith("{") else _table
-    entries: list[Entry] = []
+    entries: list[tuple[int, Entry]] = []
     lines: dict[str, int] = {}
     for line, entry in parse(text, where, folder):
-        if entry.id in lines:
+        if entry.id and entry.id in lines:
             raise InstsearchError(
                 f"{where}, line {line}: id {shown(entry.id)} is that of line {lines[entry.id]}, too: answers could not "
                 "be told one from the other"
@@ -74,8 +74,16 @@ def parse_questions(text: str, where: str, folder: Path = Path()) -> list[Entry]
         if len(entries) >= MOST:
             raise InstsearchError(f"{where} has over {MOST:,} questions")
         lines[entry.id] = line
-        entries.append(entry)
-    return entries
+        entries.append((line, entry))
+    return [entry if entry.id else replace(entry, id=_number(line, lines)) for line, entry in entries]
+
+
+def _number(line: int, given: Container[str]) -> str:
+    """The id of a question that has none: its line's number, with "line" before it where another has that."""
+    id = str(line)
+    while id in given:
+        id = f"line {id}"
+    return id
 
 
 def decoded(data: bytes, where: str) -> str:
@@ -99,17 +107,19 @@ def _in_folder(folder: Path) -> list[Entry]:
 
 
 def _json_lines(text: str, where: str, folder: Path) -> Iterator[tuple[int, Entry]]:
+    """Questions with their lines; the id of one that has none is ""."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        id = str(number)
+        id = ""
         try:
             if len(line) > LONGEST:
                 raise UsageError(f"a line of over {LONGEST:,} characters")
             table = parse_json(line, f"{where}, line {number}")
             if not isinstance(table, dict):
                 raise UsageError(f"a question is an object, not {shown(table)}")
-            if isinstance(own := table.get("id", id), (str, int)) and not isinstance(own, bool) and own != "":
+            own = table.get("id")
+            if isinstance(own, (str, int)) and not isinstance(own, bool) and own != "":
                 id = str(own)
             elif own is not None:
                 raise UsageError(f"an id is text or a number, not {shown(own)}")
@@ -121,17 +131,23 @@ def _json_lines(text: str, where: str, folder: Path) -> Iterator[tuple[int, Entr
 def _question(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     if stray := sorted(table.keys() - set(KEYS)):
         raise UsageError(f"a question has no {shown(stray[0])}.{nearest(stray[0], KEYS)}")
-    if table.get("box") is not None and table.get("boxes") is not None:
-        raise UsageError("box and boxes are two names for one thing: give one of them")
-    given = table.get("box") if table.get("boxes") is None else table["boxes"]
+    picture, box = _pair(table, folder)
     return {
-        "picture": _picture(table.get("image"), folder),
-        "box": _boxes(given),
+        "picture": picture,
+        "box": box,
         **{
             name: [_part(each, folder) for each in _listed(table.get(key), key)]
             for name, key in (("also", "also"), ("against", "not"))
         },
     }
+
+
+def _pair(table: dict[str, Any], folder: Path) -> tuple[Path, Any]:
+    """A picture, and its box or boxes."""
+    if table.get("box") is not None and table.get("boxes") is not None:
+        raise UsageError("box and boxes are two names for one thing: give one of them")
+    given = table.get("box") if table.get("boxes") is None else table["boxes"]
+    return _picture(table.get("image"), folder), _boxes(given)
 
 
 def _listed(value: Any, key: str) -> list[Any]:
@@ -146,7 +162,7 @@ def _part(value: Any, folder: Path) -> tuple[Path, Any]:
     if isinstance(value, str):
         return _viewed(value, folder, "also or not")
     if isinstance(value, dict) and value.keys() <= {"image", "box", "boxes"}:
-        return _picture(value.get("image"), folder), _boxes(value.get("boxes") or value.get("box"))
+        return _pair(value, folder)
     if isinstance(value, list) and len(value) == 2:
         return _picture(value[0], folder), _boxes(value[1])
     raise UsageError(
@@ -206,7 +222,7 @@ def _table(text: str, where: str, folder: Path) -> Iterator[tuple[int, Entry]]:
                 continue
             number = rows.line_num
             fields = dict(zip(names, (value.strip() for value in row), strict=False))
-            id = fields.get("id") or str(number)
+            id = fields.get("id", "")
             try:
                 if len(row) != len(names):
                     raise UsageError(f"{len(row)} fields, and {len(names)} columns have titles")

@@ -75,8 +75,14 @@ class Choice:
         return any(value not in (None, (), False) for value in vars(self).values()) or self.rerank is not None
 
 
-def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_only: bool = False) -> Pipeline:
-    """The pipeline that is asked for.
+def choose(
+    registry: Registry,
+    base: Pipeline | None,
+    choice: Choice,
+    extract_only: bool = False,
+    name: str | None = None,
+) -> Pipeline:
+    """The pipeline that is asked for, under ``name`` if given.
 
     A preset starts one, and so does another extractor than that of ``base``, the last one; an encoder starts one over
     the last one's extractor; anything else is changed in the last one. One that starts has what the preset named like
@@ -101,8 +107,8 @@ def choose(registry: Registry, base: Pipeline | None, choice: Choice, extract_on
     if choice.fit_on is not None:
         pipeline = _fitted_on(pipeline, choice.fit_on)
     changed = replace(pipeline, rerank=before.rerank) != before
-    if not pipeline.name or changed:
-        pipeline = replace(pipeline, name=_name(pipeline, registry))
+    if name or not pipeline.name or changed:
+        pipeline = replace(pipeline, name=name or _name(pipeline, registry))
     valid_name(pipeline.name)
     return pipeline
 

@@ -110,6 +110,9 @@ class Collection:
                 **{kind: described[kind] for kind in kinds},
             )
 
+    def named(self) -> dict[str, int]:
+        return self.index.images.named(map(int, self.images))
+
     @property
     def weighter(self) -> Any:
         return self.assembly.weighting.component if self.assembly.weighting else None

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from instsearch_cli.data import FeatureMap
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.stages import CODES, FEATURES, REGIONS, SEARCH
+from instsearch_cli.engine.stages import CODES, FEATURES, REGIONS, SEARCH, TABLE
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.progress import size
 from instsearch_cli.storage import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.engine.describe import Described
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
 
@@ -59,7 +58,7 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     each |= dict.fromkeys(
         ("dense-map", "pyramid", "keypoints"), sum(map(numbers, several)) / len(several) * 2 * COMPRESSED
     )
-    each["vectors"] = dim * 4.0 * _codes(collection, some[:1])
+    each["vectors"] = dim * 4.0 * _codes(collection, int(some[0]))
     if assembly.weighting is not None:
         each["weight-map"] *= assembly.weighting.component.maps
     if CODES in missing:
@@ -71,13 +70,23 @@ def estimate(index: Index, assembly: Assembly, keep_features: bool) -> tuple[flo
     return sum(total.values()), words
 
 
-def _codes(collection: Collection, rows: Iterable[int]) -> int:
-    """How many codes a picture has: as many as the first of some has regions, where each region has its own."""
+def _codes(collection: Collection, row: int) -> int:
+    """How many codes a picture has: as many as one has regions, where each has its own; 1 if these are yet to learn."""
     assembly = collection.assembly
     if assembly.detector is None or not collection.encoder or not collection.encoder.localises:
         return 1
-    found = (inputs.regions for inputs in collection.inputs((REGIONS,), rows))
+    if _unlearnt(collection.at(row), REGIONS):
+        return 1
+    found = (inputs.regions for inputs in collection.inputs((REGIONS,), [row]))
     return next((len(regions.boxes) for regions in found if regions is not None), 1)
+
+
+def _unlearnt(described: Described, kind: str) -> bool:
+    """Whether a layer that has to be made for this one is of a component that learns."""
+    if kind not in TABLE or not described.lacks(kind):
+        return False
+    reads = described.assembly.reads(kind)
+    return described.assembly.part(kind).fits or any(_unlearnt(described, read) for read in reads)
 
 
 def check_space(index: Index, assembly: Assembly, keep_features: bool, progress: Quiet) -> None:

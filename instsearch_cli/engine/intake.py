@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from instsearch_cli.engine.matching import SKIPPED, Matching, equal, path_of
@@ -44,6 +45,7 @@ class Intake:
     others: int = 0  #: found files that are other names of photographs that are there
     skipped: list[tuple[str, str]] = field(default_factory=list)
     places: list[Found] = field(default_factory=list)  #: of what was found, whether or not it was taken
+    folders: frozenset[Path] = frozenset()  #: those that were walked
     change: Change = field(
         default_factory=Change
     )  #: what becomes of the rows that were there, yet to be written
@@ -104,7 +106,7 @@ class Taking:
         self.stamps = Stamps(index)
         self.matching = Matching(index, self.stamps, recheck, depends_on_names(index))
         self.intake = Intake(len(discovery.found) + len(discovery.skipped), skipped=list(discovery.skipped))
-        self.intake.places = discovery.found
+        self.intake.places, self.intake.folders = discovery.found, discovery.folders
         self.fresh: list[Fresh] = []  #: those that have no row yet
         self._kin: dict[bytes, list[Found]] = {}  #: other names of files that are new, by the paths of these
         self._given: dict[bytes, int] = {}  #: rows of those of them that have one
@@ -224,6 +226,8 @@ class Taking:
     def finish(self, within: Callable[[bytes], bool] | None = None) -> Intake:
         """Give what is new its rows, and say what is to become of the others; the caller writes that."""
         self._give_rows()
+        for folder in {Path(root) for root in self.index.images.single} & self.discovery.folders:
+            self.index.images.add_root(folder)  # which was looked at whole now
         rows, moved = self.matching.rows, self.matching.moved
         self.intake.changed = sum(path in rows and rows[path] not in moved for path in self._given)
         change = self.matching.change(self._root, within)

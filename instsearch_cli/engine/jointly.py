@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from instsearch_cli.data import Hits, Vectors
-from instsearch_cli.engine.pipeline import SEPARATOR
+from instsearch_cli.engine.pipeline import SEPARATOR, as_name
 from instsearch_cli.engine.query import Timing
 from instsearch_cli.engine.stages import CODES
 from instsearch_cli.engine.tensors import inference
@@ -222,7 +222,7 @@ def _listed(engine: Engine, query: Query, k: int) -> List:
 
 def names_of(name: str | None) -> list[str | None]:
     """The pipelines that a name stands for: "a+b" for two. Raises UsageError for one that is there twice."""
-    names = [None] if name is None else name.split(SEPARATOR)
+    names = [None] if name is None else as_name(name).split(SEPARATOR)
     if len(set(names)) < len(names):
         raise UsageError(f"--pipeline {name}: a pipeline is there twice")
     return list(names)

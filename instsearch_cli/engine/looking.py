@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import arrays
 from instsearch_cli.engine.besides import besides
 from instsearch_cli.engine.choosing import Choice, as_path, chosen
 from instsearch_cli.engine.jointly import names_of
-from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.opened import format_errors, opened
 from instsearch_cli.engine.stages import CODES, FEATURES, LOCAL, REGIONS, WEIGHTS
 from instsearch_cli.errors import UsageError
@@ -24,19 +22,39 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.asking import Warm
     from instsearch_cli.engine.choosing import Anywhere
     from instsearch_cli.engine.describe import Described
+    from instsearch_cli.engine.names import Names
+    from instsearch_cli.engine.opened import Loaded
     from instsearch_cli.engine.questions import Picture
     from instsearch_formats import Index as Store
+
+
+def check_open(*indexes: Any) -> None:
+    """Raises UsageError for what is no open index."""
+    for each in indexes:
+        if not isinstance(each, Looking):
+            raise UsageError(f"an index is what instsearch.open gives, not {type(each).__name__}")
 
 
 class Looking:
     """What an opened index shows of its images and of any picture."""
 
-    _warm: Warm
-    store: Store
+    _loaded: Loaded
 
-    @functools.cached_property
+    @property
+    @opened
+    def store(self) -> Store:
+        """The files of the index."""
+        return self._loaded.store
+
+    @property
+    @opened
+    def _warm(self) -> Warm:
+        return self._loaded.warm
+
+    @property
+    @opened
     def _names(self) -> Names:
-        return Names(self.store)
+        return self._loaded.names
 
     @opened
     def describe(self, picture: Picture, pipeline: str | None = None, **choice: Any) -> Described:
@@ -84,8 +102,9 @@ class Looking:
         with lock:
             if image is None:
                 return arrays.of_all(engine.data, kind)
-            row, record = self._names.find(as_path(image, "an image"))
-            name = self._names.of(record)
+            names = self._names
+            row, record = names.find(as_path(image, "an image"))
+            name = names.of(record)
             return arrays.of_one(kind, name, engine.data.at(row)[kind])
 
     def features(self, image: Anywhere, pipeline: str | None = None) -> Arrays:

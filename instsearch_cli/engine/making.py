@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records, skipped
 from instsearch_cli.engine.assembly import Assembly
-from instsearch_cli.engine.choosing import Choice, choose, inherited, refitted, valid_name
+from instsearch_cli.engine.choosing import Choice, choose, inherited, refitted
 from instsearch_cli.engine.estimate import check_space
 from instsearch_cli.engine.intake import Intake, take_in
 from instsearch_cli.engine.overview import pipeline_lines
@@ -166,9 +166,7 @@ def index_images(
     long as another one answers with their rows from before.
     """
     began = time.perf_counter()
-    pipeline = choose(registry, base, choice)
-    if name:
-        pipeline = replace(pipeline, name=valid_name(name))
+    pipeline = choose(registry, base, choice, name=name)
     if keep_features is not None:
         pipeline = replace(pipeline, keep_features=keep_features)
     if refit:
@@ -249,7 +247,7 @@ def _indexed(
 ) -> Indexed:
     if intake is not None:
         intake.skip_later(outcome.skipped)
-        skipped.note(index, intake.skipped, intake.places)
+        skipped.note(index, intake.skipped, (found.path for found in intake.places), intake.folders)
     return Indexed(assembly.pipeline, outcome, time.perf_counter() - began, intake)
 
 

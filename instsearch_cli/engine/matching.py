@@ -39,7 +39,13 @@ class Matching:
         self.away, self.removed = Away(), table.removed()
         self.roots, self._others = table.roots, table.others()
         self.records = {row: r for row, r in table.records() if stands_for(self.removed.get(row))}
-        self.rows = {path: row for row in self.records for path, _ in self.places(row)}
+        self.rows: dict[bytes, int] = {}  #: of each path the last row that has it: a kill may leave two
+        self._robbed: set[int] = set()  #: rows of which a later one has a path
+        for row in self.records:
+            for path, _ in self.places(row):
+                if path in self.rows:
+                    self._robbed.add(self.rows[path])
+                self.rows[path] = row
         self.moved: dict[int, Found] = {}
         self._claims: dict[int, list[Found]] = defaultdict(list)
         self._owners: dict[bytes, int] = {}  #: paths that are names of other images from now on, and of which
@@ -107,12 +113,14 @@ class Matching:
         row = self._owners.get(winner, self.rows.get(winner) if winner in self._standing else None)
         if row is None:
             self._owners[path_of(other)] = -1
-        elif path_of(other) not in [path for path, _ in self.places(row)]:
+        elif self.rows.get(path_of(other)) != row:
             self._claimed(row, other)
         return row is not None
 
     def _stands(self, row: int, path: bytes) -> bool:
-        """Whether a path holds, or may hold, what is indexed of it."""
+        """Whether a path of a row holds, or may hold, what is indexed of it."""
+        if self.rows[path] != row:
+            return False
         if path not in self._standing and path not in self._vacated:
             if self._gone(row, path):
                 return False
@@ -135,31 +143,33 @@ class Matching:
         """
         change, owners = Change(), self._owners
         several = {row for row in self._others if row in self.records and self._seen(row)}
-        rows = {*self._claims, *self.moved, *several}
+        rows = {*self._claims, *self.moved, *several, *self._robbed}
         rows |= {self.rows[path] for path in (*owners, *self._vacated) if path in self.rows}
         if within is not None:
             rows |= {row for path, row in self.rows.items() if path not in self._standing and within(path)}
-            earlier = self.records.keys() - set(self.rows.values()) - self.removed.keys()
-            change.removed |= dict.fromkeys(earlier, "changed")  # what a run that was killed left to do
         for row in sorted(rows):
             places = list(self.places(row))
-            parted = any(path in self._vacated for path, _ in places)
+            robbed = {path for path, _ in places if self.rows[path] != row}
+            parted = bool(robbed) or any(path in self._vacated for path, _ in places)
             lost = {
                 path
                 for path, _ in places
-                if path in self._vacated
+                if path in robbed
+                or path in self._vacated
                 or owners.get(path, row) != row
                 or (not self._stands(row, path) if parted else self._gone(row, path))
             }
-            kept = [place for path, place in places if path not in lost]
-            now = (*kept, *((number(found), found.name) for found in self._claims.get(row, ())))
+            kept = {path: place for path, place in places if path not in lost}
+            now = (*kept.values(), *((number(found), found.name) for found in self._claims.get(row, ())))
+            taken, first = robbed | (lost & self._new), places[0][0]
+            outdated = first in self._new or (first in robbed and within is None)  # by what has its name now
             if row in self.removed:
                 if any(path in owners for path, _ in places):
                     change.removed[row] = "changed"
             elif not now and row in self.moved:
                 change.removed[row] = "renamed"
-            elif not now and (lost & owners.keys() or (lost & self._new and places[0][0] not in self._new)):
-                change.removed[row] = "changed"  # else it is outdated by the new file that has its name
+            elif not now and (lost & owners.keys() or (taken and not outdated)):
+                change.removed[row] = "changed"
             elif not now and within is not None and not parted and all(map(within, lost)):
                 change.removed[row] = "missing"
             elif now and list(now) != [place for _, place in places]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import unicodedata
-from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from instsearch_cli.engine.name_hashes import NameHashes
 from instsearch_cli.errors import InstsearchError, nearest, printable
-from instsearch_formats.images import located, location
+from instsearch_formats.images import labels, located, location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -184,14 +182,3 @@ def _by_name(pairs: Iterable[tuple[bytes, T]]) -> dict[bytes, list[T]]:
 def composed(name: bytes) -> bytes:
     """A name with accents and letters in one, as keyboards give them and some disks do not."""
     return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(name)))
-
-
-def labels(roots: Sequence[str]) -> list[str]:
-    """For each folder the shortest end of its path that no other has."""
-    parts = [Path(root).parts for root in roots]
-    ends = Counter(mine[-n:] for mine in parts for n in range(1, len(mine) + 1))
-    found = []
-    for mine in parts:
-        n = next((n for n in range(1, len(mine)) if ends[mine[-n:]] == 1), len(mine))
-        found.append("/".join(mine[-n:]).replace("//", "/"))
-    return found

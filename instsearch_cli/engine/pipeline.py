@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tomli_w
 
 from instsearch_cli.errors import InstsearchError, UsageError, deprecated, nearest
-from instsearch_cli.options import coerce, parse_assignment
+from instsearch_cli.options import as_toml, coerce, parse_assignment
 from instsearch_cli.outside.files import read_text
 from instsearch_cli.outside.text import MOST_TOML, parse_toml
 
@@ -40,10 +40,7 @@ class Stage:
         return Stage(self.name, {**self.options, option.replace("-", "_"): value})
 
     def table(self) -> dict[str, Any]:
-        options = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items() if v is not None
-        }
-        return {"name": self.name, **{k.replace("_", "-"): v for k, v in options.items()}}
+        return {"name": self.name, **{k.replace("_", "-"): as_toml(v) for k, v in self.options.items()}}
 
 
 @dataclass(frozen=True)
@@ -221,6 +218,13 @@ class Pipeline:
         plain = {k: v for k, v in dataclasses.asdict(self).items() if v and k not in ("refine", *TABLES)}
         tables = {name: {k: v for k, v in vars(vars(self)[name]).items() if v} for name in TABLES}
         return plain | {name: settings for name, settings in tables.items() if settings}
+
+
+def as_name(name: Any) -> str:
+    """The name of a pipeline. Raises UsageError for what is none."""
+    if not isinstance(name, str):
+        raise UsageError(f"a pipeline is given by its name, 'a' or 'a+b' say, not as {type(name).__name__}")
+    return name
 
 
 Settings = TypeVar("Settings", Asking, Fitting)

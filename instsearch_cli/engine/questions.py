@@ -155,6 +155,8 @@ def checked_box(box: Sequence[float]) -> XYWH:
         x, y, w, h = (float(v) for v in box)
     except (TypeError, ValueError):
         x = y = w = h = float("nan")
+    except OverflowError:
+        x, y, w, h = box = (float("inf"),) * 4
     if not np.isfinite((x, y, w, h)).all() or w <= 0 or h <= 0:
         raise UsageError(
             "a box is x, y, width and height in pixels of the upright picture, width and height above 0, "

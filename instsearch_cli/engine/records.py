@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from instsearch_cli.engine.pipeline import SEPARATOR, Pipeline
+from instsearch_cli.engine.pipeline import SEPARATOR, Pipeline, as_name
 from instsearch_cli.engine.stages import CACHE, FEATURES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import FormatError, fingerprint
@@ -187,7 +187,7 @@ def last(index: Index, name: str | None = None) -> Record | None:
     found, damaged = read_all(index)
     there = {record.pipeline.name: record for record in found}
     if name is not None:
-        if name in damaged:
+        if as_name(name) in damaged:
             raise damaged[name]
         if name not in there:
             raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, there)}")

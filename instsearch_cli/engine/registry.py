@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -34,6 +35,9 @@ HOOKS = {
     "searcher": "instsearch_searchers",
     "dataset": "instsearch_datasets",
 }
+
+
+KEBAB = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 
 
 class PluginWarning(UserWarning):
@@ -182,7 +186,7 @@ def load_registry() -> Registry:
             module: ModuleType = entry.load()
             manager.register(module, name=who)
             manager.check_pending()
-            for spec in _specs_of(manager, module):
+            for spec in list(_specs_of(manager, module)):
                 registry.add(Offer(spec, distribution, version))
             registry.packages.append((distribution, entry.module.rpartition(".")[0] or entry.module))
     return registry
@@ -206,4 +210,8 @@ def _specs_of(manager: pluggy.PluginManager, module: ModuleType) -> Iterable[Spe
             for spec in impl.function():
                 if not isinstance(spec, SPECS[kind]):
                     raise TypeError(f"{hook} returned {spec!r}, not a {SPECS[kind].__name__}")
+                if not KEBAB.fullmatch(spec.name):
+                    raise ValueError(
+                        f"{kind} '{spec.name}': a name is of a-z and 0-9, with '-', '_' or '.' between"
+                    )
                 yield spec

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from instsearch_cli.engine import skipped
 from instsearch_cli.engine.away import Away
 from instsearch_cli.engine.intake import REMOVED
 from instsearch_cli.engine.names import Names
@@ -80,6 +81,7 @@ def restore(index: Index, images: Sequence[str | os.PathLike[str]], everything: 
             f"{refused[0][0]} cannot be brought back: {refused[0][1]}{more}\nNothing was changed."
         )
     table.change(Change(restored=set(back.values())))
+    skipped.note(index, (), map(os.fsdecode, back))
     return Restored(sorted(map(_shown, back)), refused, int(table.alive().sum()))
 
 

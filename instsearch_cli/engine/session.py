@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records, together, upkeep
 from instsearch_cli.engine.answer import Wish
-from instsearch_cli.engine.asking import Warm
 from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, listed, of_each
 from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, Start, extract_images, index_each, index_images
-from instsearch_cli.engine.opened import format_errors, opened
+from instsearch_cli.engine.opened import Loaded, format_errors, opened
 from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.questions import Question, asked_for
 from instsearch_cli.engine.registry import load_registry
@@ -21,7 +20,7 @@ from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.syncing import Plan
 from instsearch_cli.engine.workers import LOCAL, workers_of
-from instsearch_cli.errors import UsageError
+from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.images import MAX_PIXELS
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.questions import Picture
     from instsearch_cli.engine.restoring import Restored
     from instsearch_cli.engine.syncing import Synced
-    from instsearch_cli.errors import InstsearchError
     from instsearch_formats.verify import Problem
 
 
@@ -57,11 +55,11 @@ class Index(Looking):
     def __init__(
         self, store: Store, device: str = "auto", progress: Quiet | None = None, wait: float | None = None
     ) -> None:
-        self.store, self.path = store, store.path
+        self.path = store.path
         self.device, self.progress, self.wait = device, progress or Quiet(), wait
         self.closed = False
         self._registry = load_registry()
-        self._warm = Warm(store, self._registry, device)
+        self._loaded = Loaded(store, device)
         self._writing = threading.RLock()
 
     @classmethod
@@ -85,7 +83,7 @@ class Index(Looking):
     def close(self) -> None:
         """Let go of what is loaded; the index can be asked nothing more."""
         self.closed = True
-        self._warm.forget()
+        self._loaded.warm.forget()
 
     def __enter__(self) -> Index:
         return self
@@ -104,14 +102,12 @@ class Index(Looking):
         return int(self.store.images.alive().sum())
 
     @property
+    @opened
     def images(self) -> list[str]:
         """The names of the images."""
-        self._names.refresh()
-        return [self._names.of(record) for _, record in self._live()]
-
-    @opened
-    def _live(self) -> list[tuple[int, Any]]:
-        return self._names.live()
+        names = self._names
+        names.refresh()
+        return [names.of(record) for _, record in names.live()]
 
     @opened
     def path_of(self, image: Anywhere) -> Path:
@@ -171,9 +167,9 @@ class Index(Looking):
         """
         crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
-        with self._locked(), decoding_within(memory):
+        with self._locked() as store, decoding_within(memory):
             starts = self._starts(pipeline, selection)
-            taken = (self.store, self._registry, listed(images))
+            taken = (store, self._registry, listed(images))
             if len(starts) == 1:
                 (one,) = starts
                 return index_images(*taken, one.base, one.choice, how, name, keep_features, refit)
@@ -220,11 +216,11 @@ class Index(Looking):
         """Take in more photographs with the pipeline that made the index, or its default one if there is none."""
         crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         how = How(self.device, strict, max_pixels, recheck, self.progress, crew)
-        with self._locked(), decoding_within(memory):
+        with self._locked() as store, decoding_within(memory):
             if pipeline is None:
-                records.last(self.store)  # a damaged one is not replaced by a default one
+                records.last(store)  # a damaged one is not replaced by a default one
             starts = self._starts(pipeline, Choice())
-            return index_each(self.store, self._registry, listed(images), starts, how)
+            return index_each(store, self._registry, listed(images), starts, how)
 
     @opened
     def extract(
@@ -244,8 +240,8 @@ class Index(Looking):
         """Take in photographs and keep their features."""
         crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
-        with self._locked(), decoding_within(memory):
-            return extract_images(self.store, self._registry, listed(images), selection, how)
+        with self._locked() as store, decoding_within(memory):
+            return extract_images(store, self._registry, listed(images), selection, how)
 
     @opened
     def sync(
@@ -266,8 +262,9 @@ class Index(Looking):
         ``max_remove`` allows (a count, or "10%" of all; None: a tenth, and ten in any case) nothing is done.
         """
         how = How(self.device, strict, max_pixels, recheck, self.progress)
-        with contextlib.nullcontext() if dry_run else self._locked(), decoding_within(memory):
-            plan = Plan(self.store, listed(folders), how)
+        locked = contextlib.nullcontext(self.store) if dry_run else self._locked()
+        with locked as store, decoding_within(memory):
+            plan = Plan(store, listed(folders), how)
             if dry_run:
                 return plan.preview()
             return plan.carry_out(self._registry, self._starts(pipeline, Choice()), max_remove)
@@ -277,31 +274,31 @@ class Index(Looking):
         self, *images: Anywhere, missing: bool = False, max_remove: str | int | None = None
     ) -> tuple[int, int]:
         """Take images out of the index, by file, folder, name or pattern; returns how many, and how many are left."""
-        with self._locked():
+        with self._locked() as store:
             paths = [as_path(image, "an image") for image in images]
-            return upkeep.remove_images(self.store, paths, missing, max_remove)
+            return upkeep.remove_images(store, paths, missing, max_remove)
 
     @opened
     def restore(self, *images: Anywhere, everything: bool = False) -> Restored:
         """Bring back images that were removed, by file, folder, name or pattern, or all; nothing is computed again."""
-        with self._locked():
-            return restore(self.store, [as_path(image, "an image") for image in images], everything)
+        with self._locked() as store:
+            return restore(store, [as_path(image, "an image") for image in images], everything)
 
     @opened
     def relocate(self, old: Anywhere, new: Anywhere) -> tuple[str, str]:
         """The photographs under ``old`` now lie under ``new``."""
-        with self._locked():
-            return upkeep.relocate(self.store, as_path(old, "a folder"), as_path(new, "a folder"))
+        with self._locked() as store:
+            return upkeep.relocate(store, as_path(old, "a folder"), as_path(new, "a folder"))
 
     @opened
     def gc(
         self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False
     ) -> list[Path | str]:
         """Remove what no recorded pipeline uses; returns what was, or would be, removed: a path, or a copy's name."""
-        with contextlib.nullcontext() if dry_run else self._locked():
+        with contextlib.nullcontext(self.store) if dry_run else self._locked() as store:
             self._warm.forget()
             say = self.progress.say
-            return upkeep.sweep(self.store, self._registry, dry_run, forget, cache, say)
+            return upkeep.sweep(store, self._registry, dry_run, forget, cache, say)
 
     @opened
     def verify(self, *, mirror: bool = False) -> list[Problem]:
@@ -316,10 +313,13 @@ class Index(Looking):
             self.progress.close()
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[Store]:
+        """The files of the index, which nobody else writes to."""
         patient = contextlib.nullcontext() if self.wait is None else waiting(self.wait, self.progress.say)
-        with self._writing, patient, self.store.lock():
-            yield
+        with self._writing, patient, (store := self.store).lock():
+            if self.store is not store:  # while it was waited for
+                raise InstsearchError(f"another index came to lie at {self.path}: do it again")
+            yield store
 
     # -- asking it ------------------------------------------------------------------------------------
 

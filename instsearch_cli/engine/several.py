@@ -187,7 +187,11 @@ class Several:
     """Open indexes that are asked as one; see :class:`instsearch_cli.engine.answering.Answering`."""
 
     def __init__(self, indexes: Sequence[Opened]) -> None:
-        self._warm = WarmTogether([index._warm for index in indexes])
+        self._indexes = indexes
+
+    @property
+    def _warm(self) -> WarmTogether:
+        return WarmTogether([index._warm for index in self._indexes])
 
     def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
         question, pipeline, wish, choice = asked_for(picture, box, k, wishes)

@@ -10,18 +10,23 @@ from instsearch_cli.errors import printable
 from instsearch_formats.places import LINES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from instsearch_cli.images import Found
     from instsearch_formats import Index
 
 FILE = "skipped.txt"
 
 
-def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found]) -> None:
-    """Note what a run skipped, and go on noting what earlier runs did, but for what was ``found`` and taken now.
+def note(
+    index: Index,
+    skipped: Sequence[tuple[str, str]],
+    found: Iterable[str | os.PathLike[str]],
+    folders: Iterable[Path] = (),
+) -> None:
+    """Note what a run skipped, and go on noting what earlier runs did.
 
-    What is gone meanwhile is noted no longer.
+    What was found and taken now, what lies in folders that were walked and was not skipped again, and what is gone
+    meanwhile is noted no longer.
     """
     earlier = dict(
         line.split("\t", 1) for line in (index.read_text(FILE, LINES) or "").split("\n") if "\t" in line
@@ -29,9 +34,12 @@ def note(index: Index, skipped: Sequence[tuple[str, str]], found: Iterable[Found
     now = {os.path.abspath(name): printable(reason) for name, reason in skipped}  # noqa: PTH100  (links stay)
     now = {name: reason for name, reason in now.items() if not _is_itself(name, reason)}
     if earlier:
-        taken = {printable(os.path.abspath(f.path)) for f in found}  # noqa: PTH100
+        taken = {printable(os.path.abspath(path)) for path in found}  # noqa: PTH100
+        walked = {printable(folder) for folder in folders}
         earlier = {
-            name: reason for name, reason in earlier.items() if name not in taken and _may_be_there(name)
+            name: reason
+            for name, reason in earlier.items()
+            if name not in taken and not _was_looked_at(name, walked, now) and _may_be_there(name)
         }
     notes = earlier | now
     if notes or (index.path / FILE).exists():
@@ -47,6 +55,14 @@ def count(index: Index) -> int:
 def _is_itself(name: str, reason: str) -> bool:
     """Whether a file was skipped since it was reached by its own name before."""
     return reason.startswith("same file as ") and os.path.abspath(reason[13:]) == name  # noqa: PTH100
+
+
+def _was_looked_at(name: str, walked: Collection[str], skipped: Collection[str]) -> bool:
+    """Whether a path lies in a folder that was walked, and in none in there that was skipped."""
+    for folder in (name, *map(str, Path(name).parents)):
+        if folder in skipped or folder in walked:
+            return folder not in skipped
+    return False
 
 
 def _may_be_there(name: str) -> bool:

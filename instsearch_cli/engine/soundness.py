@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from instsearch_cli.engine import mirrors, records
 from instsearch_cli.engine.stages import CACHE, SEARCH
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_formats import FormatError, Problem
-from instsearch_formats.images import REPLACING, tombstone_name
+from instsearch_formats.images import REPLACING, located, tombstone_name
 from instsearch_formats.part import part_name
 from instsearch_formats.verify import missing
 
@@ -37,6 +38,7 @@ def verify(index: Index, progress: Quiet, copies: tuple[Registry, str] | None = 
         found, damaged = [], {}
     named = {problem.path for problem in problems}
     problems += [p for p in _missing(index, found) if p.path not in named]
+    problems += _of_names(index)
     if copies is not None:
         problems += mirrors.differing(index, *copies, found, progress)
     problems = [p._replace(mend=_mend(index, p, found)) if not p.mend else p for p in problems]
@@ -107,6 +109,25 @@ def _missing(index: Index, found: Sequence[Record]) -> Iterator[Problem]:
                         yield Problem(
                             index.path / path / part_name(span), f"it is missing, and {whose} uses it"
                         )
+
+
+def _of_names(index: Index) -> Iterator[Problem]:
+    """The files that are two images', of those that runs to the end have seen and that are not being replaced."""
+    table, paths = index.images, set[bytes]()
+    mend = f"`instsearch sync --index {records.quoted(index)}`"
+    try:
+        run, alive, roots, others = table.replacement(), table.alive(), table.roots, table.others()
+        stop = min(len(alive) - records.unrecorded(index), run.since if run.id else len(alive))
+        for row, record in table.records(range(stop)):
+            if alive[row] and row not in run.rows:
+                own = ((record.root, record.name), *others.get(row, ()))
+                its = {located(roots, place) for place in own}
+                for path in its & paths:
+                    what = f"{printable(os.fsdecode(path))} is the file of two images"
+                    yield Problem(index.path / "images", what, mend)
+                paths |= its
+    except FormatError:  # which is among the problems
+        return
 
 
 def _rows(record: Record, layers: Mapping[str, LayerInfo]) -> dict[str, int]:

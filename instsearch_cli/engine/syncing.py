@@ -74,12 +74,15 @@ class Plan:
     def __init__(self, index: Index, folders: Sequence[Path], how: How) -> None:
         self.index, self.how = index, how
         self.away, roots = Away(), index.images.roots
-        chosen = [str(absolute(folder)) for folder in folders] or roots
+        named = [str(absolute(folder)) for folder in folders]
+        chosen = list(dict.fromkeys(named or roots))
         for folder in chosen:
             if Path(folder).is_file():
                 raise UsageError(f"{printable(folder)} is a file: `instsearch sync` takes folders")
-        single = index.images.single
-        self._inside = [os.fsencode(folder).rstrip(b"/") + b"/" for folder in chosen if folder not in single]
+        self._single = index.images.single - set(named)  # one that is named is looked at whole
+        self._inside = [
+            os.fsencode(folder).rstrip(b"/") + b"/" for folder in chosen if folder not in self._single
+        ]
         self._files: set[bytes] = set()
         discovery = self._found(chosen)
         self.taking = Taking(index, discovery, how.progress, how.strict, how.max_pixels, how.recheck)
@@ -89,7 +92,7 @@ class Plan:
     def _found(self, chosen: Sequence[str]) -> Discovery:
         """The pictures in the folders that are there, and of the roots of single files these."""
         table = self.index.images
-        roots, alive, single = table.roots, table.alive(), table.single
+        roots, alive, single = table.roots, table.alive(), self._single
         others, places = table.others(), []
         for row, record in table.records(range(len(alive))):
             if alive[row]:
@@ -118,17 +121,17 @@ class Plan:
         matching, change = taking.matching, taking.preview(self.within)
         moved = {path_of(found): row for row, found in matching.moved.items()}
         stay = matching.removed.keys() | matching.moved.keys() | change.places.keys()
-        firsts = {next(matching.places(row))[0]: row for row in matching.records.keys() - stay}
+        names = {row: next(matching.places(row))[0] for row in matching.records}
+        before = {row for row in change.removed.keys() - stay if matching.rows[names[row]] != row}
+        live = names.keys() - matching.removed.keys() - before  # a run that was killed has replaced these
+        firsts = {names[row]: row for row in live - stay}
         fresh = {path_of(fresh.found) for fresh in taking.fresh}
         replaced = fresh & firsts.keys()
-        renamed = [(_shown(next(matching.places(row))[0]), _shown(path)) for path, row in moved.items()]
-        for row in change.places.keys() - matching.moved.keys():
-            (before, was), now = next(matching.places(row)), change.places[row][0]
-            if now != was:
-                renamed.append((_shown(before), _shown(located(matching.roots, now))))
-        live = set(matching.rows.values()) - matching.removed.keys()
+        now = {row: located(matching.roots, places[0]) for row, places in change.places.items()}
+        now |= {row: path for path, row in moved.items()}
+        renamed = [(_shown(names[row]), _shown(path)) for row, path in now.items() if path != names[row]]
         gone = (change.removed.keys() & live) - stay - {firsts[path] for path in replaced}
-        removed = [_shown(next(matching.places(row))[0]) for row in gone]
+        removed = [_shown(names[row]) for row in gone]
         away = offline(self.index, self.away, self.within)
         left = len(live) - len(removed)
         return Synced(

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine.answer import Wish, unwrapped
+from instsearch_cli.engine.looking import check_open
 from instsearch_cli.engine.questions import Question
 from instsearch_cli.engine.several import as_one
 from instsearch_cli.engine.stages import SEARCH
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.query import Engine
 
 TOGETHER = 16  #: questions that are searched at once
-ASKING = ("also", "against", "pipeline", "k", "per_image", "min_score")
+PARTS = ("also", "against")  #: what is said of one question
+ASKING = (*PARTS, "pipeline", "k", "per_image", "min_score")
 """What :meth:`Index.query` takes that is no choice of components."""
 
 
@@ -84,6 +86,10 @@ def answers_of(
     """
     wish, pipeline = Wish(k, wishes.get("per_image", 1), wishes.get("min_score")), wishes.get("pipeline")
     choice = _choice(wishes)
+    if stray := [name for name in PARTS if name in wishes]:
+        raise UsageError(
+            f"{stray[0]} is of one question: give it with each, {{'picture': 'mug.jpg', '{stray[0]}': [...]}}"
+        )
     if isinstance(questions, (str, os.PathLike)) or not isinstance(questions, Iterable):
         raise UsageError("questions are a list of pictures, of pairs of a picture and a box, or of dicts")
     remaining = iter(questions)
@@ -126,6 +132,9 @@ def besides(
 
 def check_comparable(indexes: Sequence[Opened], wishes: dict[str, Any]) -> None:
     """Raises UsageError where indexes cannot be asked together so."""
+    if not isinstance(indexes, (list, tuple)):
+        raise UsageError("indexes are a list, [instsearch.open('my-index')] say")
+    check_open(*indexes)
     if not indexes:
         raise UsageError("there is no index to ask")
     engines = [index.engines(wishes.get("pipeline"), **_choice(wishes)) for index in indexes]

@@ -15,17 +15,19 @@ from instsearch_cli.engine import drift, mirrors, records, skipped
 from instsearch_cli.engine.away import Away
 from instsearch_cli.engine.choosing import absolute
 from instsearch_cli.engine.intake import REMOVED
-from instsearch_cli.engine.names import Names, labels
+from instsearch_cli.engine.names import Names
 from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.soundness import MODELS
 from instsearch_cli.engine.stages import CACHE, CODES, SEARCH
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import places
 from instsearch_formats.changes import Change
-from instsearch_formats.images import location
+from instsearch_formats.images import labels, location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
 
     from instsearch_cli.engine.registry import Registry
     from instsearch_formats import Index, LayerInfo, ModelInfo
@@ -184,18 +186,18 @@ def offline(
 
 
 def relocate(index: Index, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> tuple[str, str]:
-    """Note that the photographs under ``old`` now lie under ``new``; returns both as the index has them.
+    """Note that the photographs under ``old`` now lie under ``new``; returns both as absolute paths.
 
     Where that was the last thing that was noted, nothing is done.
     """
-    roots, moved = index.images.roots, str(absolute(Path(new)))
-    for candidate in (str(old), str(absolute(Path(old)))):
-        if candidate in roots:
-            index.images.move_root(candidate, moved)
-            return candidate, moved
-    if index.images.moved == (before := str(absolute(Path(old))), moved):
-        return before, moved
-    raise InstsearchError(f"{index.path} has no images under '{old}'.{nearest(str(old), roots)}")
+    table, before, moved = index.images, absolute(Path(old)), absolute(Path(new))
+    if table.moved != (str(before), str(moved)):
+        if not any(Path(root).is_relative_to(before) for root in table.roots):
+            raise InstsearchError(
+                f"{index.path} has no images under '{old}'.{nearest(str(old), table.roots)}"
+            )
+        table.move_root(before, moved)
+    return str(before), str(moved)
 
 
 def sweep(
@@ -277,19 +279,19 @@ def remove_empty(index: Index, folder: bool) -> None:
 def facts(index: Index) -> dict[str, Any]:
     """What an index holds and what made it, JSON-ready."""
     table = index.images
-    n_alive = int(table.alive().sum())
+    alive = table.alive()
     last, layers = records.together(index), {layer.path: layer for layer in index.layers()}
     kept = records.recorded(index)
     return {
         "index": str(index.path),
         "created": _time(index.path / "format.json"),
         "added": max((_time(part) for part in (index.path / "images").glob("part-*.h5")), default=None),
-        "images": n_alive,
+        "images": int(alive.sum()),
         "removed": removals(index),
         "offline": offline(index),
         "others": sum(len(names) for names in table.others().values()),
         "skipped": skipped.count(index),
-        "roots": table.roots,
+        "roots": list(dict.fromkeys(table.roots)),
         "pipelines": {
             r.pipeline.name: {**r.pipeline.plain(), "refine": [asdict(stage) for stage in r.pipeline.refine]}
             for r in kept
@@ -309,7 +311,7 @@ def facts(index: Index) -> dict[str, Any]:
             }
             for layer in layers.values()
         ],
-        "models": [_model(index, model, n_alive) for model in index.models()],
+        "models": [_model(index, model, alive) for model in index.models()],
         "caches": [
             {"name": cache.name, "fingerprint": cache.fingerprint, "bytes": cache.nbytes}
             for cache in index.caches()
@@ -350,9 +352,10 @@ def _count_in(attrs: Mapping[str, Any], name: str) -> int:
     return value if type(value) is int else 0
 
 
-def _model(index: Index, model: ModelInfo, n_alive: int) -> dict[str, Any]:
+def _model(index: Index, model: ModelInfo, alive: np.ndarray) -> dict[str, Any]:
     then, fitted_on = (_count_in(model.attrs, name) for name in ("images-then", "fitted-on"))
-    not_seen = max(0, n_alive - then)
+    since = int(alive[model.rows :].sum()) if model.rows else int(alive.sum()) - then
+    not_seen = max(0, since)
     moved = drift.of_model(index, model) if not_seen else None
     return {
         "name": model.name,

@@ -177,7 +177,13 @@ def _whole(file: IO[bytes]) -> np.ndarray:
 def _in_memory(picture: object) -> PIL.Image.Image:
     """An upright picture in mode RGB or L. Raises UsageError for what is none."""
     if isinstance(picture, PIL.Image.Image):
-        return flattened(PIL.ImageOps.exif_transpose(picture))
+        try:
+            with reasons():
+                return flattened(PIL.ImageOps.exif_transpose(picture))
+        except BadImage as error:
+            raise UsageError(
+                f"a picture of Pillow's that cannot be read ({error.reason}): give one that is open, or its file"
+            ) from error
     if isinstance(picture, np.ndarray):
         grey = picture.ndim == 2
         if picture.dtype != np.uint8 or 0 in picture.shape or not (grey or picture.shape[2:] in ((3,), (4,))):

@@ -11,6 +11,7 @@ import numpy as np
 from instsearch_cli.data import Query
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import as_path, recorded_pipeline
+from instsearch_cli.engine.looking import check_open
 from instsearch_cli.engine.opened import format_errors
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.registry import load_registry
@@ -86,6 +87,7 @@ def adapt(
     """
     if not 0 <= held_out < 1:
         raise UsageError("held_out is from 0 to below 1")
+    check_open(index)
     file, registry = as_path(pairs, "pairs"), load_registry()
     with format_errors():
         base = recorded_pipeline(index.store, pipeline)

@@ -102,7 +102,7 @@ class Miner:
 
     def name(self, row: int) -> str:
         """What the image is called in the hits of a query, and in a pairs file."""
-        return self.engine.index.images.name(row)
+        return self.data.called(row)
 
     def mine(
         self, rows: Sequence[int], top: int, least: int, progress: Quiet, most: int | None = None

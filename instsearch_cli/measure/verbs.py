@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.components import Dataset
 from instsearch_cli.engine.assembly import Assembly, pick_device
 from instsearch_cli.engine.choosing import Choice, as_path, choose, chosen, of_each
+from instsearch_cli.engine.looking import check_open
 from instsearch_cli.engine.opened import format_errors
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index
@@ -178,7 +179,7 @@ def _rest(choice: dict[str, Any]) -> Choice:
 
 def _place(index: Index | Anywhere | None, dataset: Any, root: Anywhere | None) -> Path:
     if isinstance(index, Index):
-        return index.path
+        return index.store.path
     if index is not None:
         return as_path(index, "an index")
     if not isinstance(dataset, (str, os.PathLike)):
@@ -337,6 +338,7 @@ def pairs(
     options: Sequence[str] = (),
 ) -> Mined:
     """Pairs of an index's images that show the same thing, found without labels; written to the CSV file ``out``."""
+    check_open(index)
     miner = Miner.of(index, pipeline, options)
     mined = miner.mine(miner.sample(images, seed), top, min_inliers, index.progress, per_image)
     if out is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from instsearch_cli.engine.answer import counted
+from instsearch_cli.engine.choosing import as_path
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href, jpeg_uri
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
 from instsearch_cli.report.results import box_text, score_texts, write_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import XYWH, Answer, Hit, View
+    from instsearch_cli.engine.choosing import Anywhere
 
 SIDE = 480  #: longer side of thumbnails
 PAIR = 900  #: width of a hit beside what was asked for
@@ -123,6 +125,7 @@ def page(result: Answer, folder: Path | None = None, besides: Mapping[int, Besid
     return document(f"{title} - instsearch", STYLE, body)
 
 
-def write_page(result: Answer, path: Path, besides: Mapping[int, Beside] | None = None) -> None:
+def write_page(result: Answer, path: Anywhere, besides: Mapping[int, Beside] | None = None) -> None:
     """Write the page to a file, with hits ``besides`` the query by rank; InstsearchError if it cannot be written."""
+    path = as_path(path, "a page")
     write_text(path, page(result, path.parent, besides))

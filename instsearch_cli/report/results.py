@@ -9,6 +9,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.choosing import as_path
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 from instsearch_cli.images import BadImage, read_image
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.data import Box
     from instsearch_cli.engine.answer import XYWH, Answer, Hit, View
+    from instsearch_cli.engine.choosing import Anywhere
 
 
 def box_text(box: XYWH | None) -> str:
@@ -111,7 +113,7 @@ COPIES = (
 )  #: how photographs are copied: as they are, as links to them, with their boxes drawn
 
 
-def copy_hits(answer: Answer, folder: Path, kind: str = "copy") -> tuple[int, list[str]]:
+def copy_hits(answer: Answer, folder: Anywhere, kind: str = "copy") -> tuple[int, list[str]]:
     """Copy the photographs that were found into a new or empty folder, their ranks before their names.
 
     kind: "copy"; "link", symbolic links to them; or "drawn", JPEG files, upright, with the hits' boxes drawn. Returns
@@ -120,6 +122,7 @@ def copy_hits(answer: Answer, folder: Path, kind: str = "copy") -> tuple[int, li
     """
     if kind not in COPIES:
         raise UsageError(f"photographs are copied as {', '.join(COPIES)}, not {kind!r}")
+    folder = as_path(folder, "a place for copies")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

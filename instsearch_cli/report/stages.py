@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from instsearch_cli.engine.looking import check_open
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.report import draw
 from instsearch_cli.report.pictures import shrink, thumbnail
@@ -159,6 +160,7 @@ def show(
 
     Returns the names of the layers drawn.
     """
+    check_open(index)
     described = index.describe(image, pipeline, **choice)
     stages = {kind: described[kind] for kind in described.kinds}
     draw_stages(Path(image), stages, Path(out), described.drawings(), index.store.images.path)

@@ -92,6 +92,11 @@ WRONG_LINES = [
     ('{"image": "a.jpg", "box": {"x": 1}}', "a box is [x, y, w, h]"),
     ('{"image": "a.jpg", "box": [1, 2, 3, 4], "boxes": [[1, 2, 3, 4]]}', "two names for one thing"),
     ('{"image": "a.jpg", "also": [5]}', "a further picture is"),
+    ('{"image": "a.jpg", "also": [{"image": "b.jpg", "boxes": []}]}', "no box in the list"),
+    (
+        '{"image": "a.jpg", "not": [{"image": "b.jpg", "box": [1, 2, 3, 4], "boxes": []}]}',
+        "two names for one",
+    ),
     ('{"image": "a.jpg", "id": [1]}', "an id is text or a number"),
     ('{"image": "a.jpg", "image": "b.jpg"}', "is there twice"),
     ('{"image": "a.jpg"', "is not JSON"),
@@ -152,3 +157,14 @@ def test_any_text_is_questions_or_an_error(text: str) -> None:
             continue
         assert len({entry.id for entry in entries}) == len(entries)
         assert all(entry.wrong or entry.question["picture"] for entry in entries)
+
+
+def test_a_line_without_an_id_has_one_that_no_other_has() -> None:
+    text = '{"id": 0, "image": "a.jpg"}\n{"id": "line 3", "image": "a.jpg"}\n{broken}\n{"id": 3, "image": "a.jpg"}'
+    entries = parse_questions(text, "it")
+    assert [entry.id for entry in entries] == ["0", "line 3", "line line 3", "3"]
+    assert [bool(entry.wrong) for entry in entries] == [False, False, True, False]
+    table = parse_questions("id,image\n3,a.jpg\n,b.jpg\n,c.jpg\n", "it")
+    assert [entry.id for entry in table] == ["3", "line 3", "4"]
+    with pytest.raises(InstsearchError, match="line 2: id '3' is that of line 1, too"):
+        parse_questions('{"id": 3, "image": "a.jpg"}\n{"id": "3", "image": "b.jpg"}', "it")

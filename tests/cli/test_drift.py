@@ -111,6 +111,25 @@ def test_info_says_how_far_new_images_are_from_those_of_the_vocabulary(
     assert model["drift"]["divergence"] == pytest.approx(divergence(p, q), abs=1e-6)
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_new_images_are_not_seen_though_as_many_went(
+    cli: Cli, photos: Path, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    """By the rows that there were when the model was fitted; where it does not say how many, by the images."""
+    index = tmp_path / "i"
+    cli("index", photos, "--index", index, *SIFT)
+    for path in photos.glob("a/*.png"):
+        path.unlink()
+    for i in range(3):
+        draw(photos / "c" / f"{i}.png", 50 + i, (160, 160))
+    cli("sync", "--index", index, "--max-remove", "5")
+    if not said:
+        models = Index.models
+        monkeypatch.setattr(Index, "models", lambda self: [m._replace(rows=0) for m in models(self)])
+    [model] = vocabularies(cli, index)
+    assert (model["fitted_on"], model["not_seen"], model["drift"] is not None) == (10, 3 * said, said)
+
+
 def test_a_vocabulary_of_another_index_serves_without_training(
     cli: Cli, photos: Path, draw: Draw, tmp_path: Path
 ) -> None:

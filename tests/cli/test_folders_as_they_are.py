@@ -344,3 +344,34 @@ def test_a_reason_forges_no_line(tmp_path: Path, photos: Path, cli: Cli, tiny: t
     cli("index", photos, "--index", tmp_path / "i", *tiny)
     text = (tmp_path / "i" / "skipped.txt").read_text()
     assert text == rf"{photos}/a\nb\tc.jpg" + "\tnot an image\n"
+
+
+def test_a_folder_that_can_be_read_again_is_skipped_no_longer(
+    cli: Cli, index: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor what is no photograph's file any more; what lies in a folder that cannot be read stays noted."""
+    (photos / "a/text.jpg").write_text("no picture")
+    (photos / "link").symlink_to("a")
+    real, closed = os.scandir, {str(photos / "b")}
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path) in closed:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    def notes(*folders: Path) -> list[str]:
+        index(*folders)
+        lines = (tmp_path / "i/skipped.txt").read_text().splitlines()
+        return [line.split("\t")[0].removeprefix(f"{photos}/") for line in lines]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert notes(photos) == ["a/text.jpg", "b", "link"]
+    closed |= {str(photos / "a")}
+    (photos / "link").unlink()
+    (photos / "link").mkdir()
+    closed -= {str(photos / "b")}
+    assert notes(photos) == ["a", "a/text.jpg"]
+    closed.clear()
+    assert notes(photos / "b") == ["a", "a/text.jpg"]
+    assert notes(photos) == ["a/text.jpg"]
+    assert cli("info", "--index", tmp_path / "i", "--json").json["skipped"] == 1

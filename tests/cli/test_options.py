@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from instsearch_cli.components import option
 from instsearch_cli.errors import UsageError
-from instsearch_cli.options import config_for, documented, late, make_config, parse_assignment
+from instsearch_cli.options import (
+    as_toml,
+    coerce,
+    config_for,
+    documented,
+    late,
+    make_config,
+    parse_assignment,
+    written,
+)
 
 
 class Component:
@@ -66,6 +76,59 @@ def test_typed_values_from_toml_are_taken() -> None:
 def test_wrong_values_say_what_was_expected(values: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_config(Component, values, "encoder")
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "value"),
+    [
+        (Literal[1, 2, 4], "2", 2),
+        (Literal["auto", 8], "8", 8),
+        (Literal[True, "some"], "True", True),
+        (int | str, "3", 3),
+        (int | str, "wide", "wide"),
+        (int | float, "2.5", 2.5),
+        (str | int, "3", "3"),
+        (float | Literal["auto"] | None, "auto", "auto"),
+        (int | None, "None", None),
+        (str | None, "none", None),
+        (tuple[int, ...] | str, "1,2", (1, 2)),
+        (tuple[int | None, ...], "1,none", (1, None)),
+    ],
+)
+def test_values_there_and_back(hint: Any, text: str, value: object) -> None:
+    found = coerce(text, hint, "x")
+    assert (found, type(found)) == (value, type(value))
+    for again in (coerce(as_toml(found), hint, "x"), coerce(written(found), hint, "x")):
+        assert (again, type(again)) == (value, type(value))
+
+
+def test_a_number_stays_one_where_text_is_taken_first() -> None:
+    assert coerce(3, str | int, "x") == 3
+    assert coerce(2.0, int | float, "x") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("hint", "message"),
+    [
+        (Literal[1, 2, 4], "x is one of 1, 2, 4, not '3'"),
+        (int | Literal["auto"], "x is a whole number or one of auto, not '1.5'"),
+    ],
+)
+def test_no_member_takes_it(hint: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        coerce("3" if hint == Literal[1, 2, 4] else "1.5", hint, "x")
+
+
+@pytest.mark.parametrize("hint", [Path, Path | None, list[str], tuple[Path, ...], Any, object])
+def test_types_that_no_file_can_hold_are_refused(hint: Any) -> None:
+    class Odd:
+        @dataclass(frozen=True)
+        class Config:
+            odd: Any = ()
+
+    Odd.Config.__annotations__["odd"] = hint
+    with pytest.raises(UsageError, match=r"encoder: option 'odd' of .*Odd is"):
+        make_config(Odd, {}, "encoder")
 
 
 def test_an_option_counts_from_the_layer_that_it_touches() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from instsearch_cli import hookimpl
 from instsearch_cli.engine.registry import HOOKS, Offer, PluginWarning, Registry, load_registry
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_cli.specs import EncoderSpec
+from instsearch_cli.specs import EncoderSpec, WeighterSpec
 
 FAKES = Path(__file__).parent / "fake_plugins"
 
@@ -62,6 +64,19 @@ def test_two_with_one_name_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FAKES / "clash"))
     with pytest.raises(InstsearchError, match=r"instsearch 0\..*clash-plugin 2\.0"):
         load_registry()
+
+
+@pytest.mark.usefixtures("_fresh_registry")
+@pytest.mark.parametrize("name", ["my_w:x", "Loud", "a+b", "", ".a", "a b"])
+def test_a_name_that_is_not_kebab_case_is_a_warning(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.syspath_prepend(str(FAKES / "good"))
+    fake_good = importlib.import_module("fake_good")
+
+    specs = [WeighterSpec("right", "fake_good:Fake", ""), WeighterSpec(name, "fake_good:Fake", "")]
+    monkeypatch.setattr(fake_good, "instsearch_weighters", hookimpl(lambda: specs))
+    with pytest.warns(PluginWarning, match=r"good-plugin .*a name is of a-z and 0-9"):
+        known = load_registry()
+    assert not {"right", name} & known.offers["weighting"].keys()
 
 
 def test_a_wrong_name_suggests_the_nearest() -> None:

@@ -94,6 +94,16 @@ def test_on_a_disk_that_is_away(cli: Cli, index: Path, photos: Path, tmp_path: P
     assert cli("restore", "a/1.png", "--index", index, "--json").json["images"] == 10
 
 
+def test_it_is_skipped_no_longer(cli: Cli, sync: Any, index: Path, photos: Path, draw: Draw) -> None:
+    (photos / "bad.png").write_bytes(b"no picture")
+    cli("remove", "a/1.png", "a/3.png", "--index", index)
+    sync()
+    assert cli("info", "--index", index, "--json").json["skipped"] == 3
+    cli("restore", "a/1.png", "--index", index)
+    lines = (index / "skipped.txt").read_text().splitlines()
+    assert [line.partition("\t")[0] for line in lines] == [str(photos / "a/3.png"), str(photos / "bad.png")]
+
+
 def test_removed_restored_removed(cli: Cli, index: Path, photos: Path) -> None:
     for _ in range(3):
         cli("remove", "a/1.png", "--index", index)

@@ -93,7 +93,7 @@ def test_add_remove_change_and_move(
     )
     info = cli("info", "--index", index, "--json").json
     assert info["images"] == 11
-    assert info["models"][0]["not_seen"] == 1
+    assert info["models"][0]["not_seen"] == 2  # the new one, and the one that changed
 
     cli("remove", photos / "c", "--index", index)
     assert len(cli("query", photos / "a/1.png", "--index", index, "--json").json["hits"]) == 10

@@ -331,3 +331,19 @@ def test_an_answer_is_of_one_state(
 
         monkeypatch.setattr(Engine, "search", late)
         assert first not in [hit.image for hit in opened.query(photos / "a" / "1.png")]
+
+
+def test_an_answer_takes_memory_by_the_images_there_are(
+    index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Engine.steps
+
+    def watched(self: Engine, queries: Any, k: int, evidence: bool = False) -> Any:
+        assert k <= 1000
+        return real(self, queries, k, evidence)
+
+    monkeypatch.setattr(Engine, "steps", watched)
+    picture = photos / "a" / "1.png"
+    assert len(index.query(picture, k=10**9)) == 10
+    assert len(index.query(picture, k=10**9, also=[photos / "a" / "3.png"])) == 10
+    assert len(list(index.answers(picture, k=10**9))[-1]) == 10

@@ -99,6 +99,27 @@ def test_roots(tmp_path):
         table.move_root("/photos", "/x")
 
 
+def test_roots_move_with_the_folder_that_they_lie_in(tmp_path):
+    table = Index.create(tmp_path / "i").images
+    for root in ("/p/2019", "/p", "/p/2020/x", "/pp", "/q"):
+        table.add_root(root)
+    table.move_root("/p", "/q")
+    assert table.roots == ["/q/2019", "/q", "/q/2020/x", "/pp", "/q"]
+    assert table.moved == ("/p", "/q")
+    table.move_root("/q", "/")
+    assert table.roots == ["/2019", "/", "/2020/x", "/pp", "/"]
+
+
+def test_a_folder_is_of_single_files_where_all_its_entries_are(tmp_path):
+    table = Index.create(tmp_path / "i").images
+    for root, single in (("/p", True), ("/q", True), ("/r", False)):
+        table.add_root(root, single)
+    table.move_root("/p", "/q")
+    assert table.single == {"/q"}
+    table.move_root("/q", "/r")
+    assert table.single == set()
+
+
 def test_a_moved_collection_needs_one_changed_root(index, tmp_path):
     index.images.move_root(tmp_path, "/elsewhere")
     assert os.fsencode(index.images.path(5)) == b"/elsewhere/caf\xe9/5.jpg"

@@ -36,6 +36,9 @@ class Collection:
         self.features, self.regions, self.weights = features, regions, weights
         self.images = np.arange(len(features)) + 10
 
+    def named(self):
+        return {f"{row}.jpg": int(row) for row in self.images}
+
     def inputs(self, kinds, rows=None):
         for row in self.images if rows is None else rows:
             known = {"features": self.features[row - 10], "regions": self.regions, "weights": self.weights}

@@ -241,7 +241,7 @@ def by_pairs(
     of the ``sampled`` ones. Raises InstsearchError for fewer pairs than dimensions that vary.
     """
     config = encoder.config
-    pairs = read_pairs(config.pairs, {inputs.name: inputs.row for inputs in data.inputs(())})
+    pairs = read_pairs(config.pairs, data.named())
     rows = np.union1d(sampled, pairs)
     progress.start(label, len(rows))
     found = []

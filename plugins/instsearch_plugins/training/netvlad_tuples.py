@@ -80,7 +80,7 @@ def by_labels(data: Path, labels: Path | None) -> Places:
 def by_pairs(data: Path, pairs: Path) -> Places:
     """All pictures of a folder or of an index, and which of them match: a file of two names a line.
 
-    A name is a path below the folder, or below the root of the index. Raises InstsearchError for names of no pictures.
+    A name is a path below the folder, or as in the hits of the index. Raises InstsearchError for names of no pictures.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -88,10 +88,11 @@ def by_pairs(data: Path, pairs: Path) -> Places:
     paths = photographs(data)
     if is_index(data):
         images = Index.open(data).images
-        names = [images.name(int(row)) for row in np.flatnonzero(images.alive())]
+        rows = np.flatnonzero(images.alive())
+        named = {name: int(np.searchsorted(rows, row)) for name, row in images.named(rows.tolist()).items()}
     else:
-        names = [path.relative_to(data).as_posix() for path in paths]
-    found = read_pairs(str(pairs), {name: i for i, name in enumerate(names)})
+        named = {path.relative_to(data).as_posix(): i for i, path in enumerate(paths)}
+    found = read_pairs(str(pairs), named)
     edges = coo_array((np.ones(len(found)), (found[:, 0], found[:, 1])), shape=(len(paths), len(paths)))
     return Places(paths, connected_components(edges, directed=False)[1].astype(np.int64), found)
 
