@@ -79,7 +79,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         return _member(value, [a for a in arguments if a is not types.NoneType], where)
     if origin is typing.Literal:
         for argument in arguments:
-            if str(argument) == str(value):
+            if _means(value, argument):
                 return argument
         raise UsageError(f"{where} is {_words(hint)}, not '{value}'")
     if origin is tuple:
@@ -120,10 +120,18 @@ def _member(value: Any, members: list[Any], where: str) -> Any:
     raise UsageError(f"{where} is {' or '.join(map(_words, members))}, not '{value}'")
 
 
+def _means(value: Any, argument: Any) -> bool:
+    """Whether a value, or its text, is that argument of a Literal."""
+    if isinstance(argument, str):
+        return argument == str(value)
+    numbers = {type(value), type(argument)} <= {int, float}
+    return written(argument).lower() == str(value).lower() or (numbers and value == argument)
+
+
 def _words(hint: Any) -> str:
     """What a value of a type is called."""
     if typing.get_origin(hint) is typing.Literal:
-        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+        return f"one of {', '.join(map(written, typing.get_args(hint)))}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
 
 

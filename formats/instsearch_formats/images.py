@@ -109,14 +109,13 @@ class ImageTable:
         The latter, as :func:`labels` has it, where there are several roots.
         """
         starts, wanted = labels(self.roots), set(rows)
-        found, twice = dict[str, int](), set[str]()
-        for row, record in self.records():
-            if row in wanted:
-                name = os.fsdecode(record.name)
-                for each in {name, f"{starts[record.root]}/{name}"} if len(starts) > 1 else {name}:
-                    if found.setdefault(each, row) != row:
-                        twice.add(each)
-        return {name: row for name, row in found.items() if name not in twice}
+        records = [
+            (row, record.root, os.fsdecode(record.name)) for row, record in self.records() if row in wanted
+        ]
+        count = Counter(name for _, _, name in records)
+        found = {f"{starts[root]}/{name}": row for row, root, name in records if len(starts) > 1}
+        found = {name: row for name, row in found.items() if name not in count}
+        return found | {name: row for row, _, name in records if count[name] == 1}
 
     def move_root(self, old: str | Path, new: str | Path) -> None:
         """Note that the folder ``old``, with all roots in it, is now ``new``; nothing else in the index changes.
@@ -131,9 +130,11 @@ class ImageTable:
                 raise FormatError(
                     f"{before} is no root of this index. There is: {', '.join(roots) or 'none'}"
                 )
-            for i in np.flatnonzero(inside):
-                roots[i] = str(now / Path(roots[i]).relative_to(before))
-            self._write_roots(roots, (before, now), single)
+            moved = [
+                str(now / Path(root).relative_to(before)) if is_in else root
+                for root, is_in in zip(roots, inside, strict=True)
+            ]
+            self._write_roots(moved, (before, now), single)
 
     def _write_roots(self, roots: list[str], moved: tuple[str, str] | None, single: list[int]) -> None:
         table = {"roots": roots} | ({"moved": moved} if moved else {}) | ({"files": single} if single else {})

@@ -241,11 +241,12 @@ def index_to_write(path: Path, options: Mapping[str, Any], images: bool) -> Iter
 
     new, folder = images and vacant(path), not path.exists()
     index = open_index(path, dict(options), create=images)
+    store = index.store
     try:
         yield index
     except BaseException:
         if new:
-            remove_empty(index.store, folder)
+            remove_empty(store, folder)
         raise
 
 

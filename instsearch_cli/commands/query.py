@@ -57,7 +57,8 @@ def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
         from instsearch_cli.engine.session_file import write_session
         from instsearch_cli.report.results import write_text
 
-        write_text(options["save_session"], write_session(replace(session, pipeline=answer.pipeline)))
+        pipeline = answer.pipeline if len(indexes) == 1 else session.pipeline
+        write_text(options["save_session"], write_session(replace(session, pipeline=pipeline)))
     written = write(answer, indexes, options)
     show(answer, written, options)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.asking import Warm
     from instsearch_cli.engine.choosing import Anywhere
     from instsearch_cli.engine.describe import Described
-    from instsearch_cli.engine.names import Names
     from instsearch_cli.engine.opened import Loaded
     from instsearch_cli.engine.questions import Picture
     from instsearch_formats import Index as Store
@@ -51,15 +50,10 @@ class Looking:
     def _warm(self) -> Warm:
         return self._loaded.warm
 
-    @property
-    @opened
-    def _names(self) -> Names:
-        return self._loaded.names
-
     @opened
     def describe(self, picture: Picture, pipeline: str | None = None, **choice: Any) -> Described:
         """What the stages make of any picture, layer by layer, as of the collection's."""
-        engine = self._warm.engine(pipeline, chosen(choice))[0]
+        engine = self._loaded.warm.engine(pipeline, chosen(choice))[0]
         return engine.describe(Photograph.of(picture))
 
     @opened
@@ -75,8 +69,8 @@ class Looking:
 
         Of pipelines that are asked as one, by the first that compares.
         """
-        row, _ = self._names.find(as_path(image, "an image"))
-        *others, last = names_of(self._warm.meant(pipeline))
+        row, _ = self._loaded.names.find(as_path(image, "an image"))
+        *others, last = names_of(self._loaded.warm.meant(pipeline))
         for name in others:
             with contextlib.suppress(UsageError):
                 return self._beside(picture, box, row, name, choice)
@@ -90,19 +84,19 @@ class Looking:
         name: str | None,
         choice: dict[str, Any],
     ) -> Beside | None:
-        engine, lock = self._warm.engine(name, chosen(choice))
+        engine, lock = self._loaded.warm.engine(name, chosen(choice))
         with lock:
             return next(besides(engine, picture, box, [row]))
 
     @opened
     def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
         """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
-        engine, lock = self._warm.engine(pipeline, Choice())
+        engine, lock = self._loaded.warm.engine(pipeline, Choice())
+        names = self._loaded.names
         arrays.check_kind(engine.assembly, kind)
         with lock:
             if image is None:
                 return arrays.of_all(engine.data, kind)
-            names = self._names
             row, record = names.find(as_path(image, "an image"))
             name = names.of(record)
             return arrays.of_one(kind, name, engine.data.at(row)[kind])

@@ -35,7 +35,7 @@ class Loaded:
     """An index that lies in a folder, and what is loaded of it."""
 
     def __init__(self, store: Store, device: str) -> None:
-        self.store, self.device, self.identity = store, device, _identity(store.path)
+        self.store, self.device, self.identity = store, device, identity(store.path)
         self.warm = Warm(store, load_registry(), device)
 
     @functools.cached_property
@@ -43,19 +43,28 @@ class Loaded:
         """What its images are called."""
         return Names(self.store)
 
+    @property
+    def there(self) -> bool:
+        """Whether it is still what lies there."""
+        return identity(self.store.path) == self.identity
+
     def now(self) -> Loaded:
         """Itself, or what came to lie in its place."""
-        path = self.store.path
-        return self if _identity(path) == self.identity else Loaded(Store.open(path), self.device)
+        return self if self.there else Loaded(Store.open(self.store.path), self.device)
 
 
-def _identity(folder: Path) -> tuple[int, ...] | None:
+def identity(folder: Path) -> tuple[int, ...] | None:
     """Tells an index from another that comes to lie in its place; None: there is none."""
     try:
         there = (folder / "format.json").stat()  # written once, when an index is made
     except OSError:
         return None
     return there.st_dev, there.st_ino, there.st_mtime_ns
+
+
+def replaced(path: Path) -> InstsearchError:
+    """What is wrong where an index gave way to another in the midst of something."""
+    return InstsearchError(f"another index came to lie at {path}: do it again")
 
 
 def opened(method: Method) -> Method:
@@ -66,7 +75,12 @@ def opened(method: Method) -> Method:
         if self.closed:
             raise InstsearchError(f"the index {self.path} is closed: open it again")
         with format_errors():
-            self._loaded = self._loaded.now()
-            return method(self, *arguments, **options)
+            loaded = self._loaded = self._loaded.now()
+            try:
+                return method(self, *arguments, **options)
+            except (InstsearchError, FormatError) as error:
+                if not loaded.there:
+                    raise replaced(self.path) from error
+                raise
 
     return checked  # type: ignore[return-value]

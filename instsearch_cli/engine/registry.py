@@ -37,7 +37,7 @@ HOOKS = {
 }
 
 
-KEBAB = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+NAME = re.compile(r"[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*")
 
 
 class PluginWarning(UserWarning):
@@ -210,8 +210,8 @@ def _specs_of(manager: pluggy.PluginManager, module: ModuleType) -> Iterable[Spe
             for spec in impl.function():
                 if not isinstance(spec, SPECS[kind]):
                     raise TypeError(f"{hook} returned {spec!r}, not a {SPECS[kind].__name__}")
-                if not KEBAB.fullmatch(spec.name):
+                if not NAME.fullmatch(spec.name):
                     raise ValueError(
-                        f"{kind} '{spec.name}': a name is of a-z and 0-9, with '-', '_' or '.' between"
+                        f"{kind} '{spec.name}': a name is of letters and digits, with '-', '_' or '.' between"
                     )
                 yield spec

@@ -12,7 +12,7 @@ from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, li
 from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, Start, extract_images, index_each, index_images
-from instsearch_cli.engine.opened import Loaded, format_errors, opened
+from instsearch_cli.engine.opened import Loaded, format_errors, opened, replaced
 from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.questions import Question, asked_for
 from instsearch_cli.engine.registry import load_registry
@@ -20,7 +20,7 @@ from instsearch_cli.engine.restoring import restore
 from instsearch_cli.engine.soundness import verify
 from instsearch_cli.engine.syncing import Plan
 from instsearch_cli.engine.workers import LOCAL, workers_of
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import UsageError
 from instsearch_cli.images import MAX_PIXELS
 from instsearch_cli.images.budget import decoding_within
 from instsearch_cli.progress import Quiet
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from instsearch_cli.engine.questions import Picture
     from instsearch_cli.engine.restoring import Restored
     from instsearch_cli.engine.syncing import Synced
+    from instsearch_cli.errors import InstsearchError
     from instsearch_formats.verify import Problem
 
 
@@ -99,42 +100,42 @@ class Index(Looking):
     @opened
     def __len__(self) -> int:
         """How many images there are."""
-        return int(self.store.images.alive().sum())
+        return int(self._loaded.store.images.alive().sum())
 
     @property
     @opened
     def images(self) -> list[str]:
         """The names of the images."""
-        names = self._names
+        names = self._loaded.names
         names.refresh()
         return [names.of(record) for _, record in names.live()]
 
     @opened
     def path_of(self, image: Anywhere) -> Path:
         """Where an image lies that is called so, as hits and tables have it."""
-        return self.store.images.path(self._names.find(as_path(image, "an image"))[0])
+        return self._loaded.store.images.path(self._loaded.names.find(as_path(image, "an image"))[0])
 
     @property
     @opened
     def pipelines(self) -> dict[str, Pipeline]:
         """The pipelines that were run, by name."""
-        return {record.pipeline.name: record.pipeline for record in records.recorded(self.store)}
+        return {record.pipeline.name: record.pipeline for record in records.recorded(self._loaded.store)}
 
     @property
     @opened
     def last(self) -> str | None:
         """The name of the pipeline that was run last, which is asked where none is named; "a+b" of several."""
-        return SEPARATOR.join(record.pipeline.name for record in records.together(self.store)) or None
+        return SEPARATOR.join(record.pipeline.name for record in records.together(self._loaded.store)) or None
 
     @opened
     def pipelines_of(self, pipeline: str | None = None) -> list[str | None]:
         """The names of the pipelines that a name stands for: "a+b" for two; None: the last."""
-        return names_of(self._warm.meant(pipeline))
+        return names_of(self._loaded.warm.meant(pipeline))
 
     @opened
     def info(self) -> dict[str, Any]:
         """What `instsearch info --json` prints."""
-        return upkeep.facts(self.store)
+        return upkeep.facts(self._loaded.store)
 
     # -- making it ------------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class Index(Looking):
         crew = workers_of(engine, workers, gpus_a_worker, memory, through)
         selection, how = chosen(choice), How(self.device, strict, max_pixels, recheck, self.progress, crew)
         with self._locked() as store, decoding_within(memory):
-            starts = self._starts(pipeline, selection)
+            starts = self._starts(store, pipeline, selection)
             taken = (store, self._registry, listed(images))
             if len(starts) == 1:
                 (one,) = starts
@@ -177,24 +178,24 @@ class Index(Looking):
                 raise UsageError(f"--name is of one pipeline: these are {len(starts)}, each under its own")
             return index_each(*taken, starts, how, keep_features, refit)
 
-    def _starts(self, name: str | None, choice: Choice) -> list[Start]:
+    def _starts(self, store: Store, name: str | None, choice: Choice) -> list[Start]:
         """What the pipelines are made from that a run makes: several where they are asked as one."""
-        base = self._base(name)
-        several = records.together(self.store) if name is None and base and choice == Choice() else []
+        base = self._base(store, name)
+        several = records.together(store) if name is None and base and choice == Choice() else []
         if len(several) > 1:
             return [Start(record.pipeline) for record in several]
         return [Start(base, each) for each in of_each(choice, self._registry)]
 
-    def _base(self, name: str | None) -> Pipeline | None:
+    def _base(self, store: Store, name: str | None) -> Pipeline | None:
         """The recorded pipeline of a name (None: the last), which a run starts from; a damaged last one is none."""
         try:
-            record = records.last(self.store, name)
+            record = records.last(store, name)
         except records.RecordError as error:
             if name is not None:
                 raise
             self.progress.say(f"warning: {error}")
             return None
-        if name is None and (note := records.stand_in(self.store)):
+        if name is None and (note := records.stand_in(store)):
             self.progress.say(f"warning: {note}")
         return record.pipeline if record else None
 
@@ -219,7 +220,7 @@ class Index(Looking):
         with self._locked() as store, decoding_within(memory):
             if pipeline is None:
                 records.last(store)  # a damaged one is not replaced by a default one
-            starts = self._starts(pipeline, Choice())
+            starts = self._starts(store, pipeline, Choice())
             return index_each(store, self._registry, listed(images), starts, how)
 
     @opened
@@ -262,12 +263,12 @@ class Index(Looking):
         ``max_remove`` allows (a count, or "10%" of all; None: a tenth, and ten in any case) nothing is done.
         """
         how = How(self.device, strict, max_pixels, recheck, self.progress)
-        locked = contextlib.nullcontext(self.store) if dry_run else self._locked()
+        locked = contextlib.nullcontext(self._loaded.store) if dry_run else self._locked()
         with locked as store, decoding_within(memory):
             plan = Plan(store, listed(folders), how)
             if dry_run:
                 return plan.preview()
-            return plan.carry_out(self._registry, self._starts(pipeline, Choice()), max_remove)
+            return plan.carry_out(self._registry, self._starts(store, pipeline, Choice()), max_remove)
 
     @opened
     def remove(
@@ -295,8 +296,8 @@ class Index(Looking):
         self, *, dry_run: bool = False, forget: Sequence[str] = (), cache: bool = False
     ) -> list[Path | str]:
         """Remove what no recorded pipeline uses; returns what was, or would be, removed: a path, or a copy's name."""
-        with contextlib.nullcontext(self.store) if dry_run else self._locked() as store:
-            self._warm.forget()
+        with contextlib.nullcontext(self._loaded.store) if dry_run else self._locked() as store:
+            self._loaded.warm.forget()
             say = self.progress.say
             return upkeep.sweep(store, self._registry, dry_run, forget, cache, say)
 
@@ -308,7 +309,7 @@ class Index(Looking):
         """
         try:
             copies = (self._registry, self.device) if mirror else None
-            return verify(self.store, self.progress, copies)
+            return verify(self._loaded.store, self.progress, copies)
         finally:
             self.progress.close()
 
@@ -316,10 +317,10 @@ class Index(Looking):
     def _locked(self) -> Iterator[Store]:
         """The files of the index, which nobody else writes to."""
         patient = contextlib.nullcontext() if self.wait is None else waiting(self.wait, self.progress.say)
-        with self._writing, patient, (store := self.store).lock():
-            if self.store is not store:  # while it was waited for
-                raise InstsearchError(f"another index came to lie at {self.path}: do it again")
-            yield store
+        with self._writing, patient, (loaded := self._loaded).store.lock():
+            if not loaded.there:  # while it was waited for
+                raise replaced(self.path)
+            yield loaded.store
 
     # -- asking it ------------------------------------------------------------------------------------
 
@@ -345,7 +346,7 @@ class Index(Looking):
         ``pipeline`` "a+b" asks two pipelines as one.
         """
         question = Question(picture, box, also, against)
-        return self._warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
+        return self._loaded.warm.ask(question, pipeline, Wish(k, per_image, min_score), chosen(choice))
 
     def answers(
         self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
@@ -382,14 +383,14 @@ class Index(Looking):
         self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
     ) -> list[Answer | InstsearchError]:
         """The answers to some questions, searched at once; what is wrong with one of them is in its place."""
-        return self._warm.ask_each(questions, pipeline, wish, chosen(choice))
+        return self._loaded.warm.ask_each(questions, pipeline, wish, chosen(choice))
 
     @opened
     def engine(self, pipeline: str | None = None, **choice: Any) -> Engine:
         """The engine that answers questions to a pipeline."""
-        return self._warm.engine(pipeline, chosen(choice))[0]
+        return self._loaded.warm.engine(pipeline, chosen(choice))[0]
 
     @opened
     def engines(self, pipeline: str | None = None, **choice: Any) -> list[Engine]:
         """The engines of the pipelines that a name stands for, "a+b" for two that are asked as one."""
-        return self._warm.engines(pipeline, chosen(choice))
+        return self._loaded.warm.engines(pipeline, chosen(choice))

@@ -121,7 +121,9 @@ def _of_names(index: Index) -> Iterator[Problem]:
         for row, record in table.records(range(stop)):
             if alive[row] and row not in run.rows:
                 own = ((record.root, record.name), *others.get(row, ()))
-                its = {located(roots, place) for place in own}
+                its = {
+                    located(roots, place) for place in own if place[0] < len(roots)
+                }  # others are named already
                 for path in its & paths:
                     what = f"{printable(os.fsdecode(path))} is the file of two images"
                     yield Problem(index.path / "images", what, mend)

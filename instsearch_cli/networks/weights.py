@@ -127,7 +127,7 @@ def list_weights(networks: Mapping[str, str], cached: Mapping[str, Path] | None 
 
     networks: name -> what is published of it, "" for what torchvision has; cached: files in others' caches
     """
-    named_folders()
+    named_folders()  # all are there
     rows = []
     for network, published in networks.items():
         try:

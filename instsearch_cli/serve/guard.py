@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LARGER = {"/v1/session/open": MOST_BYTES}  #: paths with a bound of their own
 OPEN = ("/", "/health")  #: paths without a token: the page, in which there is no data, and whether it runs
-MOST_BODY = 150_000_000  #: bytes of a request
+MOST_BODY = 150 << 20  #: bytes of a request
 PATIENCE = 20.0  #: seconds between two pieces of what is sent or taken
 IN_ALL = 300.0  #: seconds that sending a request may take
 
@@ -86,7 +86,7 @@ class Door:
         lengths = _every(headers, b"content-length")
         most = LARGER.get(scope["path"], MOST_BODY)
         if lengths and (len(lengths) > 1 or not lengths[0].isdecimal() or int(lengths[0][:20]) > most):
-            raise Problem(413, f"a request has at most {most // 1_000_000:,} MB")
+            raise Problem(413, f"a request has at most {most >> 20:,} MB")
 
 
 def _every(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
@@ -118,7 +118,7 @@ class Guard:
             length += len(message.get("body", b""))
             complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
             if length > most:
-                raise Problem(413, f"a request has at most {most // 1_000_000:,} MB", {"Connection": "close"})
+                raise Problem(413, f"a request has at most {most >> 20:,} MB", {"Connection": "close"})
             return message
 
         async def bounded_send(message: Message) -> None:

@@ -191,15 +191,14 @@ class Service:
                 return SavedView(SavedPicture(photograph.path.name, photograph.path), box)
             return SavedView(SavedPicture(photograph.name, None, photograph.path.read_bytes()), box)
 
-        served = self.served(question)
-        wishes: dict[str, Any] = {"pipeline": served[0].index().last, **question.wishes}
+        wishes: dict[str, Any] = dict(question.wishes)
         if "rerank" in wishes:
             wishes["rerank"] = tuple(wishes["rerank"])
         return write_session(
             Session(
                 tuple(map(view, question.views)),
                 tuple(map(view, question.against)),
-                tuple(each.path.absolute() for each in served),
+                tuple(served.path.absolute() for served in self.served(question)),
                 k=question.k,
                 marks=marks,
                 **wishes,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.listing import plugins, presets
 from instsearch_cli.engine.names import Names
+from instsearch_cli.engine.opened import identity
 from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.session import Index
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from instsearch_formats import ImageRecord
 
 PHOTOGRAPHS = 64  #: of indexes, kept since they were asked with: what was made of them is kept with them
-FORMAT = "format.json"
 RERANK = RerankerSpec.kind
 
 
@@ -58,22 +58,18 @@ class Served:
     def index(self) -> Index:
         """The index, warm. Raises Problem where it is gone."""
         with self._lock:
-            try:
-                there = os.stat(self.path / FORMAT)  # noqa: PTH116
-                identity: tuple[int, ...] | None = (there.st_dev, there.st_ino, there.st_mtime_ns)
-            except OSError:
-                identity = None
-            if identity is None or identity != self._identity:
+            now = identity(self.path)
+            if now is None or now != self._identity:
                 if self._index is not None:
                     self._index.close()
                 self._index, self._identity, self._list = None, None, None
-                if identity is None:
+                if now is None:
                     raise Problem(410, f"the index {self.path} is not there any more")
                 try:
                     self._index = Index.open(self.path, self._device)
                 except (InstsearchError, FormatError) as error:
                     raise Problem(422, str(error)) from error
-                self._identity = identity
+                self._identity = now
             assert self._index is not None
             return self._index
 

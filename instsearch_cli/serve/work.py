@@ -125,7 +125,7 @@ class Lines:
 
 def encoded(value: Any) -> bytes:
     r"""JSON in ASCII: a name that is not UTF-8 stays one that a reader of JSON takes, ``\udcff`` for the byte ff."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Json(JSONResponse):

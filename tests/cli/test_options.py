@@ -83,7 +83,9 @@ def test_wrong_values_say_what_was_expected(values: dict[str, object], message: 
     [
         (Literal[1, 2, 4], "2", 2),
         (Literal["auto", 8], "8", 8),
-        (Literal[True, "some"], "True", True),
+        (Literal[True, "some"], "true", True),
+        (Literal["a", None], "none", None),
+        (Literal[1, 2], 1.0, 1),
         (int | str, "3", 3),
         (int | str, "wide", "wide"),
         (int | float, "2.5", 2.5),

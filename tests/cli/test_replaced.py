@@ -10,6 +10,7 @@ import pytest
 
 import instsearch
 from instsearch import Index, InstsearchError
+from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.several import as_one
 from opened_index import STAGES, index
 
@@ -70,3 +71,20 @@ def test_nothing_is_written_to_one_that_came_while_the_lock_was_taken(
     with pytest.raises(InstsearchError, match=r"another index came to lie at .*: do it again"):
         index.remove("a/1.png")
     assert len(index) == 3
+
+
+def test_one_that_came_in_the_midst_of_a_question_is_said(
+    index: Index, another: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that a part of the new one, which is sound, were to be deleted."""
+    real = Engine.search
+
+    def late(*given: Any, **options: Any) -> Any:
+        if another.exists():
+            swap(index, another)
+        return real(*given, **options)
+
+    monkeypatch.setattr(Engine, "search", late)
+    with pytest.raises(InstsearchError, match=r"another index came to lie at .*: do it again"):
+        index.query(photos / "a" / "1.png")
+    assert len(index.query(photos / "a" / "1.png")) == 3

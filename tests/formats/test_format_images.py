@@ -222,3 +222,14 @@ def test_a_damaged_note_of_what_is_being_replaced(index, text):
     index.write_text("replacing.json", text)
     with pytest.raises(FormatError, match=r"replacing\.json is damaged: delete it"):
         index.images.replacing()
+
+
+def test_a_path_goes_before_a_root_and_a_path(index, record_of):
+    """One image's path is another's behind the end of its root: hits call the first one so."""
+    first, second = index.images.add_root("/photos/b"), index.images.add_root("/photos/one")
+    given = ((first, b"one/1.jpg"), (second, b"1.jpg"), (second, b"2.jpg"))
+    rows = index.images.append([record_of(0)._replace(root=root, name=name) for root, name in given])
+    named = index.images.named(rows)
+    assert named["one/1.jpg"] == rows[0]
+    assert named["1.jpg"] == rows[1]
+    assert named["one/2.jpg"] == named["2.jpg"] == rows[2]

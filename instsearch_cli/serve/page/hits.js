@@ -3,7 +3,7 @@
 const cards = new Map(); // "index:row" -> its card; they stay from answer to answer, so that nothing flickers
 const keyOf = ({ index, row }) => `${index}:${row}`;
 
-/** One hit a photograph: as its best place has it, with the boxes of all of them. */
+/** One hit a photograph: as its best place has it, with the boxes of all of them; ranks are of photographs. */
 function byPhotograph(hits) {
   const first = new Map();
   for (const hit of hits) {
@@ -11,7 +11,7 @@ function byPhotograph(hits) {
     if (one) one.boxes.push(...hit.boxes);
     else first.set(keyOf(hit), hit);
   }
-  return [...first.values()];
+  return [...first.values()].map((hit, i) => ({ ...hit, rank: i + 1 }));
 }
 
 /** The hit's picture as the service takes it: hits name an index by its place in the question. */

@@ -93,7 +93,7 @@ function question() {
   const { indexes, rerank, refine, places, k, floor } = state;
   const own = pipelineOf();
   return {
-    ...{ views, against, indexes, pipeline: own?.name ?? null, rerank, refine, k, per_image: own?.per_image ? places : 1 },
+    ...{ views, against, indexes, pipeline: pipelineOfAll(), rerank, refine, k, per_image: own?.per_image ? places : 1 },
     min_score: own?.probability && !rerank ? 0 : floor,
   };
 }
@@ -103,6 +103,13 @@ function pipelineOf() {
   const pipelines = indexOf(state.indexes[0])?.pipelines ?? [];
   const name = state.pipeline ?? indexOf(state.indexes[0])?.last;
   return pipelines.find((one) => one.name === name) ?? pipelines[0];
+}
+
+/** The name of the pipeline that is asked, so that it stays the same; null where it goes by another name in some index. */
+function pipelineOfAll() {
+  const { name } = pipelineOf() ?? {};
+  const has = (id) => indexOf(id).pipelines.some((one) => one.name === name);
+  return state.pipeline ?? (name && state.indexes.every(has) ? name : null);
 }
 
 /** Where found ends: the slider's score, else the answer's own; null where scores only order. */
