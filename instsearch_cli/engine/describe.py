@@ -212,12 +212,13 @@ def make(assembly: Assembly, kind: str, many: Sequence[Described]) -> None:
 
 
 @contextlib.contextmanager
-def noted(part: Part, names: Sequence[str]) -> Iterator[None]:
-    """What a component raises is told with its name and the images'."""
+def noted(part: Part, names: Sequence[str], what: str = "image") -> Iterator[None]:
+    """What a component raises is told with its name and the images', or queries'."""
     try:
         yield
     except Exception as error:
-        error.add_note(f"{part}, image{'s' * (len(names) > 1)} {', '.join(names)}")
+        several = {"image": "images", "query": "queries"}[what] if len(names) > 1 else what
+        error.add_note(f"{part}, {several} {', '.join(names)}")
         raise
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from instsearch_cli.data import FeatureMap, Hits, Query, SparseVectors
 from instsearch_cli.engine.collection import Collection
-from instsearch_cli.engine.describe import Described, DescribedQuery, Picture
+from instsearch_cli.engine.describe import Described, DescribedQuery, Picture, noted
 from instsearch_cli.engine.drift import FITTED
 from instsearch_cli.engine.kept import Kept
 from instsearch_cli.engine.records import recorded
+from instsearch_cli.engine.sound_hits import fault
 from instsearch_cli.engine.stages import CODES, FEATURES, SEARCH
 from instsearch_cli.engine.tensors import answering
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instsearch_cli.data import Box, Codes, Features, Image
-    from instsearch_cli.engine.assembly import Assembly
+    from instsearch_cli.engine.assembly import Assembly, Part
     from instsearch_cli.images import Photograph
     from instsearch_formats import Index
 
@@ -233,10 +234,17 @@ class Engine:
             began = time.perf_counter()
             last = evidence and part is rerankers[-1]
             rerank = part.component.evidence if last else part.component.rerank
-            with answering():
-                hits = rerank(queries, hits, self.data, self._again(queries))
+            with answering(), noted(part, [query.id for query in queries], "query"):
+                hits = self._sound(part, rerank(queries, hits, self.data, self._again(queries)), queries)
             self.timing.rerank += time.perf_counter() - began
             yield part.name, _cut(hits, k)
+
+    def _sound(self, part: Part, hits: Hits, queries: Sequence[Query]) -> Hits:
+        """Hits that are as they have to be. Raises InstsearchError that names who gave others."""
+        wrong = fault(hits, queries, self.data.images)
+        if wrong and self.current:  # else an image may have been removed meanwhile
+            raise InstsearchError(f"{part} {wrong}: that is a bug of the plugin")
+        return hits
 
     def _check_lists_regions(self) -> None:
         part = self.assembly.part(SEARCH)
@@ -265,11 +273,15 @@ class Engine:
         return replace(query, exclude=query.exclude | outside) if outside else query
 
     def _first(self, queries: Sequence[Query], k: int) -> Hits:
-        with answering():
-            found = [component.search(queries, data, k) for data, component in self.segments]
+        part = self.assembly.part(SEARCH)
+        with answering(), noted(part, [query.id for query in queries], "query"):
+            found = [
+                self._sound(part, component.search(queries, data, k), queries)
+                for data, component in self.segments
+            ]
         hits = found[0] if len(found) == 1 else merge(found, k)
         detected = self.assembly.detector is not None and self.data.encoder.localises
-        located = detected or self.assembly.part(SEARCH).component.locates
+        located = detected or part.component.locates
         if not located:  # a code of the whole picture says nothing of where the object is
             hits = replace(hits, boxes=np.full_like(hits.boxes, np.nan))
         return hits

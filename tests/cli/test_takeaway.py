@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -128,3 +130,28 @@ def test_links_and_drawn_copies(result: Answer, tmp_path: Path) -> None:
     assert not pink[85, 200]
     with pytest.raises(UsageError, match="copied as copy, link, drawn"):
         copy_hits(result, tmp_path / "other", "boxed")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up leaves what was there; a link is written through, and a FIFO's kind as it comes."""
+    from instsearch_cli.report.results import write_text
+
+    (tmp_path / "there.csv").write_text("before")
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    write_text(tmp_path / "link.csv", "after")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "there.csv").read_text() == "after"
+    real = Path.write_text
+
+    def full(path: Path, text: str, *rest: Any) -> int:
+        real(path, text[:2], *rest)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InstsearchError, match=r"cannot write .*: No space left on device"):
+        write_text(tmp_path / "there.csv", "more")
+    assert (tmp_path / "there.csv").read_text() == "after"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "there.csv"]
+    monkeypatch.undo()
+    write_text(Path(os.devnull), "nothing")
+    assert not Path(os.devnull).is_file()
