@@ -15,7 +15,7 @@ import click
 from instsearch_cli.errors import UsageError, legible, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from instsearch_cli.engine.making import Indexed
     from instsearch_cli.engine.registry import Registry
@@ -338,6 +338,19 @@ def writable(flag: str, path: Path | None, *endings: str) -> None:
     usage(not endings or path.suffix.lower() in endings, f"{flag} {path}: name a {' or '.join(endings)} file")
     there = path if path.exists() else path.parent
     usage(os.access(there, os.W_OK), f"{flag}: {path} cannot be written")
+
+
+def disjoint(inputs: Iterable[tuple[str, Path | None]], outputs: Iterable[tuple[str, Path | None]]) -> None:
+    """Raise UsageError where a flag's file to write is one that is read, or that another flag writes."""
+    named: dict[str, str] = {}
+    for flag, path in inputs:
+        if path is not None:
+            named.setdefault(os.path.realpath(path), flag)
+    for flag, path in outputs:
+        if path is None or str(path) == "-" or (os.path.exists(path) and not os.path.isfile(path)):  # noqa: PTH110, PTH113
+            continue
+        whose = named.setdefault(os.path.realpath(path), flag)
+        usage(whose == flag, f"{flag}: {printable(path)} is the file of {whose}, too: name another")
 
 
 def emit(text: str) -> None:

@@ -123,7 +123,7 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     from instsearch_cli.measure.verbs import coverage
     from instsearch_cli.progress import make_progress
 
-    _check(options, index_path)
+    _check(options, name, index_path)
     common.registry()
     index_path = index_path or default_index(name, root)
     same = ("boxes", "present_only", "strict", "keep_features", "device", *common.WORKING)
@@ -179,14 +179,11 @@ def _measured(
     from instsearch_cli.report.differences import HITS
 
     names: tuple[str, ...] = options["pipelines"]
-    run: Path | None = options["run"]
     check_names(index_path, name, names)
-    files = [run] * max(1, len(names))
-    if run is not None and len(names) > 1:
-        files = [run.with_name(f"{run.stem}-{each}{run.suffix}") for each in names]
+    files = _run_files(options)
     for file in files:
         common.writable("--run", file)
-    keep = DEPTH if run else HITS if options["html"] else 0
+    keep = DEPTH if options["run"] else HITS if options["html"] else 0
     measured: list[Measured | ScoredRun] = []
     written: list[Path] = []
     for pipeline, file in zip(names or (None,), files, strict=True) if _measures(options) else ():
@@ -198,6 +195,15 @@ def _measured(
                 del hits[HITS:]
         measured.append(one)
     return measured, written
+
+
+def _run_files(options: dict[str, Any]) -> list[Path | None]:
+    """The run file of each pipeline; None of each where none is asked for."""
+    run: Path | None = options["run"]
+    names: tuple[str, ...] = options["pipelines"]
+    if run is None or len(names) < 2:
+        return [run] * max(1, len(names))
+    return [run.with_name(f"{run.stem}-{each}{run.suffix}") for each in names]
 
 
 def _measures(options: dict[str, Any]) -> bool:
@@ -269,7 +275,7 @@ def say(measured: Measured, index_path: Path, each: bool = False, present_only: 
     common.echo(f"index: {index_path}")
 
 
-def _check(options: dict[str, Any], index_path: Path | None) -> None:
+def _check(options: dict[str, Any], name: str, index_path: Path | None) -> None:
     """Raises UsageError for options that contradict each other, and files that could not be written."""
     plot: Path | None = options["plot"]
     if options["regions"]:
@@ -303,6 +309,10 @@ def _check(options: dict[str, Any], index_path: Path | None) -> None:
     )
     common.usage(plot is None or options["regions"], "--plot draws what --regions measures: give both")
     common.writable("--plot", plot, ".png", ".svg")
+    read = [("--dataset", Path(name)), *(("--from-run", path) for path in options["runs"])]
+    read += [(f"--{key}", options[key] and Path(options[key])) for key in ("boxes", "preset", "weights")]
+    runs = [("--run", path) for path in _run_files(options)]
+    common.disjoint(read, [*runs, ("--html", options["html"]), ("--plot", plot)])
 
 
 def _say_regions(covered: Covered, plot: Path | None, as_json: bool) -> None:

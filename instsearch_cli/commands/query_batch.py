@@ -23,7 +23,7 @@ def run(batch: Path, options: dict[str, Any]) -> int:
     from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.engine.together import check_comparable
     from instsearch_cli.progress import make_progress
-    from instsearch_cli.report.batch import check_alike, line_of, read_back
+    from instsearch_cli.report.batch import check_alike, check_asked, line_of, read_back
 
     reuse_memory()
     entries, out = read(batch), options["out"]
@@ -46,8 +46,11 @@ def run(batch: Path, options: dict[str, Any]) -> int:
 
         before: set[str] = set()
         if out is not None:
+            by_id = {entry.id: entry for entry in entries}
+            folder = batch if batch.is_dir() else batch.parent
             for line in read_back(out):
                 check_alike(line, now, out)
+                check_asked(line, by_id.get(line["id"]), folder, out)
                 before.add(line["id"])
                 take(line, kept=True)
         remaining = [entry for entry in entries if entry.id not in before]

@@ -192,3 +192,19 @@ def check(ctx: click.Context, image: Path | None, options: dict[str, Any]) -> No
         if name not in ("csv", "html"):
             common.usage(options[name] != STREAM, f"{flag} writes a file: name one")
         common.writable(flag, options[name])
+    outputs = [(flag, options[name]) for name, flag in flags.items()]
+    common.disjoint(_read(image, options), [*outputs, ("--copy-to", options["copy_to"])])
+
+
+def _read(image: Path | None, options: dict[str, Any]) -> list[tuple[str, Path | None]]:
+    """The files that are read, with what names them; a session may be saved in its own place."""
+    from instsearch_cli.boxes import parse_view
+
+    session = None if options["session"] == options["save_session"] else options["session"]
+    named = [("IMAGE", image), ("--session", session), ("--batch", options["batch"])]
+    named.append(("--weights", options["weights"]))
+    views = [
+        (flag, text) for flag, key in (("--also", "also"), ("--not", "against")) for text in options[key]
+    ]
+    named += [(flag, Path(parse_view(text, flag)[0])) for flag, text in views]
+    return [(flag, path) for flag, path in named if path != STREAM]

@@ -247,6 +247,10 @@ def _titles(row: list[str], where: str) -> list[str]:
         raise InstsearchError(f"{where}: of the columns x, y, w, h there are only {', '.join(given)}")
     if given and "box" in names:
         raise InstsearchError(f"{where}: there is a column box, and columns x, y, w, h: leave one out")
+    if not given and "box" not in names and (like := [name for name in names if "box" in name]):
+        raise InstsearchError(
+            f"{where}: column {shown(like[0])} is not looked at: boxes are in a column 'box', or x, y, w, h"
+        )
     return names
 
 

@@ -116,6 +116,7 @@ class Engines(Engine):
         self.index, self.assembly, self._pictures = each[0].index, each[0].assembly, each[0]._pictures
         self.within, self.timing, self.segments = None, Timing(), []
         self.data = cast("Any", Collections([engine.data for engine in each]))
+        self.caution = each[0].caution if len({engine.caution for engine in each}) == 1 else ""
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -37,10 +37,10 @@ def fault(hits: Any, queries: Sequence[Query], live: np.ndarray) -> str:
     if np.isnan(scores[there]).any():
         return "gave a score that is no number"
     unknown = np.isnan(boxes[there])
-    known = boxes[there][~unknown.any(axis=1)]
-    if (unknown.any(axis=1) != unknown.all(axis=1)).any() or not np.isfinite(known).all():
+    boxed = boxes[there][~unknown.any(axis=1)]
+    if (unknown.any(axis=1) != unknown.all(axis=1)).any() or not np.isfinite(boxed).all():
         return "gave a box that is no box"
-    return "gave a box turned inside out" if (known[:, 2:] < known[:, :2]).any() else ""
+    return "gave a box turned inside out" if (boxed[:, 2:] < boxed[:, :2]).any() else ""
 
 
 def _among(rows: np.ndarray, live: np.ndarray) -> bool:

@@ -9,7 +9,9 @@ import math
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from instsearch_cli.boxes import clip_box, xywh
 from instsearch_cli.engine.answer import counted
+from instsearch_cli.engine.questions import boxes
 from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.outside.text import parse_json, shown
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, escaped, framed, href, opening
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from instsearch_cli.data import Box
-    from instsearch_cli.engine.answer import Answer
+    from instsearch_cli.engine.answer import XYWH, Answer
+    from instsearch_cli.engine.batch_file import Entry
 
 Line = dict[str, Any]
 """An answer as :func:`to_json` has it, with the ``id`` of its question; or ``id`` and ``error``."""
@@ -213,3 +216,48 @@ def check_alike(line: Line, now: Line, path: Path) -> None:
             raise InstsearchError(
                 f"{path} has answers of {key} {shown(line[key])}, and now {shown(now[key])} is asked: name another file"
             )
+
+
+def check_asked(line: Line, entry: Entry | None, folder: Path, path: Path) -> None:
+    """Raises InstsearchError where a line of an earlier run answers another question than its id is of now.
+
+    An error does not say what was asked. folder: what names in the file of questions are relative to, which may have
+    been called otherwise then.
+    """
+    if entry is None or ("query" in line and (entry.wrong or not _answers(line, entry.question, folder))):
+        raise InstsearchError(
+            f"{path} has an answer to another question {shown(line['id'])}: name another file"
+        )
+
+
+def _answers(line: Line, question: dict[str, Any], folder: Path) -> bool:
+    """Whether what a line says was asked is a question of a file."""
+    left_out = [caution for caution in line.get("cautions", ()) if ": left out, " in caution]
+    first = (question["picture"], question.get("box"))
+    for key, given in (
+        ("views", [first, *question.get("also", ())]),
+        ("against", question.get("against", ())),
+    ):
+        seen = line["query"][key]
+        parts = [
+            (picture, box)
+            for picture, several in given
+            for box in boxes(several)
+            if not any(picture.name in caution for caution in left_out)
+            or any(_same((picture, box), view, folder) for view in seen)
+        ]
+        if len(parts) != len(seen) or not all(_same(*pair, folder) for pair in zip(parts, seen, strict=True)):
+            return False
+    return True
+
+
+def _same(part: tuple[Path, XYWH | None], seen: dict[str, Any], folder: Path) -> bool:
+    """Whether a picture and a box are those of a view, as it is kept: the box cut to the picture, and rounded."""
+    (picture, box), cut = part, None
+    name = (picture.relative_to(folder) if picture.is_relative_to(folder) else picture).parts
+    if box is not None:
+        try:
+            cut = list(xywh(clip_box(box, seen["size"])))
+        except InstsearchError:
+            return False
+    return Path(seen["image"]).parts[-len(name) :] == name and cut == seen["box"]

@@ -177,6 +177,69 @@ def test_what_cannot_be_gone_on_with(
     assert path.read_text("utf-8") == text
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "id"),
+    [
+        ("two,", "new,q/1.png,,\ntwo,", None),
+        ("two,q/1", "two,q/0", "two"),
+        ('one,q/0.png,"30,20,100,100"', 'one,q/0.png,"30,20,100,101"', "one"),
+        ("whole,q/0.png,,", 'whole,q/0.png,"30,20,100,100",', "whole"),
+        ("whole,q/0.png,,", 'whole,q/0.png,,"q/1.png:30,20,100,100"', "whole"),
+        (',"q/1.png:30,20,100,100"', ",", "against"),
+        ('"q/1.png:30,20,100,100"', '"q/1.png:30,20,100,90"', "against"),
+        ("two,q/1", "two,,q/1", "two"),
+        ("gone,", "other,", "gone"),
+    ],
+)
+def test_answers_to_other_questions_are_not_gone_on_with(
+    cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path, old: str, new: str, id: str | None
+) -> None:
+    out, text = tmp_path / "out.jsonl", questions.read_text("utf-8")
+    ask = ("query", "--batch", questions, "--index", indexes[0], "--quiet", "-o", out)
+    cli(*ask, status=1)
+    before = out.read_bytes()
+    assert old in text
+    questions.write_text(text.replace(old, new), "utf-8")
+    told = cli(*ask, status=1)
+    if id is None:
+        assert told.err.endswith("; 6 of them before\n")
+        assert [line["id"] for line in lines(out.read_text("utf-8"))][6:] == ["new"]
+    else:
+        assert f"has an answer to another question '{id}': name another file" in told.err
+        assert out.read_bytes() == before
+
+
+def test_lines_that_shifted_are_other_questions(cli: Cli, indexes: list[Path], place: Path) -> None:
+    path, out = place / "shifted.csv", place / "shifted.jsonl"
+    ask = ("query", "--index", indexes[0], "--quiet", "-o", out, "--batch")
+    path.write_text("image,x,y,w,h\nq/0.png,30.26,20.14,999,100.07\nq/1.png,30,20,100,100\n", "utf-8")
+    cli(*ask, path)
+    assert cli(*ask, os.path.relpath(path)).err.endswith("; 2 of them before\n")
+    path.write_text("image,x,y,w,h\nq/0.png,,,,\n" + path.read_text("utf-8").partition("\n")[2], "utf-8")
+    assert "another question '2'" in cli(*ask, path, status=1).err
+
+
+def test_a_view_that_is_left_out_is_still_that_question(cli: Cli, indexes: list[Path], place: Path) -> None:
+    path, out = place / "left.csv", place / "left.jsonl"
+    ask = ("query", "--index", indexes[0], "--quiet", "-o", out, "--batch", path)
+    path.write_text("id,image,also,not\na,q/0.png,q/blank.png,q/1.png\n", "utf-8")
+    cli(*ask)
+    (line,) = lines(out.read_text("utf-8"))
+    assert len(line["query"]["views"]) == 1
+    assert cli(*ask).err.endswith("; 1 of them before\n")
+    for row in ("a,q/1.png,q/blank.png,q/1.png", "a,q/0.png,q/1.png,q/1.png", "a,q/0.png,q/blank.png,"):
+        path.write_text(f"id,image,also,not\n{row}\n", "utf-8")
+        assert "another question 'a'" in cli(*ask, status=1).err
+
+
+def test_a_folder_of_questions_is_gone_on_with(
+    cli: Cli, indexes: list[Path], place: Path, tmp_path: Path
+) -> None:
+    ask = ("query", "--index", indexes[0], "--quiet", "-o", tmp_path / "q.jsonl", "--batch")
+    cli(*ask, place / "q", status=1)
+    assert cli(*ask, os.path.relpath(place / "q"), status=1).err.endswith("; 3 of them before\n")
+
+
 def test_several_processes_say_the_same(cli: Cli, indexes: list[Path], place: Path, tmp_path: Path) -> None:
     asked = [{"id": i, "image": f"q/{i % 2}.png", "box": [30, 20, 100, 90 + i]} for i in range(GROUP + 2)]
     path = place / "many.jsonl"

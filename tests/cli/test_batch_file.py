@@ -45,6 +45,12 @@ def test_columns_of_a_box_each() -> None:
     )
 
 
+def test_columns_beside_those_of_the_box_may_be_called_anything() -> None:
+    for text in ("image,box,mailbox,notes\na.jpg,,1,2\n", "image,x,y,w,h,bbox\na.jpg,1,2,3,4,5\n"):
+        (entry,) = parse_questions(text, "it")
+        assert not entry.wrong
+
+
 def test_json_lines() -> None:
     lines = [
         {"id": "a", "image": "1.jpg", "box": [1, 2, 3, 4]},
@@ -124,6 +130,8 @@ def test_what_is_wrong_with_one_is_said_in_its_place(line: str, said: str) -> No
         ("image,image\na,b\n", "column 'image' is there twice"),
         ("image,x,y\na,1,2\n", "there are only x, y"),
         ("image,box,x,y,w,h\n", "leave one out"),
+        ('image,boxes\na,"1,2,3,4"\n', "column 'boxes' is not looked at: boxes are in a column 'box'"),
+        ("image;Bounding Box\na;1\n", "column 'bounding box' is not looked at"),
         ("id,image\n1,a\n1,b\n", "line 3: id '1' is that of line 2, too"),
         ('{"id": "x", "image": "a"}\n{"id": "x", "image": "b"}', "line 2: id 'x' is that of line 1"),
         ('image\n"a\n', "unexpected end of data"),

@@ -180,6 +180,10 @@ def test_other_images_of_the_index_are_not_ranked(
         ({"positives": ["nowhere.png"]}, "query 'q1': positive 'nowhere.png'"),
         ({"image": "nowhere.png"}, "query 'q1'"),
         ({"junk": "photos"}, "junk is a list"),
+        ({"junk": ["photos/b/988.png"]}, "query 'q1': junk image 'photos/b/988.png' is not among the images"),
+        ({"junk": ["photos/b/0.png"]}, "query 'q1': 'photos/b/0.png' is in positives and in junk"),
+        ({"Junk": ["photos/b/2.png"]}, "query 'q1': there is no key 'Junk'. Did you mean 'junk'"),
+        ({"excludes": []}, "query 'q1': there is no key 'excludes'. Did you mean 'exclude'"),
         ({"id": "q0"}, "two queries are called 'q0'"),
     ],
 )

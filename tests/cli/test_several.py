@@ -125,6 +125,16 @@ class Shelf:
                 yield Inputs(size=(row, 1), row=row)
 
 
+def test_what_is_said_of_a_view_is_said_with_it(
+    both: tuple[list[instsearch.Index], instsearch.Index], made: Path
+) -> None:
+    parts, whole = both
+    boxes = [BOX, (200, 100, 90, 60)]  # 50 pixels too wide
+    one, other = (instsearch.query(some, made / "a" / "12.png", boxes) for some in (parts, [whole]))
+    assert one.cautions == other.cautions
+    assert any("12.png" in caution for caution in one.cautions)
+
+
 def test_rows_that_cannot_be_read_are_left_out() -> None:
     shelves = [Shelf([0, 3]), Shelf([1, 2]), Shelf([])]
     data = Collections(cast("Any", shelves))

@@ -15,7 +15,14 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import BadImage, discover
 from instsearch_cli.progress import Quiet
 from instsearch_formats import Index
-from instsearch_plugins.training.mscnet_batches import Crops, Identities, Sample, Shuffled, photographs
+from instsearch_plugins.training.mscnet_batches import (
+    Crops,
+    Identities,
+    Sample,
+    Shuffled,
+    identities,
+    photographs,
+)
 from mscnet_training import TRIPLETS, C, data, picture, sta1, train, trainer, weights
 
 __all__ = ["data", "sta1", "weights"]  # fixtures
@@ -52,6 +59,38 @@ def test_pictures_alone_labels_and_an_index(weights: Path, data: Path, tmp_path:
     assert trained["fc.weight"].shape == (8, 3 * C)
     assert card["data"] == after
     assert card["images"] == {"pictures": 8, "classes": 8, "skipped": {}}
+
+
+def test_labels_of_an_index_of_several_folders(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("r1/a/0.png", "r1/a/1.png", "r2/b/2.png", "r3/c/3.png")]
+    for i, file in enumerate(files):
+        picture(file, i % 3, i)
+    index = Index.create(tmp_path / "index")
+    with index.lock():
+        take_in(index, discover([tmp_path / f"r{i}" for i in (1, 2, 3)]), Quiet())
+        names = {Path(name).name: row for name, row in index.images.named(range(4)).items()}
+        index.images.remove([names["3.png"]], "no more")
+    shutil.rmtree(tmp_path / "r3")
+    expected = [(files[0], "a"), (files[1], "a"), (files[2], "b")]
+    assert identities(index.path, None) == expected
+    table = tmp_path / "labels.csv"
+    for written in (("a/0.png", "a/1.png", "b/2.png"), map(str, files[:3])):
+        table.write_text("path,label\n" + "".join(f"{n},{k}\n" for n, k in zip(written, "aab", strict=True)))
+        assert identities(index.path, table) == expected
+    table.write_text("path,label\na/9.png,a\n")
+    with pytest.raises(
+        InstsearchError, match=r"line 2: there is no picture '.*r1/a/9\.png' or '.*r2/a/9\.png'"
+    ):
+        identities(index.path, table)
+    shutil.copytree(tmp_path / "r1/a", tmp_path / "r2/a")
+    table.write_text("path,label\nb/2.png,b\na/1.png,a\n")
+    with pytest.raises(
+        InstsearchError, match=r"line 3: .*r1/a/1\.png' and '.*r2/a/1\.png': write the whole path"
+    ):
+        identities(index.path, table)
+    with index.lock():
+        index.images.remove(sorted(names.values()), "no more")
+    assert identities(index.path, table) == []
 
 
 def test_pictures_that_cannot_be_read_are_skipped_and_counted(

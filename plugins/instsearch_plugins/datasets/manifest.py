@@ -5,12 +5,13 @@
                   "junk": [path...], "exclude": [path...]}]}
 
 Paths are relative to the manifest, or to ``--root``. Junk images are skipped in the scoring only;
-excluded ones are not in the collection at all for that query. Annotated boxes come from ``boxes.csv``
-(image,x,y,w,h; several rows an image) beside the manifest, where there is one.
+excluded ones are not in the collection at all for that query, and may lie outside it. Annotated boxes come from
+``boxes.csv`` (image,x,y,w,h; several rows an image) beside the manifest, where there is one.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LIMIT = 256 << 20
 MOST_BOXES = 256 << 20  #: bytes of a CSV file
 LONGEST = 1_000  #: characters of a query's id
+KEYS = ("id", "image", "box", "positives", "junk", "exclude")
 
 
 class Manifest(Dataset):
@@ -53,11 +55,16 @@ class Manifest(Dataset):
             raise InstsearchError(f"{self.path}: name is text, not {shown(name)}")
         self.name = printable(name)
         names = self._strings(self._table, "images")
-        self._among = set(names)
-        if len(self._among) < len(names):
+        if len(set(names)) < len(names):
             twice = next(name for name, n in Counter(names).items() if n > 1)
             raise InstsearchError(f"{self.path}: image '{twice}' is there twice")
-        self._images = [ImageRef(name, self.root / name) for name in names]
+        self._images = own = [ImageRef(name, self.root / name) for name in names]
+        if config.distractors:
+            taken = [ref.path for ref in own]
+            self._images = own + layout.distractors(
+                self.root, config.distractors, config.most_distractors, taken
+            )
+        self._among = {ref.name for ref in self._images}
         self._queries: dict[str, tuple[QueryRef, Relevance]] = {}
         for entry in self._list(self._table, "queries"):
             ref, relevance = self._query(entry)
@@ -66,11 +73,9 @@ class Manifest(Dataset):
             self._queries[ref.id] = (ref, relevance)
         if not self._queries:
             raise InstsearchError(f"{self.path} has no queries")
-        if config.distractors:
-            own = [ref.path for ref in self._images]
-            self._images += layout.distractors(self.root, config.distractors, config.most_distractors, own)
-        self._boxes = Path(config.boxes) if config.boxes else self.path.with_name("boxes.csv")
-        if config.boxes and not self._boxes.exists():
+        self._given = bool(config.boxes)
+        self._boxes = Path(config.boxes) if self._given else self.path.with_name("boxes.csv")
+        if self._given and not self._boxes.exists():
             raise InstsearchError(f"{self._boxes} does not exist")
 
     def images(self) -> Sequence[ImageRef]:
@@ -83,23 +88,28 @@ class Manifest(Dataset):
         return self._queries[query.id][1]
 
     def boxes(self) -> Mapping[str, Sequence[Box]]:
-        """Annotated boxes by image name, as the manifest writes it; the CSV may write the file name alone."""
+        """Annotated boxes by image name, as the manifest writes it; the CSV may write a file name that one image has.
+
+        Raises InstsearchError for a damaged file, and for one that was asked for and has none of the images.
+        """
         if not self._boxes.exists():
             return {}
-        by_key: dict[str, list[Box]] = {}
+        names: list[str] = self._table.get("images", [])
+        bare = Counter(Path(name).name for name in names)
+        meant = {Path(name).name: name for name in names if bare[Path(name).name] == 1}
+        meant |= {name: name for name in names}
+        found: dict[str, list[Box]] = {}
         for number, row in csv_table(self._boxes, MOST_BOXES, ("image", "x", "y", "w", "h")):
             box = layout.corners(row[c] for c in "xywh")
             if box is None:
                 raise InstsearchError(
                     f"{self._boxes}, line {number}: wanted the columns image,x,y,w,h and numbers, w and h not below 0"
                 )
-            by_key.setdefault(row["image"], []).append(box)
-        matched = {}
-        for ref in self._images:
-            boxes = by_key.get(ref.name) or by_key.get(Path(ref.name).name)
-            if boxes:
-                matched[ref.name] = boxes
-        return matched
+            if name := meant.get(row["image"]):
+                found.setdefault(name, []).append(box)
+        if self._given and not found:
+            raise InstsearchError(f"{self._boxes} has a box of none of the images of {self.path}")
+        return found
 
     def _query(self, entry: Any) -> tuple[QueryRef, Relevance]:
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("image"), str):
@@ -111,6 +121,11 @@ class Manifest(Dataset):
             raise InstsearchError(
                 f"{self.path}: an id is text of {LONGEST} characters at most, not {shown(id)}"
             )
+        for key in sorted(entry.keys() - set(KEYS)):  # one's own keys are one's own, misspelt ones are not
+            if meant := difflib.get_close_matches(key.lower(), KEYS, 1, 0.8):
+                raise InstsearchError(
+                    f"{self.path}: query '{id}': there is no key {shown(key)}. Did you mean '{meant[0]}'?"
+                )
         box = entry.get("box")
         if box is not None:
             given, box = box, layout.corners(box) if isinstance(box, list) else None
@@ -122,13 +137,20 @@ class Manifest(Dataset):
             key: frozenset(self._strings(entry, key, f"query '{id}': "))
             for key in ("positives", "junk", "exclude")
         }
-        stray = sorted(sets["positives"] - self._among)
-        if stray:
-            raise InstsearchError(f"{self.path}: query '{id}': positive '{stray[0]}' is not among the images")
-        if not sets["positives"] - sets["exclude"] - sets["junk"]:
+        for what, key in (("positive", "positives"), ("junk image", "junk")):
+            if strange := sorted(sets[key] - self._among):
+                raise InstsearchError(
+                    f"{self.path}: query '{id}': {what} '{strange[0]}' is not among the images"
+                )
+        if both := sorted(sets["positives"] & sets["junk"]):
+            raise InstsearchError(
+                f"{self.path}: query '{id}': '{both[0]}' is in positives and in junk: take it out of one"
+            )
+        positives = sets["positives"] - sets["exclude"]
+        if not positives:
             raise InstsearchError(f"{self.path}: query '{id}' has no positives: nothing can be measured")
         ref = QueryRef(id, self.root / entry["image"], box)
-        return ref, Relevance(sets["positives"], frozenset(), sets["junk"], sets["exclude"])
+        return ref, Relevance(positives, frozenset(), sets["junk"], sets["exclude"])
 
     def _list(self, table: Any, key: str, where: str = "") -> list[Any]:
         value = table.get(key, [])

@@ -43,14 +43,20 @@ class KeptMaps:
         self.batches, self.conv = batches, conv
         views = (batches.views, len(batches.paths))
         self._files = folder / MAPS, folder / THERE
+        kinds = (np.dtype(np.float16), (*views, *shape)), (np.dtype(np.bool_), views)
+        kept = all(_whole(file, *kind) for file, kind in zip(self._files, kinds, strict=True))
+        if not kept:  # neither says anything without the other
+            self.remove()
         bytes_, free = 2 * int(np.prod((*views, *shape))), shutil.disk_usage(folder).free
-        if not self._files[0].exists() and bytes_ > free:
+        if not kept and bytes_ > free:
             raise InstsearchError(
                 f"{views[0]} views of {views[1]:,} pictures take {bytes_ / 1e9:,.1f} GB, and {printable(folder)} has "
                 f"{free / 1e9:,.1f}: take fewer views, a smaller crop, or views 0"
             )
-        self.maps = _opened(self._files[0], np.float16, (*views, *shape))
-        self.there = _opened(self._files[1], np.bool_, views)
+        self.maps, self.there = (
+            np.lib.format.open_memmap(file, "r+" if kept else "w+", *kind)
+            for file, kind in zip(self._files, kinds, strict=True)
+        )
 
     def load(self, batch: Sequence[Sample]) -> tuple[Item, Tensor]:
         """A batch with its classes i64[B]: its maps if they are all there, else its pixels. Raises BadImage."""
@@ -88,10 +94,11 @@ def _places(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([(s.view, s.image) for s in samples], np.int64).reshape(-1, 2).T
 
 
-def _opened(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """The array of a file, of zeros if it is new or another's."""
-    if file.exists():
-        kept = np.lib.format.open_memmap(file, mode="r+")
-        if (kept.dtype, kept.shape) == (np.dtype(dtype), shape):
-            return kept
-    return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+def _whole(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether a file holds such an array, and all of it."""
+    try:
+        kept = np.lib.format.open_memmap(file, mode="r")
+    except (OSError, ValueError, EOFError):  # not there, or the disk lost some of it
+        return False
+    size = kept.offset + kept.nbytes
+    return (kept.dtype, kept.shape, size) == (dtype, shape, file.stat().st_size)

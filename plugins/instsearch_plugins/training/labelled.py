@@ -17,7 +17,7 @@ from instsearch_cli.images import discover
 from instsearch_cli.outside.text import csv_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 MOST = 256 << 20  #: bytes of a table
@@ -39,7 +39,35 @@ def labelled(data: Path, labels: Path | None = None) -> list[tuple[Path, str]]:
     """
     if not data.is_dir():
         raise InstsearchError(f"there is no folder {printable(data)}")
-    return _by_folders(data) if labels is None else _by_table(data, labels)
+    return _by_folders(data) if labels is None else by_table([data], labels)
+
+
+def by_table(folders: Sequence[Path], labels: Path) -> list[tuple[Path, str]]:
+    """The pictures of a table, each with its label, in its order; a relative path is below one of the folders.
+
+    Raises InstsearchError for a damaged table, and for a picture that is below none of them, or below several.
+    """
+    table = printable(labels)
+    samples: dict[Path, str] = {}
+    for number, row in csv_table(labels, MOST, ("path", "label")):
+        where = f"{table}, line {number}"
+        if not row["path"] or not row["label"]:
+            raise InstsearchError(f"{where}: wanted a path and a label")
+        tried = dict.fromkeys(folder / row["path"] for folder in folders)
+        found = [path for path in tried if os.path.isfile(path)]  # noqa: PTH113  (which raises for names of no file)
+        if len(found) > 1:
+            both = "' and '".join(map(printable, found))
+            raise InstsearchError(
+                f"{where}: there are '{both}': write the whole path of the one that is meant"
+            )
+        if not found:
+            either = "' or '".join(map(printable, tried))
+            raise InstsearchError(f"{where}: there is no picture '{either}'")
+        if samples.setdefault(found[0], row["label"]) != row["label"]:
+            raise InstsearchError(f"{where}: '{printable(row['path'])}' has two labels")
+    if not samples:
+        raise InstsearchError(f"{table} has no pictures")
+    return list(samples.items())
 
 
 def classes_of(samples: Iterable[tuple[Path, str]], data: Path) -> list[str]:
@@ -65,20 +93,3 @@ def _by_folders(data: Path) -> list[tuple[Path, str]]:
             "DIR/CLASS/NAME.jpg."
         )
     return [(found.path, folder.name) for folder in folders for found in discover([folder]).found]
-
-
-def _by_table(data: Path, labels: Path) -> list[tuple[Path, str]]:
-    table = printable(labels)
-    samples: dict[Path, str] = {}
-    for number, row in csv_table(labels, MOST, ("path", "label")):
-        where = f"{table}, line {number}"
-        if not row["path"] or not row["label"]:
-            raise InstsearchError(f"{where}: wanted a path and a label")
-        path = data / row["path"]
-        if samples.setdefault(path, row["label"]) != row["label"]:
-            raise InstsearchError(f"{where}: '{printable(row['path'])}' has two labels")
-        if not os.path.isfile(path):  # noqa: PTH113  (which a name that no file can have makes raise)
-            raise InstsearchError(f"{where}: there is no picture '{printable(path)}'")
-    if not samples:
-        raise InstsearchError(f"{table} has no pictures")
-    return list(samples.items())

@@ -17,7 +17,7 @@ from instsearch_cli.images import BadImage, discover, read_image
 from instsearch_cli.networks.trained import data_digest
 from instsearch_formats import Index
 from instsearch_plugins.extractors.networks import SMALLEST
-from instsearch_plugins.training.labelled import labelled
+from instsearch_plugins.training.labelled import by_table, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -244,13 +244,21 @@ def photographs(data: Path) -> list[Path]:
 def identities(data: Path, labels: Path | None) -> list[tuple[Path, str]]:
     """Pictures with their labels: from a CSV file (path,label), else from class folders; of an index, its own.
 
+    Paths in the file are below the folder, or below one of those that the index has pictures of.
+
     Raises InstsearchError for labels that name missing files, or if there are none.
     """
     if not is_index(data):
         return labelled(data, labels)
-    there = set(photographs(data))
-    roots = Index.open(data).images.roots
-    return [pair for root in roots for pair in labelled(Path(root), labels) if pair[0] in there]
+    images = Index.open(data).images
+    there: dict[Path, set[Path]] = {}
+    for record in _live(images):
+        root = Path(images.roots[record.root])
+        there.setdefault(root, set()).add(root / os.fsdecode(record.name))
+    if labels is None or not there:
+        return [pair for root, paths in there.items() for pair in labelled(root) if pair[0] in paths]
+    live = set[Path]().union(*there.values())
+    return [pair for pair in by_table(list(there), labels) if pair[0] in live]
 
 
 def digest(data: Path, progress: Quiet) -> dict[str, Any]:
