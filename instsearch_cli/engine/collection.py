@@ -64,7 +64,7 @@ class Collection:
         self._items: Kept[tuple[str, int], Item] = Kept(ITEMS)
         self._layers: dict[str, Layer] = {}
         self._scratch = contextlib.ExitStack()
-        self._images: tuple[tuple[Any, frozenset[int]], np.ndarray] | None = None
+        self._images: tuple[tuple[Any, ...], np.ndarray] | None = None
         self._ranges: list[range] = []
         self._roots: list[str] = []
         self._state = index.images.state
@@ -75,7 +75,7 @@ class Collection:
     @property
     def images(self) -> np.ndarray:
         table = self.index.images
-        state = (table.state, self.hidden)
+        state = (table.state, self.hidden, self.span)
         if self._images is None or self._images[0] != state:
             live = np.flatnonzero(table.alive()[self.span.start : self.span.stop]) + self.span.start
             self._images = (state, live[~np.isin(live, list(self.hidden))] if self.hidden else live)

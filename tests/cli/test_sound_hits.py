@@ -89,3 +89,15 @@ def test_what_a_searcher_raises_is_told_with_its_name(index: Index, photos: Path
     with pytest.raises(RuntimeError, match="boom") as raised:
         index.query(photos / "a" / "1.png")
     assert any("searcher '" in note and "query" in note for note in raised.value.__notes__)
+
+
+def test_images_that_came_since_are_there_once_they_are_reached(
+    index: Index, draw: Any, tmp_path: Path
+) -> None:
+    """Also where somebody looked between their coming and that."""
+    engine = index.engine()
+    draw(tmp_path / "more" / "new.png", 77)
+    Index.open(index.path).add(tmp_path / "more")
+    assert len(engine.data.images) == 10
+    engine.refresh()
+    assert len(engine.data.images) == engine.data.count == 11
