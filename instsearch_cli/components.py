@@ -93,24 +93,25 @@ class Data(Protocol):
 
     def inputs(self, kinds: Sequence[str], rows: Iterable[int] | None = None) -> Iterator[Inputs]:
         """Stream images with these layers, in the given order; bounded memory."""
+        ...
 
     def named(self) -> dict[str, int]:
         """The rows of the images in reach by what each is called: as in hits, and by its path where no other has it."""
+        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
 
         Each block holds the encoding's datasets (formats/SPEC.md), those of removed images too, and "start" and "stop".
         """
+        ...
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
     def cache(self) -> Path | None:
-        """A folder on the index's disk for what a searcher can make again from the layers that it reads.
-
-        It is kept until one of these layers or of its options is another. None where the index cannot be written.
-        """
+        """A folder on its disk for what a searcher can make again, as long as what it reads stays; None: no writing."""
 
 
 class Component:
@@ -205,10 +206,9 @@ class Weighter(Component):
         return [self.weigh(each) for each in inputs]
 
     def weigh_query(self, inputs: Inputs, crop: Callable[[], Features]) -> WeightMap:
-        """Where a query cannot do without weights of its own: these, over the whole picture.
+        """Where a query cannot do without weights of its own: these, over the whole picture, which ``inputs`` has.
 
-        ``inputs`` has it and its features; ``crop()`` returns the features of what is in the query's box,
-        extracted as a picture by itself (those of the whole picture without a box).
+        ``crop()`` returns the features of what is in the query's box as a picture by itself, of all of it without one.
         """
         raise NotImplementedError
 
