@@ -55,7 +55,7 @@ def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
     answer = search(session, indexes, options)
     if options["save_session"] is not None:
         from instsearch_cli.engine.session_file import write_session
-        from instsearch_cli.report.results import write_text
+        from instsearch_cli.outside.files import write_text
 
         pipeline = answer.pipeline if len(indexes) == 1 else session.pipeline
         write_text(options["save_session"], write_session(replace(session, pipeline=pipeline)))
@@ -134,7 +134,7 @@ def write(answer: Answer, indexes: list[Index], options: dict[str, Any]) -> list
     from instsearch_cli import report
     from instsearch_cli.engine import together
     from instsearch_cli.engine.answer import counted
-    from instsearch_cli.report.results import write_text
+    from instsearch_cli.outside.files import write_text
 
     written: list[object] = []
     if options["html"] not in (None, STREAM):

@@ -17,7 +17,8 @@ from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stages import CODES
 from instsearch_cli.errors import InstsearchError, UsageError, printable
-from instsearch_cli.measure.pairs import as_csv, write_text
+from instsearch_cli.measure.pairs import as_csv
+from instsearch_cli.outside.files import write_text
 from instsearch_cli.outside.text import csv_pairs
 
 if TYPE_CHECKING:

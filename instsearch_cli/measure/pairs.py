@@ -24,6 +24,7 @@ from instsearch_cli.engine.tensors import answering
 from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.images import Photograph
 from instsearch_cli.options import make_config
+from instsearch_cli.outside.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,13 +203,3 @@ def as_csv(names: Sequence[tuple[str, str]]) -> str:
 def write_csv(path: Path, miner: Miner, mined: Mined) -> None:
     """Write the names of the pairs, whole or not at all. Raises InstsearchError where that cannot be."""
     write_text(path, as_csv([(miner.name(pair.a), miner.name(pair.b)) for pair in mined.pairs]))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all. Raises InstsearchError where that cannot be."""
-    try:
-        aside = path.with_name(path.name + ".partial")
-        aside.write_text(text, encoding="utf-8", newline="")
-        aside.replace(path)
-    except OSError as error:
-        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error

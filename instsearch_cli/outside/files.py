@@ -1,4 +1,4 @@
-"""Plain files of bounded size, opened without waiting for anybody."""
+"""Plain files of bounded size, opened without waiting for anybody; files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ def read_text(path: Path, most: int) -> str:
         raise InstsearchError(
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start:,})"
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; what is no plain file, as it comes. Raises InstsearchError if it cannot be."""
+    from instsearch_formats.files import replacing  # which brings HDF5
+
+    try:
+        if path.parent.is_dir() and (path.is_file() or not path.exists()):
+            with replacing(path.resolve()) as aside:
+                aside.write_text(text, "utf-8")
+        else:
+            path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def is_there(path: Path) -> bool:

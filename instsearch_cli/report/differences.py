@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instsearch_cli.measure.evaluation import JUNK, RIGHT, WRONG
+from instsearch_cli.outside.files import write_text
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href
 from instsearch_cli.report.pictures import thumbnail
-from instsearch_cli.report.results import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

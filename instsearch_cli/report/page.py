@@ -11,9 +11,10 @@ from PIL import Image
 
 from instsearch_cli.engine.answer import counted
 from instsearch_cli.engine.choosing import as_path
+from instsearch_cli.outside.files import write_text
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, document, escaped, framed, href, jpeg_uri
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
-from instsearch_cli.report.results import box_text, score_texts, write_text
+from instsearch_cli.report.results import box_text, score_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from instsearch_cli.engine.choosing import as_path
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 from instsearch_cli.images import BadImage, read_image
-from instsearch_formats.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,18 +172,6 @@ def _draw(path: Path, boxes: list[Box | None], copy: Path) -> None:
         if box is not None:
             mark(picture, box, picture.size, max(3, max(picture.size) // 250))
     picture.save(copy.with_name(f"{copy.stem}.jpg"), quality=92)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all; what is no plain file, as it comes. Raises InstsearchError if it cannot be."""
-    try:
-        if path.parent.is_dir() and (path.is_file() or not path.exists()):
-            with replacing(path.resolve()) as aside:
-                aside.write_text(text, "utf-8")
-        else:
-            path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _seen(view: View) -> dict[str, Any]:

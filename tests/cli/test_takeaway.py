@@ -134,7 +134,7 @@ def test_links_and_drawn_copies(result: Answer, tmp_path: Path) -> None:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up leaves what was there; a link is written through, and a FIFO's kind as it comes."""
-    from instsearch_cli.report.results import write_text
+    from instsearch_cli.outside.files import write_text
 
     (tmp_path / "there.csv").write_text("before")
     (tmp_path / "link.csv").symlink_to("there.csv")
