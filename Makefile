@@ -41,6 +41,7 @@ $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q instsearch_cli plugins formats
 	@rm -f $(VENV)/ready-*
 	@touch $@
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import json
 import os
@@ -18,6 +20,10 @@ from instsearch_cli.interrupt import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# before NumPy is imported: threads of OpenBLAS with nothing to do sleep, where they would spin for 30 ms each time, a
+# fifth of the processor time of a question
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 READERS = frozenset({"query", "estimate", "show", "verify"})  #: commands that leave nothing to go on from
 LONGEST = 1_000  #: characters of a line that says what is wrong
@@ -108,12 +114,17 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 an error in one or two lines, 2 wrong usage, 3 index in use, 130 Ctrl-C."""
     status = run(list(sys.argv[1:] if arguments is None else arguments))
-    if any(thread.daemon for thread in threading.enumerate()):
-        # one of them may hold a lock of HDF5's that Python would wait for, for ever, as it ends
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others and not any(thread.daemon for thread in others):
+        sys.exit(status)
+    # not as Python ends: it takes a tenth of a second to take apart what was imported, and waits for ever for a lock of
+    # HDF5's that a daemon holds
+    if not others:
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -126,13 +137,16 @@ def run(arguments: list[str]) -> int:
     try:
         status, text = _run(arguments, debug)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard()
         return 1
     if text:
         text = "\n".join(map(_brief, text.split("\n")))
         _print(text, status)
         if {"--json", "-j"} & set(arguments):
-            print(json.dumps({"error": text, "status": status}))
+            try:
+                print(json.dumps({"error": text, "status": status}), flush=True)
+            except OSError:  # that may be the error
+                _discard()
     return status
 
 
@@ -142,6 +156,7 @@ def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
         with remembered(), warnings.catch_warnings():
             warnings.showwarning = _warn if not debug else warnings.showwarning
             result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
+            sys.stdout.flush()
         return (result if isinstance(result, int) else 0), ""
     except click.exceptions.Exit as done:
         return done.exit_code, ""
@@ -180,6 +195,11 @@ def _in_words(error: Exception) -> tuple[int, str]:
         text = f"{type(error).__name__}: {text}" + (f" ({notes})" if notes else "")
         text = " ".join(text.split())[:500] + "\nThis is a bug, here or in a plugin: --debug shows where."
     return getattr(error, "exit_status", 1), text
+
+
+def _discard() -> None:
+    """What standard output does not take is not tried once more as the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:

@@ -64,8 +64,9 @@ class OnRay:
         self.avoid: list[str] = []
         self.again = 0
         try:
-            for line in self.cluster.check(collection.index, self.exchange.url if self.exchange else ""):
-                progress.say(f"warning: {line}")
+            if self.exchange or not self.cluster.alone:
+                for line in self.cluster.check(collection.index, self.exchange.url if self.exchange else ""):
+                    progress.say(f"warning: {line}")
             counts = self.cluster.fitting()
         except BaseException:
             self.close()

@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import socket
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -35,14 +36,17 @@ AT_HOME = ("INSTSEARCH_INDEX",)  #: variables that say nothing to a worker
 
 
 class Cluster:
-    """A connection to Ray; one that this process has already is used, and left."""
+    """A connection to Ray; one that this process has already is used, and left.
+
+    alone  made here, for this run: its workers are of this machine and this Python
+    """
 
     def __init__(self, workers: Workers) -> None:
         send_token()  # before Ray is imported
         import ray
 
         self.ray, self.workers = ray, workers
-        self._own = not ray.is_initialized()
+        self._own, self.alone = not ray.is_initialized(), False
         if self._own:
             self._connect(workers)
         _silence()
@@ -53,16 +57,15 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        address = workers.address or os.environ.get("RAY_ADDRESS", "")
+        address = workers.address or os.environ.get("RAY_ADDRESS", "") or started()
         try:
             if address:
                 _check_listening(address)
                 self.ray.init(address, **quiet)
                 return
-            with contextlib.suppress(ConnectionError):
-                self.ray.init("auto", **quiet)
-                return
             self.ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
+            _lighten()
+            self.alone = True
         except Exception as error:
             where = f"Ray at {address}" if address else "Ray"
             said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -197,7 +200,26 @@ def _check_listening(address: str) -> None:
     """Raises OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
-        socket.create_connection((host, int(port)), LISTENING).close()
+        socket.create_connection((host.strip("[]"), int(port)), LISTENING).close()
+
+
+def started() -> str:
+    """The cluster that `ray start` made here; "" where there is none, or it has ended and left its address behind."""
+    folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        address = Path(folder, "ray", "ray_current_cluster").read_text("utf-8").strip()
+        if address.rpartition(":")[2].isdecimal():
+            _check_listening(address)
+            return address
+    return ""
+
+
+def _lighten() -> None:
+    """End what a cluster of one machine has no use for and waits a second for at its end: monitors of load and logs."""
+    with contextlib.suppress(Exception):
+        node = importlib.import_module("ray._private.worker")._global_node
+        node.kill_monitor(check_alive=False)
+        node.kill_log_monitor(check_alive=False)
 
 
 def send_token() -> None:

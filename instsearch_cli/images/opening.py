@@ -22,7 +22,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import PIL.Image
 
@@ -231,8 +231,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
-    PIL.Image.init()
-    plug_in()
     file.seek(0)
     prefix = file.read(PREFIX)
     if not prefix:
@@ -242,7 +240,7 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
         raise BadImage("not an image")
     if not kind.reader or kind.raw:
         raise BadImage(kind.reason)
-    factory, accept = PIL.Image.OPEN.get(kind.name, (None, None))
+    factory, accept = _reader(kind.name)
     accepted = factory is not None and (accept is None or accept(prefix[:16]))
     if factory is None or isinstance(accepted, str):  # Pillow was built without this format
         raise BadImage(f"not supported: {kind.name}, which this Pillow was built without")
@@ -252,7 +250,8 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
             BUDGET.check(file_size(file))  # which these decoders hold
         file.seek(0)
         # no file name: Pillow might map the file, and one that is cut short meanwhile is a SIGBUS
-        return factory(file, "")
+        image: ImageFile = factory(file, "")
+        return image
     except (BadImage, PIL.Image.DecompressionBombError):
         raise
     except Exception as error:
@@ -261,6 +260,15 @@ def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:
         at_end = not file.read(1)
         form = unsupported(file, kind.name, bool(_NO_SUCH_FORM.search(str(error))))
         raise BadImage(form or _header_reason(error, kind.name, at_end)) from error
+
+
+def _reader(name: str) -> Any:
+    """Pillow's for a format: what opens a file, and what looks at its first bytes; the rare ones imported if wanted."""
+    PIL.Image.preinit()
+    if name not in PIL.Image.OPEN:
+        PIL.Image.init()
+        plug_in()
+    return PIL.Image.OPEN.get(name, (None, None))
 
 
 def _orientation(image: ImageFile) -> int:

@@ -35,6 +35,33 @@ def test_the_package_is_the_program() -> None:
     assert b"Visual instance search" in told.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_an_output_that_takes_nothing(flags: list[str]) -> None:
+    command = [sys.executable, "-m", "instsearch_cli", "presets", *flags]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: No space left on device")
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m instsearch_cli presets --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
+def test_threads_of_linear_algebra_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, instsearch_cli.main; print(os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    for set_to, used in ((None, "4"), ("20", "20")):
+        if set_to:
+            monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", set_to)
+        else:
+            monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+        assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == used
+
+
 def test_the_default_index_is_that_of_the_environment(
     cli: Cli, index: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

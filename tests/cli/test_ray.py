@@ -22,7 +22,7 @@ import torchvision
 
 import instsearch
 from instsearch_cli.engine import on_ray, workers
-from instsearch_cli.engine.ray_cluster import send_token
+from instsearch_cli.engine.ray_cluster import send_token, started
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.workers import Workers, workers_of
 from instsearch_cli.errors import InstsearchError, UsageError
@@ -276,6 +276,22 @@ def test_nobody_listens(tmp_path: Path, how: str) -> None:
     assert first.startswith("error: cannot reach Ray at ")
     assert f"127.0.0.1:{port}: " in first
     assert "`ray start --head`" in second
+
+
+def test_a_cluster_that_has_ended_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray start` leaves its address behind where it is killed; Ray itself would try it for ever."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert not started()
+    note = tmp_path / "ray" / "ray_current_cluster"
+    note.parent.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        note.write_text(address)
+        assert started() == address
+    assert not started()
+    for nonsense in ("nonsense", "127.0.0.1:99999", ""):
+        note.write_text(nonsense)
+        assert not started()
 
 
 @pytest.mark.usefixtures("cluster")
