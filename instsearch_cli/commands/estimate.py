@@ -12,6 +12,8 @@ import click
 
 from instsearch_cli.commands import common
 
+SCENES = 450  #: that are drawn, at most, where no photographs are given
+
 
 def _count(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     """A whole number of at least 1, as 10_000_000, 10,000,000 or 1e7."""
@@ -43,7 +45,13 @@ def _count(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
 @click.option(
     "--small", default=150, show_default=True, type=click.IntRange(min=2), help="Photographs first."
 )
-@click.option("--large", default=450, show_default=True, type=click.IntRange(min=3), help="Then so many.")
+@click.option(
+    "--large",
+    default=900,
+    show_default=True,
+    type=click.IntRange(min=3),
+    help="Then so many, or all where there are fewer.",
+)
 @click.option("--questions", default=20, show_default=True, type=click.IntRange(min=1), help="To ask.")
 @click.option("--seed", default=0, show_default=True, help="Of the photographs that are drawn.")
 @click.option(
@@ -77,7 +85,8 @@ def command(images: int, index_path: Path | None, pipeline_name: str | None, **o
         if sample is None and index is None:
             check(chosen, how["device"])  # before scenes are drawn
             folder = stack.enter_context(scratch()) / "scenes"
-            sample = make_scenes(folder, max(8, how["large"]), progress=progress).parent / "images"
+            scenes = max(8, min(how["large"], max(SCENES, 2 * how["small"])))
+            sample = make_scenes(folder, scenes, progress=progress).parent / "images"
             progress.close()
         done = estimate(
             images,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.engine.choosing import Anywhere
 
-SMALL, LARGE = 150, 450  #: images of the two index runs
+SMALL, LARGE = 150, 900  #: images of the two index runs; where there are fewer than LARGE, all
 MOST = 16_000  #: images of the larger index that is asked, where none is given
 MIRRORED = 6_000  #: the same where a mirror answers
 QUESTIONS = 20
@@ -90,7 +90,7 @@ def estimate(
 ) -> Estimate:
     """What an index of so many images will take: seconds, bytes on disk and in memory, seconds a question.
 
-    y(n) = a + b n, through what is measured with ``small`` and ``large`` photographs
+    y(n) = a + b n, through what is measured with ``small`` and ``large`` photographs, all where there are fewer of them
 
     sample   photographs like those that there will be, files or folders, of which some are drawn evenly; (): those of
              ``index``. Nothing is written there
@@ -105,7 +105,8 @@ def estimate(
     _check(images, small, large, questions, workers)
     load = _load()
     how = {
-        "sizes": (small, large),
+        "small": small,
+        "large": large,
         "questions": questions,
         "workers": workers,
         "device": device,
@@ -165,7 +166,8 @@ def _given(
         assemblies = [Assembly(each, load_registry(), how["device"]) for each in recorded]
     else:
         assemblies = check(choice, how["device"])
-    files, large = [each.path for each in discover(paths).found] if paths else [], how["sizes"][1]
+    files, small = [each.path for each in discover(paths).found] if paths else [], how.pop("small")
+    large = min(how.pop("large"), max(len(files), 2 * small))
     if len(files) < large:
         raise UsageError(
             f"there are {len(files):,} photographs to measure with, and {large:,} are wanted: give more (--sample), or "
@@ -178,6 +180,7 @@ def _given(
         photographs=drawn(files, large, seed),
         sample=", ".join(map(str, paths)) if sample or index is None else str(index.path),
         index=index if own else None,
+        sizes=(small, large),
         **how,
     )
 

@@ -193,6 +193,12 @@ def test_an_index_is_a_point_and_says_which_pipeline(
     assert "pipeline own, measured with 6 and 12 images of" in out
 
 
+@pytest.mark.usefixtures("small_crowds", "here")
+def test_of_few_photographs_all_are_measured(cli: Cli, tiny: tuple[str, ...], many: Path) -> None:
+    given = ("--images", 50, "--sample", many, "--small", 6, "--questions", 2)
+    assert cli("estimate", *given, *tiny, "--json").json["measured"]["indexed"] == [6, 40]
+
+
 REFUSED: list[tuple[list[str], str]] = [
     (["--images", "0"], "'0' is no whole number of at least 1"),
     (["--images", "-3"], "no whole number of at least 1"),
@@ -204,7 +210,10 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--images", "1e11"], "images is at most 10,000,000,000, as many as an index can have"),
     (["--images", "9", "--preset", "sfit"], "Did you mean 'sift'"),
     (["--images", "9", "--small", "12"], "large is a whole number of at least 13, not 12"),
-    (["--images", "9", "--large", "41"], "there are 40 photographs to measure with, and 41 are wanted"),
+    (
+        ["--images", "9", "--small", "25", "--large", "90"],
+        "there are 40 photographs to measure with, and 50 are wanted",
+    ),
     (["--images", "9", "--pipeline", "p"], "a pipeline is one of an index"),
 ]
 
