@@ -121,9 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # HDF5's that a daemon holds
     if not others:
         atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    with contextlib.suppress(OSError, ValueError):
+        _flush()
     os._exit(status)
 
 
@@ -156,7 +155,7 @@ def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
         with remembered(), warnings.catch_warnings():
             warnings.showwarning = _warn if not debug else warnings.showwarning
             result = cli.main(args=arguments, prog_name="instsearch", standalone_mode=False)
-            sys.stdout.flush()
+            _flush()
         return (result if isinstance(result, int) else 0), ""
     except click.exceptions.Exit as done:
         return done.exit_code, ""
@@ -195,6 +194,13 @@ def _in_words(error: Exception) -> tuple[int, str]:
         text = f"{type(error).__name__}: {text}" + (f" ({notes})" if notes else "")
         text = " ".join(text.split())[:500] + "\nThis is a bug, here or in a plugin: --debug shows where."
     return getattr(error, "exit_status", 1), text
+
+
+def _flush() -> None:
+    """Write what is still to be written; a stream that is closed from the start is none."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def _discard() -> None:
