@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
 DISK = frozenset(
     vars(errno).get(name, 0)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ENODEV", "ENXIO", "ESTALE", "EMFILE", "ENFILE")
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EIO",
+        "EROFS",
+        "ENODEV",
+        "ENXIO",
+        "ESTALE",
+        "EMFILE",
+        "ENFILE",
+        "EACCES",
+        "EPERM",
+    )
 )  #: what a disk or the system says, and no mistake of a program's
 REPAIR = "run `instsearch verify`, then `instsearch index` again"  #: after "the … is damaged: "
 

@@ -113,6 +113,7 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 an error in one or two lines, 2 wrong usage, 3 index in use, 130 Ctrl-C."""
+    _stand_in()
     status = run(list(sys.argv[1:] if arguments is None else arguments))
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     if others and not any(thread.daemon for thread in others):
@@ -196,11 +197,17 @@ def _in_words(error: Exception) -> tuple[int, str]:
     return getattr(error, "exit_status", 1), text
 
 
+def _stand_in() -> None:
+    """Give the null device for standard streams that were closed, as by ``2>&-``: no other file gets their number."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
 def _flush() -> None:
-    """Write what is still to be written; a stream that is closed from the start is none."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    """Write what is still to be written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _discard() -> None:

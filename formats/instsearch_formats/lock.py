@@ -107,7 +107,7 @@ class WriterLock:
         """Take the lock, within the patience there is. Raises LockedError."""
         patience = _patience.get()
         until = time.monotonic() + patience.seconds
-        while not _try_lock(descriptor):
+        while not try_lock(descriptor):
             busy = f"{self._path.parent} is being written to by {_holder(descriptor)}"
             if time.monotonic() >= until:
                 waited = f" ({patience.seconds:g} s were not enough)" if patience.seconds else ""
@@ -124,7 +124,8 @@ class WriterLock:
         self._descriptor = -1
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False where another process has it. Raises FormatError where none can."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ def run(batch: Path, options: dict[str, Any]) -> int:
     from instsearch_cli.engine.batch import answers, usual_workers
     from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.engine.together import check_comparable
+    from instsearch_cli.errors import InstsearchError
+    from instsearch_cli.outside.text import shown
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.batch import check_alike, check_asked, line_of, read_back
 
@@ -31,7 +35,12 @@ def run(batch: Path, options: dict[str, Any]) -> int:
     indexes = [common.open_index(path, options) for path in options["index_paths"]]
     check_comparable(indexes, wishes)
     name = warn_unsearchable(indexes, options)
-    now = {"index": [str(index.path) for index in indexes], "pipeline": name}
+    wished = {key: value for key, value in wishes.items() if key != "pipeline"}
+    now = {
+        "index": [os.path.realpath(index.path) for index in indexes],
+        "pipeline": name,
+        "wishes": json.loads(json.dumps(wished, default=str)),
+    }
     counts = {"answered": 0, "found": 0, "failed": 0}
     progress = make_progress(options["quiet"])
     with contextlib.ExitStack() as stack:
@@ -51,6 +60,10 @@ def run(batch: Path, options: dict[str, Any]) -> int:
             for line in read_back(out):
                 check_alike(line, now, out)
                 check_asked(line, by_id.get(line["id"]), folder, out)
+                if line["id"] in before:
+                    raise InstsearchError(
+                        f"{out} has two answers to question {shown(line['id'])}: name another file"
+                    )
                 before.add(line["id"])
                 take(line, kept=True)
         remaining = [entry for entry in entries if entry.id not in before]
@@ -58,7 +71,7 @@ def run(batch: Path, options: dict[str, Any]) -> int:
         progress.start("asking", len(remaining), "questions")
         try:
             for entry, answer in answers(indexes, remaining, workers, **wishes, engine=options["engine"]):
-                take(line_of(entry.id, answer))
+                take(line_of(entry.id, answer, now))
                 progress.advance()
         finally:
             progress.close()

@@ -98,6 +98,6 @@ def check_space(index: Index, assembly: Assembly, keep_features: bool, progress:
     progress.say(f"to write: about {size(need)} ({parts}); {size(free)} free")
     if need > free:
         raise InstsearchError(
-            f"about {size(need)} are needed in {index.path} and {size(free)} are free.\n"
-            "Free some, put the index on another disk, or index without --keep-features."
+            f"about {size(need)} are needed in {index.path} and {size(free)} are free.\nFree some, or put the index on "
+            f"another disk{', or index without --keep-features' if keep_features else ''}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,13 +17,14 @@ from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, Reader, examine
 from instsearch_formats import ImageRecord
 from instsearch_formats.changes import Change
-from instsearch_formats.images import location
+from instsearch_formats.images import located, location
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from instsearch_cli.progress import Quiet
     from instsearch_formats import Index
+    from instsearch_formats.changes import Place
 
 RANGE = 256
 REMOVED = "removed"  #: why a row is no image any more that somebody took out
@@ -111,17 +113,24 @@ class Taking:
         self._kin: dict[bytes, list[Found]] = {}  #: other names of files that are new, by the paths of these
         self._given: dict[bytes, int] = {}  #: rows of those of them that have one
         self._roots: dict[str, int] = {}
-        self._out: dict[bytes, tuple[int, ImageRecord]] = {}  #: what is not to come back as it was
+        self._out: dict[
+            bytes, tuple[int, ImageRecord]
+        ] = {}  #: what is not to come back as it was, by its places
+        self._out_digests: dict[
+            bytes, dict[int, list[Place]]
+        ] = {}  #: the same by content: rows, and their places
+        self._out_moved: dict[int, Found] = {}  #: rows of those that were found elsewhere, and where
+        self._left_out: set[bytes] = set()  #: paths of files that are of these
 
     def stay_out(self) -> None:
-        """Leave out what was taken out by name and lies there as it did."""
-        table, folders = self.index.images, self.index.images.roots
-        removed = table.removed()
-        self._out = {
-            location(folders, record): (row, record)
-            for row, record in (table.records() if REMOVED in removed.values() else ())
-            if removed.get(row) == REMOVED
-        }
+        """Leave out what was taken out by name, and lies there as it did or was moved since."""
+        table = self.index.images
+        removed, placed = table.removed(), table.places()
+        for row, record in table.records() if REMOVED in removed.values() else ():
+            if removed.get(row) == REMOVED:
+                its = list(placed.get(row, ())) or [(record.root, record.name)]
+                self._out |= {located(table.roots, place): (row, record) for place in its}
+                self._out_digests.setdefault(record.digest, {})[row] = its
 
     def look(self, at_once: bool = False) -> None:
         """See which image each file is; ``at_once``: give rows as they come, as a run does that may be killed."""
@@ -138,6 +147,8 @@ class Taking:
                     self.intake.there += 1
                     self.intake.renamed += self.matching.moved.get(row) is found
                     self.intake.others += self.matching.moved.get(row) is not found
+                elif self._was_out(found, result.record.digest):
+                    self._leave_out(found)
                 else:
                     self.fresh.append(result)
                     self.intake.new += 1
@@ -161,7 +172,7 @@ class Taking:
                 self._skip(found, error.reason)
                 continue
             if row is None and self._is_out(found):
-                self.intake.skipped.append((found.display, OUT))
+                self._leave_out(found)
             elif row is None:
                 news.append(found)
             elif row in matching.removed:
@@ -177,6 +188,29 @@ class Taking:
             return record is not None and self.stamps.unchanged(row, found.path, record)
         return False
 
+    def _leave_out(self, found: Found) -> None:
+        self._left_out.add(path_of(found))
+        self.intake.skipped.append((found.display, OUT))
+
+    def _was_out(self, found: Found, digest: bytes) -> bool:
+        """Whether a new file is one that was taken out and then moved; each that was is one file."""
+        for row, its in self._out_digests.get(digest, {}).items():
+            if row not in self._out_moved and all(self._left(place) for place in its):
+                self._out_moved[row] = found
+                self.matching.leave_out(found, row)
+                return True
+        return False
+
+    def _left(self, place: Place) -> bool:
+        """Whether a place holds nothing any more, or something else than what was taken out there."""
+        path = located(self.matching.roots, place)
+        if self.matching.away.gone(self.matching.roots[place[0]], path):
+            return True
+        row, record = self._out[path]
+        with contextlib.suppress(BadImage):
+            return not self.stamps.unchanged(row, Path(os.fsdecode(path)), record)
+        return False
+
     def _told_from_others(self) -> list[Found]:
         """Files that were taken for other names of some, by inodes that say nothing, and hold something else."""
         rows, news = self.matching.rows, []
@@ -189,7 +223,7 @@ class Taking:
 
     def _claim_names(self) -> None:
         for other, winner in self.discovery.again:
-            if (path := path_of(winner)) != path_of(other):
+            if (path := path_of(winner)) != path_of(other) and path not in self._left_out:
                 self.intake.others += 1
                 if not self.matching.claim(other, path):
                     self._kin.setdefault(path, []).append(other)
@@ -236,6 +270,8 @@ class Taking:
                 record = self.index.images.record(row)
                 names = ((self._root(other), other.name) for other in others)
                 change.places[row] = ((record.root, record.name), *names)
+        for row, found in self._out_moved.items():
+            change.places[row] = ((self._root(found), found.name),)
         self.stamps.save()
         note_names(self.index)
         self.intake.change = change

@@ -103,6 +103,11 @@ class Matching:
         self._new.add(path_of(found))
         return None
 
+    def leave_out(self, found: Found, row: int) -> None:
+        """A file that :meth:`match` took for a new one is that of a row that was taken out."""
+        self._new.discard(path_of(found))
+        self._owners[path_of(found)] = row
+
     def _claimed(self, row: int, found: Found) -> int:
         self._claims[row].append(found)
         self._owners[path_of(found)] = row

@@ -66,8 +66,8 @@ def differing(
         mirror, data = assembly.part(SEARCH).component, collection.segment(range(cover[-1].stop))
         try:
             said = mirror.differences(data, origin(index, assembly.fingerprint(SEARCH)), progress)
-        except InstsearchError as error:
-            said = [str(error)]
+        except InstsearchError as error:  # it could not be looked at, and says why
+            said, mend = [str(error)], "as that says"
         finally:
             data.close()
         yield from (Problem(path, " ".join(what.split("\n")), mend) for what in said)

@@ -64,7 +64,8 @@ def identity(folder: Path) -> tuple[int, ...] | None:
 
 def replaced(path: Path) -> InstsearchError:
     """What is wrong where an index gave way to another in the midst of something."""
-    return InstsearchError(f"another index came to lie at {path}: do it again")
+    what = "there is no index any more at" if identity(path) is None else "another index came to lie at"
+    return InstsearchError(f"{what} {path}: do it again")
 
 
 def opened(method: Method) -> Method:
@@ -77,10 +78,13 @@ def opened(method: Method) -> Method:
         with format_errors():
             loaded = self._loaded = self._loaded.now()
             try:
-                return method(self, *arguments, **options)
-            except (InstsearchError, FormatError) as error:
+                result = method(self, *arguments, **options)
+            except Exception as error:
                 if not loaded.there:
                     raise replaced(self.path) from error
                 raise
+            if identity(loaded.store.path) is None:  # what was read of it may be nothing
+                raise replaced(self.path)
+            return result
 
     return checked  # type: ignore[return-value]

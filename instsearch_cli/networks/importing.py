@@ -137,4 +137,4 @@ def _check(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) 
     check_names(network, wanted, state, path, name)
     check_state_dict(network, wanted, state, path)
     for key in wanted:
-        check_finite(key, state[key], path)
+        check_finite(key, state[key].float(), path)  # as they will be written

@@ -12,13 +12,14 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from instsearch_cli.boxes import clip_box, xywh
 from instsearch_cli.engine.answer import counted
 from instsearch_cli.engine.questions import boxes
-from instsearch_cli.errors import InstsearchError, printable
+from instsearch_cli.errors import IndexInUse, InstsearchError, printable
 from instsearch_cli.outside.text import parse_json, shown
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, escaped, framed, href, opening
 from instsearch_cli.report.pictures import thumbnail
 from instsearch_cli.report.results import COLUMNS, box_text, hit_row, to_json
 from instsearch_cli.report.takeaway import trec_lines
 from instsearch_formats.files import replacing
+from instsearch_formats.lock import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +36,11 @@ FULL = 600  #: so many pictures have the full size
 LONGEST = 64 << 20  #: bytes of a line
 
 
-def line_of(id: str, answer: Answer | InstsearchError) -> Line:
-    """What is said of one question."""
+def line_of(id: str, answer: Answer | InstsearchError, now: Line) -> Line:
+    """What is said of one question; ``now``: what a later run has to ask for alike, as :func:`check_alike` has it."""
     if isinstance(answer, InstsearchError):
         return {"id": id, "error": str(answer)}
-    return {"id": id, **to_json(answer)}
+    return {"id": id, **to_json(answer), "index": now["index"], "wishes": now["wishes"]}
 
 
 class Sink(Protocol):
@@ -165,9 +166,13 @@ def written(path: Path) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def appended(path: Path) -> Iterator[IO[str]]:
-    """A file to write more lines to. Raises InstsearchError where it cannot be written."""
+    """A file to write more lines to, alone. Raises InstsearchError where it cannot be written, IndexInUse by now."""
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
+            if not try_lock(file.fileno()):
+                raise IndexInUse(
+                    f"another run writes to {path}: wait until it has ended, or name another file"
+                )
             yield file
     except OSError as error:
         raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
@@ -210,11 +215,18 @@ def _line(raw: bytes) -> Line | None:
 
 
 def check_alike(line: Line, now: Line, path: Path) -> None:
-    """Raises InstsearchError where a line of an earlier run is of other indexes, or of another pipeline."""
+    """Raises InstsearchError where a line of an earlier run is of other indexes, another pipeline or other options."""
     for key in ("index", "pipeline"):
         if key in line and line[key] != now[key]:
             raise InstsearchError(
                 f"{path} has answers of {key} {shown(line[key])}, and now {shown(now[key])} is asked: name another file"
+            )
+    then: dict[str, Any] = line.get("wishes") or now["wishes"]
+    for key in sorted({*then, *now["wishes"]}):
+        if then.get(key) != now["wishes"].get(key):
+            old, new = shown(then.get(key)), shown(now["wishes"].get(key))
+            raise InstsearchError(
+                f"{path} has answers with {key.replace('_', '-')} {old}, and now it is {new}: name another file"
             )
 
 

@@ -106,6 +106,7 @@ def hit_row(hit: dict[str, Any]) -> list[Any]:
     return [hit["rank"], hit["score"], printable(hit["image"]), printable(hit["path"]), *box, *size]
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  #: errors of the place that is written to
 COPIES = (
     "copy",
     "link",
@@ -144,6 +145,10 @@ def copy_hits(answer: Answer, folder: Anywhere, kind: str = "copy") -> tuple[int
             else:
                 shutil.copy2(hit.path, folder / name)
         except (OSError, BadImage) as error:
+            if getattr(error, "errno", 0) in FULL:
+                for copy in (folder / name, folder / _drawn(name)):
+                    copy.unlink(missing_ok=True)
+                raise InstsearchError(f"cannot write to {folder}: {error.strerror}") from error  # type: ignore[union-attr]
             reason = error.reason if isinstance(error, BadImage) else error.strerror or error
             missing.append(f"{printable(hit.path)}: {reason}")
     return len(hits) - len(missing), missing
@@ -171,7 +176,11 @@ def _draw(path: Path, boxes: list[Box | None], copy: Path) -> None:
     for box in boxes:
         if box is not None:
             mark(picture, box, picture.size, max(3, max(picture.size) // 250))
-    picture.save(copy.with_name(f"{copy.stem}.jpg"), quality=92)
+    picture.save(copy.with_name(_drawn(copy.name)), quality=92)
+
+
+def _drawn(name: str) -> str:
+    return f"{os.path.splitext(name)[0]}.jpg"  # noqa: PTH122
 
 
 def _seen(view: View) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.measure.runs import encoded, falling_scores
 from instsearch_cli.outside.files import open_plain
 from instsearch_cli.report.results import first_of_each, ranked_names, to_csv, to_json
+from instsearch_formats.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +92,8 @@ def to_zip(answer: Answer, file: Path | IO[bytes]) -> tuple[int, list[str]]:
     """
     missing, n = [], 0
     try:
-        with zipfile.ZipFile(file, "w") as archive:
+        target = replacing(file) if isinstance(file, Path) else contextlib.nullcontext(file)
+        with target as place, zipfile.ZipFile(place, "w") as archive:
             archive.writestr("hits.csv", to_csv(answer))
             for hit, name in ranked_names(first_of_each(answer), safe_name):
                 try:

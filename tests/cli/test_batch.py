@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ import instsearch
 from instsearch import InstsearchError, UsageError
 from instsearch_cli.engine.batch import GROUP, answers
 from instsearch_cli.engine.batch_file import Entry
+from instsearch_cli.report.batch import appended
 from schema_check import valid
 from served_scenes import texture
 
@@ -209,6 +212,45 @@ def test_answers_to_other_questions_are_not_gone_on_with(
         assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("-k", 2), "answers with k 20, and now it is 2: name another file"),
+        (("--min-score", 0.25), "answers with min-score None, and now it is 0.25"),
+        (("--rerank", "none"), "answers with rerank"),
+    ],
+)
+def test_answers_with_other_options_are_not_gone_on_with(
+    cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path, more: tuple[Any, ...], said: str
+) -> None:
+    ask = ("query", "--batch", questions, "--index", indexes[0], "--quiet", "-o", tmp_path / "out.jsonl")
+    cli(*ask, status=1)
+    assert said in cli(*ask, *more, status=1).err
+
+
+def test_an_index_is_the_same_however_it_is_called(
+    cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.jsonl"
+    cli("query", "--batch", questions, "--index", indexes[0], "--quiet", "-o", out, status=1)
+    before = out.read_bytes()
+    monkeypatch.chdir(indexes[0].parent)
+    cli("query", "--batch", questions, "--index", indexes[0].name, "--quiet", "-o", out, status=1)
+    assert out.read_bytes() == before
+
+
+def test_one_run_at_a_time_writes_answers(
+    cli: Cli, indexes: list[Path], questions: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    ask = ("query", "--batch", questions, "--index", indexes[0], "--quiet", "-o", out)
+    with appended(out):
+        assert f"another run writes to {out}: wait" in cli(*ask, status=3).err
+    cli(*ask, status=1)
+    out.write_bytes(out.read_bytes() + out.read_bytes().splitlines(keepends=True)[0])
+    assert "has two answers to question 'one'" in cli(*ask, status=1).err
+
+
 def test_lines_that_shifted_are_other_questions(cli: Cli, indexes: list[Path], place: Path) -> None:
     path, out = place / "shifted.csv", place / "shifted.jsonl"
     ask = ("query", "--index", indexes[0], "--quiet", "-o", out, "--batch")
@@ -334,6 +376,30 @@ def test_files_to_take_away(cli: Cli, indexes: list[Path], place: Path, tmp_path
     assert len(json.loads((tmp_path / "a.json").read_text("utf-8"))["items"]) == 3
     assert len((tmp_path / "a.run").read_text("utf-8").splitlines()) == 3
     assert {path.suffix for path in (tmp_path / "drawn").iterdir()} == {".jpg"}
+
+
+@pytest.mark.parametrize("kind", ["copy", "drawn"])
+def test_a_full_disk_leaves_no_half_of_a_copy(
+    cli: Cli, indexes: list[Path], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def full(source: Path, target: Path, **options: Any) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    monkeypatch.setattr(PIL.Image.Image, "save", full)
+    asking = (
+        "query",
+        place / "q/0.png",
+        "--index",
+        indexes[0],
+        "--copy-to",
+        tmp_path / "c",
+        "--copy-as",
+        kind,
+    )
+    assert f"cannot write to {tmp_path / 'c'}: No space left" in cli(*asking, status=1).err
+    assert not list((tmp_path / "c").iterdir())
 
 
 # -- in Python ----------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from torch import nn
 from instsearch_cli.errors import InstsearchError
 from instsearch_cli.networks import weights
 from instsearch_cli.networks.checkpoints import load_checkpoint
+from instsearch_cli.networks.importing import _check
 from instsearch_cli.networks.weights import load_state_dict, put_weights
 from instsearch_plugins.extractors.class_maps import class_names
 from instsearch_plugins.extractors.networks import ResNet50
@@ -226,6 +227,12 @@ def test_too_many_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def network() -> nn.Module:
     with torch.device("meta"):
         return nn.Sequential(nn.Linear(2, 3))
+
+
+def test_numbers_that_are_too_large_for_what_is_written(tmp_path: Path) -> None:
+    state = {"0.weight": torch.ones(3, 2), "0.bias": torch.tensor([1e300, 0, 0], dtype=torch.float64)}
+    with pytest.raises(InstsearchError, match=r"1 values of tensor '0\.bias' are not finite"):
+        _check(network(), state, tmp_path / "w.pth", "made")
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,12 @@ def test_an_output_that_takes_nothing(flags: list[str]) -> None:
     assert line.startswith("error: No space left on device")
 
 
-def test_no_output_at_all() -> None:
-    command = f"{sys.executable} -m instsearch_cli presets >&-"
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams(index: Path, closed: str) -> None:
+    command = f"{sys.executable} -m instsearch_cli verify --index '{index}' {closed}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert ("sound" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:

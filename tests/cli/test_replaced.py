@@ -73,6 +73,24 @@ def test_nothing_is_written_to_one_that_came_while_the_lock_was_taken(
     assert len(index) == 3
 
 
+def test_one_that_went_in_the_midst_of_a_question_is_said(
+    index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that nothing was found."""
+    real = Engine.search
+
+    def late(*given: Any, **options: Any) -> Any:
+        index.path.rename(index.path.with_name("away"))
+        return real(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "search", late)
+        with pytest.raises(InstsearchError, match=r"there is no index any more at .*: do it again"):
+            index.query(photos / "a" / "1.png")
+    index.path.with_name("away").rename(index.path)
+    assert index.query(photos / "a" / "1.png").hits
+
+
 def test_one_that_came_in_the_midst_of_a_question_is_said(
     index: Index, another: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
