@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import inspect
 import logging
 import os
 import socket
@@ -19,7 +21,7 @@ from instsearch_cli.engine.workers import INSTALL
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from instsearch_cli.engine.workers import Workers
     from instsearch_formats import Index
@@ -63,8 +65,8 @@ class Cluster:
                 _check_listening(address)
                 self.ray.init(address, **quiet)
                 return
-            self.ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
-            _lighten()
+            with _light():
+                self.ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
             self.alone = True
         except Exception as error:
             where = f"Ray at {address}" if address else "Ray"
@@ -214,12 +216,25 @@ def started() -> str:
     return ""
 
 
-def _lighten() -> None:
-    """End what a cluster of one machine has no use for and waits a second for at its end: monitors of load and logs."""
-    with contextlib.suppress(Exception):
-        node = importlib.import_module("ray._private.worker")._global_node
-        node.kill_monitor(check_alive=False)
-        node.kill_log_monitor(check_alive=False)
+@contextlib.contextmanager
+def _light() -> Iterator[None]:
+    """Have Ray start without monitors of load and logs, for which one machine has no use, and Ray no option.
+
+    They take a second of processor time, and at the end a second of waiting.
+    """
+    wanted: dict[str, Any] = {"no_monitor": True, "include_log_monitor": False}
+    parameters: Any = None
+    with contextlib.suppress(ImportError, AttributeError):
+        parameters = importlib.import_module("ray._private.parameter").RayParams
+    if parameters is None or not wanted.keys() <= inspect.signature(parameters).parameters.keys():
+        yield
+        return
+    whole = parameters.__init__
+    parameters.__init__ = functools.partialmethod(whole, **wanted)
+    try:
+        yield
+    finally:
+        parameters.__init__ = whole
 
 
 def send_token() -> None:
