@@ -113,12 +113,9 @@ class Taking:
         self._kin: dict[bytes, list[Found]] = {}  #: other names of files that are new, by the paths of these
         self._given: dict[bytes, int] = {}  #: rows of those of them that have one
         self._roots: dict[str, int] = {}
-        self._out: dict[
-            bytes, tuple[int, ImageRecord]
-        ] = {}  #: what is not to come back as it was, by its places
-        self._out_digests: dict[
-            bytes, dict[int, list[Place]]
-        ] = {}  #: the same by content: rows, and their places
+        #: what is not to come back as it was, by its places; by its content the rows, and their places
+        self._out: dict[bytes, tuple[int, ImageRecord]] = {}
+        self._out_digests: dict[bytes, dict[int, list[Place]]] = {}
         self._out_moved: dict[int, Found] = {}  #: rows of those that were found elsewhere, and where
         self._left_out: set[bytes] = set()  #: paths of files that are of these
 
