@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -92,6 +93,8 @@ def to_zip(answer: Answer, file: Path | IO[bytes]) -> tuple[int, list[str]]:
     """
     missing, n = [], 0
     try:
+        if isinstance(file, Path) and not file.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{printable(file.parent)} is no folder")
         target = replacing(file) if isinstance(file, Path) else contextlib.nullcontext(file)
         with target as place, zipfile.ZipFile(place, "w") as archive:
             archive.writestr("hits.csv", to_csv(answer))
