@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from instsearch_cli.errors import InstsearchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
 
@@ -65,16 +67,23 @@ def read_text(path: Path, most: int) -> str:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all; what is no plain file, as it comes. Raises InstsearchError if it cannot be."""
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that is then there whole, or not at all; what is no plain file is written as it comes."""
     from instsearch_formats.files import replacing  # which brings HDF5
 
+    if path.parent.is_dir() and (path.is_file() or not path.exists()):
+        with replacing(path.resolve()) as aside:
+            yield aside
+    else:
+        yield path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file as :func:`whole` does. Raises InstsearchError if it cannot be."""
     try:
-        if path.parent.is_dir() and (path.is_file() or not path.exists()):
-            with replacing(path.resolve()) as aside:
-                aside.write_text(text, "utf-8")
-        else:
-            path.write_text(text, "utf-8")
+        with whole(path) as place:
+            place.write_text(text, "utf-8")
     except OSError as error:
         raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -133,21 +133,21 @@ def copy_hits(answer: Answer, folder: Anywhere, kind: str = "copy") -> tuple[int
     missing = []
     hits = first_of_each(answer)
     for hit, name in ranked_names(hits):
+        copy = folder / name
+        if kind == "drawn":
+            copy = copy.with_name(f"{copy.stem}.jpg")
         try:
             if kind == "link":
                 if not hit.path.exists():
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                (folder / name).symlink_to(os.path.abspath(hit.path))  # noqa: PTH100
+                copy.symlink_to(os.path.abspath(hit.path))  # noqa: PTH100
             elif kind == "drawn":
-                _draw(
-                    hit.path, [each.corners for each in answer.hits if each.path == hit.path], folder / name
-                )
+                _draw(hit.path, [each.corners for each in answer.hits if each.path == hit.path], copy)
             else:
-                shutil.copy2(hit.path, folder / name)
+                shutil.copy2(hit.path, copy)
         except (OSError, BadImage) as error:
             if getattr(error, "errno", 0) in FULL:
-                for copy in (folder / name, folder / _drawn(name)):
-                    copy.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
                 raise InstsearchError(f"cannot write to {folder}: {error.strerror}") from error  # type: ignore[union-attr]
             reason = error.reason if isinstance(error, BadImage) else error.strerror or error
             missing.append(f"{printable(hit.path)}: {reason}")
@@ -176,11 +176,7 @@ def _draw(path: Path, boxes: list[Box | None], copy: Path) -> None:
     for box in boxes:
         if box is not None:
             mark(picture, box, picture.size, max(3, max(picture.size) // 250))
-    picture.save(copy.with_name(_drawn(copy.name)), quality=92)
-
-
-def _drawn(name: str) -> str:
-    return f"{os.path.splitext(name)[0]}.jpg"  # noqa: PTH122
+    picture.save(copy, quality=92)
 
 
 def _seen(view: View) -> dict[str, Any]:

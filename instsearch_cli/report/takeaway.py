@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -14,9 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.measure.runs import encoded, falling_scores
-from instsearch_cli.outside.files import open_plain
+from instsearch_cli.outside.files import open_plain, whole
 from instsearch_cli.report.results import first_of_each, ranked_names, to_csv, to_json
-from instsearch_formats.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,9 +91,7 @@ def to_zip(answer: Answer, file: Path | IO[bytes]) -> tuple[int, list[str]]:
     """
     missing, n = [], 0
     try:
-        if isinstance(file, Path) and not file.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{printable(file.parent)} is no folder")
-        target = replacing(file) if isinstance(file, Path) else contextlib.nullcontext(file)
+        target = whole(file) if isinstance(file, Path) else contextlib.nullcontext(file)
         with target as place, zipfile.ZipFile(place, "w") as archive:
             archive.writestr("hits.csv", to_csv(answer))
             for hit, name in ranked_names(first_of_each(answer), safe_name):

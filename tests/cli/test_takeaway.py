@@ -100,6 +100,9 @@ def test_a_zip_archive_of_the_photographs(result: Answer, tmp_path: Path) -> Non
         assert archive.read("missing.txt").decode().strip() == missing[0]
     to_zip(result, tmp_path / "hits.zip")
     assert zipfile.is_zipfile(tmp_path / "hits.zip")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "hits.zip")
+    to_zip(result, tmp_path / "link.zip")
+    assert (tmp_path / "link.zip").is_symlink()
     with pytest.raises(InstsearchError, match="cannot write"):
         to_zip(result, tmp_path / "no" / "hits.zip")
 
