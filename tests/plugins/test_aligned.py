@@ -9,8 +9,9 @@ import torch
 
 from instsearch_cli.data import Grid, Hits, Image, Inputs, Query, Words
 from instsearch_cli.errors import InstsearchError, UsageError
-from instsearch_plugins.numeric.appearance import Compared
-from instsearch_plugins.rerankers.aligned import LAST, Aligned, comparisons, in_words
+from instsearch_plugins.numeric.appearance import Compared, common, recompared
+from instsearch_plugins.rerankers.aligned import LAST, Aligned, in_words
+from instsearch_plugins.rerankers.comparing import Comparing
 from twin_labels import BOX, LABEL, photograph, twin
 
 K = 500
@@ -82,6 +83,12 @@ def after(rows, scores, data: Any = None, **options) -> dict[int, float]:
     return dict(zip(found.images[0].tolist(), found.scores[0].tolist(), strict=True))
 
 
+def comparisons(rows: np.ndarray, data: Any, boxes: np.ndarray | None = None) -> dict[int, Compared | None]:
+    comparing = Comparing(query(), data, Aligned.Config())
+    comparing.look(rows, boxes)
+    return comparing.found
+
+
 def test_a_twin_falls_behind_the_object():
     found = after([TWIN, TRUE], [8.1, 8.0])
     assert list(found) == [TRUE, TWIN]
@@ -92,7 +99,7 @@ def test_a_twin_falls_behind_the_object():
 def test_the_score_is_the_formula():
     data: Any = Collection()
     c = Aligned.Config()
-    one = comparisons(query(), np.array([TRUE]), data, c)[TRUE]
+    one = comparisons(np.array([TRUE]), data)[TRUE]
     assert one is not None
     against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
     for score, share in ((3.0, 0), (5.0, 0), (7.0, 0.5), (9.0, 1), (12.0, 1)):
@@ -156,18 +163,17 @@ def test_maps_are_a_usage_error():
 def test_what_is_aligned_elsewhere_than_it_was_found_is_not_compared():
     """The words agree on another place than the hit's box: the hit keeps its score, as one that is not aligned."""
     data: Any = Collection()
-    c = Aligned.Config()
     here = np.array([[90.0, 30.0, 250.0, 260.0]], np.float32)
     there = np.array([[380.0, 320.0, 399.0, 339.0]], np.float32)
-    assert comparisons(query(), np.array([TRUE]), data, c, here)[TRUE] is not None
-    assert comparisons(query(), np.array([TRUE]), data, c, there)[TRUE] is None
-    assert comparisons(query(), np.array([TRUE]), data, c, here * np.nan)[TRUE] is not None
+    assert comparisons(np.array([TRUE]), data, here)[TRUE] is not None
+    assert comparisons(np.array([TRUE]), data, there)[TRUE] is None
+    assert comparisons(np.array([TRUE]), data, here * np.nan)[TRUE] is not None
 
 
 def test_beside_shows_the_very_comparison():
     data: Any = Collection()
     reranker = Aligned(Aligned.Config(), torch.device("cpu"))
-    one = comparisons(query(), np.array([TWIN]), data, reranker.config)[TWIN]
+    one = comparisons(np.array([TWIN]), data)[TWIN]
     found = reranker.beside(query(), TWIN, data)
     assert one is not None
     assert found is not None
@@ -202,3 +208,93 @@ def test_what_was_compared_in_words():
     faint = differs._replace(texture=ones / 100)
     assert in_words(faint) == "89 % of what the box shows agrees; less than 1 % lies among it and differs."
     assert in_words(one._replace(region=~everywhere)).startswith("Nothing in the box agrees")
+
+
+SURE = [TRUE, 10, 11, 12]  # photographs of the object, each with noise of its own
+NEW = 13
+
+
+class Many(Collection):
+    """More photographs of the object, one of which (NEW) only a wider query finds; expanding gives codes of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for seed, row in enumerate([*SURE[1:], NEW], start=1):
+            self.local[row] = VISIBLE
+            self.pictures[row] = photograph(LABEL, seed)[0]
+        self.encoder = self
+
+    def aggregate(self, local: Words, weights: Any, detections: Any) -> int:
+        return len(local.words)
+
+
+class Wider:
+    """A search that remembers what it was asked, and finds the sure hits, the twin and NEW."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+        rows, scores = [*SURE, NEW, TWIN], [9.0, 9.0, 9.0, 9.0, 8.0, 7.0]
+        self.scores = dict(zip(rows, scores, strict=True))
+        self.boxes = np.tile(np.float32([90, 30, 280, 300]), (len(rows), 1))
+        self.hits = Hits.stack([(np.array(rows), np.float32(scores), self.boxes)], len(rows))
+
+    def __call__(self, queries: Any, k: int) -> Hits:
+        self.asked += queries
+        return self.hits
+
+
+def asked_again(hits: dict[int, float], **options: Any) -> tuple[Hits, Wider]:
+    wider = Wider()
+    before = Hits.stack([(np.array(list(hits)), np.float32(list(hits.values())), None)], 10)
+    reranker = Aligned(Aligned.Config(**{"sure": 5.0, "many": 1, **options}), torch.device("cpu"))
+    data: Any = Many()
+    return reranker.rerank([query()], before, data, wider), wider
+
+
+HITS = {**dict.fromkeys(SURE, 5.0), TWIN: 5.0, ELSEWHERE: 4.0, GONE: 0.5}
+
+
+def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
+    """By hand: the photographs as they are aligned, their median, and what each has in common with it."""
+    c = Aligned.Config(sure=5.0)
+    data: Any = Many()
+    once = asked_again(HITS, again=0)[0]
+    first = dict(zip(once.images[0].tolist(), once.scores[0].tolist(), strict=True))
+    (found, wider) = asked_again(HITS, again=4)
+    assert wider.asked[0].local.words.shape[0] > len(
+        LOCAL.words
+    )  # the query's own keypoints, and those of hits
+    one = comparisons(np.array([*SURE, NEW, TWIN]), data)
+    sure = sorted((row for row in first if first[row] >= 5), key=lambda row: -first[row])
+    assert set(SURE) <= set(sure)
+    whole, without = common(np.stack([one[row].picture for row in sure]))
+    own = dict(zip(sure, without, strict=True))
+    again = {row: recompared(seen, own.get(row, whole)) for row, seen in one.items() if seen is not None}
+    a = np.median([again[row].agreement for row in sure])
+    h = np.median([again[row].hue for row in sure])
+    scores = dict(zip(found.images[0].tolist(), found.scores[0].tolist(), strict=True))
+    for row in (*SURE, NEW, TWIN):
+        x = c.first * first.get(row, 0) + c.wider * wider.scores[row] + c.alike
+        x += c.common * min(again[row].agreement / a, 1)
+        x -= c.common_hue * max(0, np.log((again[row].hue + 0.01) / (h + 0.01)))
+        assert scores[row] == pytest.approx(c.least + np.log1p(np.exp(x - c.least)), rel=1e-5)
+    x = c.first * first[ELSEWHERE]  # not compared, and not found again
+    assert scores[ELSEWHERE] == pytest.approx(c.least + np.log1p(np.exp(x - c.least)), rel=1e-5)
+    assert scores[GONE] == 0.5
+    assert (np.diff(found.scores[0, : found.valid(0)]) <= 0).all()
+    place = found.images[0].tolist().index(NEW)
+    assert found.boxes[0, place].tolist() == wider.boxes[0].tolist()
+
+
+@pytest.mark.parametrize(
+    "options", [{"again": 0}, {"again": 7}, {"again": 4, "sure": 50.0}, {"again": 4, "many": 6}]
+)
+def test_where_few_are_sure_it_is_not_asked_again(options):
+    found, wider = asked_again(HITS, **options)
+    assert wider.asked == []
+    assert NEW not in found.images[0]
+
+
+def test_one_sure_hit_has_nothing_in_common():
+    with pytest.raises(ValueError, match="2 at least"):
+        Aligned.Config(again=1)

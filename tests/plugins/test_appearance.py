@@ -6,11 +6,13 @@ import pytest
 
 from instsearch_plugins.numeric.appearance import (
     Compared,
+    common,
     compared,
     cornerness,
     enlarged,
     hues,
     hull,
+    recompared,
     side_by_side,
     template,
 )
@@ -137,3 +139,27 @@ def test_what_is_out_of_the_picture_is_grey():
     shown = enlarged(moved, LABEL, BOX, picture, 2).picture
     assert (shown[:, -40:] == 225).all()
     assert not (shown[:, :40] == 225).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 7])
+def test_what_pictures_have_in_common_is_their_median(n):
+    pictures = np.random.default_rng(n).integers(0, 256, (n, 32, 40, 3), dtype=np.uint8)
+    whole, without = common(pictures)
+    assert (whole.picture == np.floor(np.median(pictures, axis=0))).all()
+    for i, left in enumerate(without):
+        assert (left.picture == np.floor(np.median(np.delete(pictures, i, axis=0), axis=0))).all()
+
+
+def test_a_picture_compared_again_with_what_others_show():
+    """Beside other photographs of the object it agrees as well; the twin does where it is the same."""
+    others = [compared(template(LABEL, BOX), *photograph(LABEL, seed)).picture for seed in range(1, 6)]
+    whole, _ = common(np.stack(others))
+    one, other = (compared(template(LABEL, BOX), *photograph(label)) for label in (LABEL, twin()))
+    same, different = recompared(one, whole), recompared(other, whole)
+    assert same.agreement > 0.9
+    assert same.disagreement < 0.02
+    assert same.hue < 0.01
+    assert different.agreement < same.agreement - 0.05
+    assert different.disagreement > 0.04
+    assert (same.picture == one.picture).all()
+    assert not recompared(one._replace(corners=np.zeros_like(one.corners)), whole).region.any()

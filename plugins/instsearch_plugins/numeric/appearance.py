@@ -154,17 +154,55 @@ def compared(template: Template, picture: np.ndarray, H: np.ndarray) -> Compared
     enlarged = 1 / max(magnification(H, (w, h)), 0.05)
     if enlarged > 1.2:  # as blurred as the other
         own = Whole(cv2.GaussianBlur(own.picture, (0, 0), 0.4 * np.sqrt(enlarged**2 - 1)))
-    found = correlations(own, gradients(seen), REACH)
     there = cells(inside[middle].astype(np.float32)) > 0.9
-    corners = np.where(there, own.corners, 0)
+    return _told(own, seen, H, np.where(there, own.corners, 0))
+
+
+def common(pictures: np.ndarray) -> tuple[Whole, list[Whole]]:
+    """What aligned pictures u8[n, h, w, 3] have in common, their median, and that of all but each one, n of them.
+
+    n is 2 at least. What covers some of them, and the light of one, is not in it.
+    """
+    n, some = len(pictures), np.sort(pictures, axis=0)
+    middle = [some[min(max(k, 0), n - 1)] for k in range(n // 2 - 1, n // 2 + 2)]
+
+    def without(one: np.ndarray) -> np.ndarray:
+        if n % 2 == 0:  # of n - 1 that are left, an odd number, there is one in the middle
+            left: np.ndarray = np.where(one <= middle[0], middle[1], middle[0])
+            return left
+        low, high = (
+            np.where(one <= middle[0], middle[1], middle[0]),
+            np.where(one >= middle[2], middle[1], middle[2]),
+        )
+        return _mean(low, high)
+
+    whole = middle[1] if n % 2 else _mean(middle[0], middle[1])
+    return Whole(whole), [Whole(without(one)) for one in pictures]
+
+
+def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = ((a.astype(np.uint16) + b) // 2).astype(np.uint8)
+    return mean
+
+
+def recompared(one: Compared, own: Whole) -> Compared:
+    """The same picture, as it is aligned, with another of the template's size. Cells that counted nothing stay so."""
+    seen = cv2.copyMakeBorder(one.picture, REACH, REACH, REACH, REACH, cv2.BORDER_REPLICATE)
+    return _told(own, seen, one.H, np.where(one.corners > 0, own.corners, 0))
+
+
+def _told(own: Whole, seen: np.ndarray, H: np.ndarray, corners: np.ndarray) -> Compared:
+    """What comparing says, of cells that count corners f32[m, n]; seen has REACH more on each side than own."""
+    h, w = own.picture.shape[:2]
+    found = correlations(own, gradients(seen), REACH)
     agree = (found.ncc > AGREES) & (corners > 0)
     region = hull(agree & (_near(agree) >= 4))
     contrast = np.sqrt(found.other / np.maximum(found.own, 1e-6))
     texture = (
         np.minimum(contrast / max(float(np.median(contrast[agree])), 1e-3), 1) if agree.any() else contrast
     )
-    seen = seen[middle]
-    return Compared(own.picture, seen, H, found.ncc, region, corners, texture)
+    picture = seen[REACH : REACH + h, REACH : REACH + w]
+    return Compared(own.picture, picture, H, found.ncc, region, corners, texture)
 
 
 def _near(x: np.ndarray) -> np.ndarray:

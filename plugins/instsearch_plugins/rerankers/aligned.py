@@ -2,73 +2,50 @@
 
 Alignment starts from the transform that visual words agree on (Philbin et al., CVPR 2007), or, as in query expansion
 (Chum et al., ICCV 2007), that they agree on with hits aligned before; it is made finer on the pictures. What is aligned
-and differs speaks against a hit.
+and differs speaks against a hit. Where many are sure it is asked again, with their keypoints and with what their
+pictures have in common, as average query expansion does with descriptors (the same, section 4).
 """
 
 from __future__ import annotations
 
-import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 
-from instsearch_cli.data import Beside
-from instsearch_cli.errors import InstsearchError
-from instsearch_plugins.numeric.appearance import (
-    Compared,
-    Template,
-    compared,
-    enlarged,
-    onto_box,
-    side_by_side,
-    template,
-)
-from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
-from instsearch_plugins.numeric.hypotheses import verified
-from instsearch_plugins.numeric.registration import applied
-from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, Verifying, box_of
-from instsearch_plugins.rerankers.verified_qe import (
-    Points,
-    inside_box,
-    joined,
-    mapped_back,
-    matches,
-    points_of,
-)
+from instsearch_cli.data import Beside, Hits
+from instsearch_plugins.numeric.appearance import Compared, common, enlarged, recompared, side_by_side
+from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
+from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
+from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from instsearch_cli.components import Data
-    from instsearch_cli.data import Box, Image, Query
+    import torch
 
-SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
-HELPERS = 10  # hits whose keypoints are, at most
+    from instsearch_cli.components import Data, Search
+    from instsearch_cli.data import Query
+
 LAST = 10  # hits looked at last: the others change as these do
-SIDE_BY_SIDE = 4  # hits compared at once, at most
+PICTURES = 15  # of sure hits at most, of which what they have in common is taken
+KEYPOINTS = 30  # of so many at most it is asked again
+EVEN = 0.01  # difference of hues that says nothing
 ZOOM = 3  # how much larger than compared they are shown
 
 
-class Shown(NamedTuple):
-    """A hit: its row, its keypoints, the size of its picture, and the box f32[4] where it was found."""
+class Told(NamedTuple):
+    """What comparing with what sure hits have in common says of n hits: bool[n], f64[n], f64[n].
 
-    row: int
-    points: Points
-    size: tuple[int, int]
-    where: np.ndarray | None
+    compared; agreement, beside the sure hits' usual one; hue, log of the difference beside theirs, 0 at least.
+    """
 
-
-class Aside(NamedTuple):
-    """A hit as compared with the query; pixels of the original picture a pixel of the one that was read."""
-
-    compared: Compared
-    scale: tuple[float, float]
+    compared: np.ndarray
+    agreement: np.ndarray
+    hue: np.ndarray
 
 
-class Aligned(QueryByQuery, Verifying):
+class Aligned(Verifying):
     """score = l + log(1 + exp(x - l)),  x = s + w_a min(agreement, e) - g(s) (b + w_d disagreement + w_h hue).
 
     s is the score before, g(s) = clip((s - t) / r, 0, 1): a hit that scores much by its keypoints must agree as a
@@ -78,6 +55,14 @@ class Aligned(QueryByQuery, Verifying):
     (numeric.appearance). Hits of l = ``least`` or more are looked at, and none falls below it, so that the others stay
     below them. One that cannot be aligned, or read, keeps its score. Hits further down than ``depth`` change as the
     last ones looked at do on the whole: look-alikes are as likely there. Scores are those of searcher ``hamming``.
+
+    Where ``again`` hits have ``sure`` or more, and ``many`` are undecided, the query is asked again with the keypoints
+    of the sure ones, and then
+
+    x = v_s score + v_m m + v_b + v_a min(a / median a_j, 1) - v_h max(0, log((h + 1/100) / (median h_j + 1/100)))
+
+    m what the wider query finds, a and h agreement and hue beside the median of the sure hits' pictures as they are
+    aligned; j the sure hits, each beside the median of the others. Hits not compared have v_s score + v_m m.
     """
 
     @dataclass(frozen=True)
@@ -93,42 +78,68 @@ class Aligned(QueryByQuery, Verifying):
         enough: float = 0.6  #: a larger share counts as this (e)
         disagreement: float = 38.0  #: times the share that should agree and does not, taken off of such a hit
         hue: float = 7.0  #: times the difference of hues, 0 to 2, taken off of such a hit
+        again: int = 8  #: from so many sure hits on it is asked again with what they have in common; 0: never
+        sure: float = 7.2  #: score from which a hit is
+        many: int = 60  #: and from so many others of ``least`` or more on: look-alikes are about
+        first: float = 0.6  #: asked again, times the score before (v_s)
+        wider: float = 0.3  #: times the score that the wider query gives (v_m)
+        alike: float = 0.9  #: added where a hit was compared (v_b)
+        common: float = 2.0  #: times its agreement with what sure hits have in common (v_a)
+        common_hue: float = 1.6  #: times log of the hues' difference from that, taken off (v_h)
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
         octaves: float = 1.0  #: how far an inlier's change of scale may be from the transform's, in log2
         degrees: float = 30.0  #: how far an inlier's turn may be from the transform's
 
+        def __post_init__(self) -> None:
+            if self.again < 0 or self.again == 1:
+                raise ValueError("again is 0, or 2 at least")
+
     config: Config
     on_device: ClassVar[bool] = False
 
-    def ranked(self, query: Query, hits: Ranked, data: Data) -> Ranked:
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self._widening = VerifiedQueryExpansion(VerifiedQueryExpansion.Config(depth=KEYPOINTS), device)
+
+    def rerank(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
         """Look at the first ``depth`` hits. Raises UsageError where queries are not words at keypoints."""
-        images, scores, boxes = hits[0], hits[1].copy(), hits[2]
-        least = self.config.least
-        some = np.flatnonzero(scores >= least)
-        top = some[some < self.config.depth]
-        found = comparisons(query, images[top], data, self.config, boxes[top])
-        change = np.zeros(len(scores), np.float32)
-        for i in top.tolist():
-            one = found.get(int(images[i]))
-            change[i] = 0 if one is None else self._change(one, float(scores[i]))
-        if len(top):
-            change[some[len(top) :]] = change[top[-LAST:]].mean()
-        i = np.flatnonzero(change)
-        scores[i] = least + np.logaddexp(0, scores[i] + change[i] - least)
-        order = np.argsort(-scores, kind="stable")
-        return images[order], scores[order], boxes[order]
+        k = hits.images.shape[1]
+        ranked = []
+        for i, query in enumerate(queries):
+            comparing = Comparing(query, data, self.config)
+            first = self._first(hits_of(hits, i), comparing)
+            ranked.append(_sorted(*self._again(query, first, comparing, data, search, k)))
+        return Hits.stack([(images[:k], scores[:k], boxes[:k]) for images, scores, boxes in ranked], k)
 
     def beside(self, query: Query, row: int, data: Data) -> Beside | None:
         """As the query's own words align the two, without the help of other hits."""
         (seen,) = data.inputs(("image",), [row])
-        one = comparisons(query, np.array([row]), data, self.config).get(row)
+        comparing = Comparing(query, data, self.config)
+        comparing.look(np.array([row]))
+        one = comparing.found.get(row)
         if one is None or seen.image is None:
             return None
-        box = _pixels(box_of(query), query.image)
+        box = pixels_of(box_of(query), query.image)
         shown = side_by_side(enlarged(one, query.image.pixels, box, seen.image.pixels, ZOOM))
         return Beside(shown, one.agreement, one.disagreement, in_words(one))
+
+    def _first(self, hits: Ranked, comparing: Comparing) -> Ranked:
+        """Hits with the scores that comparing them with the query gives, in the order that they had."""
+        images, scores, boxes = hits[0], hits[1].copy(), hits[2]
+        some = np.flatnonzero(scores >= self.config.least)
+        top = some[some < self.config.depth]
+        comparing.look(images[top], boxes[top])
+        change = np.zeros(len(scores), np.float32)
+        for i in top.tolist():
+            one = comparing.found[int(images[i])]
+            change[i] = 0 if one is None else self._change(one, float(scores[i]))
+        if len(top):
+            change[some[len(top) :]] = change[top[-LAST:]].mean()
+        i = np.flatnonzero(change)
+        scores[i] = self._floored(scores[i] + change[i])
+        return images, scores, boxes
 
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
@@ -138,37 +149,37 @@ class Aligned(QueryByQuery, Verifying):
             change -= wholly * (c.bias + c.disagreement * one.disagreement + c.hue * one.hue)
         return change
 
+    def _floored(self, x: np.ndarray) -> np.ndarray:
+        floored: np.ndarray = self.config.least + np.logaddexp(0, x - self.config.least)
+        return floored
 
-def comparisons(
-    query: Query,
-    rows: np.ndarray,
-    data: Data,
-    config: Aligned.Config,
-    boxes: np.ndarray | None = None,
-) -> dict[int, Compared | None]:
-    """Hits as compared with the query, by row; None where one cannot be aligned, or read.
-
-    Raises UsageError where the query is not words at keypoints.
-    """
-    box, where = box_of(query), {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
-    points = points_of(query.local)
-    own = points.at(inside_box(points, box))
-    hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in data.inputs(("local",), rows)]
-    seen = template(query.image.pixels, _pixels(box, query.image))
-    found = _each(seen, own, box, hits, data, config)
-    helpers = []
-    for hit, one in zip(hits, found, strict=True):
-        if one is not None and one.compared.agreement > SURE:
-            shown = _brought(hit.points, one, box)
-            helpers.append((one.compared.agreement, shown.at(inside_box(shown, box))))
-    some = [i for i, one in enumerate(found) if one is None]
-    if helpers and some:
-        helpers.sort(key=lambda helper: -helper[0])
-        more = joined([own, *(shown for _, shown in helpers[:HELPERS])])
-        again = _each(seen, more, box, [hits[i] for i in some], data, config)
-        for i, one in zip(some, again, strict=True):
-            found[i] = one
-    return {hit.row: None if one is None else one.compared for hit, one in zip(hits, found, strict=True)}
+    def _again(
+        self, query: Query, hits: Ranked, comparing: Comparing, data: Data, search: Search, k: int
+    ) -> Ranked:
+        """Hits with the scores that they have beside what the sure ones have in common; as they are without enough."""
+        c, (images, scores, boxes) = self.config, _sorted(*hits)
+        sure = images[scores >= c.sure]
+        sure = sure[np.array([comparing.found.get(row) is not None for row in sure.tolist()], bool)]
+        others = np.count_nonzero((scores >= c.least) & (scores < c.sure))
+        if not c.again or len(sure) < c.again or others < c.many:
+            return hits
+        expanded = self._widening.expanded(query, sure, data)
+        if expanded is None:
+            return hits
+        more = hits_of(search([expanded[0]], k), 0)
+        new = ~np.isin(more[0], images)
+        images, boxes = np.append(images, more[0][new]), np.concatenate([boxes, more[2][new]])
+        scores = np.append(scores, np.zeros(np.count_nonzero(new), np.float32))
+        wider, where = _beside(images, more)
+        boxes = np.where(np.isnan(boxes), where, boxes)
+        best = np.argsort(-wider, kind="stable")[: np.count_nonzero(wider >= c.much)][: c.depth]
+        unseen = best[[row not in comparing.found for row in images[best].tolist()]]
+        comparing.look(images[unseen], where[unseen])
+        told = _told(images, sure[:PICTURES], comparing)
+        x = c.first * scores + c.wider * wider
+        x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue
+        some = (scores >= c.least) | (wider >= c.least) | told.compared
+        return images, np.where(some, self._floored(x), scores).astype(np.float32), boxes
 
 
 def in_words(one: Compared) -> str:
@@ -182,86 +193,35 @@ def in_words(one: Compared) -> str:
     return f"{agree}; {differ} lies among it and differs."
 
 
-def _pixels(box: Box, image: Image) -> Box:
-    """A box in pixels of the original, in those of the picture as it was read."""
-    sx, sy = image.scale
-    return box[0] / sx, box[1] / sy, box[2] / sx, box[3] / sy
+def _sorted(images: np.ndarray, scores: np.ndarray, boxes: np.ndarray) -> Ranked:
+    order = np.argsort(-scores, kind="stable")
+    return images[order], scores[order], boxes[order]
 
 
-def _each(
-    seen: Template, own: Points, box: Box, hits: Sequence[Shown], data: Data, config: Aligned.Config
-) -> list[Aside | None]:
-    """Hits as compared by what the keypoints own agree with them on, side by side: OpenCV lets go of Python's lock.
-
-    None for one that they agree on elsewhere than it was found, and one that cannot be read. No other is read.
-    """
-    transforms = _transforms(own, hits, config)
-
-    def compare(hit: Shown, transform: Transform) -> Aside | None:
-        image = _picture(data, hit.row)
-        if image is None:
-            return None
-        sx, sy = image.scale
-        H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, box)
-        return Aside(compared(seen, image.pixels, H), image.scale)
-
-    with ThreadPoolExecutor(min(SIDE_BY_SIDE, max(1, cv2.getNumThreads()))) as pool:
-        work = [
-            None
-            if transform is None or _apart(box_under(transform, box, hit.size), hit.where)
-            else pool.submit(compare, hit, transform)
-            for hit, transform in zip(hits, transforms, strict=True)
-        ]
-        return [None if each is None else each.result() for each in work]
+def _beside(images: np.ndarray, hits: Ranked) -> tuple[np.ndarray, np.ndarray]:
+    """Scores f32[n] and boxes f32[n, 4] that images i64[n] have among hits; 0 and NaN for those that are not."""
+    at = {row: i for i, row in enumerate(hits[0].tolist())}
+    places = np.array([at.get(row, len(at)) for row in images.tolist()])
+    nowhere = np.full((1, 4), np.nan, np.float32)
+    return np.append(hits[1], np.float32(0))[places], np.concatenate([hits[2], nowhere])[places]
 
 
-def _transforms(own: Points, hits: Sequence[Shown], config: Aligned.Config) -> list[Transform | None]:
-    """What the keypoints own agree on with each hit, or None."""
-    pairs = [matches(own, hit.points, config.ht) for hit in hits]
-    if not any(len(i) for i, _, _ in pairs):
-        return [None] * len(hits)
-    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
-    q = np.concatenate([hit.points.geometry[j] for hit, (_, j, _) in zip(hits, pairs, strict=True)])
-    image = np.repeat(np.arange(len(hits)), [len(pair[0]) for pair in pairs])
-    pixels = config.tolerance * np.array([hit.size for hit in hits], np.float32).max(axis=1)
-    found = verified(
-        own.geometry[i],
-        q,
-        image,
-        (places(own.geometry)[i], places(q)),
-        w,
-        len(hits),
-        Agreement(pixels, config.octaves, config.degrees),
-        config.min_inliers,
-    )
-    return [found.transforms.at(n) if found.inliers[n] else None for n in range(len(hits))]
+def _told(images: np.ndarray, sure: np.ndarray, comparing: Comparing) -> Told:
+    """What comparing with what the sure ones of images i64[n] have in common says of them all."""
+    found = [comparing.found.get(row) for row in images.tolist()]
+    sure_ones = [one for row in sure.tolist() if (one := comparing.found[row]) is not None]
+    whole, without = common(np.stack([one.picture for one in sure_ones]))
+    own = dict(zip(sure.tolist(), without, strict=True))
 
+    def look(row: int, one: Compared | None) -> tuple[float, float]:
+        if one is None or not one.corners.any():
+            return 0.0, 0.0
+        again = recompared(one, own.get(row, whole))
+        return again.agreement, again.hue
 
-def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
-    """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
-    if where is None or np.isnan(where).any():
-        return False
-    shared = np.maximum(np.minimum(box[2:], where[2:]) - np.maximum(box[:2], where[:2]), 0).prod()
-    return bool(shared < min((box[2:] - box[:2]).prod(), (where[2:] - where[:2]).prod()) / 4)
-
-
-def _picture(data: Data, row: int) -> Image | None:
-    """A hit's picture; None where it cannot be read, gone or changed since: what the words say stands."""
-    with contextlib.suppress(InstsearchError):
-        for inputs in data.inputs(("image",), [row]):
-            return inputs.image
-    return None
-
-
-def _brought(points: Points, aside: Aside, box: Box) -> Points:
-    """A hit's keypoints in the query's frame, by the affinity that is nearest to its homography in the box."""
-    one = aside.compared
-    h, w = one.own.shape[:2]
-    unit = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
-    x = unit * [box[2] - box[0], box[3] - box[1]] + [box[0], box[1]]
-    there = applied(one.H, unit * [w, h]) * aside.scale
-    affinity = np.linalg.lstsq(np.column_stack([x, np.ones(4)]), there, rcond=None)[0].astype(np.float32)
-    A = affinity[:2].T
-    if np.linalg.det(A) <= 0:
-        return points.at(np.zeros(0, np.int64))
-    return points._replace(geometry=mapped_back(points.geometry, Transform(A, affinity[2])))
+    agreement, hue = np.array(each_of(look, zip(images.tolist(), found, strict=True))).T
+    there = np.array([one is not None for one in found])
+    usual = np.isin(images, sure)
+    hues = np.log((hue + EVEN) / (np.median(hue[usual]) + EVEN)).clip(0)
+    agreement = agreement / max(float(np.median(agreement[usual])), 0.05)
+    return Told(there, agreement, np.where(there, hues, 0))

@@ -114,7 +114,7 @@ class VerifiedQueryExpansion(Verifying):
         """The hits of the expanded queries. Raises UsageError where queries are not words at keypoints."""
         before = [hits_of(hits, i) for i in range(len(queries))]
         expanded = [
-            self._expanded(query, ranked[0], data) for query, ranked in zip(queries, before, strict=True)
+            self.expanded(query, ranked[0], data) for query, ranked in zip(queries, before, strict=True)
         ]
         asked = [more[0] for more in expanded if more is not None]
         if not asked:
@@ -130,7 +130,7 @@ class VerifiedQueryExpansion(Verifying):
             k,
         )
 
-    def _expanded(self, query: Query, rows: np.ndarray, data: Data) -> tuple[Query, np.ndarray] | None:
+    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> tuple[Query, np.ndarray] | None:
         """The query with the keypoints of the verified ones among its best hits, and their rows; None without any."""
         c, box = self.config, box_of(query)
         local = query.local

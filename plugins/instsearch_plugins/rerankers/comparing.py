@@ -1,0 +1,176 @@
+"""Hits aligned with a query's box by their keypoints, and compared with it on the pictures.
+
+What the query's words do not align, the words of hits that agree with it do: these are brought into its frame, as in
+query expansion (Chum et al., ICCV 2007).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.numeric.appearance import Compared, compared, onto_box, template
+from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
+from instsearch_plugins.numeric.hypotheses import verified
+from instsearch_plugins.numeric.registration import applied
+from instsearch_plugins.rerankers.hit_by_hit import box_of
+from instsearch_plugins.rerankers.verified_qe import (
+    Points,
+    inside_box,
+    joined,
+    mapped_back,
+    matches,
+    points_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from instsearch_cli.components import Data
+    from instsearch_cli.data import Box, Image, Query
+
+SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
+HELPERS = 10  # hits whose keypoints are, at most
+SIDE_BY_SIDE = 4  # hits compared at once, at most
+
+
+class Shown(NamedTuple):
+    """A hit: its row, its keypoints, the size of its picture, and the box f32[4] where it was found."""
+
+    row: int
+    points: Points
+    size: tuple[int, int]
+    where: np.ndarray | None
+
+
+class Comparing:
+    """A query, and the hits that were compared with it: ``found``, by row; None where one could not be.
+
+    config: options ht, tolerance, octaves, degrees and min_inliers of ``Aligned``. Raises UsageError where the query is
+    not words at keypoints.
+    """
+
+    def __init__(self, query: Query, data: Data, config: Any) -> None:
+        self.box, self._data, self._config = box_of(query), data, config
+        points = points_of(query.local)
+        self._own = points.at(inside_box(points, self.box))
+        self._template = template(query.image.pixels, pixels_of(self.box, query.image))
+        self._helpers: list[tuple[float, Points]] = []
+        self.found: dict[int, Compared | None] = {}
+
+    def look(self, rows: np.ndarray, boxes: np.ndarray | None = None) -> None:
+        """Compare hits, found in boxes f32[n, 4] if known. One that was compared before keeps what agrees more."""
+        where = {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
+        inputs = self._data.inputs(("local",), rows)
+        hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in inputs]
+        left = self._compared(self._own, hits)
+        if self._helpers and left:
+            self._helpers.sort(key=lambda helper: -helper[0])
+            self._compared(joined([self._own, *(shown for _, shown in self._helpers[:HELPERS])]), left, False)
+
+    def _compared(self, own: Points, hits: Sequence[Shown], helpful: bool = True) -> list[Shown]:
+        """Compare hits by what the keypoints own agree with them on; returns those that could not be.
+
+        helpful: the keypoints of those that agree help from now on.
+        """
+        left = []
+        for hit, one in zip(hits, self._each(own, hits), strict=True):
+            before = self.found.get(hit.row)
+            if one is None:
+                self.found[hit.row] = before
+                left.append(hit)
+                continue
+            found, scale = one
+            if before is None or found.agreement > before.agreement:
+                self.found[hit.row] = found
+            if helpful and found.agreement > SURE:
+                shown = _brought(hit.points, found, scale, self.box)
+                self._helpers.append((found.agreement, shown.at(inside_box(shown, self.box))))
+        return left
+
+    def _each(self, own: Points, hits: Sequence[Shown]) -> list[tuple[Compared, tuple[float, float]] | None]:
+        """Hits as compared, and pixels of each original a pixel of what was read of it.
+
+        None for one that the keypoints agree on elsewhere than it was found, and one that cannot be read. No other is
+        read.
+        """
+
+        def compare(hit: Shown, transform: Transform | None) -> tuple[Compared, tuple[float, float]] | None:
+            if transform is None or _apart(box_under(transform, self.box, hit.size), hit.where):
+                return None
+            image = _picture(self._data, hit.row)
+            if image is None:
+                return None
+            sx, sy = image.scale
+            H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, self.box)
+            return compared(self._template, image.pixels, H), image.scale
+
+        return each_of(compare, zip(hits, _transforms(own, hits, self._config), strict=True))
+
+
+def each_of(work: Callable[..., Any], each: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """What work gives of each, some at once: OpenCV lets go of Python's lock."""
+    with ThreadPoolExecutor(min(SIDE_BY_SIDE, max(1, cv2.getNumThreads()))) as pool:
+        return list(pool.map(lambda one: work(*one), each))
+
+
+def pixels_of(box: Box, image: Image) -> Box:
+    """A box in pixels of the original, in those of the picture as it was read."""
+    sx, sy = image.scale
+    return box[0] / sx, box[1] / sy, box[2] / sx, box[3] / sy
+
+
+def _transforms(own: Points, hits: Sequence[Shown], config: Any) -> list[Transform | None]:
+    """What the keypoints own agree on with each hit, or None."""
+    pairs = [matches(own, hit.points, config.ht) for hit in hits]
+    if not any(len(i) for i, _, _ in pairs):
+        return [None] * len(hits)
+    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
+    q = np.concatenate([hit.points.geometry[j] for hit, (_, j, _) in zip(hits, pairs, strict=True)])
+    image = np.repeat(np.arange(len(hits)), [len(pair[0]) for pair in pairs])
+    pixels = config.tolerance * np.array([hit.size for hit in hits], np.float32).max(axis=1)
+    found = verified(
+        own.geometry[i],
+        q,
+        image,
+        (places(own.geometry)[i], places(q)),
+        w,
+        len(hits),
+        Agreement(pixels, config.octaves, config.degrees),
+        config.min_inliers,
+    )
+    return [found.transforms.at(n) if found.inliers[n] else None for n in range(len(hits))]
+
+
+def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
+    """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
+    if where is None or np.isnan(where).any():
+        return False
+    shared = np.maximum(np.minimum(box[2:], where[2:]) - np.maximum(box[:2], where[:2]), 0).prod()
+    return bool(shared < min((box[2:] - box[:2]).prod(), (where[2:] - where[:2]).prod()) / 4)
+
+
+def _picture(data: Data, row: int) -> Image | None:
+    """A hit's picture; None where it cannot be read, gone or changed since: what the words say stands."""
+    with contextlib.suppress(InstsearchError):
+        for inputs in data.inputs(("image",), [row]):
+            return inputs.image
+    return None
+
+
+def _brought(points: Points, one: Compared, scale: tuple[float, float], box: Box) -> Points:
+    """A hit's keypoints in the query's frame, by the affinity that is nearest to its homography in the box."""
+    h, w = one.own.shape[:2]
+    unit = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
+    x = unit * [box[2] - box[0], box[3] - box[1]] + [box[0], box[1]]
+    there = applied(one.H, unit * [w, h]) * scale
+    affinity = np.linalg.lstsq(np.column_stack([x, np.ones(4)]), there, rcond=None)[0].astype(np.float32)
+    A = affinity[:2].T
+    if np.linalg.det(A) <= 0:
+        return points.at(np.zeros(0, np.int64))
+    return points._replace(geometry=mapped_back(points.geometry, Transform(A, affinity[2])))
