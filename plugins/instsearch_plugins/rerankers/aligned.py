@@ -62,7 +62,8 @@ class Aligned(Verifying):
     x = v_s score + v_m m + v_b + v_a min(a / median a_j, 1) - v_h max(0, log((h + 1/100) / (median h_j + 1/100)))
 
     m what the wider query finds, a and h agreement and hue beside the median of the sure hits' pictures as they are
-    aligned; j the sure hits, each beside the median of the others. Hits not compared have v_s score + v_m m.
+    aligned; j the sure hits, each beside the median of the others. Hits not compared have v_s score + v_m m. Only the
+    order is by x: the list keeps its scores, so that look-alikes of an object that is absent are no surer for agreeing.
     """
 
     @dataclass(frozen=True)
@@ -179,7 +180,8 @@ class Aligned(Verifying):
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue
         some = (scores >= c.least) | (wider >= c.least) | told.compared
-        return images, np.where(some, self._floored(x), scores).astype(np.float32), boxes
+        order = np.argsort(-np.where(some, self._floored(x), scores), kind="stable")
+        return images[order], -np.sort(-scores), boxes[order]
 
 
 def in_words(one: Compared) -> str:
