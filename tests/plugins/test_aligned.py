@@ -259,7 +259,8 @@ def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
     c = Aligned.Config(sure=5.0)
     data: Any = Many()
     once = asked_again(HITS, again=0)[0]
-    first = dict(zip(once.images[0].tolist(), once.scores[0].tolist(), strict=True))
+    m = once.valid(0)
+    first = dict(zip(once.images[0, :m].tolist(), once.scores[0, :m].tolist(), strict=True))
     (found, wider) = asked_again(HITS, again=4)
     assert wider.asked[0].local.words.shape[0] > len(
         LOCAL.words
