@@ -268,7 +268,8 @@ def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
     one = comparisons(np.array([*SURE, NEW, TWIN]), data)
     sure = sorted((row for row in first if first[row] >= 5), key=lambda row: -first[row])
     assert set(SURE) <= set(sure)
-    whole, without = common(np.stack([one[row].picture for row in sure]))
+    pictures = [seen.picture for row in sure if (seen := one[row]) is not None]
+    whole, without = common(np.stack(pictures))
     own = dict(zip(sure, without, strict=True))
     again = {row: recompared(seen, own.get(row, whole)) for row, seen in one.items() if seen is not None}
     a = np.median([again[row].agreement for row in sure])
