@@ -17,7 +17,7 @@ from instsearch_cli.data import Beside, Hits
 from instsearch_plugins.numeric.appearance import Compared, common, enlarged, recompared, side_by_side
 from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
-from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion
+from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion, expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LAST = 10  # hits looked at last: the others change as these do
 PICTURES = 15  # of sure hits at most, of which what they have in common is taken
-KEYPOINTS = 30  # of so many at most it is asked again
+WIDE = VerifiedQueryExpansion.Config(depth=30)  # so many are asked again with at most
 EVEN = 0.01  # difference of hues that says nothing
 ZOOM = 3  # how much larger than compared they are shown
 
@@ -102,7 +102,6 @@ class Aligned(Verifying):
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
-        self._widening = VerifiedQueryExpansion(VerifiedQueryExpansion.Config(depth=KEYPOINTS), device)
 
     def rerank(self, queries: Sequence[Query], hits: Hits, data: Data, search: Search) -> Hits:
         """Look at the first ``depth`` hits. Raises UsageError where queries are not words at keypoints."""
@@ -164,10 +163,10 @@ class Aligned(Verifying):
         others = np.count_nonzero((scores >= c.least) & (scores < c.sure))
         if not c.again or len(sure) < c.again or others < c.many:
             return hits
-        expanded = self._widening.expanded(query, sure, data)
-        if expanded is None:
+        wide = expanded(WIDE, query, sure, data)
+        if wide is None:
             return hits
-        more = hits_of(search([expanded[0]], k), 0)
+        more = hits_of(search([wide[0]], k), 0)
         new = ~np.isin(more[0], images)
         images, boxes = np.append(images, more[0][new]), np.concatenate([boxes, more[2][new]])
         scores = np.append(scores, np.zeros(np.count_nonzero(new), np.float32))

@@ -113,10 +113,11 @@ class VerifiedQueryExpansion(Verifying):
     ) -> Hits:
         """The hits of the expanded queries. Raises UsageError where queries are not words at keypoints."""
         before = [hits_of(hits, i) for i in range(len(queries))]
-        expanded = [
-            self.expanded(query, ranked[0], data) for query, ranked in zip(queries, before, strict=True)
+        widened = [
+            expanded(self.config, query, ranked[0], data)
+            for query, ranked in zip(queries, before, strict=True)
         ]
-        asked = [more[0] for more in expanded if more is not None]
+        asked = [more[0] for more in widened if more is not None]
         if not asked:
             return hits
         k = hits.images.shape[1]
@@ -125,42 +126,45 @@ class VerifiedQueryExpansion(Verifying):
         return Hits.stack(
             [
                 ranked if more is None else _in_turn(ranked, more[1], hits_of(found, next(again)))
-                for ranked, more in zip(before, expanded, strict=True)
+                for ranked, more in zip(before, widened, strict=True)
             ],
             k,
         )
 
-    def expanded(self, query: Query, rows: np.ndarray, data: Data) -> tuple[Query, np.ndarray] | None:
-        """The query with the keypoints of the verified ones among its best hits, and their rows; None without any."""
-        c, box = self.config, box_of(query)
-        local = query.local
-        asked = points_of(local)
-        own = asked.at(inside_box(asked, box))
-        theirs, sizes, there = [], [], []
-        for inputs in data.inputs(("local",), rows[~np.isin(rows, list(query.exclude))][: c.depth]):
-            theirs.append(points_of(inputs.local))
-            sizes.append(inputs.size)
-            there.append(inputs.row)
-        if not theirs or not len(own.words):
-            return None
-        pairs = [matches(own, other, c.ht) for other in theirs]
-        i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
-        q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
-        image = np.repeat(np.arange(len(theirs)), [len(pair[0]) for pair in pairs])
-        pixels = c.tolerance * np.array(sizes, np.float32).max(axis=1)
-        agreement = Agreement(pixels, c.octaves, c.degrees)
-        points = places(own.geometry)[i], places(q)
-        found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement, c.min_inliers)
-        added = []
-        sure = (found.inliers > 0) & (found.weight >= c.min_weight)
-        for n in np.flatnonzero(sure).tolist():
-            shown = theirs[n]._replace(geometry=mapped_back(theirs[n].geometry, found.transforms.at(n)))
-            added.append(shown.at(inside_box(shown, box)))
-        if not added:
-            return None
-        more = joined(added)
-        more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
-        return _with(query, joined([asked, more]), data), np.array(there)[sure]
+
+def expanded(
+    config: VerifiedQueryExpansion.Config, query: Query, rows: np.ndarray, data: Data
+) -> tuple[Query, np.ndarray] | None:
+    """The query with the keypoints of the verified ones among its best hits, and their rows; None without any."""
+    c, box = config, box_of(query)
+    local = query.local
+    asked = points_of(local)
+    own = asked.at(inside_box(asked, box))
+    theirs, sizes, there = [], [], []
+    for inputs in data.inputs(("local",), rows[~np.isin(rows, list(query.exclude))][: c.depth]):
+        theirs.append(points_of(inputs.local))
+        sizes.append(inputs.size)
+        there.append(inputs.row)
+    if not theirs or not len(own.words):
+        return None
+    pairs = [matches(own, other, c.ht) for other in theirs]
+    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
+    q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
+    image = np.repeat(np.arange(len(theirs)), [len(pair[0]) for pair in pairs])
+    pixels = c.tolerance * np.array(sizes, np.float32).max(axis=1)
+    agreement = Agreement(pixels, c.octaves, c.degrees)
+    points = places(own.geometry)[i], places(q)
+    found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement, c.min_inliers)
+    added = []
+    sure = (found.inliers > 0) & (found.weight >= c.min_weight)
+    for n in np.flatnonzero(sure).tolist():
+        shown = theirs[n]._replace(geometry=mapped_back(theirs[n].geometry, found.transforms.at(n)))
+        added.append(shown.at(inside_box(shown, box)))
+    if not added:
+        return None
+    more = joined(added)
+    more = more.at(unseen(own, more, c.tolerance * max(box[2] - box[0], box[3] - box[1])))
+    return _with(query, joined([asked, more]), data), np.array(there)[sure]
 
 
 def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:
