@@ -261,10 +261,8 @@ def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
     once = asked_again(HITS, again=0)[0]
     m = once.valid(0)
     first = dict(zip(once.images[0, :m].tolist(), once.scores[0, :m].tolist(), strict=True))
-    (found, wider) = asked_again(HITS, again=4)
-    assert wider.asked[0].local.words.shape[0] > len(
-        LOCAL.words
-    )  # the query's own keypoints, and those of hits
+    found, wider = asked_again(HITS, again=4)
+    assert len(wider.asked[0].local.words) > len(LOCAL.words)
     one = comparisons(np.array([*SURE, NEW, TWIN]), data)
     sure = sorted((row for row in first if first[row] >= 5), key=lambda row: -first[row])
     assert set(SURE) <= set(sure)

@@ -110,8 +110,8 @@ class Aligned(Verifying):
         for i, query in enumerate(queries):
             comparing = Comparing(query, data, self.config)
             first = self._first(hits_of(hits, i), comparing)
-            ranked.append(_sorted(*self._again(query, first, comparing, data, search, k)))
-        return Hits.stack([(images[:k], scores[:k], boxes[:k]) for images, scores, boxes in ranked], k)
+            ranked.append(self._again(query, first, comparing, data, search, k))
+        return Hits.stack(ranked, k)
 
     def beside(self, query: Query, row: int, data: Data) -> Beside | None:
         """As the query's own words align the two, without the help of other hits."""
@@ -126,7 +126,7 @@ class Aligned(Verifying):
         return Beside(shown, one.agreement, one.disagreement, in_words(one))
 
     def _first(self, hits: Ranked, comparing: Comparing) -> Ranked:
-        """Hits with the scores that comparing them with the query gives, in the order that they had."""
+        """Hits with the scores that comparing them with the query gives."""
         images, scores, boxes = hits[0], hits[1].copy(), hits[2]
         some = np.flatnonzero(scores >= self.config.least)
         top = some[some < self.config.depth]
@@ -138,8 +138,10 @@ class Aligned(Verifying):
         if len(top):
             change[some[len(top) :]] = change[top[-LAST:]].mean()
         i = np.flatnonzero(change)
-        scores[i] = self._floored(scores[i] + change[i])
-        return images, scores, boxes
+        least = self.config.least
+        scores[i] = least + np.logaddexp(0, scores[i] + change[i] - least)
+        order = np.argsort(-scores, kind="stable")
+        return images[order], scores[order], boxes[order]
 
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
@@ -149,15 +151,11 @@ class Aligned(Verifying):
             change -= wholly * (c.bias + c.disagreement * one.disagreement + c.hue * one.hue)
         return change
 
-    def _floored(self, x: np.ndarray) -> np.ndarray:
-        floored: np.ndarray = self.config.least + np.logaddexp(0, x - self.config.least)
-        return floored
-
     def _again(
         self, query: Query, hits: Ranked, comparing: Comparing, data: Data, search: Search, k: int
     ) -> Ranked:
-        """Hits with the scores that they have beside what the sure ones have in common; as they are without enough."""
-        c, (images, scores, boxes) = self.config, _sorted(*hits)
+        """Hits in the order that they have beside what the sure ones have in common; as they are without enough."""
+        c, (images, scores, boxes) = self.config, hits
         sure = images[scores >= c.sure]
         sure = sure[np.array([comparing.found.get(row) is not None for row in sure.tolist()], bool)]
         others = np.count_nonzero((scores >= c.least) & (scores < c.sure))
@@ -179,7 +177,7 @@ class Aligned(Verifying):
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue
         some = (scores >= c.least) | (wider >= c.least) | told.compared
-        order = np.argsort(-np.where(some, self._floored(x), scores), kind="stable")
+        order = np.lexsort((-np.where(some, x, scores), ~some))
         return images[order], -np.sort(-scores), boxes[order]
 
 
@@ -194,11 +192,6 @@ def in_words(one: Compared) -> str:
     return f"{agree}; {differ} lies among it and differs."
 
 
-def _sorted(images: np.ndarray, scores: np.ndarray, boxes: np.ndarray) -> Ranked:
-    order = np.argsort(-scores, kind="stable")
-    return images[order], scores[order], boxes[order]
-
-
 def _beside(images: np.ndarray, hits: Ranked) -> tuple[np.ndarray, np.ndarray]:
     """Scores f32[n] and boxes f32[n, 4] that images i64[n] have among hits; 0 and NaN for those that are not."""
     at = {row: i for i, row in enumerate(hits[0].tolist())}
@@ -209,20 +202,19 @@ def _beside(images: np.ndarray, hits: Ranked) -> tuple[np.ndarray, np.ndarray]:
 
 def _told(images: np.ndarray, sure: np.ndarray, comparing: Comparing) -> Told:
     """What comparing with what the sure ones of images i64[n] have in common says of them all."""
-    found = [comparing.found.get(row) for row in images.tolist()]
-    sure_ones = [one for row in sure.tolist() if (one := comparing.found[row]) is not None]
-    whole, without = common(np.stack([one.picture for one in sure_ones]))
+    rows = images.tolist()
+    found = {row: one for row in rows if (one := comparing.found.get(row)) is not None}
+    whole, without = common(np.stack([found[row].picture for row in sure.tolist()]))
     own = dict(zip(sure.tolist(), without, strict=True))
 
-    def look(row: int, one: Compared | None) -> tuple[float, float]:
-        if one is None or not one.corners.any():
-            return 0.0, 0.0
-        again = recompared(one, own.get(row, whole))
+    def look(row: int) -> tuple[float, float]:
+        again = recompared(found[row], own.get(row, whole))
         return again.agreement, again.hue
 
-    agreement, hue = np.array(each_of(look, zip(images.tolist(), found, strict=True))).T
-    there = np.array([one is not None for one in found])
-    usual = np.isin(images, sure)
+    aligned = [row for row, one in found.items() if one.corners.any()]  # the others agree in nothing
+    seen = dict(zip(aligned, each_of(look, [(row,) for row in aligned]), strict=True))
+    agreement, hue = np.array([seen.get(row, (0.0, 0.0)) for row in rows]).T
+    usual, there = np.isin(images, sure), np.isin(images, list(found))
     hues = np.log((hue + EVEN) / (np.median(hue[usual]) + EVEN)).clip(0)
     agreement = agreement / max(float(np.median(agreement[usual])), 0.05)
     return Told(there, agreement, np.where(there, hues, 0))

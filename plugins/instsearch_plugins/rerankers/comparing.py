@@ -15,16 +15,15 @@ import numpy as np
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.appearance import Compared, compared, onto_box, template
-from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
-from instsearch_plugins.numeric.hypotheses import verified
+from instsearch_plugins.numeric.geometry import Transform, box_under
 from instsearch_plugins.numeric.registration import applied
 from instsearch_plugins.rerankers.hit_by_hit import box_of
 from instsearch_plugins.rerankers.verified_qe import (
     Points,
+    agreed,
     inside_box,
     joined,
     mapped_back,
-    matches,
     points_of,
 )
 
@@ -64,7 +63,7 @@ class Comparing:
         self.found: dict[int, Compared | None] = {}
 
     def look(self, rows: np.ndarray, boxes: np.ndarray | None = None) -> None:
-        """Compare hits, found in boxes f32[n, 4] if known. One that was compared before keeps what agrees more."""
+        """Compare hits not looked at before, found in boxes f32[n, 4] if known."""
         where = {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
         inputs = self._data.inputs(("local",), rows)
         hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in inputs]
@@ -80,14 +79,12 @@ class Comparing:
         """
         left = []
         for hit, one in zip(hits, self._each(own, hits), strict=True):
-            before = self.found.get(hit.row)
             if one is None:
-                self.found[hit.row] = before
+                self.found[hit.row] = None
                 left.append(hit)
                 continue
             found, scale = one
-            if before is None or found.agreement > before.agreement:
-                self.found[hit.row] = found
+            self.found[hit.row] = found
             if helpful and found.agreement > SURE:
                 shown = _brought(hit.points, found, scale, self.box)
                 self._helpers.append((found.agreement, shown.at(inside_box(shown, self.box))))
@@ -100,9 +97,7 @@ class Comparing:
         read.
         """
 
-        def compare(hit: Shown, transform: Transform | None) -> tuple[Compared, tuple[float, float]] | None:
-            if transform is None or _apart(box_under(transform, self.box, hit.size), hit.where):
-                return None
+        def compare(hit: Shown, transform: Transform) -> tuple[Compared, tuple[float, float]] | None:
             image = _picture(self._data, hit.row)
             if image is None:
                 return None
@@ -110,7 +105,13 @@ class Comparing:
             H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, self.box)
             return compared(self._template, image.pixels, H), image.scale
 
-        return each_of(compare, zip(hits, _transforms(own, hits, self._config), strict=True))
+        there = {
+            n: (hit, transform)
+            for n, (hit, transform) in enumerate(zip(hits, _transforms(own, hits, self._config), strict=True))
+            if transform is not None and not _apart(box_under(transform, self.box, hit.size), hit.where)
+        }
+        found = dict(zip(there, each_of(compare, there.values()), strict=True))
+        return [found.get(n) for n in range(len(hits))]
 
 
 def each_of(work: Callable[..., Any], each: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -127,23 +128,9 @@ def pixels_of(box: Box, image: Image) -> Box:
 
 def _transforms(own: Points, hits: Sequence[Shown], config: Any) -> list[Transform | None]:
     """What the keypoints own agree on with each hit, or None."""
-    pairs = [matches(own, hit.points, config.ht) for hit in hits]
-    if not any(len(i) for i, _, _ in pairs):
-        return [None] * len(hits)
-    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
-    q = np.concatenate([hit.points.geometry[j] for hit, (_, j, _) in zip(hits, pairs, strict=True)])
-    image = np.repeat(np.arange(len(hits)), [len(pair[0]) for pair in pairs])
-    pixels = config.tolerance * np.array([hit.size for hit in hits], np.float32).max(axis=1)
-    found = verified(
-        own.geometry[i],
-        q,
-        image,
-        (places(own.geometry)[i], places(q)),
-        w,
-        len(hits),
-        Agreement(pixels, config.octaves, config.degrees),
-        config.min_inliers,
-    )
+    if not hits:
+        return []
+    found = agreed(config, own, [hit.points for hit in hits], [hit.size for hit in hits])
     return [found.transforms.at(n) if found.inliers[n] else None for n in range(len(hits))]
 
 

@@ -5,7 +5,7 @@ keypoints: what is stored is enough, no picture is read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from instsearch_cli.components import Data
     from instsearch_cli.data import Codes, Query
+    from instsearch_plugins.numeric.hypotheses import Found
 
 SIGMA = 24.0  # matches count exp(-h^2 / sigma^2) at h bits
 
@@ -55,6 +56,21 @@ def matches(a: Points, b: Points, threshold: int) -> tuple[np.ndarray, np.ndarra
         w = w * hamming.weights(SIGMA, threshold)[h]
     kept = np.argsort(-w, kind="stable")[: min(CORRESPONDENCES, int(np.count_nonzero(w)))]
     return i[kept], j[kept], w[kept]
+
+
+def agreed(config: Any, own: Points, theirs: Sequence[Points], sizes: Sequence[tuple[int, int]]) -> Found:
+    """What keypoints agree on with those of each of some pictures, one at least, of these (width, height).
+
+    config: options ht, tolerance, octaves, degrees and min_inliers of a reranker.
+    """
+    pairs = [matches(own, other, config.ht) for other in theirs]
+    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
+    q = np.concatenate([other.geometry[j] for other, (_, j, _) in zip(theirs, pairs, strict=True)])
+    image = np.repeat(np.arange(len(theirs)), [len(pair[0]) for pair in pairs])
+    pixels = config.tolerance * np.array(sizes, np.float32).max(axis=1)
+    agreement = Agreement(pixels, config.octaves, config.degrees)
+    points = places(own.geometry)[i], places(q)
+    return verified(own.geometry[i], q, image, points, w, len(theirs), agreement, config.min_inliers)
 
 
 def mapped_back(geometry: np.ndarray, transform: Transform) -> np.ndarray:
@@ -147,14 +163,7 @@ def expanded(
         there.append(inputs.row)
     if not theirs or not len(own.words):
         return None
-    pairs = [matches(own, other, c.ht) for other in theirs]
-    i, w = (np.concatenate([pair[column] for pair in pairs]) for column in (0, 2))
-    q = np.concatenate([o.geometry[j] for o, (_, j, _) in zip(theirs, pairs, strict=True)])
-    image = np.repeat(np.arange(len(theirs)), [len(pair[0]) for pair in pairs])
-    pixels = c.tolerance * np.array(sizes, np.float32).max(axis=1)
-    agreement = Agreement(pixels, c.octaves, c.degrees)
-    points = places(own.geometry)[i], places(q)
-    found = verified(own.geometry[i], q, image, points, w, len(theirs), agreement, c.min_inliers)
+    found = agreed(c, own, theirs, sizes)
     added = []
     sure = (found.inliers > 0) & (found.weight >= c.min_weight)
     for n in np.flatnonzero(sure).tolist():
