@@ -10,6 +10,7 @@ import torch
 from instsearch_cli.data import Grid, Hits, Image, Inputs, Query, Words
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric.appearance import Compared, common, recompared
+from instsearch_plugins.numeric.discriminant import colours, discriminant
 from instsearch_plugins.rerankers.aligned import LAST, Aligned, in_words
 from instsearch_plugins.rerankers.comparing import Comparing
 from twin_labels import BOX, LABEL, photograph, twin
@@ -212,6 +213,7 @@ def test_what_was_compared_in_words():
 
 SURE = [TRUE, 10, 11, 12]  # photographs of the object, each with noise of its own
 NEW = 13
+TWINS = [20, 21, 22]
 
 
 class Many(Collection):
@@ -222,6 +224,9 @@ class Many(Collection):
         for seed, row in enumerate([*SURE[1:], NEW], start=1):
             self.local[row] = VISIBLE
             self.pictures[row] = photograph(LABEL, seed)[0]
+        for seed, row in enumerate(TWINS, start=9):
+            self.local[row] = VISIBLE
+            self.pictures[row] = photograph(twin(), seed)[0]
         self.encoder = self
 
     def aggregate(self, local: Words, weights: Any, detections: Any) -> int:
@@ -245,7 +250,7 @@ class Wider:
 
 def asked_again(hits: dict[int, float], **options: Any) -> tuple[Hits, Wider]:
     wider = Wider()
-    before = Hits.stack([(np.array(list(hits)), np.float32(list(hits.values())), None)], 10)
+    before = Hits.stack([(np.array(list(hits)), np.float32(list(hits.values())), None)], 12)
     reranker = Aligned(Aligned.Config(**{"sure": 5.0, "many": 1, **options}), torch.device("cpu"))
     data: Any = Many()
     return reranker.rerank([query()], before, data, wider), wider
@@ -254,16 +259,23 @@ def asked_again(hits: dict[int, float], **options: Any) -> tuple[Hits, Wider]:
 HITS = {**dict.fromkeys(SURE, 5.0), TWIN: 5.0, ELSEWHERE: 4.0, GONE: 0.5}
 
 
-def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
-    """By hand: the photographs as they are aligned, their median, and what each has in common with it."""
+def listed(found: Hits) -> dict[int, float]:
+    n = found.valid(0)
+    return dict(zip(found.images[0, :n].tolist(), found.scores[0, :n].tolist(), strict=True))
+
+
+def by_hand(
+    hits: dict[int, float], wider: Wider, pattern: float
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Scores of looking once, and x: the photographs as aligned, their median, and what each has in common with it.
+
+    And what tells those of a score of ``pattern`` or more from those of the others that come last by all the rest.
+    """
     c = Aligned.Config(sure=5.0)
     data: Any = Many()
-    once = asked_again(HITS, again=0)[0]
-    m = once.valid(0)
-    first = dict(zip(once.images[0, :m].tolist(), once.scores[0, :m].tolist(), strict=True))
-    found, wider = asked_again(HITS, again=4)
-    assert len(wider.asked[0].local.words) > len(LOCAL.words)
-    one = comparisons(np.array([*SURE, NEW, TWIN]), data)
+    first = listed(asked_again(hits, again=0)[0])
+    compared = [*SURE, NEW, *(row for row in hits if row in (TWIN, *TWINS))]
+    one = comparisons(np.array(compared), data)
     sure = sorted((row for row in first if first[row] >= 5), key=lambda row: -first[row])
     assert set(SURE) <= set(sure)
     pictures = [seen.picture for row in sure if (seen := one[row]) is not None]
@@ -273,16 +285,43 @@ def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
     a = np.median([again[row].agreement for row in sure])
     h = np.median([again[row].hue for row in sure])
     x = {ELSEWHERE: c.first * first[ELSEWHERE], GONE: -9.0}  # neither is compared, nor found again
-    for row in (*SURE, NEW, TWIN):
-        x[row] = c.first * first.get(row, 0) + c.wider * wider.scores[row] + c.alike
+    for row in compared:
+        x[row] = c.first * first.get(row, 0) + c.wider * wider.scores.get(row, 0) + c.alike
         x[row] += c.common * min(again[row].agreement / a, 1)
         x[row] -= c.common_hue * max(0, np.log((again[row].hue + 0.01) / (h + 0.01)))
-    n = found.valid(0)
-    assert set(found.images[0, :n].tolist()) == set(x)
-    assert (np.diff([x[row] for row in found.images[0, :n].tolist()]) <= 1e-4).all()
-    assert found.scores[0, :n].tolist() == sorted([*first.values(), 0.0], reverse=True)  # as they were
+    some = np.array([first.get(row, 0) >= pattern for row in compared])
+    before = np.array([x[row] for row in compared])
+    refused = ~some & (before <= np.median(before[~some]))
+    differing = [
+        colours(seen.picture, whole.picture, seen.corners > 0) for row in compared if (seen := one[row])
+    ]
+    for row, d in zip(compared, discriminant(np.stack(differing), some, refused), strict=True):
+        x[row] += c.telling * d
+    return first, x
+
+
+def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
+    found, wider = asked_again(HITS, again=4, certain=99.0)
+    assert len(wider.asked[0].local.words) > len(LOCAL.words)
+    first, x = by_hand(HITS, wider, 5.0)
+    hits = listed(found)
+    assert set(hits) == set(x)
+    assert (np.diff([x[row] for row in hits]) <= 1e-4).all()
+    assert list(hits.values()) == sorted([*first.values(), 0.0], reverse=True)  # as they were
     place = found.images[0].tolist().index(NEW)
     assert found.boxes[0, place].tolist() == wider.boxes[0].tolist()
+
+
+def test_where_enough_are_certain_their_look_alikes_score_less_than_before():
+    hits = {**HITS, **dict.fromkeys([TWIN, *TWINS], 4.0)}
+    found, wider = asked_again(hits, again=4, certain=9.0)
+    first, x = by_hand(hits, wider, 9.0)
+    scores = listed(found)
+    for row in (*SURE, NEW, TWIN, *TWINS, ELSEWHERE):
+        assert scores[row] == pytest.approx(2.5 + np.log(1 + np.exp(x[row] - 2.5)), abs=1e-3)
+    assert scores[GONE] == first[GONE] == 0.5
+    assert min(scores[row] for row in SURE) > max(scores[row] for row in (TWIN, *TWINS)) + 3
+    assert min(first[row] for row in SURE) < max(first[row] for row in (TWIN, *TWINS)) + 2
 
 
 @pytest.mark.parametrize(

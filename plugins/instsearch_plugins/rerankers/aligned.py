@@ -15,6 +15,7 @@ import numpy as np
 
 from instsearch_cli.data import Beside, Hits
 from instsearch_plugins.numeric.appearance import Compared, common, enlarged, recompared, side_by_side
+from instsearch_plugins.numeric.discriminant import colours, discriminant
 from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
 from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion, expanded
@@ -35,11 +36,13 @@ ZOOM = 3  # how much larger than compared they are shown
 
 
 class Told(NamedTuple):
-    """What comparing with what sure hits have in common says of n hits: bool[n], f64[n], f64[n].
+    """What comparing with what sure hits have in common, the picture ``usual`` u8[h, w, 3], says of n hits.
 
-    compared; agreement, beside the sure hits' usual one; hue, log of the difference beside theirs, 0 at least.
+    compared bool[n]; agreement f64[n], beside the sure hits' usual one; hue f64[n], log of the difference beside
+    theirs, 0 at least.
     """
 
+    usual: np.ndarray
     compared: np.ndarray
     agreement: np.ndarray
     hue: np.ndarray
@@ -60,10 +63,13 @@ class Aligned(Verifying):
     of the sure ones, and then
 
     x = v_s score + v_m m + v_b + v_a min(a / median a_j, 1) - v_h max(0, log((h + 1/100) / (median h_j + 1/100)))
+        + v_d d
 
     m what the wider query finds, a and h agreement and hue beside the median of the sure hits' pictures as they are
-    aligned; j the sure hits, each beside the median of the others. Hits not compared have v_s score + v_m m. Only the
-    order is by x: the list keeps its scores, so that look-alikes of an object that is absent are no surer for agreeing.
+    aligned; j the sure hits, each beside the median of the others; d what tells their colours from those of the hits
+    that all the rest puts last (numeric.discriminant). Hits not compared have v_s score + v_m m. Where ``again`` hits
+    have ``certain`` or more, l + log(1 + exp(x - l)) is the score. Elsewhere only the order is by x, and the list keeps
+    its scores: look-alikes of an object that is absent are no surer for agreeing with each other.
     """
 
     @dataclass(frozen=True)
@@ -87,6 +93,10 @@ class Aligned(Verifying):
         alike: float = 0.9  #: added where a hit was compared (v_b)
         common: float = 2.0  #: times its agreement with what sure hits have in common (v_a)
         common_hue: float = 1.6  #: times log of the hues' difference from that, taken off (v_h)
+        telling: float = (
+            1.2  #: times what tells the certain ones, or else the sure ones, from the refused (v_d)
+        )
+        certain: float = 8.67  #: score from which a hit is nearly so: where ``again`` are, x are the scores
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
@@ -156,8 +166,10 @@ class Aligned(Verifying):
     ) -> Ranked:
         """Hits in the order that they have beside what the sure ones have in common; as they are without enough."""
         c, (images, scores, boxes) = self.config, hits
-        sure = images[scores >= c.sure]
-        sure = sure[np.array([comparing.found.get(row) is not None for row in sure.tolist()], bool)]
+        sure = scores >= c.sure
+        sure[sure] = [comparing.found.get(row) is not None for row in images[sure].tolist()]
+        certain = images[sure & (scores >= c.certain)]
+        sure = images[sure]
         others = np.count_nonzero((scores >= c.least) & (scores < c.sure))
         if not c.again or len(sure) < c.again or others < c.many:
             return hits
@@ -176,9 +188,13 @@ class Aligned(Verifying):
         told = _told(images, sure[:PICTURES], comparing)
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue
+        enough = len(certain) >= c.again
+        x += c.telling * _telling(images, x, certain if enough else sure, told.usual, comparing)
         some = (scores >= c.least) | (wider >= c.least) | told.compared
-        order = np.lexsort((-np.where(some, x, scores), ~some))
-        return images[order], -np.sort(-scores), boxes[order]
+        x = np.where(some, c.least + np.logaddexp(0, x - c.least), scores)
+        order = np.lexsort((-x, ~some))
+        scores = x[order].astype(np.float32) if enough else -np.sort(-scores)
+        return images[order], scores, boxes[order]
 
 
 def in_words(one: Compared) -> str:
@@ -217,4 +233,25 @@ def _told(images: np.ndarray, sure: np.ndarray, comparing: Comparing) -> Told:
     usual, there = np.isin(images, sure), np.isin(images, list(found))
     hues = np.log((hue + EVEN) / (np.median(hue[usual]) + EVEN)).clip(0)
     agreement = agreement / max(float(np.median(agreement[usual])), 0.05)
-    return Told(there, agreement, np.where(there, hues, 0))
+    return Told(whole.picture, there, agreement, np.where(there, hues, 0))
+
+
+def _telling(
+    images: np.ndarray, x: np.ndarray, these: np.ndarray, usual: np.ndarray, comparing: Comparing
+) -> np.ndarray:
+    """The discriminant f64[n] of the colours of images i64[n]: these, from what x f[n] has in the lower half of others.
+
+    0 for those in which nothing was compared.
+    """
+    told = np.zeros(len(images))
+    found = [comparing.found.get(row) for row in images.tolist()]
+    seen = np.array([one is not None and bool(one.corners.any()) for one in found], bool)
+    of_these = np.isin(images[seen], these)
+    others = x[seen][~of_these]
+    if len(others):
+        vectors = each_of(
+            lambda one: colours(one.picture, usual, one.corners > 0),
+            [(found[i],) for i in np.flatnonzero(seen)],
+        )
+        told[seen] = discriminant(np.stack(vectors), of_these, ~of_these & (x[seen] <= np.median(others)))
+    return told
