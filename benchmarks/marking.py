@@ -4,7 +4,8 @@
 
 Each query of the manifest is asked; by the ground truth the first hits that are wrong are marked wrong, and the first
 that are right, right, each with its box; and the question is asked again with them, as the page does: as what the
-object is not, and as further views. What is marked stays in the ranking, where the engine puts it.
+object is not, and as further views. What is marked stays in the ranking, where the engine puts it. Images of the index
+that the manifest does not name are no hits.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ def main() -> None:
     dataset = load_dataset(load_registry(), str(options.manifest), None)
     paths = {ref.name: ref.path.resolve() for ref in dataset.images()}
     index = instsearch.open(options.index)
+    others = {index.path_of(name).resolve() for name in index.images} - set(paths.values())
     table: dict[str, list[float]] = {}
     for ref in list(dataset.queries())[: options.limit]:
         judged = dataset.relevance(ref)
         positives = {paths[name] for name in judged.good | judged.ok}
-        junk = {paths[name] for name in judged.junk | judged.exclude if name in paths}
+        junk = {paths[name] for name in judged.junk | judged.exclude if name in paths} | others
         picture, box = Photograph(ref.image), None if ref.box is None else xywh(ref.box)
         first = index.query(picture, box, len(paths))
         marks = marked(first, positives, junk, options.marks)

@@ -336,6 +336,7 @@ class Query:
     per_image: hits that an image may give, each with a box of its own, 0 for as many as it has regions. Other
     than 1 only where the searcher ``lists_regions`` and nothing reranks.
     weights: the weights over the whole picture that its codes were made with; None: there were none.
+    against: whether it shows what an object is not, so that its hits are compared with those of other queries.
     """
 
     id: str
@@ -347,6 +348,7 @@ class Query:
     exclude: frozenset[int] = field(default_factory=frozenset)
     per_image: int = 1
     weights: WeightMap | None = None
+    against: bool = False
 
 
 @dataclass(frozen=True, eq=False)

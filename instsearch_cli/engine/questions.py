@@ -238,7 +238,7 @@ def _encoded(engine: Engine, question: Question, queries: dict[int, Query | Inst
             cautions += [
                 f"{part.view.question}: {t}" if several and t != engine.caution else t for t in said if t
             ]
-            usable.append((part, query))
+            usable.append((part, replace(query, against=parts is question.against)))
         if error and parts is question.views and not usable:
             raise UsageError(f"no view is left to ask for: {error}") if several else error
         left.append(usable)

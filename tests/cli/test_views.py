@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import instsearch
 from instsearch import InstsearchError, UsageError
 from instsearch_cli.boxes import parse_view
+from instsearch_cli.engine.query import Engine
 from schema_check import valid
 
 Cli = Callable[..., Any]
@@ -158,6 +159,22 @@ def test_what_agrees_better_with_a_negative_is_no_hit(cli: Cli, place: Path, ind
         *ask, "--not", f"{q / 'back.png'}:{BOX}", "--not", f"{q / 'lookalike.png'}:{BOX}", "--json"
     ).json
     assert found(back) == FRONT
+
+
+def test_a_query_says_whether_it_is_what_the_object_is_not(
+    place: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, asked = place / "q", []
+    steps = Engine.steps
+
+    def seen(engine: Engine, queries: Any, *rest: Any, **more: Any) -> Any:
+        asked.extend(query.against for query in queries)
+        return steps(engine, queries, *rest, **more)
+
+    monkeypatch.setattr(Engine, "steps", seen)
+    with instsearch.open(index) as opened:
+        opened.query(q / "front.png", XYWH, also=[q / "back.png"], against=[q / "lookalike.png"])
+    assert asked == [False, False, True]
 
 
 def test_sure_hits_are_told_from_each_other(cli: Cli, place: Path, index: Path) -> None:

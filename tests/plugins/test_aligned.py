@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -248,12 +249,12 @@ class Wider:
         return self.hits
 
 
-def asked_again(hits: dict[int, float], **options: Any) -> tuple[Hits, Wider]:
+def asked_again(hits: dict[int, float], against: bool = False, **options: Any) -> tuple[Hits, Wider]:
     wider = Wider()
     before = Hits.stack([(np.array(list(hits)), np.float32(list(hits.values())), None)], 12)
     reranker = Aligned(Aligned.Config(**{"sure": 5.0, "many": 1, **options}), torch.device("cpu"))
     data: Any = Many()
-    return reranker.rerank([query()], before, data, wider), wider
+    return reranker.rerank([replace(query(), against=against)], before, data, wider), wider
 
 
 HITS = {**dict.fromkeys(SURE, 5.0), TWIN: 5.0, ELSEWHERE: 4.0, GONE: 0.5}
@@ -331,6 +332,12 @@ def test_where_few_are_sure_it_is_not_asked_again(options):
     found, wider = asked_again(HITS, **options)
     assert wider.asked == []
     assert NEW not in found.images[0]
+
+
+def test_what_an_object_is_not_is_asked_once():
+    found, wider = asked_again(HITS, against=True, again=4)
+    assert wider.asked == []
+    assert listed(found) == listed(asked_again(HITS, again=0)[0])
 
 
 def test_one_sure_hit_has_nothing_in_common():

@@ -69,7 +69,8 @@ class Aligned(Verifying):
     aligned; j the sure hits, each beside the median of the others; d what tells their colours from those of the hits
     that all the rest puts last (numeric.discriminant). Hits not compared have v_s score + v_m m. Where ``again`` hits
     have ``certain`` or more, l + log(1 + exp(x - l)) is the score. Elsewhere only the order is by x, and the list keeps
-    its scores: look-alikes of an object that is absent are no surer for agreeing with each other.
+    its scores: look-alikes of an object that is absent are no surer for agreeing with each other. What an object is not
+    is never asked again: its look-alikes are what was asked for.
     """
 
     @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Aligned(Verifying):
         for i, query in enumerate(queries):
             comparing = Comparing(query, data, self.config)
             first = self._first(hits_of(hits, i), comparing)
-            ranked.append(self._again(query, first, comparing, data, search, k))
+            ranked.append(first if query.against else self._again(query, first, comparing, data, search, k))
         return Hits.stack(ranked, k)
 
     def beside(self, query: Query, row: int, data: Data) -> Beside | None:
