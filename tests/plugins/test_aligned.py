@@ -266,11 +266,11 @@ def listed(found: Hits) -> dict[int, float]:
 
 
 def by_hand(
-    hits: dict[int, float], wider: Wider, pattern: float
+    hits: dict[int, float], wider: Wider, certain: float | None = None
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Scores of looking once, and x: the photographs as aligned, their median, and what each has in common with it.
 
-    And what tells those of a score of ``pattern`` or more from those of the others that come last by all the rest.
+    And what tells those that are ``certain`` from those of the others that come last by all the rest.
     """
     c = Aligned.Config(sure=5.0)
     data: Any = Many()
@@ -290,7 +290,9 @@ def by_hand(
         x[row] = c.first * first.get(row, 0) + c.wider * wider.scores.get(row, 0) + c.alike
         x[row] += c.common * min(again[row].agreement / a, 1)
         x[row] -= c.common_hue * max(0, np.log((again[row].hue + 0.01) / (h + 0.01)))
-    some = np.array([first.get(row, 0) >= pattern for row in compared])
+    if certain is None:
+        return first, x
+    some = np.array([first.get(row, 0) >= certain for row in compared])
     before = np.array([x[row] for row in compared])
     refused = ~some & (before <= np.median(before[~some]))
     differing = [
@@ -304,7 +306,7 @@ def by_hand(
 def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
     found, wider = asked_again(HITS, again=4, certain=99.0)
     assert len(wider.asked[0].local.words) > len(LOCAL.words)
-    first, x = by_hand(HITS, wider, 5.0)
+    first, x = by_hand(HITS, wider)
     hits = listed(found)
     assert set(hits) == set(x)
     assert (np.diff([x[row] for row in hits]) <= 1e-4).all()

@@ -66,11 +66,11 @@ class Aligned(Verifying):
         + v_d d
 
     m what the wider query finds, a and h agreement and hue beside the median of the sure hits' pictures as they are
-    aligned; j the sure hits, each beside the median of the others; d what tells their colours from those of the hits
-    that all the rest puts last (numeric.discriminant). Hits not compared have v_s score + v_m m. Where ``again`` hits
-    have ``certain`` or more, l + log(1 + exp(x - l)) is the score. Elsewhere only the order is by x, and the list keeps
-    its scores: look-alikes of an object that is absent are no surer for agreeing with each other. What an object is not
-    is never asked again: its look-alikes are what was asked for.
+    aligned; j the sure hits, each beside the median of the others. Hits not compared have v_s score + v_m m. Where
+    ``again`` hits have ``certain`` or more, d is what tells their colours from those of the hits that all the rest puts
+    last (numeric.discriminant), and l + log(1 + exp(x - l)) is the score. Elsewhere d is 0, only the order is by x, and
+    the list keeps its scores: look-alikes of an object that is absent are no surer for agreeing with each other. What
+    an object is not is never asked again: its look-alikes are what was asked for.
     """
 
     @dataclass(frozen=True)
@@ -94,9 +94,8 @@ class Aligned(Verifying):
         alike: float = 0.9  #: added where a hit was compared (v_b)
         common: float = 2.0  #: times its agreement with what sure hits have in common (v_a)
         common_hue: float = 1.6  #: times log of the hues' difference from that, taken off (v_h)
-        telling: float = (
-            1.2  #: times what tells the certain ones, or else the sure ones, from the refused (v_d)
-        )
+        #: times what tells the certain ones from the refused, where ``again`` are certain (v_d)
+        telling: float = 1.2
         certain: float = 8.67  #: score from which a hit is nearly so: where ``again`` are, x are the scores
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
@@ -190,7 +189,8 @@ class Aligned(Verifying):
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue
         enough = len(certain) >= c.again
-        x += c.telling * _telling(images, x, certain if enough else sure, told.usual, comparing)
+        if enough:
+            x += c.telling * _telling(images, x, certain, told.usual, comparing)
         some = (scores >= c.least) | (wider >= c.least) | told.compared
         x = np.where(some, c.least + np.logaddexp(0, x - c.least), scores)
         order = np.lexsort((-x, ~some))
