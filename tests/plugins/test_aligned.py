@@ -11,7 +11,7 @@ import torch
 from instsearch_cli.data import Grid, Hits, Image, Inputs, Query, Words
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_plugins.numeric.appearance import Compared, common, recompared
-from instsearch_plugins.numeric.discriminant import colours, discriminant
+from instsearch_plugins.numeric.discriminant import colours, discriminant, levels
 from instsearch_plugins.rerankers.aligned import LAST, Aligned, in_words
 from instsearch_plugins.rerankers.comparing import Comparing
 from twin_labels import BOX, LABEL, photograph, twin
@@ -296,7 +296,9 @@ def by_hand(
     before = np.array([x[row] for row in compared])
     refused = ~some & (before <= np.median(before[~some]))
     differing = [
-        colours(seen.picture, whole.picture, seen.corners > 0) for row in compared if (seen := one[row])
+        colours(seen.picture, levels(whole.picture), seen.corners > 0)
+        for row in compared
+        if (seen := one[row])
     ]
     for row, d in zip(compared, discriminant(np.stack(differing), some, refused), strict=True):
         x[row] += c.telling * d

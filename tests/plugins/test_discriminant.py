@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instsearch_plugins.numeric.discriminant import DARK, MOST, SHRINKAGE, colours, discriminant
+from instsearch_plugins.numeric.discriminant import DARK, MOST, SHRINKAGE, colours, discriminant, levels
 from instsearch_plugins.numeric.registration import BLOCK
 
 
@@ -15,7 +15,7 @@ def picture(seed: int, m: int = 4, n: int = 3) -> np.ndarray:
 def test_the_light_is_no_difference():
     usual, seen = picture(0), np.ones((4, 3), bool)
     warm = np.round((usual / 255 + DARK) * [1.5, 1.2, 0.8] * 255 - 255 * DARK).astype(np.uint8)
-    np.testing.assert_allclose(colours(warm, usual, seen), 0, atol=0.01)
+    np.testing.assert_allclose(colours(warm, levels(usual), seen), 0, atol=0.01)
 
 
 def test_colours_by_a_plain_loop():
@@ -31,13 +31,13 @@ def test_colours_by_a_plain_loop():
                 expected[c, i, j] = np.mean(np.log((one[cell] / 255 + DARK) / (usual[cell] / 255 + DARK)))
         expected[c] -= np.median([expected[c, i, j] for i in range(4) for j in range(3) if seen[i, j]])
     expected = expected.clip(-MOST, MOST) * seen
-    found = colours(one, usual, seen)
+    found = colours(one, levels(usual), seen)
     np.testing.assert_allclose(found, expected.ravel(), atol=1e-4)
     assert found.reshape(3, 4, 3)[:, 0, 0].tolist() == pytest.approx([-MOST] * 3)
 
 
 def test_nothing_seen_differs_in_nothing():
-    assert not colours(picture(1), picture(2), np.zeros((4, 3), bool)).any()
+    assert not colours(picture(1), levels(picture(2)), np.zeros((4, 3), bool)).any()
 
 
 def test_the_discriminant_by_a_plain_loop():

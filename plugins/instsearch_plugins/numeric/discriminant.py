@@ -17,27 +17,25 @@ MOST = 0.5  # logarithm of a colour's ratio, at most: what covers the object is 
 SHRINKAGE = 0.2  # of the mean variance, added to each
 
 
+def levels(picture: np.ndarray) -> np.ndarray:
+    """The mean of log(I + DARK) in each cell of a picture u8[h, w, 3], for each of the three colours: f32[3, m, n]."""
+    logs = np.log(picture / np.float32(255) + np.float32(DARK))
+    return np.stack([cells(plane) for plane in cv2.split(logs)])
+
+
 def colours(picture: np.ndarray, usual: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """By how much the colours of a picture u8[h, w, 3] differ from the usual ones, u8 alike, in each cell: f32[3 m n].
+    """By how much the colours of a picture u8[h, w, 3] differ from the usual ones in each cell: f32[3 m n].
 
     clip(d - median_seen d, -MOST, MOST),  d = mean log((I + DARK) / (I_usual + DARK)), of each of the three colours
 
-    so that the light's colour is not in it; 0 in cells that are not among seen, bool[m, n].
+    so that the light's colour is not in it; 0 in cells that are not among seen, bool[m, n]. usual: their
+    :func:`levels`.
     """
-    d = np.stack(
-        [
-            _levels(plane) - _levels(other)
-            for plane, other in zip(cv2.split(picture), cv2.split(usual), strict=True)
-        ]
-    )
+    d = levels(picture) - usual
     if seen.any():
         d -= np.median(d[:, seen], axis=1)[:, None, None]
     differing: np.ndarray = np.where(seen, d.clip(-MOST, MOST), 0).astype(np.float32).ravel()
     return differing
-
-
-def _levels(plane: np.ndarray) -> np.ndarray:
-    return cells(np.log(plane / np.float32(255) + np.float32(DARK)))
 
 
 def discriminant(x: np.ndarray, these: np.ndarray, those: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from instsearch_cli.data import Beside, Hits
 from instsearch_plugins.numeric.appearance import Compared, common, enlarged, recompared, side_by_side
-from instsearch_plugins.numeric.discriminant import colours, discriminant
+from instsearch_plugins.numeric.discriminant import colours, discriminant, levels
 from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
 from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion, expanded
@@ -148,10 +148,14 @@ class Aligned(Verifying):
         if len(top):
             change[some[len(top) :]] = change[top[-LAST:]].mean()
         i = np.flatnonzero(change)
-        least = self.config.least
-        scores[i] = least + np.logaddexp(0, scores[i] + change[i] - least)
+        scores[i] = self._floored(scores[i] + change[i])
         order = np.argsort(-scores, kind="stable")
         return images[order], scores[order], boxes[order]
+
+    def _floored(self, x: np.ndarray) -> np.ndarray:
+        """l + log(1 + exp(x - l)), in the order of x and above l = ``least``."""
+        floored: np.ndarray = self.config.least + np.logaddexp(0, x - self.config.least)
+        return floored
 
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
@@ -192,7 +196,7 @@ class Aligned(Verifying):
         if enough:
             x += c.telling * _telling(images, x, certain, told.usual, comparing)
         some = (scores >= c.least) | (wider >= c.least) | told.compared
-        x = np.where(some, c.least + np.logaddexp(0, x - c.least), scores)
+        x = np.where(some, self._floored(x), scores)
         order = np.lexsort((-x, ~some))
         scores = x[order].astype(np.float32) if enough else -np.sort(-scores)
         return images[order], scores, boxes[order]
@@ -250,8 +254,9 @@ def _telling(
     of_these = np.isin(images[seen], these)
     others = x[seen][~of_these]
     if len(others):
+        common_levels = levels(usual)
         vectors = each_of(
-            lambda one: colours(one.picture, usual, one.corners > 0),
+            lambda one: colours(one.picture, common_levels, one.corners > 0),
             [(found[i],) for i in np.flatnonzero(seen)],
         )
         told[seen] = discriminant(np.stack(vectors), of_these, ~of_these & (x[seen] <= np.median(others)))
