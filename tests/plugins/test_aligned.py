@@ -266,18 +266,18 @@ def listed(found: Hits) -> dict[int, float]:
 
 
 def by_hand(
-    hits: dict[int, float], wider: Wider, certain: float | None = None
+    hits: dict[int, float], wider: Wider, certain: float | None = None, least: float = 5.0
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Scores of looking once, and x: the photographs as aligned, their median, and what each has in common with it.
 
     And what tells those that are ``certain`` from those of the others that come last by all the rest.
     """
-    c = Aligned.Config(sure=5.0)
+    c = Aligned.Config()
     data: Any = Many()
     first = listed(asked_again(hits, again=0)[0])
     compared = [*SURE, NEW, *(row for row in hits if row in (TWIN, *TWINS))]
     one = comparisons(np.array(compared), data)
-    sure = sorted((row for row in first if first[row] >= 5), key=lambda row: -first[row])
+    sure = sorted((row for row in first if first[row] >= least), key=lambda row: -first[row])
     assert set(SURE) <= set(sure)
     pictures = [seen.picture for row in sure if (seen := one[row]) is not None]
     whole, without = common(np.stack(pictures))
@@ -319,8 +319,8 @@ def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
 
 def test_where_enough_are_certain_their_look_alikes_score_less_than_before():
     hits = {**HITS, **dict.fromkeys([TWIN, *TWINS], 4.0)}
-    found, wider = asked_again(hits, again=4, certain=9.0)
-    first, x = by_hand(hits, wider, 9.0)
+    found, wider = asked_again(hits, again=4, sure=9.0, certain=9.0)
+    first, x = by_hand(hits, wider, 9.0, 9.0)
     scores = listed(found)
     for row in (*SURE, NEW, TWIN, *TWINS, ELSEWHERE):
         assert scores[row] == pytest.approx(2.5 + np.log(1 + np.exp(x[row] - 2.5)), abs=1e-3)
@@ -336,6 +336,22 @@ def test_where_few_are_sure_it_is_not_asked_again(options):
     found, wider = asked_again(HITS, **options)
     assert wider.asked == []
     assert NEW not in found.images[0]
+
+
+@pytest.mark.parametrize("by", [-0.01, 0.01])
+def test_sure_hits_that_differ_from_each_other_are_not_asked_with(by):
+    sure = [TRUE, 10, *TWINS]
+    one = [seen for seen in comparisons(np.array(sure), Many()).values() if seen]
+    others = common(np.stack([seen.picture for seen in one]))[1]
+    c = Aligned.Config()
+    again = [recompared(seen, own) for seen, own in zip(one, others, strict=True)]
+    unlike = float(np.median([c.disagreement * seen.disagreement + c.hue * seen.hue for seen in again])) + by
+    assert unlike > 1
+    hits = {**dict.fromkeys(sure, 8.0), ELSEWHERE: 4.0}
+    found, wider = asked_again(hits, again=4, unlike=unlike)
+    assert bool(wider.asked) == (by > 0)
+    if by < 0:
+        assert listed(found) == listed(asked_again(hits, again=0)[0])
 
 
 def test_what_an_object_is_not_is_asked_once():

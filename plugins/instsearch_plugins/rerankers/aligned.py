@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from instsearch_cli.data import Beside, Hits
-from instsearch_plugins.numeric.appearance import Compared, common, enlarged, recompared, side_by_side
+from instsearch_plugins.numeric.appearance import Compared, Whole, common, enlarged, recompared, side_by_side
 from instsearch_plugins.numeric.discriminant import colours, discriminant, levels
 from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
@@ -33,6 +33,13 @@ PICTURES = 15  # of sure hits at most, of which what they have in common is take
 WIDE = VerifiedQueryExpansion.Config(depth=30)  # so many are asked again with at most
 EVEN = 0.01  # difference of hues that says nothing
 ZOOM = 3  # how much larger than compared they are shown
+
+
+class Shared(NamedTuple):
+    """What the pictures of sure hits have in common; each, by row, as compared with what the others do."""
+
+    whole: Whole
+    seen: dict[int, Compared]
 
 
 class Told(NamedTuple):
@@ -60,7 +67,8 @@ class Aligned(Verifying):
     last ones looked at do on the whole: look-alikes are as likely there. Scores are those of searcher ``hamming``.
 
     Where ``again`` hits have ``sure`` or more, and ``many`` are undecided, the query is asked again with the keypoints
-    of the sure ones, and then
+    of the sure ones, unless these differ from each other as look-alikes do: the median of w_d disagreement + w_h hue,
+    of each beside what the others have in common, is ``unlike`` at most. Then
 
     x = v_s score + v_m m + v_b + v_a min(a / median a_j, 1) - v_h max(0, log((h + 1/100) / (median h_j + 1/100)))
         + v_d d
@@ -89,6 +97,7 @@ class Aligned(Verifying):
         again: int = 8  #: from so many sure hits on it is asked again with what they have in common; 0: never
         sure: float = 7.2  #: score from which a hit is
         many: int = 60  #: and from so many others of ``least`` or more on: look-alikes are about
+        unlike: float = 1.0  #: by how much of their scores the sure ones differ from each other at most
         first: float = 0.6  #: asked again, times the score before (v_s)
         wider: float = 0.3  #: times the score that the wider query gives (v_m)
         alike: float = 0.9  #: added where a hit was compared (v_b)
@@ -162,8 +171,12 @@ class Aligned(Verifying):
         change = c.agreement * min(one.agreement, c.enough)
         wholly = min(max((score - c.much) / c.ramp, 0), 1)
         if wholly:
-            change -= wholly * (c.bias + c.disagreement * one.disagreement + c.hue * one.hue)
+            change -= wholly * (c.bias + self._differs(one))
         return change
+
+    def _differs(self, one: Compared) -> float:
+        """w_d disagreement + w_h hue."""
+        return self.config.disagreement * one.disagreement + self.config.hue * one.hue
 
     def _again(
         self, query: Query, hits: Ranked, comparing: Comparing, data: Data, search: Search, k: int
@@ -177,6 +190,9 @@ class Aligned(Verifying):
         others = np.count_nonzero((scores >= c.least) & (scores < c.sure))
         if not c.again or len(sure) < c.again or others < c.many:
             return hits
+        shared = _shared(sure[:PICTURES], comparing)
+        if np.median([self._differs(one) for one in shared.seen.values()]) > c.unlike:
+            return hits
         wide = expanded(WIDE, query, sure, data)
         if wide is None:
             return hits
@@ -189,7 +205,7 @@ class Aligned(Verifying):
         best = np.argsort(-wider, kind="stable")[: np.count_nonzero(wider >= c.much)][: c.depth]
         unseen = best[[row not in comparing.found for row in images[best].tolist()]]
         comparing.look(images[unseen], where[unseen])
-        told = _told(images, sure[:PICTURES], comparing)
+        told = _told(images, shared, comparing)
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue
         enough = len(certain) >= c.again
@@ -221,24 +237,30 @@ def _beside(images: np.ndarray, hits: Ranked) -> tuple[np.ndarray, np.ndarray]:
     return np.append(hits[1], np.float32(0))[places], np.concatenate([hits[2], nowhere])[places]
 
 
-def _told(images: np.ndarray, sure: np.ndarray, comparing: Comparing) -> Told:
-    """What comparing with what the sure ones of images i64[n] have in common says of them all."""
+def _shared(sure: np.ndarray, comparing: Comparing) -> Shared:
+    """What hits that were aligned, i64[n] and 2 at least, have in common."""
+    found = {row: one for row in sure.tolist() if (one := comparing.found[row]) is not None}
+    whole, without = common(np.stack([one.picture for one in found.values()]))
+    seen = each_of(recompared, zip(found.values(), without, strict=True))
+    return Shared(whole, dict(zip(found, seen, strict=True)))
+
+
+def _told(images: np.ndarray, shared: Shared, comparing: Comparing) -> Told:
+    """What comparing with what sure hits have in common says of images i64[n]."""
     rows = images.tolist()
     found = {row: one for row in rows if (one := comparing.found.get(row)) is not None}
-    whole, without = common(np.stack([found[row].picture for row in sure.tolist()]))
-    own = dict(zip(sure.tolist(), without, strict=True))
 
     def look(row: int) -> tuple[float, float]:
-        again = recompared(found[row], own.get(row, whole))
+        again = shared.seen.get(row) or recompared(found[row], shared.whole)
         return again.agreement, again.hue
 
     aligned = [row for row, one in found.items() if one.corners.any()]  # the others agree in nothing
     seen = dict(zip(aligned, each_of(look, [(row,) for row in aligned]), strict=True))
     agreement, hue = np.array([seen.get(row, (0.0, 0.0)) for row in rows]).T
-    usual, there = np.isin(images, sure), np.isin(images, list(found))
+    usual, there = np.isin(images, list(shared.seen)), np.isin(images, list(found))
     hues = np.log((hue + EVEN) / (np.median(hue[usual]) + EVEN)).clip(0)
     agreement = agreement / max(float(np.median(agreement[usual])), 0.05)
-    return Told(whole.picture, there, agreement, np.where(there, hues, 0))
+    return Told(shared.whole.picture, there, agreement, np.where(there, hues, 0))
 
 
 def _telling(
