@@ -99,6 +99,16 @@ def test_alpha_of_zero_is_aqe(kind):
     )
 
 
+def test_each_vector_of_a_query_takes_what_is_most_like_it_of_each_hit():
+    rng = np.random.default_rng(3)
+    q, hits = rng.normal(size=(3, 8)), rng.normal(size=(4, 6, 8))
+    got = asked_again(query(dense(q)), Collection([dense(x) for x in hits]), range(4), alpha=2.0)
+    for one, result in zip(q, got, strict=True):
+        best = [max(x, key=lambda v: float(v @ one)) for x in hits]
+        total = one + sum(max(float(v @ one), 0.0) ** 2 * v for v in best)
+        np.testing.assert_allclose(result, total / np.linalg.norm(total), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [dense, sparse])
 def test_without_hits_and_with_empty_rows(kind):
     np.testing.assert_allclose(to_dense(weighted(kind([[3, 4]]), [], 3)), [[0.6, 0.8]], rtol=1e-6)

@@ -129,6 +129,20 @@ def test_every_row_of_a_query_is_expanded(kind):
     assert to_dense(expanded(kind(np.zeros((0, 3))), [])).shape == (0, 3)
 
 
+def test_each_vector_of_a_query_takes_what_is_most_like_it_of_each_hit():
+    rng = np.random.default_rng(3)
+    q, hits = rng.normal(size=(3, 8)), rng.normal(size=(4, 6, 8))
+    box = np.float32([[1, 1, 5, 5]])  # of no row: the first would be the hit's
+    found = ranked(*range(4), boxes=np.repeat(box, 4, axis=0))
+    [got] = asked_again([query(dense(q))], found, Collection([dense(x) for x in hits]))
+    for one, result in zip(q, got, strict=True):
+        total = one + sum(x[max(range(6), key=lambda j: float(x[j] @ one))] for x in hits)
+        np.testing.assert_allclose(result, total / np.linalg.norm(total), atol=1e-5)
+    without = Collection([dense(np.zeros((0, 8)))])
+    [alone] = asked_again([query(dense(q))], ranked(0), without)
+    np.testing.assert_allclose(alone, q / np.linalg.norm(q, axis=1, keepdims=True), atol=1e-6)
+
+
 def test_codes_of_two_kinds_do_not_add_up():
     for a, b in ((dense, sparse), (sparse, dense)):
         with pytest.raises(InstsearchError, match="do not add up"):

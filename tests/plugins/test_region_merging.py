@@ -64,18 +64,18 @@ def test_what_is_alike_is_merged_before_what_is_near():
 
 def test_the_box_of_moments_by_hand():
     """Power 4, so weights 16/17 and 1/17: mu_x = 5 + 10/17, sigma_x^2 = 6.25 + 100 * 16/289."""
-    boxes, scores = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10]]), torch.tensor([1.0, 0.5])
+    boxes, scores = np.float32([[0.0, 0, 10, 10], [10, 0, 20, 10]]), np.float32([1.0, 0.5])
     half = 1.75 * np.sqrt(6.25 + 1600 / 289)
     mu = 5 + 10 / 17
     box = moments_box(boxes, scores, (50, 9), power=4).tolist()
     assert box == pytest.approx([max(mu - half, 0), 5 - 1.75 * 2.5, mu + half, 9], rel=1e-6)
     same = moments_box(boxes[:1], scores[:1], (50, 50), scale=2.0)
     assert same.tolist() == pytest.approx([0, 0, 10, 10], abs=1e-6)
-    with_nothing = torch.cat([boxes, torch.tensor([[40.0, 40, 50, 50]])])
-    unlike = moments_box(with_nothing, torch.tensor([1.0, 0.5, -0.9]), (50, 9), power=4)
+    with_nothing = np.concatenate([boxes, np.float32([[40.0, 40, 50, 50]])])
+    unlike = moments_box(with_nothing, np.float32([1.0, 0.5, -0.9]), (50, 9), power=4)
     assert unlike.tolist() == pytest.approx(box, rel=1e-6)
     with pytest.raises(ValueError, match="no region"):
-        moments_box(boxes, torch.tensor([-1.0, 0]), (50, 50))
+        moments_box(boxes, np.float32([-1.0, 0]), (50, 50))
 
 
 class Collection:
@@ -104,7 +104,7 @@ def test_only_boxes_change():
     np.testing.assert_array_equal(after.images, hits.images)
     np.testing.assert_array_equal(after.scores, hits.scores)
     np.testing.assert_array_equal(after.boxes[0, 1:4], before[1:])
-    expected = moments_box(boxes, torch.tensor([1.0, 0.8]), (100, 100))
+    expected = moments_box(boxes.numpy(), np.float32([1.0, 0.8]), (100, 100))
     np.testing.assert_allclose(after.boxes[0, 0], expected, rtol=1e-6)
     unboxed = Hits.stack([(np.array([4]), np.float32([4]), np.full((1, 4), np.nan))], 1)
     assert np.isnan(reranker.rerank([query], unboxed, Collection(items), NOTHING).boxes).all()

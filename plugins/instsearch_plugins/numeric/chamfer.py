@@ -22,8 +22,8 @@ def similarities(Q: Tensor, X: Sequence[Tensor]) -> Tensor:
     """
     S = Q.new_full((len(X), len(Q), max(map(len, X))), -1)
     for s, x in zip(S, X, strict=True):
-        length = x.norm(dim=1)
-        s[:, : len(x)] = torch.where(length > 0, Q @ x.T / length, -1)
+        length = torch.linalg.vector_norm(x, dim=1)
+        s[:, : len(x)] = (Q @ x.T).div_(length).masked_fill_(length == 0, -1)
     return S
 
 

@@ -4,7 +4,7 @@ human annotation", TPAMI 2019, section 3.4)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def weighted(query: Codes, hits: Sequence[tuple[Codes, int]], alpha: float) -> Codes:
+def weighted(query: Codes, hits: Sequence[tuple[Codes, Any]], alpha: float) -> Codes:
     """q' = L2(q + sum_j max(<q, x_j>, 0)^alpha x_j), with one row, given by its number, of each hit's codes.
 
-    A query with several rows has each of them expanded with weights of its own. alpha = 0 weighs all hits 1.
-    A sum of zero stays zero.
+    A query with several rows has each of them expanded with weights of its own; of dense codes rows i64[m] may be
+    given, one for each of them. alpha = 0 weighs all hits 1. A sum of zero stays zero.
     """
     if isinstance(query, Vectors):
-        rows = [codes.vectors[row] for codes, row in hits if isinstance(codes, Vectors)]
+        Q = query.vectors
+        rows = [codes.vectors[row].expand_as(Q) for codes, row in hits if isinstance(codes, Vectors)]
         if len(rows) < len(hits):
             raise InstsearchError("dense and sparse codes do not add up: the index is not of one pipeline")
         if not rows:
-            return Vectors(F.normalize(query.vectors, dim=1), query.boxes)
+            return Vectors(F.normalize(Q, dim=1), query.boxes)
         x = torch.stack(rows)
-        s = (query.vectors @ x.T).clamp(min=0) ** alpha
-        return Vectors(F.normalize(query.vectors + s @ x, dim=1), query.boxes)
+        s = torch.einsum("md,nmd->nm", Q, x).clamp(min=0) ** alpha
+        return Vectors(F.normalize(Q + torch.einsum("nm,nmd->md", s, x), dim=1), query.boxes)
     words = [row_of(codes, row) for codes, row in hits if isinstance(codes, SparseVectors)]
     if len(words) < len(hits):
         raise InstsearchError("dense and sparse codes do not add up: the index is not of one pipeline")
@@ -69,5 +70,5 @@ class AlphaQueryExpansion(AverageQueryExpansion):
 
     config: Config
 
-    def _expanded(self, query: Codes, top: Sequence[tuple[Codes, int]]) -> Codes:
+    def _expanded(self, query: Codes, top: Sequence[tuple[Codes, Any]]) -> Codes:
         return weighted(query, top, self.config.alpha)

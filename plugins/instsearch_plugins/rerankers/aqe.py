@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
+    from torch import Tensor
 
     from instsearch_cli.components import Data
     from instsearch_cli.data import Hits
 
 
-def expanded(query: Codes, hits: Sequence[tuple[Codes, int]]) -> Codes:
+def expanded(query: Codes, hits: Sequence[tuple[Codes, Any]]) -> Codes:
     """q' = L2(q + sum_j x_j): the query's codes with one row, given by its number, of each hit's codes added.
 
-    A query with several rows has the sum added to each of them. A sum of zero stays zero.
+    Of dense codes rows i64[m] may be given, one for each of the query's; of one number the same is added to each of
+    them. A sum of zero stays zero.
     """
     if isinstance(query, Vectors):
         total = query.vectors.clone()
@@ -52,8 +54,23 @@ def matched(codes: Codes, box: np.ndarray) -> int | None:
     return int(np.isclose(np.asarray(codes.boxes), box, atol=1e-3).all(axis=1).argmax())
 
 
+def likest(query: Codes, codes: Codes) -> Tensor | None:
+    """The row of an image's dense codes that is most like each of a query's, i64[m]; None where it has not several.
+
+    argmax_j <q_i, x_j>
+    """
+    if not isinstance(query, Vectors) or not isinstance(codes, Vectors):
+        return None
+    if len(query.vectors) < 2 or not len(codes.vectors):
+        return None
+    return (query.vectors @ codes.vectors.to(query.vectors.dtype).T).argmax(1)
+
+
 class AverageQueryExpansion(Reranker):
-    """Searches again with the mean of the query and its best hits."""
+    """Searches again with the mean of the query and its best hits.
+
+    Of a query's several vectors, its regions say, each is expanded with the region of each hit that is most like it.
+    """
 
     @dataclass(frozen=True)
     class Config:
@@ -73,23 +90,24 @@ class AverageQueryExpansion(Reranker):
         codes = [self._expanded(q.codes, self._top(q, hits, i, data)) for i, q in enumerate(queries)]
         return search(codes, hits.images.shape[1])
 
-    def _expanded(self, query: Codes, top: Sequence[tuple[Codes, int]]) -> Codes:
+    def _expanded(self, query: Codes, top: Sequence[tuple[Codes, Any]]) -> Codes:
         return expanded(query, top)
 
-    def _top(self, query: Query, hits: Hits, i: int, data: Data) -> list[tuple[Codes, int]]:
-        top: list[tuple[Codes, int]] = []
+    def _top(self, query: Query, hits: Hits, i: int, data: Data) -> list[tuple[Codes, Any]]:
+        top: list[tuple[Codes, Any]] = []
         for rank in range(hits.valid(i)):
             row = int(hits.images[i, rank])
             if len(top) == self.config.depth:
                 break
             if row in query.exclude:
                 continue
-            codes, place = self._described(row, hits.boxes[i, rank], data)
+            codes, place = self._described(query, row, hits.boxes[i, rank], data)
             if place is not None:
                 top.append((codes, place))
         return top
 
-    def _described(self, row: int, box: np.ndarray, data: Data) -> tuple[Codes, int | None]:
-        """A hit's codes, and which of their rows is added to the query, if any."""
+    def _described(self, query: Query, row: int, box: np.ndarray, data: Data) -> tuple[Codes, Any]:
+        """A hit's codes, and which of their rows is added to the query, or to each of its rows; None for none."""
         codes = data.read("codes", row)
-        return codes, matched(codes, box)
+        each = likest(query.codes, codes)
+        return codes, matched(codes, box) if each is None else each

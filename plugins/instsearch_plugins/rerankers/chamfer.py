@@ -7,6 +7,7 @@ optimal transport with SuperGlue's dustbins. The dustbins' value is learnt there
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Features, Inputs, Query
+    from instsearch_cli.data import Features, Grid, Inputs, Query
 
 FEW, MANY = 1 << 17, 1 << 24  # pairs of local features compared at once: what a CPU's cache holds; on a GPU
 
@@ -78,11 +79,12 @@ class Chamfer(HitByHit):
         for group in _groups(data.inputs(("features",), rows), most // len(Q)):
             S = similarities(Q, [x.to(self.device) for _, x, _ in group])
             alike, match = (each.cpu() for each in S.max(2))
+            scores = alike.mean(1)
             if c.transport:
-                S = transported(S, (S > -1).any(1), c.dustbin, c.temperature, c.iterations)
-            for (inputs, _, boxes), score, s, j in zip(group, chamfer(S).tolist(), alike, match, strict=True):
-                some = bool((s > 0).any())
-                box = moments_box(boxes[j], s, inputs.size, c.power, c.scale).numpy() if some else None
+                scores = chamfer(transported(S, (S > -1).any(1), c.dustbin, c.temperature, c.iterations))
+            every = zip(group, scores.tolist(), alike.numpy(), match.numpy(), strict=True)
+            for (inputs, _, boxes), score, s, j in every:
+                box = moments_box(boxes[j], s, inputs.size, c.power, c.scale) if (s > 0).any() else None
                 yield Look(inputs.row, score, box)
 
     def _asked(self, query: Query) -> Tensor:
@@ -96,9 +98,9 @@ class Chamfer(HitByHit):
         return l2(x[largest[length[largest] > 0]]).to(self.device)
 
 
-def _groups(images: Iterable[Inputs], features: int) -> Iterator[list[tuple[Inputs, Tensor, Tensor]]]:
+def _groups(images: Iterable[Inputs], features: int) -> Iterator[list[tuple[Inputs, Tensor, np.ndarray]]]:
     """Images that have features, with these, in groups of about so many if all have as many as the one with most."""
-    group: list[tuple[Inputs, Tensor, Tensor]] = []
+    group: list[tuple[Inputs, Tensor, np.ndarray]] = []
     most = 0
     for inputs in images:
         assert inputs.features is not None
@@ -114,14 +116,17 @@ def _groups(images: Iterable[Inputs], features: int) -> Iterator[list[tuple[Inpu
         yield group
 
 
-def _local(features: Features) -> tuple[Tensor, Tensor]:
+def _local(features: Features) -> tuple[Tensor, np.ndarray]:
     """Local features f32[n, D] and the boxes f32[n, 4] where they lie, of all the picture's sizes."""
-    return rows(features), torch.cat([_places(size) for size in sizes(features)])
+    places = [
+        size.geometry[:, [0, 1, 0, 1]] if isinstance(size, Keypoints) else _places(size.grid)
+        for size in sizes(features)
+    ]
+    return rows(features), np.concatenate(places)
 
 
-def _places(features: Features) -> Tensor:
-    """The boxes of cells, f32[n, 4]; a keypoint's is a point."""
-    if isinstance(features, Keypoints):
-        return torch.from_numpy(features.geometry[:, [0, 1, 0, 1]])
-    y, x = np.indices(features.grid.shape).reshape(2, -1)
-    return cell_boxes(np.stack([x, y, x + 1, y + 1], 1), features.grid)
+@functools.lru_cache(maxsize=64)
+def _places(grid: Grid) -> np.ndarray:
+    """The boxes of a map's cells, f32[n, 4]: many photographs are of one size."""
+    y, x = np.indices(grid.shape).reshape(2, -1)
+    return cell_boxes(np.stack([x, y, x + 1, y + 1], 1), grid).numpy()

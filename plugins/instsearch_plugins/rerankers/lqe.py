@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from instsearch_plugins.rerankers.aqe import AverageQueryExpansion
 
 if TYPE_CHECKING:
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Codes
+    from instsearch_cli.data import Codes, Query
 
 
 class LocalQueryExpansion(AverageQueryExpansion):
@@ -21,9 +21,9 @@ class LocalQueryExpansion(AverageQueryExpansion):
     The boxes are those of the reranker before it, `spatial` say; a hit without one is described whole.
     """
 
-    def _described(self, row: int, box: np.ndarray, data: Data) -> tuple[Codes, int | None]:
+    def _described(self, query: Query, row: int, box: np.ndarray, data: Data) -> tuple[Codes, Any]:
         if np.isnan(box).any():
-            return super()._described(row, box, data)
+            return super()._described(query, row, box, data)
         encoder = data.encoder
         local = data.read("features" if encoder.local is None else "local", row)
         regions = Regions(torch.from_numpy(box)[None].to(torch.float32), torch.ones(1))

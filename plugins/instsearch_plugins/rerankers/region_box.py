@@ -11,15 +11,13 @@ import torch
 from instsearch_plugins.rerankers.hit_by_hit import QueryByQuery, Ranked, likeness
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from instsearch_cli.components import Data
     from instsearch_cli.data import Query
 
 
 def moments_box(
-    boxes: Tensor, scores: Tensor, size: tuple[int, int], power: float = 6.0, scale: float = 1.75
-) -> Tensor:
+    boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int], power: float = 6.0, scale: float = 1.75
+) -> np.ndarray:
     """The rectangle around the ellipse with the second moments of regions, weighed by their scores.
 
     w_i = max(s_i, 0)^power / sum_j max(s_j, 0)^power,  mu = sum w_i c_i
@@ -29,17 +27,17 @@ def moments_box(
     the variance h^2 / 4. boxes f32[R, 4], scores f32[R] -> f32[4], cut to a picture of ``size`` = (width, height).
     Raises ValueError if no score is above 0.
     """
-    w = scores.double().clamp(min=0)
+    w = scores.clip(0).astype(np.float64)
     if not w.any():
         raise ValueError("no region is like the query")
     w = (w / w.max()) ** power
-    low, high = boxes.double()[:, :2], boxes.double()[:, 2:]
+    low, high = np.split(boxes.astype(np.float64), 2, axis=1)
     c, h = (low + high) / 2, (high - low) / 2
     w = w / w.sum()
     mu = w @ c
-    sigma = (w @ ((c - mu) ** 2 + h**2 / 4)).sqrt()
-    last = torch.tensor(size, dtype=c.dtype)
-    return torch.cat([(mu - scale * sigma).clamp(min=0), (mu + scale * sigma).minimum(last)]).float()
+    sigma = np.sqrt(w @ ((c - mu) ** 2 + h**2 / 4))
+    ends = np.maximum(mu - scale * sigma, 0), np.minimum(mu + scale * sigma, size)
+    return np.concatenate(ends).astype(np.float32)
 
 
 class RegionBox(QueryByQuery):
@@ -72,9 +70,8 @@ class RegionBox(QueryByQuery):
             assert codes is not None
             if len(codes.boxes) < 2 or np.isnan(boxes[r]).any():
                 continue
-            s = likeness(codes, query.codes).amax(1).cpu()
+            s = likeness(codes, query.codes).amax(1).cpu().numpy()
             if (s > 0).any():
-                regions = torch.as_tensor(codes.boxes).cpu()
-                box = moments_box(regions, s, inputs.size, self.config.power, self.config.scale)
-                boxes[r] = box.numpy()
+                regions = torch.as_tensor(codes.boxes).cpu().numpy()
+                boxes[r] = moments_box(regions, s, inputs.size, self.config.power, self.config.scale)
         return images, scores, boxes
