@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.commands.outputs import Outputs, check_outside, check_unindexed
 from instsearch_cli.errors import printable
 
 if TYPE_CHECKING:
@@ -122,10 +123,14 @@ def command(name: str, root: Path | None, index_path: Path | None, **options: An
     from instsearch_cli.measure.datasets import default_index
     from instsearch_cli.measure.verbs import coverage
     from instsearch_cli.progress import make_progress
+    from instsearch_formats.files import vacant
 
     _check(options, name, index_path)
     common.registry()
     index_path = index_path or default_index(name, root)
+    check_outside(_outputs(options), index_path)
+    if not vacant(index_path) and (_measures(options) or options["regions"]):
+        check_unindexed(_outputs(options), [common.open_index(index_path)])
     same = ("boxes", "present_only", "strict", "keep_features", "device", *common.WORKING)
     arguments = {option: options[option] for option in same} | common.choice(options)
     progress = make_progress(options["quiet"])
@@ -311,8 +316,13 @@ def _check(options: dict[str, Any], name: str, index_path: Path | None) -> None:
     common.writable("--plot", plot, ".png", ".svg")
     read = [("--dataset", Path(name)), *(("--from-run", path) for path in options["runs"])]
     read += [(f"--{key}", options[key] and Path(options[key])) for key in ("boxes", "preset", "weights")]
+    common.disjoint(read, _outputs(options))
+
+
+def _outputs(options: dict[str, Any]) -> Outputs:
+    """What is written, with the flag that names it."""
     runs = [("--run", path) for path in _run_files(options)]
-    common.disjoint(read, [*runs, ("--html", options["html"]), ("--plot", plot)])
+    return [*runs, ("--html", options["html"]), ("--plot", options["plot"])]
 
 
 def _say_regions(covered: Covered, plot: Path | None, as_json: bool) -> None:

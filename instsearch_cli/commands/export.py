@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.commands.outputs import check_unindexed
 
 
 @common.command("export")
@@ -30,7 +31,9 @@ def command(
     common.writable("--out", out, ".npz")
     if out.exists() and not force:
         raise InstsearchError(f"{out} is there already: --force replaces it")
-    found = common.open_index(index_path).export(layer, out, pipeline_name)
+    index = common.open_index(index_path)
+    check_unindexed([("--out", out)], [index])
+    found = index.export(layer, out, pipeline_name)
     if as_json:
         arrays = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in found.items()}
         common.echo(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.commands.outputs import Outputs, check_unindexed
 
 
 @common.command("pairs", long=True)
@@ -71,6 +72,9 @@ def command(index_path: Path, pipeline_name: str | None, out: Path, **options: A
     if out.exists() and not options["force"]:
         raise InstsearchError(f"{out} is there already: --force replaces it")
     index = common.open_index(index_path, options)
+    files: Outputs = [("--out", out), ("--sheet", options["sheet"])]
+    common.disjoint((), files)
+    check_unindexed(files, [index])
     miner = Miner.of(index, pipeline_name, options["assignments"])
     if not (miner.pipeline.keep_features or options["as_json"] or options["quiet"]):
         common.echo("reading the images of all candidates: `index --keep-features` spares it", err=True)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common, query_batch
+from instsearch_cli.commands.outputs import check_unindexed, check_unread
 from instsearch_cli.commands.query_options import (
     STREAM,
     answer_options,
     check,
     given,
+    outputs,
     question_options,
 )
 
@@ -52,6 +54,9 @@ def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
         ctx.exit(query_batch.run(options["batch"], options))
     session = asked_for(ctx, image, options)
     indexes = [common.open_index(path, options) for path in options["index_paths"]]
+    check_unindexed(outputs(options), indexes)
+    seen = (view.picture.path for view in (*session.views, *session.against))
+    check_unread(outputs(options), filter(None, seen), "the question")
     answer = search(session, indexes, options)
     if options["save_session"] is not None:
         from instsearch_cli.engine.session_file import write_session
@@ -109,7 +114,8 @@ def _take_over(ctx: click.Context, session: Session, options: dict[str, Any]) ->
         if not given(ctx, name):
             options[name] = vars(session)[name]
     if not options["rerank"] and not options["refine"]:
-        options["rerank"], options["refine"] = session.rerank or (), session.refine
+        options["rerank"] = ("none",) if session.rerank == () else session.rerank or ()
+        options["refine"] = session.refine
     options["pipeline_name"] = options["pipeline_name"] or session.pipeline
     options["index_paths"] = options["index_paths"] or session.indexes
     common.usage(bool(options["index_paths"]), "the session names no index: give --index")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.query_options import STREAM
+from instsearch_cli.commands.outputs import check_unindexed, check_unread
+from instsearch_cli.commands.query_options import STREAM, outputs
 
 if TYPE_CHECKING:
     from instsearch_cli.engine.batch_file import Entry
@@ -33,6 +34,8 @@ def run(batch: Path, options: dict[str, Any]) -> int:
     entries, out = read(batch), options["out"]
     wishes = wishes_of(options)
     indexes = [common.open_index(path, options) for path in options["index_paths"]]
+    check_unindexed(outputs(options), indexes)
+    check_unread(outputs(options), _pictures(entries), "--batch")
     check_comparable(indexes, wishes)
     name = warn_unsearchable(indexes, options)
     wished = {key: value for key, value in wishes.items() if key != "pipeline"}
@@ -94,6 +97,14 @@ def read(batch: Path) -> list[Entry]:
     data = sys.stdin.buffer.read(MOST_BYTES + 1)
     common.usage(len(data) <= MOST_BYTES, f"standard input is larger than {MOST_BYTES >> 20} MB")
     return parse_questions(decoded(data, "standard input"), "standard input")
+
+
+def _pictures(entries: list[Entry]) -> Iterator[Path]:
+    """The pictures that a batch asks with."""
+    for entry in entries:
+        if not entry.wrong:
+            yield entry.question["picture"]
+            yield from (picture for key in ("also", "against") for picture, _ in entry.question.get(key, ()))
 
 
 def wishes_of(options: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from instsearch_cli.commands import common
 
+if TYPE_CHECKING:
+    from instsearch_cli.commands.outputs import Outputs
+
 FILE = click.Path(path_type=Path)
 STREAM = Path("-")
+FILES = {name: f"--{name.replace('_', '-')}" for name in ("csv", "html", "sheet", "annotations", "trec")}
+FILES |= {"archive": "--zip", "save_session": "--save-session", "out": "--out"}
+"""The flags of files to write, by their options."""
+WORDS = {"assignments": "--set", "crop_query": "--crop-query", "weigh_query": "--weigh-query"}
+"""The flags of what a session has no room for, by their options."""
 
 
 def as_one(names: tuple[str, ...]) -> str | None:
@@ -157,8 +165,6 @@ def check(ctx: click.Context, image: Path | None, options: dict[str, Any]) -> No
         bool(options["index_paths"]) or options["session"] is not None,
         "give --index, or set INSTSEARCH_INDEX",
     )
-    files = ("csv", "html", "sheet", "annotations", "trec", "archive", "save_session", "out")
-    flags = {name: f"--{name.replace('_', '-')}" for name in files} | {"archive": "--zip"}
     if options["batch"] is not None:
         single = (
             "boxes",
@@ -181,19 +187,29 @@ def check(ctx: click.Context, image: Path | None, options: dict[str, Any]) -> No
         stray = [flag for flag in stray if flag != "--workers" or options["engine"] == "local"]
         common.usage(not stray, f"{' and '.join(stray)}: for --batch")
     streams = {"--json": options["as_json"], "--paths0": options["paths0"]}
-    streams |= {f"{flags[name]} -": options[name] == STREAM for name in ("csv", "html")}
+    streams |= {f"{FILES[name]} -": options[name] == STREAM for name in ("csv", "html")}
     printed = [flag for flag, on in streams.items() if on]
     common.usage(len(printed) < 2, f"{' and '.join(printed)} exclude each other: both go to standard output")
     common.usage(
         options["copy_to"] is not None or not given(ctx, "copy_as"),
         "--copy-as says how --copy-to copies: give both",
     )
-    for name, flag in flags.items():
+    for name, flag in FILES.items():
         if name not in ("csv", "html"):
             common.usage(options[name] != STREAM, f"{flag} writes a file: name one")
         common.writable(flag, options[name])
-    outputs = [(flag, options[name]) for name, flag in flags.items()]
-    common.disjoint(_read(image, options), [*outputs, ("--copy-to", options["copy_to"])])
+    common.disjoint(_read(image, options), outputs(options))
+    changed = ("assignments", "crop_query", "weigh_query")
+    stray = [WORDS[name] for name in changed if options[name] not in (None, ())]
+    common.usage(
+        options["save_session"] is None or not stray,
+        f"--save-session: a session does not say {' and '.join(stray)}, and would ask something else: leave one out",
+    )
+
+
+def outputs(options: dict[str, Any]) -> Outputs:
+    """What is written, with the flag that names it."""
+    return [(flag, options[name]) for name, flag in {**FILES, "copy_to": "--copy-to"}.items()]
 
 
 def _read(image: Path | None, options: dict[str, Any]) -> list[tuple[str, Path | None]]:

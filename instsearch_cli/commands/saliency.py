@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from instsearch_cli.commands import common
+from instsearch_cli.commands.outputs import Outputs, check_outside
 
 BOTH = ("limit", "extractor", "weights", "device")
 OF_DATA = ("split", "held_out", "sigma", "blur", "jitter", "max_pixels")
@@ -132,3 +133,7 @@ def check(options: dict[str, Any]) -> None:
     )
     common.writable("--sheet", options["sheet"], ".png")
     common.writable("--histogram", options["histogram"], ".png", ".svg")
+    files: Outputs = [(f"--{name}", options[name]) for name in ("sheet", "histogram")]
+    common.disjoint([("--data", options["data"])], files)
+    if options["index_path"] is not None:
+        check_outside(files, options["index_path"])

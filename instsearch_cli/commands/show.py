@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.commands.outputs import check_unindexed, check_unread
 
 
 @common.command("show")
@@ -49,6 +50,9 @@ def command(
     from instsearch_cli.report import show, show_beside
 
     index = common.open_index(index_path, options)
+    check_unindexed([("--out", out)], [index])
+    pictures = [image] if beside is None else [image, Path(parse_view(beside, "--beside")[0])]
+    check_unread([("--out", out)], pictures, "those to draw")
     if beside is not None:
         view = parse_view(beside, "--beside")
         found = show_beside(index, image, *view, out, pipeline_name, **common.choice(options))

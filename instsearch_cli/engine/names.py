@@ -62,6 +62,14 @@ class Names:
         names = [printable(self.of(record)) for _, record in self.live()]
         raise InstsearchError(f"no image '{shown}' in {self.index.path}.{nearest(shown, names)[:200]}")
 
+    def file_of_one(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a file is that of a live image, called so or where links lead to."""
+        self.refresh()
+        full, real = os.path.abspath(os.fsencode(path)), os.path.realpath(os.fsencode(path))  # noqa: PTH100
+        return bool(
+            self._below(self._roots, full) or self._below(list(map(os.path.realpath, self._roots)), real)
+        )
+
     def _matching(
         self, having: Having, wanted: bytes, full: bytes, form: Callable[[bytes], bytes]
     ) -> set[int]:

@@ -137,8 +137,8 @@ def read_session(source: bytes | Path, where: str = "the session") -> Session:
 
 
 def write_session(session: Session) -> str:
-    """A session as the text of a file."""
-    table = {
+    """A session as the text of a file. Raises UsageError for what :func:`read_session` would not take."""
+    table: dict[str, Any] = {
         "instsearch": "session",
         "version": VERSION,
         "views": [_plain(view) for view in session.views],
@@ -152,6 +152,7 @@ def write_session(session: Session) -> str:
         "min_score": session.min_score,
         "marks": dict(session.marks),
     }
+    _session(table)
     return json.dumps(table, indent=1, allow_nan=False) + "\n"
 
 

@@ -13,12 +13,12 @@ from instsearch_cli.boxes import clip_box, xywh
 from instsearch_cli.engine.answer import counted
 from instsearch_cli.engine.questions import boxes
 from instsearch_cli.errors import IndexInUse, InstsearchError, printable
+from instsearch_cli.outside.files import whole
 from instsearch_cli.outside.text import parse_json, shown
 from instsearch_cli.report.markup import BRAND, STYLE, aspect, escaped, framed, href, opening
 from instsearch_cli.report.pictures import thumbnail
 from instsearch_cli.report.results import COLUMNS, box_text, hit_row, to_json
 from instsearch_cli.report.takeaway import trec_lines
-from instsearch_formats.files import replacing
 from instsearch_formats.lock import try_lock
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ ROWS = """
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[IO[str]]:
-    """A file that is there whole, or not at all. Raises InstsearchError where it cannot be written."""
+    """A file written as :func:`whole` does, line by line. Raises InstsearchError where it cannot be."""
     try:
-        with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        with whole(path) as place, place.open("w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as error:
         raise InstsearchError(f"cannot write {path}: {error.strerror or error}") from error
@@ -179,7 +179,12 @@ def appended(path: Path) -> Iterator[IO[str]]:
 
 
 def read_back(path: Path) -> Iterator[Line]:
-    """The lines of an earlier run; a torn last one is cut off the file. Raises InstsearchError for other files."""
+    """The lines of an earlier run; a torn last one is cut off the file. Raises InstsearchError for other files.
+
+    A FIFO or a device has none: it is only written to.
+    """
+    if path.exists() and not path.is_file():
+        return
     try:
         file = path.open("r+b")
     except FileNotFoundError:
