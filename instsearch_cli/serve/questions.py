@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.boxes import parse_box
 from instsearch_cli.errors import UsageError, nearest
 from instsearch_cli.outside.text import shown
+
+if TYPE_CHECKING:
+    from instsearch_cli.serve.uploads import Upload
 
 MOST_PARTS = 100  #: views, and what the object is not
 MOST_HITS = 1000
@@ -18,13 +21,17 @@ FIELDS = ("views", "against", "indexes", "pipeline", "rerank", "refine", "k", "p
 
 @dataclass(frozen=True)
 class Ref:
-    """A picture: handed in (``upload``), an image of an index (``index``, ``row``), or in the question itself."""
+    """A picture: handed in (``upload``), an image of an index (``index``, ``row``), or in the question itself.
+
+    held  the one that was handed in, whose file stays as long as this is there
+    """
 
     upload: str = ""
     index: int = -1
     row: int = -1
     data: bytes = b""
     name: str = ""
+    held: Upload | None = None
 
 
 Part = tuple[Ref, tuple[float, float, float, float] | None]

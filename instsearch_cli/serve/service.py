@@ -25,15 +25,16 @@ from instsearch_cli.report.results import to_csv, to_json
 from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
 from instsearch_cli.serve.previews import Previews
 from instsearch_cli.serve.problems import Problem
+from instsearch_cli.serve.questions import Ref
 from instsearch_cli.serve.shelf import Served, Shelf
-from instsearch_cli.serve.uploads import Uploads
+from instsearch_cli.serve.uploads import Upload, Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from instsearch_cli.engine.answer import XYWH, Answer, View
     from instsearch_cli.serve.previews import Preview
-    from instsearch_cli.serve.questions import Part, Question, Ref
+    from instsearch_cli.serve.questions import Part, Question
 
 SIDE = 480  #: of the pictures in a report
 
@@ -61,11 +62,25 @@ class Service:
 
     def photograph(self, ref: Ref) -> Photograph:
         """The picture that is meant. Raises Problem where it is not there."""
-        if ref.data:
-            return self.uploads.put(ref.data, ref.name).photograph
-        if ref.upload:
-            return self.uploads.get(ref.upload).photograph
-        return self.shelf.photograph(ref.index, ref.row)
+        if ref.index >= 0:
+            return self.shelf.photograph(ref.index, ref.row)
+        return self._handed_in(ref).photograph
+
+    def _handed_in(self, ref: Ref) -> Upload:
+        if ref.held is not None:
+            return ref.held
+        return self.uploads.put(ref.data, ref.name) if ref.data else self.uploads.get(ref.upload)
+
+    def held(self, question: Question) -> Question:
+        """The question with its pictures that were handed in, which nobody else's drive out as long as it is there."""
+
+        def hold(part: Part) -> Part:
+            ref, box = part
+            return (ref if ref.index >= 0 else Ref(held=self._handed_in(ref))), box
+
+        return replace(
+            question, views=tuple(map(hold, question.views)), against=tuple(map(hold, question.against))
+        )
 
     def preview(self, path: Path, side: int) -> Preview:
         """A JPEG of a file. Raises Problem where it cannot be read."""
@@ -78,11 +93,13 @@ class Service:
 
     def answers(self, question: Question) -> Generator[Answer, None, None]:
         """The answer as it comes. Raises Problem and InstsearchError."""
+        question = self.held(question)
         indexes = [each.index() for each in self.served(question)]
-        return together.answers(indexes, **self._asking(question))
+        yield from together.answers(indexes, **self._asking(question))
 
     def answer(self, question: Question) -> Answer:
         """The answer. Raises Problem and InstsearchError."""
+        question = self.held(question)
         return together.query([each.index() for each in self.served(question)], **self._asking(question))
 
     def served(self, question: Question) -> list[Served]:
@@ -112,7 +129,7 @@ class Service:
         if not 0 <= view < len(question.views):
             raise Problem(400, f"view is a number from 0 to {len(question.views) - 1}, not {view}")
         served = self.shelf[index]
-        ref, box = question.views[view]
+        ref, box = self.held(question).views[view]
         path = served.image(row).path
         try:
             found = served.index().beside(self.photograph(ref), box, path, **question.choice)
@@ -138,6 +155,7 @@ class Service:
         if form not in FORMS:
             raise Problem(400, f"format is one of {', '.join(FORMS)}, not '{printable(form[:40])}'")
         media, suffix, write = FORMS[form]
+        question = self.held(question)
         answer = self.answer(question)
         stem = re.sub(r"[^\w.-]+", "-", answer.query.rpartition("/")[2].rpartition(".")[0]) or "hits"
         data = self._report(question, answer) if write is None else write(answer)
@@ -158,6 +176,7 @@ class Service:
 
     def command(self, question: Question) -> str:
         """The command line that asks the same; pictures that were handed in by the names that they came with."""
+        question = self.held(question)
         words = ["instsearch", "query"]
         (first, box), *rest = question.views
         words.append(self._name(first))
@@ -191,6 +210,7 @@ class Service:
                 return SavedView(SavedPicture(photograph.path.name, photograph.path), box)
             return SavedView(SavedPicture(photograph.name, None, photograph.path.read_bytes()), box)
 
+        question = self.held(question)
         wishes: dict[str, Any] = dict(question.wishes)
         if "rerank" in wishes:
             wishes["rerank"] = tuple(wishes["rerank"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ MOST_IN_ALL = 1_000_000_000  #: bytes
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture that was handed in; ``id`` is of its bytes."""
+    """A picture that was handed in; ``id`` is of its name and bytes. Its file is there as long as this is held."""
 
     id: str
     path: Path
@@ -70,21 +72,32 @@ class Uploads:
             if id in self._there:
                 self._there.move_to_end(id)
                 return self._there[id]
-        suffix = re.sub(r"[^.a-z0-9]", "", Path(name).suffix.lower())[:8]
-        path = Path(self._folder.name) / f"{id}{suffix}"
-        path.write_bytes(data)
-        try:
-            upload = Upload(id, path, Photograph(path, name))
-            upload.photograph.read(lambda w, h: shrink(w, h, SMALL))  # what is damaged is said now
-        except InstsearchError as error:
-            path.unlink(missing_ok=True)
-            raise Problem(422, str(error)) from error
+        upload = self._read(id, data, name)
         with self._lock:
+            if id in self._there:  # others handed in the same at once
+                return self._there[id]
             self._there[id], self._sizes[id] = upload, len(data)
             while len(self._there) > self.pictures or sum(self._sizes.values()) > self.in_all:
-                oldest, gone = self._there.popitem(last=False)
+                oldest, _ = self._there.popitem(last=False)
                 del self._sizes[oldest]
-                gone.path.unlink(missing_ok=True)
+        return upload
+
+    def _read(self, id: str, data: bytes, name: str) -> Upload:
+        """A picture in a file of its own. Raises Problem for what is damaged."""
+        suffix = re.sub(r"[^.a-z0-9]", "", Path(name).suffix.lower())[:8]
+        number, place = tempfile.mkstemp(suffix, dir=self._folder.name)
+        path = Path(place)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(data)
+            upload = Upload(id, path, Photograph(path, name))
+            upload.photograph.read(lambda w, h: shrink(w, h, SMALL))  # what is damaged is said now
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, InstsearchError):
+                raise Problem(422, str(error)) from error
+            raise
+        weakref.finalize(upload, path.unlink, missing_ok=True).atexit = False
         return upload
 
     def get(self, id: str) -> Upload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -21,13 +22,18 @@ import PIL.Image
 import pytest
 
 import instsearch
+from instsearch_cli.images import Photograph
 from instsearch_cli.serve import browsing
+from instsearch_cli.serve import uploads as uploading
+from instsearch_cli.serve.problems import Problem
+from instsearch_cli.serve.questions import question
 from instsearch_cli.serve.running import Place, Running, running
 from instsearch_cli.serve.service import Service
 from instsearch_cli.serve.uploads import Uploads
 from served_scenes import BOX, TOKEN, scene
 
 Cli = Callable[..., Any]
+NAMES = ("query.png", "a/0.png", "a/2.png")
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 
 
@@ -164,14 +170,17 @@ def test_over_ssh_it_says_how_to_get_there(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_uploads_are_bounded_and_the_oldest_go(place: Path) -> None:
     uploads = Uploads(pictures=2, in_all=10**7)
-    data = [(place / name).read_bytes() for name in ("query.png", "a/0.png", "a/2.png")]
+    data = [(place / name).read_bytes() for name in NAMES]
     first, second = (uploads.put(each, "x.png") for each in data[:2])
     assert uploads.put(data[0], "x.png") is first
     third = uploads.put(data[2], "../../x.png")
     assert third.name == "x.png"
-    assert [each.path.exists() for each in (first, second, third)] == [True, False, True]
+    assert [each.path.exists() for each in (first, second, third)] == [True, True, True]
+    path, id = second.path, second.id
+    del second  # a question that used it is answered
+    assert not path.exists()
     with pytest.raises(Exception, match="hand it in again"):
-        uploads.get(second.id)
+        uploads.get(id)
     folder = third.path.parent
     assert oct(folder.stat().st_mode)[-3:] == "700"
     uploads.close()
@@ -181,3 +190,44 @@ def test_uploads_are_bounded_and_the_oldest_go(place: Path) -> None:
     small.put(data[1], "b.png")
     assert len(small) == 1
     small.close()
+
+
+def test_the_same_picture_from_several_at_once_is_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, uploads = (place / "query.png").read_bytes(), Uploads()
+    others = []
+
+    def read(path: Path, name: str) -> Photograph:
+        monkeypatch.undo()
+        others.append(uploads.put(data, name))  # while the first is read
+        return Photograph(path, name)
+
+    monkeypatch.setattr(uploading, "Photograph", read)
+    first = uploads.put(data, "x.png")
+    assert others == [first]
+    assert others[0] is first
+    assert [path.read_bytes() for path in first.path.parent.iterdir()] == [data]
+    with pytest.raises(Problem, match=r"x\.png"):
+        uploads.put(data[:200], "x.png")
+    assert list(first.path.parent.iterdir()) == [first.path]
+    uploads.close()
+
+
+def test_what_a_question_uses_stays_until_it_is_answered(place: Path) -> None:
+    service = Service([place / "of-a"], "cpu")
+    service.uploads.pictures = 1
+    pictures = [{"data": base64.b64encode((place / name).read_bytes()).decode()} for name in NAMES]
+    views = [{"picture": picture, "box": list(BOX)} for picture in pictures]
+    given = question({"views": views})
+    for answer in (service.answer(given), *service.answers(given)):
+        assert len(answer.views) == 3
+    assert json.loads(service.session(given, {}))["views"][0]["picture"] == {
+        "name": "the picture",
+        **pictures[0],
+    }
+    held = service.held(given)
+    del answer
+    folder = held.views[0][0].held.path.parent
+    assert len(list(folder.iterdir())) == 3
+    del held
+    assert len(list(folder.iterdir())) == 1
+    service.close()
