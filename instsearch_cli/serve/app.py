@@ -29,7 +29,7 @@ from instsearch_cli.serve.shelf import rerankers
 from instsearch_cli.serve.work import NDJSON, Json, Lines, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from starlette.requests import Request
@@ -142,7 +142,8 @@ class Interface:
         return self.service.shelf[request.path_params["index"]].image(request.path_params["row"]).path
 
     async def picture(self, request: Request) -> Response:
-        return await self._preview(request, self.service.uploads.get(request.path_params["id"]).path)
+        upload = self.service.uploads.get(request.path_params["id"])
+        return await self._preview(request, upload.path)
 
     async def _preview(self, request: Request, path: Path) -> Response:
         side = _number(request, "side", 1024, SMALLEST, LARGEST)
@@ -191,14 +192,14 @@ class Interface:
                     + "".join(f"; it has no field '{name}'" for name in others[:1])
                 )
             rest = parse_json(fields["question"][0], "question") if "question" in fields else None
-            given = asking.of_form(rest, fields.get("box", []), asking.Ref(upload=uploads[0][1].id))
+            given = asking.of_form(rest, fields.get("box", []), asking.Ref(held=uploads[0][1]))
         else:
             given = asking.question(await _json_of(request))
         streamed = NDJSON in request.headers.get("accept", "")
         steps = _number(request, "steps", 0, 0, 100)
         return Lines(self.workers, lambda: self._answers(given, streamed, steps), streamed)
 
-    def _answers(self, question: Question, streamed: bool, steps: int) -> Iterator[dict[str, Any]]:
+    def _answers(self, question: Question, streamed: bool, steps: int = 0) -> Generator[dict[str, Any]]:
         """The answer as it comes, or alone; of the first so many steps where that is not 0."""
         began = time.perf_counter()
         with self.measures.asking.track_inprogress():
@@ -222,11 +223,14 @@ class Interface:
         if not isinstance(given, list) or not 0 < len(given) <= MOST_QUESTIONS:
             raise UsageError(f'a batch is {{"questions": [...]}}, of 1 to {MOST_QUESTIONS:,}')
         questions = [asking.question(each) for each in given]
-        return Lines(self.workers, lambda: map(self._answer_or_problem, questions), streamed=True)
+        return Lines(
+            self.workers, lambda: (self._answer_or_problem(each) for each in questions), streamed=True
+        )
 
     def _answer_or_problem(self, question: Question) -> dict[str, Any]:
         try:
-            return to_json(self.service.answer(question))
+            (answer,) = self._answers(question, streamed=False)
+            return answer
         except Exception as error:
             problem = problem_of(error)
             if problem.status == 500:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from starlette.requests import ClientDisconnect
 
 from instsearch_cli.engine.session_file import MOST_BYTES
 from instsearch_cli.errors import printable
@@ -135,6 +136,8 @@ class Guard:
         try:
             self.door.check(scope)
             await self.app(scope, bounded_receive, bounded_send)
+        except ClientDisconnect:
+            return
         except Exception as error:
             problem = problem_of(error)
             said = " ".join(printable(problem.detail).split())

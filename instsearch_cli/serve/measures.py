@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from instsearch_cli.serve.service import Service
 
 SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -34,9 +35,11 @@ class Measures:
         kept.set_function(lambda: len(service.uploads))
 
     def count(self, method: str, path: str, status: int) -> None:
-        """A request that was answered; paths that there are not count as one."""
-        path = "-" if status in (401, 403, 404, 405) else re.sub(r"/(\d+|[0-9a-f]{32})(?=/|$)", "/*", path)
-        self.requests.labels(method if len(method) < 8 else "-", path, str(status)).inc()
+        """A request that was answered; paths that there are not count as one, and so do other methods."""
+        path = (
+            "-" if status in (401, 403, 404, 405, 413) else re.sub(r"/(\d+|[0-9a-f]{32})(?=/|$)", "/*", path)
+        )
+        self.requests.labels(method if method in METHODS else "other", path, str(status)).inc()
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from starlette.responses import JSONResponse
 from instsearch_cli.serve.problems import Problem, problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from starlette.types import Receive, Scope, Send
 
@@ -52,7 +53,7 @@ class Lines:
     """
 
     def __init__(
-        self, workers: Workers, lines: Callable[[], Iterator[dict[str, Any]]], streamed: bool
+        self, workers: Workers, lines: Callable[[], Generator[dict[str, Any]]], streamed: bool
     ) -> None:
         workers.check()
         self.workers, self.lines, self.streamed = workers, lines, streamed
@@ -62,17 +63,15 @@ class Lines:
         into, out = anyio.create_memory_object_stream[dict[str, Any] | Exception](math.inf)
 
         def work() -> None:
-            lines = self.lines()
             try:
-                for line in lines:
-                    if gone.is_set():
-                        return
-                    anyio.from_thread.run_sync(into.send_nowait, line)
+                with contextlib.closing(self.lines()) as lines:
+                    for line in lines:
+                        if gone.is_set():
+                            return
+                        anyio.from_thread.run_sync(into.send_nowait, line)
             except Exception as error:
                 if not gone.is_set():
                     anyio.from_thread.run_sync(into.send_nowait, error)
-            finally:
-                lines.close()  # type: ignore[attr-defined]
 
         async def produce() -> None:
             with into:

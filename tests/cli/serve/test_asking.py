@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shlex
 import zipfile
 from collections.abc import Callable
@@ -102,14 +103,26 @@ def test_answers_come_line_by_line(place: Path, web: httpx.Client, picture: str)
     assert hits(json.loads(first)) == hits(lines[0])
 
 
-def test_a_batch_answers_in_order_and_ends_at_no_error(web: httpx.Client, picture: str) -> None:
+def test_a_batch_answers_in_order_and_ends_at_no_error(
+    web: httpx.Client, picture: str, caplog: pytest.LogCaptureFixture
+) -> None:
     wrong = {"views": [{"picture": {"upload": "gone"}, "box": None}]}
     questions = [question(picture, indexes=[0]), wrong, question(picture, indexes=[1])]
-    answer = web.post("/v1/batch", json={"questions": questions})
+    before = answered(web)
+    with caplog.at_level("INFO"):
+        answer = web.post("/v1/batch", json={"questions": questions})
     first, problem, last = map(json.loads, answer.text.splitlines())
     assert Path(first["index"][0]).name == "of-a"
     assert Path(last["index"][0]).name == "of-b"
     assert problem["problem"]["status"] == 404
+    assert answered(web) == before + 2
+    assert not [record for record in caplog.records if record.name == "instsearch.serve"]
+
+
+def answered(web: httpx.Client) -> float:
+    """How many answers were timed."""
+    (line,) = re.findall(r"(?m)^instsearch_answer_seconds_count (.*)$", web.get("/metrics").text)
+    return float(line)
 
 
 def test_several_people_at_once_each_have_their_answer(place: Path, web: httpx.Client, picture: str) -> None:

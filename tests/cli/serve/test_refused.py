@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.serve import guard, running
+from instsearch_cli.serve import guard, measures, running
+from instsearch_cli.serve.app import application
 from instsearch_cli.serve.running import Running
 from served_scenes import BOX, TOKEN
 
@@ -255,6 +258,34 @@ def test_who_goes_away_is_not_waited_for(served: Running, web: httpx.Client, pic
     began = time.monotonic()
     assert web.post("/v1/query", content=body).json()["found"]
     assert time.monotonic() - began < 10
+
+
+def test_who_goes_away_while_sending_is_no_bug(served: Running, caplog: pytest.LogCaptureFixture) -> None:
+    app = application(served.service, guard.Door(TOKEN, frozenset({"here"})))
+    pieces = [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
+    headers = [(b"host", b"here"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    path = "/v1/pictures"
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+
+    async def receive() -> Any:
+        return pieces.pop(0)
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    with caplog.at_level("INFO", "instsearch.serve"):
+        anyio.run(app, scope, receive, send)
+    assert not pieces
+    assert not caplog.records
+
+
+def test_odd_methods_are_counted_as_one(address: str, web: httpx.Client) -> None:
+    for method in ("ODD", "ODDER", "G3T", "TRACE"):
+        refused(httpx.request(method, f"{address}/v1/indexes"), 401)
+        refused(web.request(method, "/v1/indexes"), 405)
+    counted = set(re.findall(r'instsearch_requests_total{method="(.*?)"', web.get("/metrics").text))
+    assert "other" in counted
+    assert counted <= {"other", *measures.METHODS}
 
 
 @pytest.mark.parametrize(
