@@ -143,7 +143,9 @@ class Answer(Sequence[Hit]):
     probability  scores are probabilities that a hit shows the object
     also       further views of the object
     against    what the object is not
-    dropped    so many hits were none, since something in ``against`` fits them as well
+    dropped    so many hits were none, since something in ``against`` fits them as well: of those that would count as
+               found, or that would have been among these where scores are no probabilities
+    refused    the rows of all images that are none for that
     near       the best of the hits that were left out, where scores are probabilities
     step       the component that ranked them, where others are to rank them again; "": this is the answer
     """
@@ -165,6 +167,7 @@ class Answer(Sequence[Hit]):
     also: tuple[View, ...] = ()
     against: tuple[View, ...] = ()
     dropped: int = 0
+    refused: frozenset[int] = frozenset()
     near: tuple[Hit, ...] = ()
     step: str = ""
 
@@ -229,7 +232,7 @@ class Answer(Sequence[Hit]):
         """``20 hits``, ``20 hits in 7 images``, ``no hits``; of probabilities ``3 found``, or :attr:`nothing`."""
         if not self.above:
             return self.nothing if self._sought else "no hits"
-        images = len({hit.image for hit in self.above})
+        images = len({(hit.index, hit.row, hit.image) for hit in self.above})
         where = f" in {counted(images, 'image')}" if images < len(self.above) else ""
         what = counted(len(self.above), "hit") if self.line is None else f"{len(self.above):,} found"
         return what + where
@@ -266,8 +269,8 @@ class Answer(Sequence[Hit]):
         """``nothing reached 0.5; the best is 0.0001``: what there is to say where nothing is found."""
         line = self.min_score if self.line is None else self.line
         if line is not None and self.best is not None:
-            return f"nothing reached {line:g}; the best is {self.best:.4g}"
-        if self.against:
+            return f"nothing reached {line:.15g}; the best is {_below(self.best, line)}"
+        if self.refused:
             return "every image agrees as well with what was given as not the object"
         return "no image has anything in common with it"
 
@@ -275,7 +278,7 @@ class Answer(Sequence[Hit]):
     def notes(self) -> tuple[str, ...]:
         """What else to say of the hits: how many were dropped, and what scores that are no probabilities mean."""
         said = []
-        if self.against and not self.shown and not self._sought:
+        if self.refused and not self.shown and not self._sought:
             said.append(self.nothing)
         elif self.dropped:
             agree = "agrees" if self.dropped == 1 else "agree"
@@ -292,6 +295,12 @@ def unwrapped(answer: Answer | InstsearchError) -> Answer:
     if isinstance(answer, InstsearchError):
         raise answer
     return answer
+
+
+def _below(score: float, line: float) -> str:
+    """A score below a line, in as many digits as it takes to see that, 4 at least."""
+    texts = (f"{score:.{digits}g}" for digits in range(4, 18))
+    return next((text for text in texts if float(text) < line), repr(score))
 
 
 def counted(n: int, what: str) -> str:

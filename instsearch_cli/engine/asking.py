@@ -311,14 +311,14 @@ def answered(
         step=step,
     )
     line = least if answer.line is None else answer.line
-    return replace(answer, dropped=int((fused.dropped >= (-np.inf if line is None else line)).sum()))
+    if line is None:  # what would have been shown
+        line = scores[-1] if scores and len(scores) == wish.most(data.count) else -np.inf
+    dropped = int((fused.dropped >= line).sum())
+    return replace(answer, dropped=dropped, refused=frozenset(fused.refused.tolist()))
 
 
 def _of_scores(engine: Engine, wish: Wish) -> list[str]:
     """What a min-score means where scores are no probabilities."""
     if wish.min_score is None or engine.probabilities:
         return []
-    return [
-        f"scores of pipeline '{engine.assembly.pipeline.name}' are no probabilities, and what a good one is depends "
-        f"on the picture: {wish.min_score:g} only cuts the list there"
-    ]
+    return [jointly.cuts_only(f"pipeline '{engine.assembly.pipeline.name}'", wish.min_score)]

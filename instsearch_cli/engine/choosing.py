@@ -229,14 +229,22 @@ def _name(pipeline: Pipeline, registry: Registry) -> str:
     return "-".join(stage.name for stage in named)
 
 
+LISTS = {"rerank": '["aqe"]', "options": '["searcher.ht=20"]'}
+"""What is a list of texts, and an example of it."""
+
+
 def chosen(choice: dict[str, Any]) -> Choice:
     """Options by name as a choice. Raises UsageError with the nearest for an unknown one."""
     names = Choice.__dataclass_fields__
     for name, value in choice.items():
         if name not in names:
             raise UsageError(f"there is no option '{name}'.{nearest(name, names)}")
-        if name in ("rerank", "options") and value is not None and not isinstance(value, (list, tuple)):
-            raise UsageError(f"{name} is a list, [{value!r}] say")
+        if name in LISTS and value is not None:
+            texts = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+            if not texts:
+                raise UsageError(f"{name} is a list of texts, {LISTS[name]} say; not {value!r}")
+        if name == "weights" and value is not None:
+            as_path(value, name)
     if isinstance(choice.get("preset"), os.PathLike):
         choice = choice | {"preset": os.fspath(choice["preset"])}
     lists: dict[str, Any] = {
@@ -254,5 +262,5 @@ def listed(images: Anywhere | Sequence[Anywhere]) -> list[Path]:
 def as_path(given: Any, what: str) -> Path:
     """What is given as a path. Raises UsageError for what is none."""
     if not isinstance(given, (str, os.PathLike)):
-        raise UsageError(f"{what} is given as a file or a folder, not as {type(given).__name__}")
+        raise UsageError(f"{what}: give a file or a folder, not {type(given).__name__}")
     return Path(given)

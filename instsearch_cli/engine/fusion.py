@@ -20,12 +20,14 @@ class Fused(NamedTuple):
 
     hits     one row of n hits, best first, without padding
     views    i64[n]: the view that each is of
-    dropped  f[m]: the scores of hits that the negatives took from among the first
+    dropped  f[m]: the scores of hits that the negatives took, best first
+    refused  i64[r]: the images that they left no hit
     """
 
     hits: Hits
     views: np.ndarray
     dropped: np.ndarray
+    refused: np.ndarray
 
     def scored(self, score: Callable[[np.ndarray], np.ndarray]) -> Fused:
         """The same with f32 scores made of these."""
@@ -42,7 +44,7 @@ def alone(hits: Hits, q: int) -> Fused:
         scores=hits.scores[q : q + 1, :n],
         boxes=hits.boxes[q : q + 1, :n],
     )
-    return Fused(row, np.zeros(n, np.int64), np.zeros(0, np.float32))
+    return Fused(row, np.zeros(n, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 def fuse(views: Hits, against: Hits, k: int, beaten: Beaten = np.less_equal) -> Fused:
@@ -63,9 +65,10 @@ def fuse(views: Hits, against: Hits, k: int, beaten: Beaten = np.less_equal) -> 
     i, j = _pairs(images[order], others)
     out = np.zeros(len(order), bool)
     out[i[beaten(scores[order][i], theirs[j]) & overlapping(boxes[order][i], elsewhere[j])]] = True
-    kept, gone = order[~out][:k], order[:k][out[:k]]
+    kept, gone = order[~out], order[out]
+    refused, kept = np.setdiff1d(images[gone], images[kept]), kept[:k]
     hits = replace(views, images=images[None, kept], scores=scores[None, kept], boxes=boxes[None, kept])
-    return Fused(hits, v[kept], scores[gone])
+    return Fused(hits, v[kept], scores[gone], refused)
 
 
 def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from instsearch_cli.data import Box, Query
-    from instsearch_cli.engine.answer import Answer, Wish
+    from instsearch_cli.engine.answer import Answer, Hit, Wish
     from instsearch_cli.engine.choosing import Choice
     from instsearch_cli.engine.collection import Collection
     from instsearch_cli.engine.query import Engine
@@ -253,12 +253,35 @@ def guide(answers: Iterable[Answer | InstsearchError]) -> Guide | None:
     return found if found and found.images else None
 
 
-def _lists(answers: Iterable[Answer]) -> list[List]:
+def cuts_only(whose: str, least: float) -> str:
+    """What a min-score means where scores are no probabilities."""
+    return (
+        f"scores of {whose} are no probabilities, and what a good one is depends on the picture: {least:g} only cuts "
+        "the list there"
+    )
+
+
+def _deciding(answers: Sequence[Answer]) -> Sequence[Answer]:
+    """Those that say what the object is not: of probabilities, where there are any."""
+    return [answer for answer in answers if answer.probability] or answers
+
+
+def _refused(answers: Sequence[Answer]) -> frozenset[int]:
+    """The rows of images that what the object is not took from any of those that say so."""
+    return frozenset[int]().union(*(answer.refused for answer in _deciding(answers)))
+
+
+def _hits(answers: Sequence[Answer]) -> list[list[Hit]]:
+    """Their hits, but for those."""
+    refused = _refused(answers)
+    return [[hit for hit in answer if hit.row not in refused] for answer in answers]
+
+
+def _lists(answers: Sequence[Answer]) -> list[List]:
     lists = []
-    for answer in answers:
-        boxes = [(np.nan,) * 4 if hit.corners is None else hit.corners for hit in answer]
-        scores = np.array([hit.score for hit in answer])
-        rows = [hit.row for hit in answer]
+    for answer, hits in zip(answers, _hits(answers), strict=True):
+        boxes = [(np.nan,) * 4 if hit.corners is None else hit.corners for hit in hits]
+        scores, rows = np.array([hit.score for hit in hits]), [hit.row for hit in hits]
         lists.append(List(rows, scores, np.array(boxes).reshape(-1, 4), answer.probability))
     return lists
 
@@ -274,13 +297,15 @@ def merged(
     wrong = [answer for answer in answers if isinstance(answer, InstsearchError)]
     if not some:
         return wrong[0]
-    found = joint(_lists(some))
+    found, shown = joint(_lists(some)), _hits(some)
     hits = []
     for rank, ((e, place), score) in enumerate(zip(found.source, found.scores.tolist(), strict=True)):
         if rank == wish.k or (wish.min_score is not None and score < wish.min_score):
             break
-        hits.append(replace(some[e].hits[place], rank=rank + 1, score=score))
+        hits.append(replace(shown[e][place], rank=rank + 1, score=score))
     cautions = [text for answer in some for text in answer.cautions]
+    if wish.min_score is not None:
+        cautions.append(cuts_only("several pipelines together", wish.min_score))
     cautions += [f"left out of what is asked together: {error}" for error in wrong]
     return replace(
         some[0],
@@ -293,5 +318,6 @@ def merged(
         best=max(found.scores, default=None),
         probability=False,
         cautions=tuple(dict.fromkeys(cautions)),
-        dropped=sum(answer.dropped for answer in some),
+        dropped=max(answer.dropped for answer in _deciding(some)),
+        refused=_refused(some),
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 ARGUMENTS = ("picture", "box", "also", "against")  #: what a question is made of
+SMALL = 64  #: pixels by which pictures are taken to be one
 
 
 class Part:
@@ -50,6 +51,14 @@ class Part:
         """The same, for people."""
         picture = self.picture
         return View(picture.name, picture.path or picture.original(), self.corners, picture.size)
+
+    def is_of(self, other: Part) -> bool:
+        """Whether it is the same part of the same picture, by whatever name, as another file or in memory."""
+        a, b = self.picture, other.picture
+        (w, h), own, theirs = a.size, self.corners, other.corners
+        if a.size != b.size or (own or (0, 0, w, h)) != (theirs or (0, 0, w, h)):
+            return False
+        return a is b or np.array_equal(_small(a), _small(b))
 
     def encoded(self, engine: Engine, per_image: int) -> Query:
         """The query that it is."""
@@ -74,9 +83,8 @@ class Question:
         self.views = [Part(picture, each) for each in boxes(box)]
         self.views += _parts("another view", "also", also, read)
         self.against = _parts("what it is not", "against", against, read)
-        views = {(view.picture, view.corners) for view in self.views}
         for part in self.against:
-            if (part.picture, part.corners) in views:
+            if any(part.is_of(view) for view in self.views):
                 raise UsageError(f"what it is not, {part.view.question}: this is what is asked for, too")
 
     @classmethod
@@ -109,6 +117,12 @@ def asked_for(
     pipeline = choice.pop("pipeline", None)
     wish = Wish(k, choice.pop("per_image", 1), choice.pop("min_score", None))
     return question, pipeline, wish, choice
+
+
+def _small(picture: Photograph) -> np.ndarray:
+    """The picture u8[h, w, 3] with a longer side of SMALL pixels at most."""
+    r = min(1, SMALL / max(picture.size))
+    return picture.read(lambda w, h: (max(round(w * r), 1), max(round(h * r), 1))).pixels
 
 
 def boxes(box: Any) -> list[Any]:

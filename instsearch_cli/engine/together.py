@@ -137,10 +137,17 @@ def check_comparable(indexes: Sequence[Opened], wishes: dict[str, Any]) -> None:
     check_open(*indexes)
     if not indexes:
         raise UsageError("there is no index to ask")
+    paths = [os.path.realpath(index.path) for index in indexes]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UsageError(f"{twice[0]}: an index is asked once, and this is given twice")
     engines = [index.engines(wishes.get("pipeline"), **_choice(wishes)) for index in indexes]
     if len(engines) > 1:
         if len(engines[0]) > 1:
-            raise UsageError("several indexes are asked by one pipeline: leave out all but one --pipeline")
+            names = [engine.assembly.pipeline.name for engine in engines[0]]
+            raise UsageError(
+                f"several indexes are asked by one pipeline, and {indexes[0].path} by {' and '.join(names)} together: "
+                f"give one, --pipeline {names[0]}"
+            )
         check_alike([engine for (engine,) in engines])
 
 

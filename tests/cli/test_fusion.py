@@ -52,7 +52,7 @@ def plain(views: Hits, against: Hits, k: int, beats: Any) -> tuple[list[tuple[fl
         return False
 
     kept = [(-s, image) for s, _, image, y in first if not beaten(image, -s, y)]
-    return kept[:k], [-s for s, _, image, y in first[:k] if beaten(image, -s, y)]
+    return kept[:k], [-s for s, _, image, y in first if beaten(image, -s, y)]
 
 
 @given(LISTS, LISTS, st.integers(1, 12), st.booleans())
@@ -63,6 +63,9 @@ def test_fused_hits_are_the_plain_loops(views: list[Any], against: list[Any], k:
     kept, dropped = plain(a, b, k, beats)
     assert list(zip(fused.hits.scores[0].tolist(), fused.hits.images[0].tolist(), strict=True)) == kept
     assert fused.dropped.tolist() == dropped
+    shown = {image for pairs in views for image, _ in pairs}
+    kept_at_all = {image for _, image in plain(a, b, 99, beats)[0]}
+    assert fused.refused.tolist() == sorted(shown - kept_at_all)
     for image, score, box, v in zip(
         fused.hits.images[0], fused.hits.scores[0], fused.hits.boxes[0], fused.views, strict=True
     ):
@@ -111,6 +114,7 @@ def test_by_hand() -> None:
     assert fused.hits.scores.tolist() == [[3, 2]]
     assert fused.views.tolist() == [0, 1]
     assert fused.dropped.tolist() == [2]
+    assert fused.refused.tolist() == [7]
 
 
 def test_regions_are_those_of_the_best_view() -> None:

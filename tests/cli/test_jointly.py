@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,29 @@ def test_what_cannot_be_asked(cli: Cli, place: Path, flags: list[Any], said: str
 
 
 def test_several_indexes_take_one_pipeline(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "i", tmp_path / "j")
+    index, other = (instsearch.open(folder) for folder in (place / "i", tmp_path / "j"))
+    with pytest.raises(UsageError, match="by points and vectors together: give one, --pipeline points"):
+        instsearch.query([index, other], place / "query.png", pipeline="points+vectors")
+    with pytest.raises(UsageError, match="an index is asked once, and this is given twice"):
+        instsearch.query([other, instsearch.open(tmp_path / "j" / ".." / "j")], place / "query.png")
+
+
+def test_what_keypoints_refuse_vectors_do_not_bring_back(place: Path, tmp_path: Path) -> None:
     index = instsearch.open(place / "i")
-    with pytest.raises(UsageError, match="several indexes are asked by one pipeline"):
-        instsearch.query([index, index], place / "query.png", pipeline="points+vectors")
+    box, query = tuple(map(int, BOX.split(","))), place / "query.png"
+    pixels = np.array(PIL.Image.open(query))
+    pixels[150:] = 0
+    alone = index.query(query, box, pipeline="points", against=[(pixels, box)], k=50)
+    both = index.query(query, box, pipeline="points+vectors", against=[(pixels, box)], k=50)
+    assert alone.refused
+    assert both.refused == alone.refused
+    assert both.dropped == alone.dropped
+    assert not {hit.row for hit in both} & alone.refused
+    assert {hit.row for hit in both} | both.refused == set(range(both.n_images))
+
+
+def test_a_least_score_of_several_pipelines_is_explained(cli: Cli, place: Path) -> None:
+    both = ("query", place / "query.png", "--index", place / "i", "--pipeline", "points+vectors")
+    assert "of several pipelines together are no probabilities" in cli(*both, "--min-score", 0.5).err
+    assert "several pipelines together" not in cli(*both).err

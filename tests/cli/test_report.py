@@ -219,7 +219,7 @@ def test_views_and_what_it_is_not_are_shown_with_the_query(judged: Answer, tmp_p
     assert written["query"]["against"] == [{"image": "unlike.jpg", "size": [400, 300], "box": None}]
     assert (written["dropped"], [hit["view"] for hit in written["hits"]]) == (2, [0, 1])
     write_sheet(answer, tmp_path / "sheet.png")
-    emptied = replace(answer, hits=(), best=None)
+    emptied = replace(answer, hits=(), best=None, refused=frozenset({3}))
     assert emptied.summary.startswith("no hits among ")
     assert emptied.notes == ("every image agrees as well with what was given as not the object",)
 

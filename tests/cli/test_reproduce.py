@@ -162,5 +162,5 @@ def test_the_library_takes_paths_as_text(tmp_path: Path) -> None:
     (table,) = instsearch.reproduce("1", tables=["5"], root=str(tmp_path), index_path=str(tmp_path / "i"))
     assert (table["paper"], table["table"]) == ("mohedano2018", "5")
     assert all(cell["why_not"] for row in table["rows"] for cell in row["results"].values())
-    with pytest.raises(UsageError, match="root of a reproduction is given as a file or a folder"):
+    with pytest.raises(UsageError, match="root of a reproduction: give a file or a folder"):
         list(instsearch.reproduce("1", root=3))

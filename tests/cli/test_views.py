@@ -145,6 +145,31 @@ def test_views_go_with_any_scores(cli: Cli, tiny: tuple[str, ...], photos: Path,
 # -- what it is not --------------------------------------------------------------------------------------
 
 
+def elsewhere(path: Path) -> np.ndarray:
+    """The picture with another look outside of BOX."""
+    pixels = np.array(PIL.Image.open(path))
+    pixels[150:] = 0
+    return pixels
+
+
+@pytest.mark.parametrize("box", [XYWH, None])
+def test_what_is_asked_for_is_not_what_it_is_not_however_it_is_given(
+    index: Path, place: Path, tmp_path: Path, box: Any
+) -> None:
+    front = place / "q" / "front.png"
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(front.read_bytes())
+    pixels = np.array(PIL.Image.open(front))
+    whole = (0, 0, *pixels.shape[1::-1])
+    ways = [copy, str(front.parent / ".." / "q" / front.name), pixels, PIL.Image.open(front)]
+    with instsearch.open(index) as opened:
+        for way in ways:
+            for negative in [(way, box)] if box else [way, (way, whole)]:
+                with pytest.raises(UsageError, match="this is what is asked for, too"):
+                    opened.query(front, box, against=[negative])
+        assert opened.query(front, XYWH, against=[(elsewhere(front), XYWH)]).refused
+
+
 def test_what_agrees_better_with_a_negative_is_no_hit(cli: Cli, place: Path, index: Path) -> None:
     q = place / "q"
     ask = ("query", q / "front.png", "--box", BOX, "--index", index)
@@ -199,7 +224,7 @@ def test_nothing_is_left_where_everything_agrees_with_a_negative(
 ) -> None:
     front = place / "q" / "front.png"
     copy = tmp_path / "copy.png"
-    copy.write_bytes(front.read_bytes())
+    PIL.Image.fromarray(elsewhere(front)).save(copy)
     ask = ("query", front, "--box", BOX, "--not", f"{copy}:{BOX}", "--index", index, "--rerank", "none")
     said = cli(*ask, "--html", tmp_path / "p.html", "--sheet", tmp_path / "s.png").out
     assert said.startswith("no hits among 10 images in ")
@@ -276,7 +301,7 @@ def test_python_says_what_it_takes(index: Path, place: Path) -> None:
             InstsearchError, match="what it is not, the picture: the box 500,0,10,10 covers no part"
         ):
             opened.query(front, against=[(np.zeros((50, 50, 3), np.uint8), (500, 0, 10, 10))])
-        picture = np.asarray(PIL.Image.open(front))
+        picture = elsewhere(front)
         answer = opened.query(front, XYWH, against=[(picture, XYWH)])
         assert answer.dropped
         assert answer.against[0].name == "the picture"

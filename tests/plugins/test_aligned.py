@@ -363,3 +363,12 @@ def test_what_an_object_is_not_is_asked_once():
 def test_one_sure_hit_has_nothing_in_common():
     with pytest.raises(ValueError, match="2 at least"):
         Aligned.Config(again=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ramp": 0.0}, {"depth": 0}, {"min_inliers": 0}, {"ht": 65}, {"tolerance": 0.0}, {"degrees": -1.0}],
+)
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match=r"at least 1|above 0"):
+        Aligned.Config(**options)

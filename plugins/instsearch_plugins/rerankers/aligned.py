@@ -16,6 +16,7 @@ import numpy as np
 from instsearch_cli.data import Beside, Hits
 from instsearch_plugins.numeric.appearance import Compared, Whole, common, enlarged, recompared, side_by_side
 from instsearch_plugins.numeric.discriminant import colours, discriminant, levels
+from instsearch_plugins.numeric.hamming import BITS
 from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
 from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion, expanded
@@ -115,6 +116,10 @@ class Aligned(Verifying):
         def __post_init__(self) -> None:
             if self.again < 0 or self.again == 1:
                 raise ValueError("again is 0, or 2 at least")
+            if min(self.depth, self.min_inliers) < 1 or not 0 <= self.ht <= BITS:
+                raise ValueError(f"depth and min_inliers are at least 1, ht is 0 to {BITS}")
+            if not min(self.ramp, self.tolerance, self.octaves, self.degrees) > 0:
+                raise ValueError("ramp and the tolerances are above 0")
 
     config: Config
     on_device: ClassVar[bool] = False

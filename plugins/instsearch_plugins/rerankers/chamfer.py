@@ -85,6 +85,8 @@ class Chamfer(HitByHit):
             every = zip(group, scores.tolist(), alike.numpy(), match.numpy(), strict=True)
             for (inputs, _, boxes), score, s, j in every:
                 box = moments_box(boxes[j], s, inputs.size, c.power, c.scale) if (s > 0).any() else None
+                if box is not None and (box[2:] <= box[:2]).any():  # of a single keypoint
+                    box = None
                 yield Look(inputs.row, score, box)
 
     def _asked(self, query: Query) -> Tensor:
