@@ -6,6 +6,7 @@ site's can be made to lead here (Host tells); a program of another user of this 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import logging
@@ -21,6 +22,8 @@ from instsearch_cli.errors import printable
 from instsearch_cli.serve.problems import MEDIA_TYPE, Problem, problem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from instsearch_cli.serve.measures import Measures
@@ -29,6 +32,8 @@ LARGER = {"/v1/session/open": MOST_BYTES}  #: paths with a bound of their own
 OPEN = ("/", "/health")  #: paths without a token: the page, in which there is no data, and whether it runs
 MOST_BODY = 150 << 20  #: bytes of a request
 PATIENCE = 20.0  #: seconds between two pieces of what is sent or taken
+REQUESTS = 256  #: that are answered at once
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 IN_ALL = 300.0  #: seconds that sending a request may take
 
 HEADERS = {
@@ -67,7 +72,7 @@ class Door:
                 403, "this service does not go by that name: use the address that it printed, or --allow-host"
             )
         for origin in _every(headers, b"origin"):
-            if origin.lower() not in (f"http://{host}", f"https://{host}"):
+            if not _is_of(origin.lower(), host):
                 raise Problem(403, "requests from pages of other sites are not answered")
         sites = _every(headers, b"sec-fetch-site")
         navigating = scope["path"] == "/" and _every(headers, b"sec-fetch-mode") == ["navigate"]
@@ -94,11 +99,18 @@ def _every(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key == name]
 
 
+def _is_of(origin: str, host: str) -> bool:
+    """Whether an origin is a page of a host; browsers leave out the port that is their scheme's."""
+    scheme, _, name = origin.partition("://")
+    port = DEFAULT_PORTS.get(scheme)
+    return port is not None and name.removesuffix(port) == host.removesuffix(port)
+
+
 class Guard:
     """The middleware: what is not let in, comes too slowly or is too much gets a problem; no error gets further."""
 
     def __init__(self, app: ASGIApp, door: Door, measures: Measures) -> None:
-        self.app, self.door, self.measures = app, door, measures
+        self.app, self.door, self.measures, self.busy = app, door, measures, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -135,7 +147,8 @@ class Guard:
 
         try:
             self.door.check(scope)
-            await self.app(scope, bounded_receive, bounded_send)
+            with self._place():
+                await self.app(scope, bounded_receive, bounded_send)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -148,6 +161,17 @@ class Guard:
             )  # fmt: skip
             if not begun:
                 await respond(bounded_send, problem)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of so many. Raises Problem where all are taken."""
+        if self.busy >= REQUESTS:
+            raise Problem(503, "too many requests at once: ask again in a moment", {"Retry-After": "2"})
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
 
 
 async def respond(send: Any, problem: Problem) -> None:

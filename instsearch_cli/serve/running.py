@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from instsearch_cli.engine.memory import reuse_memory
 from instsearch_cli.errors import InstsearchError, UsageError
 from instsearch_cli.serve.app import application
-from instsearch_cli.serve.guard import Door
+from instsearch_cli.serve.guard import DEFAULT_PORTS, Door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,20 +26,31 @@ if TYPE_CHECKING:
     from instsearch_cli.serve.service import Service
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-CONNECTIONS = 256
+CONNECTIONS = 256  #: on which nothing is asked; those that waited longest give way to others
 PATIENCE = 20.0  #: seconds that the head of a request may take
 SHORTEST = 16  #: characters of a token of one's own
 ENDING = 0.7  #: seconds that open connections are given
 
 
 class Patient(H11Protocol):
-    """HTTP/1.1 that closes connections on which the head of a request does not come."""
+    """HTTP/1.1 that closes connections on which the head of a request does not come, or too many ask nothing."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._since = self.loop.time()
         self._waiting: Any = self.loop.call_later(PATIENCE, self._close)
+        if len(self.connections) > CONNECTIONS:
+            idle = [each for each in self.connections if isinstance(each, Patient) and each.idle]
+            if len(idle) > CONNECTIONS:
+                min(idle, key=lambda each: each._since).transport.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open and no request of it is being answered."""
+        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
 
     def data_received(self, data: bytes) -> None:
+        self._since = self.loop.time()
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._waiting.cancel()
@@ -91,7 +102,7 @@ class Running:
         self.host, self.port = place.host, self.socket.getsockname()[1]
         self.token = place.token or secrets.token_urlsafe(24)
         config = uvicorn.Config(
-            application(service, Door(self.token, self._names())),
+            application(service, Door(self.token, names_of(place, self.port))),
             http=Patient,
             ws="none",
             lifespan="off",
@@ -99,7 +110,6 @@ class Running:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=65536,
@@ -109,13 +119,6 @@ class Running:
         self.server = uvicorn.Server(config)
         # its threads are daemons as it is: a question that is being answered holds nothing up at the end
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
-
-    def _names(self) -> frozenset[str]:
-        hosts = {*LOCAL, self.host} if self.place.local else {self.host, *LOCAL, socket.gethostname()}
-        found = {f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}" for name in hosts}
-        for name in self.place.names:
-            found |= {name, f"{name}:{self.port}"}
-        return frozenset(name.lower() for name in found)
 
     @property
     def base(self) -> str:
@@ -149,6 +152,16 @@ class Running:
         self.server.force_exit = True
         self.thread.join(ENDING / 2)
         self.socket.close()
+
+
+def names_of(place: Place, port: int) -> frozenset[str]:
+    """Hosts that a service goes by, each with its port, and without where that is a scheme's."""
+    hosts = {*LOCAL, place.host} if place.local else {place.host, *LOCAL, socket.gethostname()}
+    found = {f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in hosts}
+    for name in place.names:
+        found |= {name, f"{name}:{port}"}
+    found |= {name.removesuffix(default) for name in found for default in DEFAULT_PORTS.values()}
+    return frozenset(name.lower() for name in found)
 
 
 @contextlib.contextmanager

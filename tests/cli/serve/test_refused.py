@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from instsearch_cli.serve import guard, measures, running
 from instsearch_cli.serve.app import application
-from instsearch_cli.serve.running import Running
+from instsearch_cli.serve.problems import Problem
+from instsearch_cli.serve.running import Place, Running
 from served_scenes import BOX, TOKEN
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -80,6 +81,28 @@ def test_another_name_of_this_machine_is_none(served: Running, address: str, hos
 @pytest.mark.parametrize("path", PATHS)
 def test_another_site_is_not_answered(address: str, path: str, origin: str) -> None:
     refused(httpx.get(address + path, headers={**BEARER, "origin": origin}), 403)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "own"),
+    [
+        ("http://localhost", "localhost", True),
+        ("http://localhost", "localhost:80", True),
+        ("https://photos.example", "photos.example:443", True),
+        ("https://photos.example:443", "photos.example", True),
+        ("https://localhost", "localhost:80", False),
+        ("http://localhost:443", "localhost", False),
+        ("ftp://localhost", "localhost", False),
+        ("null", "localhost", False),
+    ],
+)
+def test_the_port_of_a_scheme_may_be_left_out(served: Running, origin: str, host: str, own: bool) -> None:
+    names = running.names_of(Place(names=("photos.example:443",)), 80)
+    headers = [(b"host", host.encode()), (b"origin", origin.encode())]
+    headers.append((b"authorization", f"Bearer {TOKEN}".encode()))
+    scope = {"path": "/v1/indexes", "method": "GET", "headers": headers}
+    with contextlib.nullcontext() if own else pytest.raises(Problem, match="other sites"):
+        guard.Door(TOKEN, names).check(scope)
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
@@ -244,6 +267,27 @@ def test_who_sends_slowly_holds_nothing_up(
     finally:
         for line in lines:
             line.close()
+
+
+def test_who_asks_nothing_gives_way(
+    served: Running, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "CONNECTIONS", 8)
+    with contextlib.ExitStack() as stack:
+        lines = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 10)) for _ in range(20)
+        ]
+        assert lines[0].recv(1) == b""  # closed at once
+        assert web.get("/v1/indexes").status_code == 200
+        lines[-1].sendall(f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
+        assert lines[-1].recv(12) == b"HTTP/1.1 200"
+
+
+def test_too_many_requests_are_a_problem_like_any_other(
+    web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "REQUESTS", 0)
+    assert "again" in refused(web.get("/v1/indexes"), 503)
 
 
 def test_who_goes_away_is_not_waited_for(served: Running, web: httpx.Client, picture: str) -> None:
