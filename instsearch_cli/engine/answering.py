@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Beside
     from instsearch_cli.engine.answer import Answer, Wish
     from instsearch_cli.engine.asking import Warm
+    from instsearch_cli.engine.opened import Loaded
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.engine.questions import Question
     from instsearch_cli.errors import InstsearchError
@@ -34,6 +35,7 @@ class Opened(Answering, Protocol):
     """An open index, as far as it is asked."""
 
     path: Path
+    _loaded: Loaded
 
     @property
     def _warm(self) -> Warm: ...

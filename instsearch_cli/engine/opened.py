@@ -68,6 +68,19 @@ def replaced(path: Path) -> InstsearchError:
     return InstsearchError(f"{what} {path}: do it again")
 
 
+@contextlib.contextmanager
+def lasting(*some: Loaded) -> Iterator[None]:
+    """What fails where an index gives way to another in the midst of it is said so."""
+    with format_errors():
+        try:
+            yield
+        except Exception as error:
+            for loaded in some:
+                if not loaded.there:
+                    raise replaced(loaded.store.path) from error
+            raise
+
+
 def opened(method: Method) -> Method:
     """A method of an index that is not closed; of the one that lies in its folder now."""
 
@@ -77,14 +90,10 @@ def opened(method: Method) -> Method:
             raise InstsearchError(f"the index {self.path} is closed: open it again")
         with format_errors():
             loaded = self._loaded = self._loaded.now()
-            try:
-                result = method(self, *arguments, **options)
-            except Exception as error:
-                if not loaded.there:
-                    raise replaced(self.path) from error
-                raise
-            if identity(loaded.store.path) is None:  # what was read of it may be nothing
-                raise replaced(self.path)
-            return result
+        with lasting(loaded):
+            result = method(self, *arguments, **options)
+        if identity(loaded.store.path) is None:  # what was read of it may be nothing
+            raise replaced(self.path)
+        return result
 
     return checked  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from instsearch_cli.engine.choosing import Anywhere, Choice, as_path, chosen, li
 from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.looking import Looking
 from instsearch_cli.engine.making import How, Start, extract_images, index_each, index_images
-from instsearch_cli.engine.opened import Loaded, format_errors, opened, replaced
+from instsearch_cli.engine.opened import Loaded, format_errors, lasting, opened, replaced
 from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.questions import Question, asked_for
 from instsearch_cli.engine.registry import load_registry
@@ -357,8 +357,9 @@ class Index(Looking):
         question is answered by the pipeline: take them all, or close the iterator.
         """
         question, pipeline, wish, choice = asked_for(picture, box, k, wishes)
-        with format_errors():
-            yield from self._warm.answers(question, pipeline, wish, chosen(choice))
+        warm = self._warm
+        with lasting(self._loaded):
+            yield from warm.answers(question, pipeline, wish, chosen(choice))
 
     @opened
     def query_many(

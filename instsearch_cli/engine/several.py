@@ -14,7 +14,7 @@ import numpy as np
 
 from instsearch_cli.engine.asking import Warm
 from instsearch_cli.engine.choosing import chosen
-from instsearch_cli.engine.opened import format_errors
+from instsearch_cli.engine.opened import lasting
 from instsearch_cli.engine.query import Engine, Timing, merge
 from instsearch_cli.engine.questions import asked_for
 
@@ -194,20 +194,26 @@ class Several:
     def _warm(self) -> WarmTogether:
         return WarmTogether([index._warm for index in self._indexes])
 
+    def _lasting(self) -> AbstractContextManager[None]:
+        return lasting(*(index._loaded for index in self._indexes))
+
     def query(self, picture: Any, box: Any = None, k: int = 20, **wishes: Any) -> Answer:
         question, pipeline, wish, choice = asked_for(picture, box, k, wishes)
-        with format_errors():
-            return self._warm.ask(question, pipeline, wish, chosen(choice))
+        warm = self._warm
+        with self._lasting():
+            return warm.ask(question, pipeline, wish, chosen(choice))
 
     def answers(
         self, picture: Any, box: Any = None, k: int = 20, **wishes: Any
     ) -> Generator[Answer, None, None]:
         question, pipeline, wish, choice = asked_for(picture, box, k, wishes)
-        with format_errors():
-            yield from self._warm.answers(question, pipeline, wish, chosen(choice))
+        warm = self._warm
+        with self._lasting():
+            yield from warm.answers(question, pipeline, wish, chosen(choice))
 
     def query_each(
         self, questions: Sequence[Question], wish: Wish, pipeline: str | None = None, **choice: Any
     ) -> list[Answer | InstsearchError]:
-        with format_errors():
-            return self._warm.ask_each(questions, pipeline, wish, chosen(choice))
+        warm = self._warm
+        with self._lasting():
+            return warm.ask_each(questions, pipeline, wish, chosen(choice))

@@ -22,6 +22,7 @@ import PIL.Image
 import pytest
 
 import instsearch
+from instsearch_cli.errors import InstsearchError
 from instsearch_cli.images import Photograph
 from instsearch_cli.serve import browsing
 from instsearch_cli.serve import uploads as uploading
@@ -68,6 +69,24 @@ def test_an_index_that_grows_goes_and_comes_back(place: Path, tmp_path: Path) ->
         assert "not there any more" in table["problem"]
         shutil.copytree(place / "of-b", tmp_path / "index")
         assert found(ask(there, place)) == {"3.png", "9.png"}
+
+
+@pytest.mark.parametrize("names", [("index",), ("index", "of-b")])
+@pytest.mark.parametrize("other", ["", "of-b"])
+def test_an_index_that_goes_while_it_is_asked(
+    place: Path, tmp_path: Path, names: tuple[str, ...], other: str
+) -> None:
+    shutil.copytree(place / "of-a", tmp_path / "index")
+    paths = [tmp_path / "index", place / "of-b"][: len(names)]
+    with contextlib.closing(Service(paths, "cpu")) as service:
+        data = base64.b64encode((place / "query.png").read_bytes()).decode()
+        answers = service.answers(question({"views": [{"picture": {"data": data}, "box": list(BOX)}]}))
+        assert next(answers).step
+        shutil.rmtree(tmp_path / "index")
+        if other:
+            shutil.copytree(place / other, tmp_path / "index")
+        with pytest.raises(InstsearchError, match="do it again"):
+            list(answers)
 
 
 def test_an_index_in_which_nothing_can_be_searched(place: Path, tmp_path: Path) -> None:
