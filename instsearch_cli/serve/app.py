@@ -8,10 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from instsearch_cli import __version__
@@ -26,7 +25,7 @@ from instsearch_cli.serve.openapi import document
 from instsearch_cli.serve.previews import LARGEST, SMALLEST, tag_of
 from instsearch_cli.serve.problems import Problem, problem_of
 from instsearch_cli.serve.shelf import rerankers
-from instsearch_cli.serve.work import NDJSON, Json, Lines, Workers
+from instsearch_cli.serve.work import NDJSON, File, Json, Lines, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -136,7 +135,7 @@ class Interface:
         path = self._image(request)
         header = await self.workers.picture(read_header, path)  # what is no picture is not handed out
         headers = {"content-disposition": _attached(printable(path.name))}
-        return FileResponse(path, media_type=f"image/{header.format.lower()}", headers=headers)
+        return File(path, media_type=f"image/{header.format.lower()}", headers=headers)
 
     def _image(self, request: Request) -> Path:
         return self.service.shelf[request.path_params["index"]].image(request.path_params["row"]).path
@@ -253,7 +252,7 @@ class Interface:
         headers = {"content-type": media, "content-disposition": _attached(name)}
         if isinstance(data, bytes):
             return Response(data, headers=headers)
-        return FileResponse(data, headers=headers, background=BackgroundTask(data.unlink, missing_ok=True))
+        return File(data, once=True, headers=headers)
 
     async def command(self, request: Request) -> Response:
         question = await self._question(request)
@@ -310,7 +309,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """What the framework refuses is a problem like any other."""
     assert isinstance(error, HTTPException)
     detail = {404: "there is nothing at this address", 405: "this address takes another method"}
-    raise Problem(error.status_code, detail.get(error.status_code, str(error.detail))) from error
+    said = detail.get(error.status_code, str(error.detail))
+    raise Problem(error.status_code, said, dict(error.headers or {})) from error
 
 
 def _number(request: Request, name: str, default: int, low: int, high: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from instsearch_cli import __version__
@@ -72,6 +73,29 @@ PROBLEM = {
     "properties": {name: {"type": "string"} for name in ("type", "title", "detail")}
     | {"status": {"type": "integer"}},
 }
+FAILED = {
+    "description": "what was wrong, in place of an answer",
+    "type": "object",
+    "required": ["problem"],
+    "additionalProperties": False,
+    "properties": {"problem": {"$ref": "#/components/schemas/Problem"}},
+}
+
+
+def _answers() -> dict[str, Any]:
+    """Answers, and steps to them, with references as they are within the document."""
+    text = json.dumps(schema("query")).replace('"#/$defs/', '"#/components/schemas/Answer/$defs/')
+    answer = json.loads(text)
+    more = {
+        "final": {"description": "whether it is the answer", "type": "boolean"},
+        "step": {
+            "description": "the component after which these are the hits; empty at last",
+            "type": "string",
+        },
+    }
+    step = {key: answer[key] for key in ("type", "additionalProperties")}
+    step |= {"properties": {**answer["properties"], **more}, "required": [*answer["required"], *more]}
+    return {"Answer": answer, "Step": step}
 
 
 def document() -> dict[str, Any]:
@@ -136,7 +160,7 @@ def document() -> dict[str, Any]:
         "/v1/query": {
             "post": _operation(
                 "Ask. As lines the answer comes step by step, the last with final: true; or so many steps of it.",
-                _given("the answer", {JSON: _of("Answer"), NDJSON: _of("Answer")}),
+                _given("the answer", {JSON: _of("Answer"), NDJSON: _lines("Step")}),
                 parameters=[_parameter("steps", "query", {"type": "integer", "minimum": 0})],
                 body={JSON: _of("Question"), "multipart/form-data": form},
             )
@@ -144,7 +168,7 @@ def document() -> dict[str, Any]:
         "/v1/batch": {
             "post": _operation(
                 "Ask many questions; an answer or a problem a line, in their order.",
-                _given("the answers", {NDJSON: _of("Answer")}),
+                _given("the answers", {NDJSON: _lines("Answer")}),
                 body={
                     JSON: {
                         "type": "object",
@@ -208,8 +232,9 @@ def document() -> dict[str, Any]:
                 "Question": QUESTION,
                 "Part": PART,
                 "Picture": PICTURE,
-                "Answer": schema("query"),
                 "Problem": PROBLEM,
+                "Failed": FAILED,
+                **_answers(),
             },
         },
     }
@@ -217,6 +242,10 @@ def document() -> dict[str, Any]:
 
 def _of(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _lines(name: str) -> dict[str, Any]:
+    return {"description": "a line each", "oneOf": [_of(name), _of("Failed")]}
 
 
 def _given(text: str, content: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -7,18 +7,19 @@ import json
 import math
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from starlette.responses import JSONResponse
+from starlette.responses import FileResponse, JSONResponse
 
 from instsearch_cli.serve.problems import Problem, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 R = TypeVar("R")
 
@@ -133,3 +134,25 @@ class Json(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         return encoded(content)
+
+
+class File(FileResponse):
+    """A file, or the part of it that is wanted, gone after that where it is there but ``once``."""
+
+    def __init__(self, path: Path, once: bool = False, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.once = once
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def refuse(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                given = {name.decode(): value.decode() for name, value in message["headers"]}
+                kept = {name: value for name, value in given.items() if name == "content-range"}
+                raise Problem(message["status"], "Range is of bytes that the file has, bytes=0-99 say", kept)
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, refuse)
+        finally:
+            if self.once:
+                Path(self.path).unlink(missing_ok=True)

@@ -144,6 +144,22 @@ def test_a_path_leads_nowhere(web: httpx.Client, path: str) -> None:
     refused(web.get(path), 404)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "status"), [("bytes=99999999-", 416), ("bytes=x", 400), ("lines=1-2", 400)]
+)
+def test_a_range_that_there_is_not(web: httpx.Client, wrong: str, status: int) -> None:
+    answer = web.get("/v1/indexes/0/images/0/file", headers={"range": wrong})
+    assert "Range" in refused(answer, status)
+    assert ("content-range" in answer.headers) == (status == 416)
+
+
+def test_another_method_is_told_which_there_are(web: httpx.Client) -> None:
+    for method, path, allowed in (("PUT", "/v1/indexes", "GET, HEAD"), ("GET", "/v1/query", "POST")):
+        answer = web.request(method, path)
+        refused(answer, 405)
+        assert sorted(answer.headers["allow"].split(", ")) == allowed.split(", ")
+
+
 BAD: list[tuple[Any, str]] = [
     ([], "object"),
     ({}, "views"),
