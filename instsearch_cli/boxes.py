@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 
 
-def parse_box(text: str) -> tuple[float, float, float, float]:
+def parse_box(text: str, beginning: str = "--box takes") -> tuple[float, float, float, float]:
     """Read ``"x,y,w,h"``: the left upper corner, width and height, in pixels of the upright picture.
 
-    Raises :class:`UsageError` unless these are four finite numbers, width and height above 0.
+    Raises :class:`UsageError`, with that beginning, unless these are four finite numbers, width and height above 0.
     """
     try:
         x, y, w, h = (float(part) for part in text.split(","))
@@ -29,7 +29,7 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
         x = y = w = h = math.nan
     if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
         raise UsageError(
-            "--box takes x,y,w,h in pixels of the upright picture, width and height above 0, "
+            f"{beginning} x,y,w,h in pixels of the upright picture, width and height above 0, "
             f"for example 120,80,200,150; got {text!r}"
         )
     return x, y, w, h
@@ -90,7 +90,8 @@ def box_question(box: tuple[float, float, float, float] | None, size: tuple[int,
     if box is None:
         return f"the whole picture, {whole} pixels"
     share = 100 * box[2] * box[3] / (size[0] * size[1])
-    return f"box {','.join(f'{v:g}' for v in box)} (x,y,w,h) of the picture's {whole}, {share:.2g} % of it"
+    shown = f"{share:.2g}" if share < 10 else f"{share:.0f}"
+    return f"box {','.join(f'{v:g}' for v in box)} (x,y,w,h) of the picture's {whole}, {shown} % of it"
 
 
 def box_caution(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:

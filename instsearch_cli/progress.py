@@ -31,6 +31,13 @@ def pace(rate: float) -> str:
     return f"{rate:,.1f}/s" if rate >= 0.5 else f"{1 / rate:,.0f} s each"
 
 
+def units(n: float, several: str) -> str:
+    """The word for one or several: ``image`` of ``images``, ``query`` of ``queries``."""
+    if n != 1:
+        return several
+    return f"{several[:-3]}y" if several.endswith("ies") else several.removesuffix("s")
+
+
 class Quiet:
     """Says nothing."""
 
@@ -73,13 +80,15 @@ class Lines(Quiet):
             rate = self.done / (now - self.began)
             of = f" of {self.total:,}" if self.total else ""
             left = f", {duration((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
-            self.say(f"{self.label}: {self.done:,}{of} {self.unit}, {pace(rate)}{left}")
+            self.say(
+                f"{self.label}: {self.done:,}{of} {units(self.total or self.done, self.unit)}, {pace(rate)}{left}"
+            )
 
     def close(self) -> None:
         if self.label:
             took = time.monotonic() - self.began
             rate = f", {pace(self.done / took)}" if self.done and took > 0.5 else ""
-            self.say(f"{self.label}: {self.done:,} {self.unit} in {duration(took)}{rate}")
+            self.say(f"{self.label}: {self.done:,} {units(self.done, self.unit)} in {duration(took)}{rate}")
             self.label = ""
 
 

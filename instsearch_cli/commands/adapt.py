@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "--held-out",
     default=0.2,
     show_default=True,
-    type=common.Number(min=0, max=1, max_open=True),
+    type=common.NumberFrom(min=0, max=1, max_open=True),
     metavar="SHARE",
     help="Of the pairs, to measure by.",
 )
@@ -43,6 +43,7 @@ def command(pairs: Path, index_path: Path, pipeline_name: str | None, **options:
     pairs first, without labels. The new pipeline stands beside the old one and is the last from then on. Before and
     after: how often an image of a pair that was held out finds the other first, or among its first ten hits.
     """
+    from instsearch_cli.engine.answer import counted
     from instsearch_cli.measure.adapting import adapt
     from instsearch_cli.measure.verbs import pairs as find
 
@@ -58,7 +59,8 @@ def command(pairs: Path, index_path: Path, pipeline_name: str | None, **options:
     if options["by"]:
         found = find(index, pairs, pipeline=options["by"])
         common.echo(
-            f"{len(found.pairs):,} pairs of {found.images:,} images, in {pairs}", err=options["as_json"]
+            f"{counted(len(found.pairs), 'pair')} of {counted(found.images, 'image')}, in {pairs}",
+            err=options["as_json"],
         )
     how = {name: options[name] for name in ("name", "held_out", "seed")}
     done = adapt(index, pairs, pipeline=pipeline_name, **how)
@@ -73,7 +75,9 @@ def command(pairs: Path, index_path: Path, pipeline_name: str | None, **options:
 
 def words(done: Adapted) -> Iterator[str]:
     """What was learnt from, and the table of before and after."""
-    yield f"{done.pairs:,} pairs = learnt from {done.learnt:,} ({done.wrote}) + held out {done.held_out:,}"
+    from instsearch_cli.engine.answer import counted
+
+    yield f"{counted(done.pairs, 'pair')} = learnt from {done.learnt:,} ({done.wrote}) + held out {done.held_out:,}"
     if done.before is None or done.after is None:
         yield "nothing is measured: no pairs could be held out whose images are in none of the others"
         return

@@ -79,8 +79,8 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
     return click.command(name, cls=Verb, **settings)
 
 
-class Number(click.FloatRange):
-    """A number in a range; what is none, nan, is refused, which compares with nothing."""
+class Number(click.types.FloatParamType):
+    """A number; what is none, nan, is refused, which compares with nothing."""
 
     name = "number"
 
@@ -89,6 +89,10 @@ class Number(click.FloatRange):
         if number != number:
             self.fail(f"{value} is no number.", param, ctx)
         return number
+
+
+class NumberFrom(Number, click.FloatRange):
+    """A number in a range."""
 
 
 def _wait(ctx: click.Context, parameter: click.Parameter, seconds: float) -> None:
@@ -108,7 +112,7 @@ index_option = click.option(
 )
 wait_option = click.option(
     "--wait",
-    type=Number(min=0),
+    type=NumberFrom(min=0),
     default=0.0,
     metavar="SECONDS",
     expose_value=False,
@@ -184,7 +188,7 @@ engine_options = stack(
     ),
     click.option(
         "--gpus-a-worker",
-        type=Number(min=0),
+        type=NumberFrom(min=0),
         default=0.0,
         metavar="G",
         help="GPUs of each; 0.5 for two on one.",
@@ -282,10 +286,16 @@ def summary(index: Index, done: Indexed, as_json: bool) -> None:
         if intake.others:
             echo(others_of(intake.others))
         for name, reason in intake.skipped[:10]:
-            echo(f"  skipped {printable(name)}: {printable(reason)}")
+            echo(f"  skipped {printable(name)}: {printable(reason)}{raised(reason)}")
         if len(intake.skipped) > 10:
             echo(f"  … all {len(intake.skipped):,} with their reasons in {index.path / 'skipped.txt'}")
     summary_of_layers(done)
+
+
+def raised(reason: str) -> str:
+    """How a limit that a picture is over is raised, by an option of ``intake_options``; "" for other reasons."""
+    flags = {"too large: ": "--max-pixels", "needs about ": "--memory"}
+    return next((f" (raise with {flag})" for start, flag in flags.items() if reason.startswith(start)), "")
 
 
 def summary_of_layers(done: Indexed) -> None:
@@ -322,8 +332,14 @@ def next_query(index: Index) -> str:
     plain = (row for row in rows if str(path := index.store.images.path(row)) == printable(path))
     row = next(plain, rows[0])
     record, where = index.store.images.record(row), printable(index.store.images.path(row))
-    box = f"{record.width // 4},{record.height // 4},{record.width // 2},{record.height // 2}"
-    return f"instsearch query {shlex.quote(where)} --box {box} --index {shlex.quote(str(index.path))}"
+    box = middle(record.width, record.height)
+    box = f" --box {box}" if box else ""
+    return f"instsearch query {shlex.quote(where)}{box} --index {shlex.quote(str(index.path))}"
+
+
+def middle(width: int, height: int) -> str:
+    """The box of a picture's middle; "" where that is no more than a pixel wide or high."""
+    return f"{width // 4},{height // 4},{width // 2},{height // 2}" if min(width, height) >= 4 else ""
 
 
 def writable(flag: str, path: Path | None, *endings: str) -> None:

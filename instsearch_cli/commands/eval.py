@@ -255,7 +255,10 @@ def _print(measured: Sequence[Measured | ScoredRun], index_path: Path, options: 
 def say(measured: Measured, index_path: Path, each: bool = False, present_only: bool = False) -> None:
     """Print what was measured; ``each``: every query's average precision, too."""
 
+    from instsearch_cli.progress import units
+
     evaluation, dataset, n = measured.evaluation, measured.dataset, measured.indexed
+    queries = f"{len(evaluation.queries)} {units(len(evaluation.queries), 'queries')}"
     if present_only:
         common.echo(
             f"present only: {n:,} of {measured.total:,} images; queries dropped: {len(evaluation.dropped):,} of "
@@ -265,9 +268,7 @@ def say(measured: Measured, index_path: Path, each: bool = False, present_only: 
         for query in evaluation.queries:
             ap = "none" if query["ap"] is None else f"{query['ap']:.3f}"
             common.echo(f"{printable(str(query['id'])):<24} AP {ap}")
-    common.echo(
-        f"{dataset.name}: {len(evaluation.queries)} queries over {n:,} images, pipeline {measured.name}"
-    )
+    common.echo(f"{dataset.name}: {queries} over {n:,} {units(n, 'images')}, pipeline {measured.name}")
     common.echo(f"protocol: {dataset.protocol}")
     for name, value in evaluation.metrics.items():
         shown = "n/a" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

@@ -26,6 +26,7 @@ def command(
     Its arrays are those of the layer's encoding (formats/instsearch_formats/SPEC.md), one image after another;
     ``images`` has the images' names, ``image`` the number of the one that each vector, region, cell or point is of.
     """
+    from instsearch_cli.engine.answer import counted
     from instsearch_cli.errors import InstsearchError
 
     common.writable("--out", out, ".npz")
@@ -41,4 +42,4 @@ def command(
         )
         return
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in found.items())
-    common.echo(f"wrote {out}: {layer} of {len(found.images):,} images: {shapes}")
+    common.echo(f"wrote {out}: {layer} of {counted(len(found.images), 'image')}: {shapes}")

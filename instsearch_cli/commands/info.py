@@ -108,8 +108,9 @@ def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) 
             unseen += ": their words differ by {divergence:.3f} bits, {by_chance:.3f} of it by chance".format(
                 **model["drift"]
             )
+        images = counted(model["fitted_on"], "image")
         common.echo(
-            f"  model     {model['name']:<16} {model['fingerprint'][:8]}  fitted on {model['fitted_on']:,} images"
+            f"  model     {model['name']:<16} {model['fingerprint'][:8]}  fitted on {images}"
             f"{where}{unseen}  {size(model['bytes'])}"
         )
     for cache in facts["caches"]:

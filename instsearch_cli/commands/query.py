@@ -204,6 +204,5 @@ def question_lines(answer: Answer) -> Iterator[str]:
     from instsearch_cli.report.results import view_lines
 
     yield from view_lines(answer)
-    if answer.box is None and answer.size is not None and not answer.also:
-        w, h = answer.size
-        yield f"for one object in it give its box, x,y,w,h: --box {w // 4},{h // 4},{w // 2},{h // 2} is its middle"
+    if answer.box is None and answer.size and not answer.also and (box := common.middle(*answer.size)):
+        yield f"for one object in it give its box, x,y,w,h: --box {box} is its middle"

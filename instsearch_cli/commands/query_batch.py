@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def run(batch: Path, options: dict[str, Any]) -> int:
     """Ask what a file has, and write the answers. Returns the exit status: 1 where a question had no answer."""
+    from instsearch_cli.engine.answer import counted
     from instsearch_cli.engine.batch import answers, usual_workers
     from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.engine.together import check_comparable
@@ -81,8 +82,8 @@ def run(batch: Path, options: dict[str, Any]) -> int:
     total, failed = counts["answered"] + counts["failed"], counts["failed"]
     earlier = f"; {len(before):,} of them before" if before else ""
     common.echo(
-        f"{total:,} questions = {counts['found']:,} found something + {counts['answered'] - counts['found']:,} nothing "
-        f"+ {failed:,} could not be asked{earlier}",
+        f"{counted(total, 'question')} = {counts['found']:,} found something + "
+        f"{counts['answered'] - counts['found']:,} nothing + {failed:,} could not be asked{earlier}",
         err=True,
     )
     return 1 if failed else 0

@@ -51,13 +51,13 @@ ONLY_PRECISION = ("dataset", "index_path", "histogram", "wait", *OF_PRECISION)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, evenly chosen.")
 @click.option(
     "--sigma",
-    type=common.Number(min=0, min_open=True),
+    type=common.NumberFrom(min=0, min_open=True),
     metavar="PIXELS",
     help="Blur of a fixation in a density (default: the data's densities, else 0.0375 of the longer side).",
 )
 @click.option(
     "--blur",
-    type=common.Number(0, 1),
+    type=common.NumberFrom(0, 1),
     default=0.0,
     show_default=True,
     metavar="SHARE",

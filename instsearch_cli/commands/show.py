@@ -57,7 +57,8 @@ def command(
         view = parse_view(beside, "--beside")
         found = show_beside(index, image, *view, out, pipeline_name, **common.choice(options))
         if as_json:
-            said = {"agreement": found.agreement, "disagreement": found.disagreement, "text": found.text}
+            shares = {"agreement": found.agreement, "disagreement": found.disagreement}
+            said = {name: min(max(share, 0.0), 1.0) for name, share in shares.items()} | {"text": found.text}
             common.echo(json.dumps({"image": str(image), "out": str(out), **said}))
         else:
             common.echo(f"wrote {out}: {found.text}")

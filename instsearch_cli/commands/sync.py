@@ -59,9 +59,11 @@ def command(
 
 def words(done: Synced, listed: int) -> Iterator[str]:
     """What was done or would be, by kind, each with some of its files."""
+    from instsearch_cli.engine.answer import counted
+
     would = "would be " if done.dry_run else ""
     renamed = [f"{old} -> {new}" for old, new in done.renamed]
-    skipped = [f"{name}: {reason}" for name, reason in done.skipped]
+    skipped = [f"{name}: {reason}{common.raised(reason)}" for name, reason in done.skipped]
     kinds: list[tuple[str, Sequence[str]]] = [
         (f"{would}added", done.added),
         (f"{would}replaced", done.replaced),
@@ -79,4 +81,4 @@ def words(done: Synced, listed: int) -> Iterator[str]:
         yield common.others_of(done.others)
     for root, n in done.offline.items():
         yield common.offline_of(root, n)
-    yield f"{done.unchanged:,} unchanged; {done.images:,} images" + (" then" if done.dry_run else "")
+    yield f"{done.unchanged:,} unchanged; {counted(done.images, 'image')}" + (" then" if done.dry_run else "")

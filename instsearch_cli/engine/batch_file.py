@@ -30,6 +30,7 @@ SEPARATORS = "\t;,"
 SEVERAL = "|"  #: between several pictures in a field of a table
 COLUMNS = ("image", "box", "x", "y", "w", "h", "id", "also", "not")
 KEYS = ("id", "image", "box", "boxes", "also", "not")
+A_BOX = "a box is"  #: what is said of one that is none begins so
 SIDES = ("x", "y", "w", "h")
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 """Byte order marks: spreadsheets write them."""
@@ -122,7 +123,7 @@ def _json_lines(text: str, where: str, folder: Path) -> Iterator[tuple[int, Entr
             if isinstance(own, (str, int)) and not isinstance(own, bool) and own != "":
                 id = str(own)
             elif own is not None:
-                raise UsageError(f"an id is text or a number, not {shown(own)}")
+                raise UsageError(f"an id is text or a whole number, not {shown(own)}")
             yield number, Entry(id, _question(table, folder))
         except InstsearchError as error:
             yield number, Entry(id, wrong=str(error))
@@ -136,7 +137,7 @@ def _question(table: dict[str, Any], folder: Path) -> dict[str, Any]:
         "picture": picture,
         "box": box,
         **{
-            name: [_part(each, folder) for each in _listed(table.get(key), key)]
+            name: [_part(each, folder, key) for each in _listed(table.get(key), key)]
             for name, key in (("also", "also"), ("against", "not"))
         },
     }
@@ -157,10 +158,10 @@ def _listed(value: Any, key: str) -> list[Any]:
     return listed
 
 
-def _part(value: Any, folder: Path) -> tuple[Path, Any]:
+def _part(value: Any, folder: Path, key: str) -> tuple[Path, Any]:
     """A further picture: IMAGE, IMAGE:x,y,w,h, [IMAGE, box], or an object of image and box."""
     if isinstance(value, str):
-        return _viewed(value, folder, "also or not")
+        return _viewed(value, folder, key)
     if isinstance(value, dict) and value.keys() <= {"image", "box", "boxes"}:
         return _pair(value, folder)
     if isinstance(value, list) and len(value) == 2:
@@ -171,8 +172,8 @@ def _part(value: Any, folder: Path) -> tuple[Path, Any]:
     )
 
 
-def _viewed(text: str, folder: Path, flag: str) -> tuple[Path, XYWH | None]:
-    name, box = parse_view(str(_picture(text, folder)), flag)
+def _viewed(text: str, folder: Path, key: str) -> tuple[Path, XYWH | None]:
+    name, box = parse_view(str(_picture(text, folder)), f"'{key}'")
     return Path(name), box
 
 
@@ -187,10 +188,12 @@ def _boxes(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, str):
-        return parse_box(value)
+        return parse_box(value, A_BOX)
+    if value == []:
+        raise UsageError("there is no box in the list of boxes: give null for the whole picture")
     if not isinstance(value, list) or len(value) > MOST_PARTS:
         raise UsageError(f"a box is [x, y, w, h], not {shown(value)}")
-    several = [parse_box(each) if isinstance(each, str) else _box(each) for each in boxes(value)]
+    several = [parse_box(each, A_BOX) if isinstance(each, str) else _box(each) for each in boxes(value)]
     return several[0] if len(several) == 1 else several
 
 
@@ -259,13 +262,11 @@ def _row(fields: dict[str, str], folder: Path, comma: bool) -> dict[str, Any]:
     sides = [fields[name] for name in SIDES if fields.get(name)]
     if sides and len(sides) < len(SIDES):
         raise UsageError("of x, y, w and h some are empty: fill in all, or none for the whole picture")
-    if sides:
-        text = ",".join(side.replace(",", ".") if comma else side for side in sides)
-    else:
-        text = fields.get("box", "").replace(" ", "")
+    numbers = ",".join(side.replace(",", ".") if comma else side for side in sides)
+    text = numbers or fields.get("box", "")
     return {
         "picture": _picture(fields["image"], folder),
-        "box": parse_box(text) if text else None,
+        "box": parse_box(text, A_BOX) if text else None,
         **{
             name: [
                 _viewed(each.strip(), folder, key)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import records, skipped
+from instsearch_cli.engine.answer import counted
 from instsearch_cli.engine.assembly import Assembly
 from instsearch_cli.engine.choosing import Choice, choose, inherited, refitted
 from instsearch_cli.engine.estimate import check_space
@@ -253,8 +254,9 @@ def _indexed(
 
 def _say(assembly: Assembly, outcome: Outcome, progress: Quiet) -> None:
     if outcome.reread:
+        were = "was" if outcome.reread == 1 else "were"
         progress.say(
-            f"{outcome.reread:,} images were read again: their features are not kept (--keep-features)"
+            f"{counted(outcome.reread, 'image')} {were} read again: features are not kept (--keep-features)"
         )
     again = [part.name for part in assembly.rerankers if FEATURES in part.needs]
     if again and not assembly.pipeline.keep_features:

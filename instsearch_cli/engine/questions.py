@@ -146,7 +146,7 @@ def _photograph(picture: Any, read: dict[str, Photograph]) -> Photograph:
 
 
 def _parts(role: str, name: str, given: Iterable[Any], read: dict[str, Photograph]) -> list[Part]:
-    """The parts that are given as pictures or pairs. Raises UsageError that says which of them is wrong."""
+    """The parts that are given as pictures or pairs. Raises InstsearchError that says which of them is wrong."""
     if not isinstance(given, (list, tuple)):
         raise UsageError(f"{name} is a list of pictures, or of pairs of a picture and a box")
     parts = []
@@ -159,7 +159,8 @@ def _parts(role: str, name: str, given: Iterable[Any], read: dict[str, Photograp
             called = f"{photograph.name}: "
             parts += [Part(photograph, one, role) for one in boxes(box)]
         except InstsearchError as error:
-            raise UsageError(f"{role}, {called}{error}") from error
+            kind = UsageError if isinstance(error, UsageError) else InstsearchError
+            raise kind(f"{role}, {called}{error}") from error
     return parts
 
 

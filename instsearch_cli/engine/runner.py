@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from instsearch_cli.engine import mirrors
+from instsearch_cli.engine.answer import counted
 from instsearch_cli.engine.collection import Collection
 from instsearch_cli.engine.intake import outdated
 from instsearch_cli.engine.parts import Here, Task
@@ -141,7 +142,7 @@ class Runner:
             state, rows = self._fitted(part, self.collection)
             attrs["fitted-on"], where = len(rows), ""
         self.index.write_model(name, identity, {**state, "fitted-rows": rows}, attrs)
-        self.outcome.fitted.append(f"{part.stage} '{name}' on {attrs['fitted-on']:,} images{where}")
+        self.outcome.fitted.append(f"{part.stage} '{name}' on {counted(attrs['fitted-on'], 'image')}{where}")
         return state
 
     def _fitted(self, part: Part, data: Collection) -> tuple[dict[str, np.ndarray], np.ndarray]:

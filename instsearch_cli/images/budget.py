@@ -51,9 +51,7 @@ class Budget:
     def check(self, nbytes: int) -> None:
         """Raise :class:`TooMuch` for what cannot be had even alone."""
         if nbytes > self.total:
-            raise TooMuch(
-                f"needs about {_size(nbytes)} to decode, limit {_size(self.total)} (raise with --memory)"
-            )
+            raise TooMuch(f"needs about {_size(nbytes)} to decode, limit {_size(self.total)}")
 
     @contextmanager
     def spend(self, nbytes: int) -> Iterator[None]:

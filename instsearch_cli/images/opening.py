@@ -224,10 +224,7 @@ def open_picture(file: IO[bytes], max_pixels: int, suffix: str = "") -> tuple[Im
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """:class:`BadImage` for too many pixels."""
     if width * height > max_pixels:
-        raise BadImage(
-            f"too large: {width} x {height} pixels, limit {max_pixels / 1e6:g} million "
-            "(raise with --max-pixels)"
-        )
+        raise BadImage(f"too large: {width} x {height} pixels, limit {max_pixels / 1e6:g} million")
 
 
 def _identify(file: IO[bytes], suffix: str, max_pixels: int) -> ImageFile:

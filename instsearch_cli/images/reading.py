@@ -104,6 +104,8 @@ class Photograph:
         if isinstance(picture, (str, os.PathLike)):
             self.path = there(Path(picture))
             self.name = name or str(picture)
+            if self.path.is_dir():
+                raise InstsearchError(f"'{printable(self.name)}' is a folder: name a picture")
             with self._named_errors():
                 header = read_header(self.path)
             self.size = (header.width, header.height)

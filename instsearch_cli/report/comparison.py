@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.errors import printable
+from instsearch_cli.progress import units
 from instsearch_cli.report.lines import columns
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def comparison_lines(
         numbers = [_number(one.metrics.get(name)) for name in names]
         seconds = one.evaluation.timing.get("median seconds")
         rows.append([printable(one.name), *numbers, "–" if seconds is None else f"{1000 * seconds:.0f}"])
-    dataset = measured[0].dataset
-    yield f"{dataset.name}: {len(measured[0].queries):,} queries; protocol: {dataset.protocol}"
+    dataset, n = measured[0].dataset, len(measured[0].queries)
+    yield f"{dataset.name}: {n:,} {units(n, 'queries')}; protocol: {dataset.protocol}"
     yield from columns(rows)
     for c in comparisons:
         (a, b), (better, worse, equal) = c.means, c.counts

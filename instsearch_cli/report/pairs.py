@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from instsearch_cli.engine.answer import counted
 from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.report.draw import panels
 from instsearch_cli.report.lines import skipped_lines
@@ -44,15 +45,17 @@ def write_pairs_sheet(pairs: Sequence[Pair], miner: Miner, path: Path) -> None:
 
 def pairs_lines(mined: Mined) -> list[str]:
     """The totals, which add up, and the first images skipped."""
+    candidates, pairs = counted(mined.candidates, "candidate"), counted(len(mined.pairs), "pair")
     lines = [
-        f"{mined.queried:,} images, {mined.candidates:,} candidates checked, "
-        f"{len(mined.pairs):,} pairs of {mined.images:,} images",
-        f"{mined.candidates:,} candidates = {len(mined.pairs):,} pairs + {mined.rejected:,} with too few inliers"
+        f"{counted(mined.queried, 'image')}, {candidates} checked, {pairs} of {counted(mined.images, 'image')}",
+        f"{candidates} = {pairs} + {mined.rejected:,} with too few inliers"
         + (f" + {mined.capped:,} over --per-image" if mined.capped else ""),
     ]
     if mined.skipped:
         queried = mined.queried - len(mined.skipped)
-        lines.append(f"{mined.queried:,} images = asked {queried:,} + skipped {len(mined.skipped):,}")
+        lines.append(
+            f"{counted(mined.queried, 'image')} = asked {queried:,} + skipped {len(mined.skipped):,}"
+        )
     return lines + skipped_lines(mined.skipped)
 
 

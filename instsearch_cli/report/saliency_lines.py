@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from instsearch_cli.engine.answer import counted
 from instsearch_cli.report.lines import columns, skipped_lines
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def fixation_lines(report: Report) -> list[str]:
     """A line a row, what adds up to the pictures found, and what a reader must know."""
     cells = [_cells(row.name, row.means().values(), report.scored, row.rate()) for row in report.rows]
-    counts = f"{report.found:,} images = scored {report.scored:,} + skipped {len(report.skipped):,}"
+    counts = f"{counted(report.found, 'image')} = scored {report.scored:,} + skipped {len(report.skipped):,}"
     lines = [
         *columns([["", *report.rows[0].means(), "images", "images/s"], *cells]),
         f"{counts} + not asked for {report.unscored:,}",

@@ -51,6 +51,13 @@ def test_columns_beside_those_of_the_box_may_be_called_anything() -> None:
         assert not entry.wrong
 
 
+def test_a_box_that_is_none_is_told_as_it_is_written() -> None:
+    blanks, spaced = parse_questions('image,box\na.jpg,10 10 100 100\na.jpg,"1, 2, 3, 4"\n', "it")
+    assert blanks.wrong.startswith("line 2: a box is x,y,w,h in pixels of the upright picture")
+    assert blanks.wrong.endswith("got '10 10 100 100'")
+    assert spaced.question["box"] == (1, 2, 3, 4)
+
+
 def test_json_lines() -> None:
     lines = [
         {"id": "a", "image": "1.jpg", "box": [1, 2, 3, 4]},
@@ -103,7 +110,11 @@ WRONG_LINES = [
         '{"image": "a.jpg", "not": [{"image": "b.jpg", "box": [1, 2, 3, 4], "boxes": []}]}',
         "two names for one",
     ),
-    ('{"image": "a.jpg", "id": [1]}', "an id is text or a number"),
+    ('{"image": "a.jpg", "id": [1]}', "an id is text or a whole number"),
+    ('{"image": "a.jpg", "id": 1.5}', "an id is text or a whole number, not 1.5"),
+    ('{"image": "a.jpg", "box": []}', "give null for the whole picture"),
+    ('{"image": "a.jpg", "box": "1 2 3 4"}', "a box is x,y,w,h in pixels"),
+    ('{"image": "a.jpg", "not": "b.jpg:1,2,3"}', "'not' takes IMAGE or IMAGE:x,y,w,h"),
     ('{"image": "a.jpg", "image": "b.jpg"}', "is there twice"),
     ('{"image": "a.jpg"', "is not JSON"),
     ('{"image": "a.jpg", "box": [1, 2, 3, NaN]}', "NaN is no number"),

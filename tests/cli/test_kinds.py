@@ -265,5 +265,5 @@ def test_an_installed_plugin_reads_its_format(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "[b'a.heic', b'huge.heic']",
         "Header(width=8, height=8, format='HEIF') [77, 77, 77]",
-        "too large: 60000 x 60000 pixels, limit 200 million (raise with --max-pixels)",
+        "too large: 60000 x 60000 pixels, limit 200 million",
     ]

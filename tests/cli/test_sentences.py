@@ -1,0 +1,78 @@
+"""What is said of counts, boxes, limits and folders."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instsearch_cli.boxes import box_question
+from instsearch_cli.commands.common import middle
+from instsearch_cli.progress import Lines, units
+from small_pictures import png
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def index(cli: Cli, photos: Path, tiny: tuple[str, ...], tmp_path: Path) -> Path:
+    cli("index", photos, "--index", tmp_path / "i", *tiny, "--quiet")
+    return tmp_path / "i"
+
+
+def test_one_is_one() -> None:
+    assert [units(n, "queries") for n in (0, 1, 2)] == ["queries", "query", "queries"]
+    said = io.StringIO()
+    progress = Lines(said)
+    for n in (1, 2):
+        progress.start("indexing", n)
+        progress.advance(n)
+        progress.close()
+    first, second = said.getvalue().splitlines()
+    assert first.startswith("indexing: 1 image in")
+    assert second.startswith("indexing: 2 images in")
+
+
+def test_one_question_of_a_batch(cli: Cli, index: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text(f"image\n{photos}/a/1.png\n")
+    said = cli("query", "--batch", tmp_path / "q.csv", "--index", index).err
+    assert "asking: 1 question in" in said
+    assert "1 question = 1 found something" in said
+
+
+def test_a_limit_is_raised_by_an_option_that_there_is(cli: Cli, index: Path, photos: Path) -> None:
+    (photos / "large.png").write_bytes(png(30_000, 20_000, 8, 2, b""))
+    limit = "large.png: too large: 30000 x 20000 pixels, limit 200 million"
+    for verb in ("add", "sync"):
+        assert f"{limit} (raise with --max-pixels)\n" in cli(verb, photos, "--index", index).out
+    assert cli("query", photos / "large.png", "--index", index, status=1).err.endswith(f"{limit}\n")
+
+
+def test_no_range_of_any_number(cli: Cli) -> None:
+    for verb in ("query", "eval"):
+        assert "None]" not in cli(verb, "--help").out
+    assert "[x>=0]" in cli("index", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("box", "share"), [((0, 0, 298, 448), "100"), ((0, 0, 30, 45), "1"), ((0, 0, 100, 66), "4.9")]
+)
+def test_the_share_of_a_box_is_no_power_of_ten(box: tuple[float, ...], share: str) -> None:
+    x, y, w, h = box
+    assert box_question((x, y, w, h), (298, 448)).endswith(f", {share} % of it")
+
+
+def test_a_picture_of_few_pixels_has_no_middle(cli: Cli, index: Path, tmp_path: Path) -> None:
+    assert middle(4, 9) == "1,2,2,4"
+    assert [middle(1, 1), middle(100, 3)] == ["", ""]
+
+
+@pytest.mark.parametrize("picture", ["", "."])
+def test_a_folder_is_no_picture(cli: Cli, index: Path, photos: Path, picture: str) -> None:
+    good = photos / "a" / "1.png"
+    assert "error: '.' is a folder: name a picture\n" in cli("query", picture, "--index", index, status=1).err
+    said = cli("query", good, "--also", picture, "--index", index, status=1).err
+    assert "error: another view, '.' is a folder: name a picture\n" in said
