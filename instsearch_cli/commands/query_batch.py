@@ -14,10 +14,17 @@ from typing import IO, TYPE_CHECKING, Any
 from instsearch_cli.commands import common
 from instsearch_cli.commands.outputs import check_unindexed, check_unread
 from instsearch_cli.commands.query_options import STREAM, outputs
+from instsearch_cli.errors import InstsearchError
 
 if TYPE_CHECKING:
     from instsearch_cli.engine.batch_file import Entry
     from instsearch_cli.report.batch import Line, Sink
+
+
+class Stopped(InstsearchError):  # noqa: N818
+    """Ctrl-C in a batch that can be gone on with."""
+
+    exit_status = 130
 
 
 def run(batch: Path, options: dict[str, Any]) -> int:
@@ -26,7 +33,6 @@ def run(batch: Path, options: dict[str, Any]) -> int:
     from instsearch_cli.engine.batch import answers, usual_workers
     from instsearch_cli.engine.memory import reuse_memory
     from instsearch_cli.engine.together import check_comparable
-    from instsearch_cli.errors import InstsearchError
     from instsearch_cli.outside.text import shown
     from instsearch_cli.progress import make_progress
     from instsearch_cli.report.batch import check_alike, check_asked, line_of, read_back
@@ -77,6 +83,12 @@ def run(batch: Path, options: dict[str, Any]) -> int:
             for entry, answer in answers(indexes, remaining, workers, **wishes, engine=options["engine"]):
                 take(line_of(entry.id, answer, now))
                 progress.advance()
+        except KeyboardInterrupt as stop:
+            if out is None or not out.is_file():
+                raise
+            raise Stopped(
+                f"stopped; {out} keeps what is answered, the same command goes on from there"
+            ) from stop
         finally:
             progress.close()
     total, failed = counts["answered"] + counts["failed"], counts["failed"]

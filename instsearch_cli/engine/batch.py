@@ -67,9 +67,9 @@ def answers(
         try:
             yield from _in_order(groups, lambda group: pool.submit(_ask_here, group), workers)
         except BaseException:  # stopped: what is being answered is not waited for
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -10,7 +10,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,6 +318,34 @@ def test_stopping_ends_the_processes_and_their_end_is_said(indexes: list[Path], 
         ):  # the pool's thread saw it end, too, and `join` cannot then
             os.kill(process.pid, 0)
             assert not process.is_alive()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_stopped_a_batch_can_be_gone_on_with(indexes: list[Path], place: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.csv").write_text("image\n" + f"{place / 'q/0.png'}\n" * 5000)
+    command = [
+        sys.executable,
+        "-m",
+        "instsearch_cli",
+        "query",
+        "--batch",
+        "many.csv",
+        "--index",
+        str(indexes[0]),
+    ]
+    out = tmp_path / "answers.jsonl"
+    with subprocess.Popen(
+        [*command, "--out", out.name, "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as running:
+        deadline = time.monotonic() + 60
+        while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "stopped; answers.jsonl keeps what is answered, the same command goes on from there\n" in said
+    assert "Warning" not in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
