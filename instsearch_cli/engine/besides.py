@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 UNALIGNED = "The two cannot be aligned: too few keypoints of the box agree on where it is in the image."
 
 
+class Uncompared(UsageError):  # noqa: N818
+    """No reranker of the pipeline compares hits with the query."""
+
+
 def comparing(engine: Engine) -> Reranker | None:
     """The reranker that compares hits with the query; None where the pipeline has none."""
     rerankers: list[Any] = [part.component for part in engine.assembly.rerankers]
@@ -32,11 +36,11 @@ def besides(
 ) -> Iterator[Beside | None]:
     """Images beside what is in a box (x, y, width, height) of a picture; None for one that is not aligned with it.
 
-    Raises UsageError where the pipeline has no reranker that compares, InstsearchError where a picture cannot be read.
+    Raises Uncompared where the pipeline has no reranker that compares, InstsearchError where a picture cannot be read.
     """
     reranker = comparing(engine)
     if reranker is None:
-        raise UsageError(
+        raise Uncompared(
             f"no reranker of pipeline '{engine.assembly.pipeline.name}' compares hits with the query: there is "
             "nothing to show beside it"
         )

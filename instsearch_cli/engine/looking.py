@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import arrays
-from instsearch_cli.engine.besides import besides
+from instsearch_cli.engine.besides import Uncompared, besides
 from instsearch_cli.engine.choosing import Choice, as_path, chosen
 from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.opened import format_errors, opened
@@ -72,7 +72,7 @@ class Looking:
         row, _ = self._loaded.names.find(as_path(image, "an image"))
         *others, last = names_of(self._loaded.warm.meant(pipeline))
         for name in others:
-            with contextlib.suppress(UsageError):
+            with contextlib.suppress(Uncompared):
                 return self._beside(picture, box, row, name, choice)
         return self._beside(picture, box, row, last, choice)
 

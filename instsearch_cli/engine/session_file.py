@@ -170,9 +170,7 @@ def _plain(view: SavedView) -> dict[str, Any]:
 
 def _session(table: dict[str, Any]) -> Session:
     _check_keys(table, KEYS, "a session")
-    marks = table.get("marks", {})
-    if not isinstance(marks, dict) or depth(marks, DEEPEST) > DEEPEST:
-        raise UsageError(f"marks are an object, of {DEEPEST} levels at most")
+    marks = checked_marks(table.get("marks", {}))
     views = _views(table.get("views"), "views")
     if not views:
         raise UsageError("views are empty: a question has one at least")
@@ -189,6 +187,13 @@ def _session(table: dict[str, Any]) -> Session:
         min_score=_number(table.get("min_score")),
         marks=marks,
     )
+
+
+def checked_marks(value: Any) -> dict[str, Any]:
+    """Marks, as a session keeps them. Raises UsageError for another value."""
+    if not isinstance(value, dict) or depth(value, DEEPEST) > DEEPEST:
+        raise UsageError(f"marks are an object, of {DEEPEST} levels at most")
+    return value
 
 
 def _check_keys(table: dict[str, Any], keys: tuple[str, ...], what: str) -> None:

@@ -28,7 +28,7 @@ def serve(
 
     port 0 is any that is free, token "" one that is drawn; what comes back has the ``link`` of the page, the ``base``
     of all addresses and the ``token``. Raises InstsearchError where packages are missing or the port is in use,
-    UsageError for another host without a token of one's own.
+    UsageError for what is no port or name, and for another host without a token of one's own.
     """
     require()
     from pathlib import Path
@@ -36,4 +36,5 @@ def serve(
     from instsearch_cli.serve.running import Place, running
     from instsearch_cli.serve.service import Service
 
-    return running(Service([Path(index) for index in indexes], device), Place(host, port, token, allow_hosts))
+    place = Place(host, port, token, allow_hosts)
+    return running(Service([Path(index) for index in indexes], device), place)

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from instsearch_cli import __version__
+from instsearch_cli.engine.session_file import checked_marks
 from instsearch_cli.errors import UsageError, printable
-from instsearch_cli.images import read_header
 from instsearch_cli.outside.text import parse_json
 from instsearch_cli.report.results import to_json
 from instsearch_cli.serve import measures as counting
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from instsearch_cli.serve.guard import Door
     from instsearch_cli.serve.questions import Question
     from instsearch_cli.serve.service import Service
+    from instsearch_cli.serve.shelf import Image
     from instsearch_cli.serve.uploads import Upload
 
 MOST_LISTED = 500  #: images in one answer
@@ -129,27 +130,30 @@ class Interface:
         return Json({"total": total, "images": images})
 
     async def image(self, request: Request) -> Response:
-        return await self._preview(request, self._image(request))
+        image = self._image(request)
+        return await self._preview(request, image.path, image.name)
 
     async def file(self, request: Request) -> Response:
-        path = self._image(request)
-        header = await self.workers.picture(read_header, path)  # what is no picture is not handed out
-        headers = {"content-disposition": _attached(printable(path.name))}
-        return File(path, media_type=f"image/{header.format.lower()}", headers=headers)
+        image = self._image(request)
+        form = await self.workers.picture(self.service.format, image)  # what is no picture is not handed out
+        headers = {"content-disposition": _attached(printable(image.path.name))}
+        return File(image.path, media_type=f"image/{form.lower()}", headers=headers)
 
-    def _image(self, request: Request) -> Path:
-        return self.service.shelf[request.path_params["index"]].image(request.path_params["row"]).path
+    def _image(self, request: Request) -> Image:
+        image = self.service.shelf[request.path_params["index"]].image(request.path_params["row"])
+        image.check()
+        return image
 
     async def picture(self, request: Request) -> Response:
         upload = self.service.uploads.get(request.path_params["id"])
-        return await self._preview(request, upload.path)
+        return await self._preview(request, upload.path, upload.name)
 
-    async def _preview(self, request: Request, path: Path) -> Response:
+    async def _preview(self, request: Request, path: Path, name: str) -> Response:
         side = _number(request, "side", 1024, SMALLEST, LARGEST)
         headers = {"cache-control": "private, no-cache"}
         if request.headers.get("if-none-match") == f'"{tag_of(path, side)}"':
             return Response(status_code=304, headers=headers)
-        preview = await self.workers.picture(self.service.preview, path, side)
+        preview = await self.workers.picture(self.service.preview, path, name, side)
         headers["etag"] = f'"{preview.tag}"'
         return Response(preview.data, media_type="image/jpeg", headers=headers)
 
@@ -261,9 +265,7 @@ class Interface:
     async def session(self, request: Request) -> Response:
         table = await _json_of(request)
         question = _question_of(table)
-        marks = table.get("marks") or {}
-        if not isinstance(marks, dict):
-            raise UsageError("marks are an object")
+        marks = {} if table.get("marks") is None else checked_marks(table["marks"])
         text = await self.workers.picture(self.service.session, question, marks)
         headers = {"content-disposition": _attached("session.json")}
         return Response(text, media_type="application/json", headers=headers)
@@ -291,7 +293,10 @@ class Interface:
         if not isinstance(given, list) or not 0 < len(given) <= asking.MOST_PARTS:
             raise UsageError('give {"boxes": [[x, y, width, height], ...]}')
         parts = [{"picture": {"upload": "-"}, "box": each} for each in given]
-        self.service.boxes = [box for _, box in asking.question({"views": parts}).views if box is not None]
+        boxes = [box for _, box in asking.question({"views": parts}).views if box is not None]
+        if len(boxes) < len(parts):
+            raise UsageError("a box is [x, y, width, height], not null")
+        self.service.boxes = list(boxes)
         self.service.done.set()
         return Response(status_code=204)
 

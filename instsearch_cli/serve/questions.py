@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.boxes import parse_box
+from instsearch_cli.engine.questions import checked_box
 from instsearch_cli.errors import UsageError, nearest
 from instsearch_cli.outside.text import shown
 
@@ -61,7 +62,7 @@ def question(given: Any) -> Question:
     views = _parts(table.get("views"), "views")
     if not views:
         raise UsageError("views: give at least one picture, with a box or null")
-    against = _parts(table.get("against") or [], "against")
+    against = () if table.get("against") is None else _parts(table["against"], "against")
     if len(views) + len(against) > MOST_PARTS:
         raise UsageError(f"views and against are at most {MOST_PARTS} pictures together")
     indexes = table.get("indexes")
@@ -79,7 +80,7 @@ def question(given: Any) -> Question:
 
 def of_form(rest: Any, boxes: list[str], picture: Ref) -> Question:
     """A question out of a form: one picture, boxes of it as ``x,y,w,h``, and the rest as JSON."""
-    table = dict(_table(rest or {}, "the question", FIELDS))
+    table = dict(_table({} if rest is None else rest, "the question", FIELDS))
     each: list[Any] = [parse_box(box) for box in boxes] or [None]
     asked_for = question({"views": [{"picture": {"upload": "-"}}], **table})
     views = tuple((picture, box) for box in each)
@@ -112,6 +113,11 @@ def _parts(given: Any, name: str) -> tuple[Part, ...]:
 def ref(given: Any, where: str) -> Ref:
     """A picture out of JSON. Raises UsageError that begins with ``where``."""
     table = _table(given, where, ("upload", "index", "row", "data", "name"))
+    name = table.get("name")
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"{where}.name is text, not {shown(name)}")
+    if sum(key in table for key in ("upload", "index", "data")) > 1:
+        raise UsageError(f"{where} has an upload, or an index and a row, or data: one of these")
     match table:
         case {"upload": str(id)} if id:
             return Ref(upload=id)
@@ -126,7 +132,7 @@ def ref(given: Any, where: str) -> Ref:
                 raise UsageError(f"{where}.data is no base64") from error
             if not data:
                 raise UsageError(f"{where}.data is empty: it is the bytes of a file, in base64")
-            return Ref(data=data, name=str(table.get("name") or "the picture"))
+            return Ref(data=data, name=name or "the picture")
     raise UsageError(f"{where} has an upload, or an index and a row, or data; it is {shown(given)}")
 
 
@@ -138,8 +144,10 @@ def _box(given: Any, where: str) -> tuple[float, float, float, float] | None:
     )
     if not numbers or len(given) != 4:
         raise UsageError(f"{where} is [x, y, width, height] or null, not {shown(given)}")
-    x, y, w, h = map(float, given)
-    return x, y, w, h
+    try:
+        return checked_box(given)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _whole(given: Any, where: str, low: int, high: int) -> int:

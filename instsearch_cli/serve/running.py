@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from instsearch_cli.engine.memory import reuse_memory
 from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.outside.text import shown
 from instsearch_cli.serve.app import application
 from instsearch_cli.serve.guard import DEFAULT_PORTS, Door
 
@@ -79,6 +80,15 @@ class Place:
     port: int = 0
     token: str = ""
     names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.port) is not int or not 0 <= self.port <= 65535:
+            raise UsageError(f"port is a whole number from 0 to 65,535, not {shown(self.port)}")
+        for name, value in (("host", self.host), ("token", self.token)):
+            if not isinstance(value, str):
+                raise UsageError(f"{name} is text, not {shown(value)}")
+        if isinstance(self.names, str) or not all(isinstance(name, str) for name in self.names):
+            raise UsageError(f"allow_hosts are a list of names, not {shown(self.names)}")
 
     @property
     def local(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from instsearch_cli.engine import together
-from instsearch_cli.engine.besides import UNALIGNED
+from instsearch_cli.engine.besides import UNALIGNED, Uncompared
 from instsearch_cli.engine.session_file import SavedPicture, SavedView, Session, read_session, write_session
-from instsearch_cli.errors import UsageError, printable
-from instsearch_cli.images import BadImage, Photograph
+from instsearch_cli.errors import InstsearchError, UsageError, printable
+from instsearch_cli.images import BadImage, Photograph, read_header
 from instsearch_cli.report.markup import jpeg_uri
 from instsearch_cli.report.page import page
 from instsearch_cli.report.pictures import Thumbnail, thumbnail
@@ -26,11 +27,12 @@ from instsearch_cli.report.takeaway import to_annotations, to_trec, to_zip
 from instsearch_cli.serve.previews import Previews
 from instsearch_cli.serve.problems import Problem
 from instsearch_cli.serve.questions import Ref
-from instsearch_cli.serve.shelf import Served, Shelf
+from instsearch_cli.serve.questions import question as checked
+from instsearch_cli.serve.shelf import Image, Served, Shelf
 from instsearch_cli.serve.uploads import Upload, Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from instsearch_cli.engine.answer import XYWH, Answer, View
     from instsearch_cli.serve.previews import Preview
@@ -82,12 +84,15 @@ class Service:
             question, views=tuple(map(hold, question.views)), against=tuple(map(hold, question.against))
         )
 
-    def preview(self, path: Path, side: int) -> Preview:
-        """A JPEG of a file. Raises Problem where it cannot be read."""
-        try:
+    def preview(self, path: Path, name: str, side: int) -> Preview:
+        """A JPEG of a file that is called so. Raises Problem where it cannot be read."""
+        with _named(name):
             return self.previews.of(path, side)
-        except BadImage as error:
-            raise Problem(422, f"{path.name}: {error.reason}") from error
+
+    def format(self, image: Image) -> str:
+        """What an image's file is, "JPEG" say. Raises Problem where it cannot be read."""
+        with _named(image.name):
+            return read_header(image.path).format
 
     # -- questions ------------------------------------------------------------------------------------
 
@@ -130,10 +135,11 @@ class Service:
             raise Problem(400, f"view is a number from 0 to {len(question.views) - 1}, not {view}")
         served = self.shelf[index]
         ref, box = self.held(question).views[view]
-        path = served.image(row).path
+        image = served.image(row)
+        image.check()
         try:
-            found = served.index().beside(self.photograph(ref), box, path, **question.choice)
-        except UsageError as error:  # no reranker of the pipeline compares
+            found = served.index().beside(self.photograph(ref), box, image.path, **question.choice)
+        except Uncompared as error:
             return {"picture": None, "agreement": None, "disagreement": None, "text": str(error)}
         if found is None:
             return {"picture": None, "agreement": None, "disagreement": None, "text": UNALIGNED}
@@ -194,7 +200,7 @@ class Service:
             elif value is True:
                 words.append(flag)
             elif value is not False:
-                words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+                words += [flag, str(value)]
         return shlex.join(words)
 
     # -- sessions -------------------------------------------------------------------------------------
@@ -228,7 +234,8 @@ class Service:
     def opened(self, data: bytes) -> dict[str, Any]:
         """A session's question and marks as JSON, its pictures handed in, or found in the indexes.
 
-        Raises InstsearchError for what is none; pictures that are named by a path have to be of the indexes.
+        Raises InstsearchError for what is none, or asks more than is answered here; pictures that are named by a path
+        have to be of the indexes.
         """
         session = read_session(data)
         pictures: list[dict[str, Any]] = []
@@ -255,6 +262,10 @@ class Service:
             "refine": session.refine,
         }
         asked_for |= {"k": session.k, "per_image": session.per_image, "min_score": session.min_score}
+        try:
+            checked(asked_for)
+        except UsageError as error:
+            raise InstsearchError(f"the session: {error}") from error
         return {"question": asked_for, "marks": dict(session.marks), "pictures": pictures}
 
     def _brought(self, picture: SavedPicture, indexes: Sequence[Served]) -> dict[str, Any]:
@@ -276,6 +287,14 @@ class Service:
         if ref.index >= 0:
             return str(photograph.path)
         return f"./{photograph.name}" if photograph.name.startswith("-") else photograph.name
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BadImage as error:
+        raise Problem(422, f"{name}: {error.reason}") from error
 
 
 def _exact(box: XYWH) -> str:

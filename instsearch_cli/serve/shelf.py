@@ -44,6 +44,13 @@ class Image:
         """As JSON."""
         return {"row": self.row, "name": self.name, "size": list(self.size)}
 
+    def check(self) -> os.stat_result:
+        """Its file as it is. Raises Problem where that is gone."""
+        try:
+            return self.path.stat()
+        except OSError as error:
+            raise Problem(410, f"{self.name}: {error.strerror or error}") from error
+
 
 class Served:
     """One index, by its position among those that are served."""
@@ -131,13 +138,13 @@ class Served:
 def _plain(pipeline: Pipeline, about: str) -> dict[str, Any]:
     """What a pipeline is for, and what its scores are; none of its networks is loaded for that."""
     names = [stage.name for stage in pipeline.rerank]
-    offer = load_registry().offers[RERANK].get(names[-1]) if names else None
+    offers = [load_registry().offers[RERANK].get(name) for name in names]
     return {
         "name": pipeline.name,
         "about": about,
         "rerankers": names,
-        "probability": offer is not None and offer.load().probabilities,
-        "per_image": not names,
+        "probability": bool(offers) and offers[-1] is not None and offers[-1].load().probabilities,
+        "per_image": all(offer is not None and offer.load().several for offer in offers),
         "refine": bool(pipeline.refine),
     }
 
@@ -175,10 +182,7 @@ class Shelf:
     def photograph(self, id: int, row: int) -> Photograph:
         """An image to ask with; the same one again as long as its file is the same."""
         image = self[id].image(row)
-        try:
-            there = image.path.stat()
-        except OSError as error:
-            raise Problem(410, f"{image.name}: {error.strerror or error}") from error
+        there = image.check()
         key = (image.path, there.st_mtime_ns, there.st_ctime_ns, there.st_size)
         photograph = self._photographs.get(key)
         if photograph is None:

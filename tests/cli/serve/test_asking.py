@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -199,10 +200,11 @@ def test_answers_are_taken_away(place: Path, web: httpx.Client, picture: str) ->
 def test_the_command_line_that_asks_the_same(
     place: Path, web: httpx.Client, picture: str, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = question(picture, indexes=[0], min_score=0.25, rerank=["verified-qe", "verdict"])
+    body = question(picture, indexes=[0], min_score=0.123456789, rerank=["verified-qe", "verdict"])
     line = web.post("/v1/command", json={"question": body}).json()["command"]
     program, *words = shlex.split(line)
     assert program == "instsearch"
+    assert "0.123456789" in words
     monkeypatch.chdir(place)
     assert hits(cli(*words, "--json").json) == hits(web.post("/v1/query", json=body).json())
 
@@ -264,7 +266,8 @@ def test_the_forms_of_other_programs(
     names = [f"{hit.rank}-{hit.path.name}" for hit in answer]
     assert sorted(archive.namelist()) == [*names, "hits.csv"]
     assert archive.read(names[1]) == answer[1].path.read_bytes()
-    assert not list(tmp_path.iterdir())
+    while list(tmp_path.iterdir()):  # it is removed once it was sent
+        time.sleep(0.01)
 
 
 def test_a_session_is_saved_opened_and_asked_elsewhere(
@@ -318,6 +321,9 @@ def test_a_hit_beside_the_query(place: Path, web: httpx.Client, picture: str) ->
     assert (seen["picture"], bool(seen["text"])) == (None, True)
     plain = web.post("/v1/aligned", json={"question": {**body, "rerank": ["none"]}, "hit": hit}).json()
     assert (plain["picture"], "compares" in plain["text"]) == (None, True)
+    for table in ({"pipeline": "nix"}, {"pipeline": "nix+sift"}, {"rerank": ["nix"]}):
+        wrong = web.post("/v1/aligned", json={"question": {**body, **table}, "hit": hit})
+        assert (wrong.status_code, "nix" in wrong.json()["detail"]) == (400, True)
     for wrong in ({}, {"hit": {"index": 0}}, {"hit": {"index": 9, "row": 0}}, {"hit": hit, "view": 5}):
         assert web.post("/v1/aligned", json={"question": body, **wrong}).status_code in (400, 404)
 

@@ -99,6 +99,31 @@ def test_an_index_in_which_nothing_can_be_searched(place: Path, tmp_path: Path) 
         assert "instsearch index" in table["problem"]
 
 
+def test_a_photograph_that_is_gone(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "a", tmp_path / "a")
+    instsearch.create(tmp_path / "index").index(tmp_path / "a", preset="sift")
+    with (
+        running(Service([tmp_path / "index"], "cpu"), Place(token=TOKEN)) as there,
+        httpx.Client(base_url=there.base, headers=HEADERS, timeout=60) as web,
+    ):
+        rows = {each["name"]: each["row"] for each in web.get("/v1/indexes/0/images").json()["images"]}
+        (tmp_path / "a" / "0.png").unlink()
+        gone, other = ({"index": 0, "row": rows[name]} for name in ("0.png", "2.png"))
+        body = {"question": {"views": [{"picture": other}]}, "hit": gone}
+        image = f"/v1/indexes/0/images/{rows['0.png']}"
+        for answer in (
+            web.get(image),
+            web.get(f"{image}/file"),
+            web.post("/v1/query", json={"views": [{"picture": gone}]}),
+            web.post("/v1/aligned", json=body),
+        ):
+            assert (answer.status_code, "0.png: No such file" in answer.json()["detail"]) == (410, True)
+        (tmp_path / "a" / "0.png").write_text("no picture")
+        for path in (image, f"{image}/file"):
+            damaged = web.get(path)
+            assert (damaged.status_code, damaged.json()["detail"].partition(":")[0]) == (422, "0.png")
+
+
 def test_ports_hosts_and_tokens(place: Path, cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -154,7 +179,9 @@ def test_ctrl_c_ends_it_within_a_second(place: Path) -> None:
         assert process.wait(timeout=10) in (0, 130, -signal.SIGINT)
         assert time.monotonic() - began < 2.5  # a second, on a machine that has nothing else to do
         busy.join(10)
-        assert "Traceback" not in process.stderr.read()
+        said = process.stderr.read()
+        assert "Traceback" not in said
+        assert said.splitlines()[-1].endswith("stopped")
 
 
 def _batch(base: str, headers: dict[str, str], body: dict[str, Any]) -> None:
@@ -174,6 +201,9 @@ def test_a_box_is_drawn_and_printed(place: Path) -> None:
             [240, 180],
         )
         assert httpx.post(f"{base}/v1/box", headers=headers, json={"boxes": []}).status_code == 400
+        for wrong in ([0, 0, -5, 3], [0, 0, 5, 0], None):
+            body = {"boxes": [[1, 2, 3, 4], wrong]}
+            assert httpx.post(f"{base}/v1/box", headers=headers, json=body).status_code == 400
         boxes = {"boxes": [[30, 20, 100, 100], [1.4, 2, 3, 4]]}
         assert httpx.post(f"{base}/v1/box", headers=headers, json=boxes).status_code == 204
         out, _ = process.communicate(timeout=20)

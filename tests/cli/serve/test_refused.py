@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import instsearch
 from instsearch_cli.serve import guard, measures, running
 from instsearch_cli.serve.app import application
 from instsearch_cli.serve.problems import Problem
@@ -173,6 +174,13 @@ BAD: list[tuple[Any, str]] = [
     ({"views": [{"picture": {"data": "aGVsbG8="}}]}, "not an image"),
     ({"views": [{"picture": {"data": ""}}]}, "data is empty"),
     ({"views": [{"picture": {"upload": ""}}]}, "views[0].picture"),
+    ({"views": [{"picture": {"upload": 5, "data": "aGVsbG8="}}]}, "one of these"),
+    ({"views": [{"picture": {"upload": "UP", "index": 0, "row": 0}}]}, "one of these"),
+    ({"views": [{"picture": {"data": "aGVsbG8=", "name": 5}}]}, "views[0].picture.name is text"),
+    ({"views": [{"picture": {"data": "aGVsbG8=", "name": {"a": 1}}}]}, "views[0].picture.name is text"),
+    ({"views": [{"picture": {"upload": "UP"}}], "against": 0}, "against is a list"),
+    ({"views": [{"picture": {"upload": "UP"}}], "against": {}}, "against is a list"),
+    ({"views": [{"picture": {"upload": "UP"}}], "against": ""}, "against is a list"),
     ({"views": [{"picture": {"upload": "UP"}, "box": [1, 2, 3]}]}, "views[0].box"),
     ({"views": [{"picture": {"upload": "UP"}, "box": [1, 2, 3, "4"]}]}, "views[0].box"),
     ({"views": [{"picture": {"upload": "UP"}, "box": [0, 0, 0, 0]}]}, "width and height"),
@@ -185,7 +193,7 @@ BAD: list[tuple[Any, str]] = [
     ({"views": [{"picture": {"upload": "UP"}, "box": None}], "rerank": "verdict"}, "rerank"),
     ({"views": [{"picture": {"upload": "UP"}, "box": None}], "indexes": [0, 0]}, "once"),
     ({"views": [{"picture": {"upload": "UP"}, "box": None}], "indexes": [5]}, "no index 5"),
-    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "per_image": 3}, "per-image"),
+    ({"views": [{"picture": {"upload": "UP"}, "box": None}], "per_image": 3, "rerank": ["aqe"]}, "per-image"),
 ]
 
 
@@ -197,6 +205,63 @@ def test_a_wrong_question_is_told_what_is_wrong(
     text = json.dumps(body).replace('"UP"', f'"{picture}"')
     answer = web.post("/v1/query", content=text, headers={"accept": accept})
     assert said in refused(answer, 400, 404, 422)
+
+
+@pytest.mark.parametrize("rest", ["0", "false", "[]", '""'])
+def test_the_rest_of_a_form_is_an_object(web: httpx.Client, place: Path, rest: str) -> None:
+    files = {"picture": ("query.png", (place / "query.png").read_bytes())}
+    assert "object" in refused(web.post("/v1/query", files=files, data={"question": rest}), 400)
+
+
+def nested(levels: int) -> Any:
+    return {"a": nested(levels - 1)} if levels > 1 else {}
+
+
+@pytest.mark.parametrize("marks", [0, False, [], "", nested(17)])
+def test_what_is_no_marks(web: httpx.Client, picture: str, marks: Any) -> None:
+    body = {"question": {"views": [{"picture": {"upload": picture}}]}, "marks": marks}
+    assert "16 levels" in refused(web.post("/v1/session", json=body), 400)
+    saved = web.post("/v1/session", json={**body, "marks": nested(16)})
+    assert web.post("/v1/session/open", content=saved.content).json()["marks"] == nested(16)
+    opened = web.post("/v1/session/open", json={**saved.json(), "marks": marks})
+    assert "16 levels" in refused(opened, 422)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"k": 99_999}, "1,000"),
+        ({"per_image": 50_000}, "1,000"),
+        ({"views": 150}, "100 pictures"),
+        ({"against": 100}, "100 pictures together"),
+    ],
+)
+def test_a_session_that_asks_more_than_is_answered(
+    web: httpx.Client, picture: str, more: dict[str, int], said: str
+) -> None:
+    body = {"question": {"views": [{"picture": {"upload": picture}}]}}
+    session = web.post("/v1/session", json=body).json()
+    view = session["views"][0]
+    wrong = {name: [view] * n if name in ("views", "against") else n for name, n in more.items()}
+    assert said in refused(web.post("/v1/session/open", json={**session, **wrong}), 422)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"port": 70_000}, "port"),
+        ({"port": -1}, "port"),
+        ({"port": "x"}, "port"),
+        ({"port": True}, "port"),
+        ({"token": 5}, "token"),
+        ({"host": None}, "host"),
+        ({"allow_hosts": "photos.example"}, "list of names"),
+        ({"allow_hosts": [5]}, "list of names"),
+    ],
+)
+def test_a_place_that_is_none(place: Path, wrong: Any, said: str) -> None:
+    with pytest.raises(instsearch.UsageError, match=said):
+        instsearch.serve(place / "of-a", **wrong)
 
 
 @pytest.mark.parametrize(
