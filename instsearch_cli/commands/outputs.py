@@ -19,14 +19,14 @@ Outputs = list[tuple[str, Path | None]]
 """Flags with the files that they write, as :func:`common.disjoint` takes them."""
 
 
-def check_outside(outputs: Outputs, index: Path) -> None:
-    """Raise UsageError where a flag's file to write lies in an index's folder."""
-    folder = Path(os.path.realpath(index))
+def check_outside(outputs: Outputs, folder: Path, what: str = "the index") -> None:
+    """Raise UsageError where a flag's file to write lies in a folder, an index's say."""
+    whole = Path(os.path.realpath(folder))
     for flag, path in _named(outputs):
         real = Path(os.path.realpath(path))
         usage(
-            folder not in (real, *real.parents),
-            f"{flag}: {printable(path)} lies in the index {printable(index)}: name a file elsewhere",
+            whole not in (real, *real.parents),
+            f"{flag}: {printable(path)} lies in {what} {printable(folder)}: name a file elsewhere",
         )
 
 

@@ -52,9 +52,13 @@ def command(ctx: click.Context, /, image: Path | None, **options: Any) -> None:
     check(ctx, image, options)
     if options["batch"] is not None:
         ctx.exit(query_batch.run(options["batch"], options))
+    from instsearch_cli.report.results import check_empty
+
     session = asked_for(ctx, image, options)
     indexes = [common.open_index(path, options) for path in options["index_paths"]]
     check_unindexed(outputs(options), indexes)
+    if options["copy_to"] is not None:
+        check_empty(options["copy_to"])
     seen = (view.picture.path for view in (*session.views, *session.against))
     check_unread(outputs(options), filter(None, seen), "the question")
     answer = search(session, indexes, options)

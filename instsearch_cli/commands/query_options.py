@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common
+from instsearch_cli.commands.outputs import check_outside
 
 if TYPE_CHECKING:
     from instsearch_cli.commands.outputs import Outputs
@@ -199,6 +200,10 @@ def check(ctx: click.Context, image: Path | None, options: dict[str, Any]) -> No
             common.usage(options[name] != STREAM, f"{flag} writes a file: name one")
         common.writable(flag, options[name])
     common.disjoint(_read(image, options), outputs(options))
+    if options["copy_to"] is not None:
+        check_outside(
+            outputs({**options, "copy_to": None}), options["copy_to"], "the new folder of --copy-to,"
+        )
     changed = ("assignments", "crop_query", "weigh_query")
     stray = [WORDS[name] for name in changed if options[name] not in (None, ())]
     common.usage(

@@ -124,10 +124,9 @@ def copy_hits(answer: Answer, folder: Anywhere, kind: str = "copy") -> tuple[int
     if kind not in COPIES:
         raise UsageError(f"photographs are copied as {', '.join(COPIES)}, not {kind!r}")
     folder = as_path(folder, "a place for copies")
+    check_empty(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InstsearchError(f"{folder} is not empty: choose a new or an empty folder for the copies")
     except OSError as error:
         raise InstsearchError(f"cannot write to {folder}: {error.strerror or error}") from error
     missing = []
@@ -152,6 +151,15 @@ def copy_hits(answer: Answer, folder: Anywhere, kind: str = "copy") -> tuple[int
             reason = error.reason if isinstance(error, BadImage) else error.strerror or error
             missing.append(f"{printable(hit.path)}: {reason}")
     return len(hits) - len(missing), missing
+
+
+def check_empty(folder: Path) -> None:
+    """Raises InstsearchError for a folder with something in it, and for what is none."""
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise InstsearchError(f"{folder} is not empty: choose a new or an empty folder for the copies")
+    except OSError as error:
+        raise InstsearchError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def first_of_each(answer: Answer) -> list[Hit]:

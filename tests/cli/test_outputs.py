@@ -72,6 +72,18 @@ def test_what_is_searched_is_not_written_over(
     assert state(place) == before
 
 
+def test_nothing_is_written_where_copies_cannot_be(cli: Cli, place: Path) -> None:
+    (place / "full").mkdir()
+    (place / "full" / "x").touch()
+    (place / "empty").mkdir()
+    before = state(place)
+    flags = ("--csv", "hits.csv", "--save-session", "s.json")
+    assert "full is not empty: choose" in cli("query", "mine.png", "--copy-to", "full", *flags, status=1).err
+    said = cli("query", "mine.png", "--copy-to", "empty", "--csv", "empty/hits.csv", status=2).err
+    assert "--csv: empty/hits.csv lies in the new folder of --copy-to, empty: name a file elsewhere" in said
+    assert state(place) == before
+
+
 def test_a_picture_of_a_session_is_not_written_over(cli: Cli, place: Path) -> None:
     saved = {"instsearch": "session", "version": 1, "views": [{"picture": {"path": "mine.png"}}]}
     (place / "s.json").write_text(json.dumps(saved))
