@@ -108,7 +108,6 @@ class Data(Protocol):
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
-        ...
 
     def cache(self) -> Path | None:
         """A folder on its disk for what a searcher can make again, as long as what it reads stays; None: no writing."""
@@ -285,6 +284,7 @@ class Reranker(Component):
     """Hits -> better hits."""
 
     probabilities: ClassVar[bool] = False  #: its scores are probabilities that a hit shows the object
+    several: ClassVar[bool] = False  #: takes several hits of an image, each with a box (``Query.per_image``)
 
     @property
     def depth(self) -> int:

@@ -253,9 +253,10 @@ class Engine:
                 f"searcher '{part.name}' ranks whole images: with more than one hit an image (--per-image) take "
                 f"searcher {' or '.join(self._listing())}"
             )
-        if self.assembly.rerankers:
+        once = [part.name for part in self.assembly.rerankers if not part.component.several]
+        if once:
             raise UsageError(
-                f"reranker '{self.assembly.rerankers[0].name}' takes one hit an image: with more (--per-image) add "
+                f"reranker '{once[0]}' takes one hit an image: with more (--per-image) add "
                 "--rerank none"
             )
 

@@ -175,6 +175,38 @@ def test_verified_images_come_first_with_their_boxes_and_others_after(tmp_path):
     assert np.isnan(unverified.boxes).all()
 
 
+def several(p, rng, moves):
+    """An image with the object moved in several ways."""
+    each = [scene(p, rng, transformed(p, *move), others=0) for move in moves]
+    return words_of(
+        *(np.concatenate([getattr(one, f) for one in each]) for f in ("words", "signatures", "geometry"))
+    )
+
+
+def test_several_of_one_object_are_several_hits(tmp_path):
+    rng, p = np.random.default_rng(0), the_object()
+    moves = [(0.6, 0, (20, 20)), (0.6, 0, (300, 60)), (0.8, 10, (150, 150))]
+    items = [several(p, rng, moves), several(p, rng, moves[1:2]), scene(p, rng)]
+    data = Collection(tmp_path, items)
+    asked = query(words_of(np.arange(24) % K, object_signatures(24), p), BOX)
+    searcher = fitted(data)
+    once = searcher.search([asked], data, 9)
+    for per_image, wanted in ((1, [0, 1]), (2, [0, 0, 1]), (0, [0, 0, 0, 1])):
+        hits = searcher.search([replace(asked, per_image=per_image)], data, 9)
+        found = hits.images[0, : hits.valid(0)]
+        verified = ~np.isnan(hits.boxes[0, : len(found)]).any(axis=1)
+        assert sorted(found[verified].tolist()) == wanted
+        first = [found.tolist().index(image) for image in (0, 1)]
+        before = [once.images[0].tolist().index(image) for image in (0, 1)]
+        np.testing.assert_array_equal(hits.scores[0, first], once.scores[0, before])
+        np.testing.assert_array_equal(hits.boxes[0, first], once.boxes[0, before])
+    assert hits.scores[0, : len(found)].tolist() == sorted(hits.scores[0, : len(found)], reverse=True)
+    centres = hits.boxes[0, : len(found)].reshape(-1, 2, 2).mean(axis=1)[found == 0]
+    for scale, degrees, t in moves:
+        middle = transformed(np.array([[180.0, 180, 1, 0]]), scale, degrees, t)[0, :2]
+        assert np.abs(centres - middle).max(axis=1).min() < 6
+
+
 def test_only_keypoints_in_the_box_ask(tmp_path):
     rng, p = np.random.default_rng(0), the_object()
     data = Collection(tmp_path, [scene(p, rng, transformed(p, 1, 0, (5, 5)), others=0)])

@@ -10,6 +10,7 @@ import numpy as np
 
 from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_formats import Array
+from instsearch_plugins.numeric.geometry import shared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -246,3 +247,18 @@ def occurrences(values: np.ndarray) -> np.ndarray:
     before = np.empty(len(values), np.int64)
     before[order] = np.arange(len(values)) - np.searchsorted(ascending, ascending)
     return before
+
+
+def separate(images: np.ndarray, boxes: np.ndarray, most: int) -> np.ndarray:
+    """Which hits, best first, are an image's first or share less than half of a box with one before, ``most`` an image.
+
+    images i64[n], boxes f32[n, 4] -> bool[n]. Hits without a box are in no place of their own.
+    """
+    kept: np.ndarray = occurrences(images) == 0
+    places = dict(zip(images[kept].tolist(), boxes[kept, None], strict=True))
+    for i in np.flatnonzero(~kept & ~np.isnan(boxes).any(axis=1)).tolist():
+        before = places[int(images[i])]
+        kept[i] = len(before) < most and bool((shared(before, boxes[i]) < 0.5).all())
+        if kept[i]:
+            places[int(images[i])] = np.append(before, boxes[i : i + 1], axis=0)
+    return kept

@@ -17,6 +17,7 @@ from instsearch_cli.data import Beside, Hits
 from instsearch_plugins.numeric.appearance import Compared, Whole, common, enlarged, recompared, side_by_side
 from instsearch_plugins.numeric.discriminant import colours, discriminant, levels
 from instsearch_plugins.numeric.hamming import BITS
+from instsearch_plugins.numeric.ranking import occurrences
 from instsearch_plugins.rerankers.comparing import Comparing, each_of, pixels_of
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
 from instsearch_plugins.rerankers.verified_qe import VerifiedQueryExpansion, expanded
@@ -123,6 +124,7 @@ class Aligned(Verifying):
 
     config: Config
     on_device: ClassVar[bool] = False
+    several: ClassVar[bool] = True
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -132,10 +134,26 @@ class Aligned(Verifying):
         k = hits.images.shape[1]
         ranked = []
         for i, query in enumerate(queries):
-            comparing = Comparing(query, data, self.config)
-            first = self._first(hits_of(hits, i), comparing)
-            ranked.append(first if query.against else self._again(query, first, comparing, data, search, k))
+            comparing, every = Comparing(query, data, self.config), hits_of(hits, i)
+            once = occurrences(every[0]) == 0
+            first = self._first(_some(every, once), comparing)
+            first = first if query.against else self._again(query, first, comparing, data, search, k)
+            ranked.append(first if once.all() else self._further(first, _some(every, ~once), comparing))
         return Hits.stack(ranked, k)
+
+    def _further(self, first: Ranked, hits: Ranked, comparing: Comparing) -> Ranked:
+        """Further places of the object in images, compared where they are; none is surer than the image's first."""
+        images, scores, boxes = hits[0], hits[1].copy(), hits[2]
+        top = np.flatnonzero(scores >= self.config.least)[: self.config.depth]
+        for i, one in zip(top.tolist(), comparing.elsewhere(images[top], boxes[top]), strict=True):
+            if one is not None:
+                scores[i] = self._floored(scores[i] + self._change(one, float(scores[i])))
+        scores = np.minimum(scores, _beside(images, first)[0])
+        images, scores, boxes = (
+            np.concatenate(pair) for pair in zip(first, (images, scores, boxes), strict=True)
+        )
+        order = np.argsort(-scores, kind="stable")
+        return images[order], scores[order], boxes[order]
 
     def beside(self, query: Query, row: int, data: Data) -> Beside | None:
         """As the query's own words align the two, without the help of other hits."""
@@ -221,6 +239,10 @@ class Aligned(Verifying):
         order = np.lexsort((-x, ~some))
         scores = x[order].astype(np.float32) if enough else -np.sort(-scores)
         return images[order], scores, boxes[order]
+
+
+def _some(hits: Ranked, some: np.ndarray) -> Ranked:
+    return hits[0][some], hits[1][some], hits[2][some]
 
 
 def in_words(one: Compared) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.numeric.appearance import Compared, compared, onto_box, template
-from instsearch_plugins.numeric.geometry import Transform, box_under
+from instsearch_plugins.numeric.geometry import Transform, box_under, shared
 from instsearch_plugins.numeric.registration import applied
 from instsearch_plugins.rerankers.hit_by_hit import box_of
 from instsearch_plugins.rerankers.verified_qe import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
 HELPERS = 10  # hits whose keypoints are, at most
+THERE = 0.5  # share of a box that is where the object was aligned
 SIDE_BY_SIDE = 4  # hits compared at once, at most
 
 
@@ -45,6 +46,11 @@ class Shown(NamedTuple):
     points: Points
     size: tuple[int, int]
     where: np.ndarray | None
+
+    def there(self) -> Shown:
+        """With the keypoints in that box alone."""
+        assert self.where is not None
+        return self._replace(points=self.points.at(inside_box(self.points, self.where)))
 
 
 class Comparing:
@@ -71,6 +77,14 @@ class Comparing:
         if self._helpers and left:
             self._helpers.sort(key=lambda helper: -helper[0])
             self._compared(joined([self._own, *(shown for _, shown in self._helpers[:HELPERS])]), left, False)
+
+    def elsewhere(self, rows: np.ndarray, boxes: np.ndarray) -> list[Compared | None]:
+        """Further places f32[n, 4] of an object in hits; None where it cannot be compared, or is aligned elsewhere."""
+        inputs = {i.row: i for i in self._data.inputs(("local",), np.unique(rows))}
+        places = zip(rows.tolist(), boxes, strict=True)
+        hits = [Shown(row, points_of(inputs[row].local), inputs[row].size, box) for row, box in places]
+        found = zip(self._each(self._own, hits), boxes, strict=True)
+        return [one[0] if one and shared(_bounds(*one), box) >= THERE else None for one, box in found]
 
     def _compared(self, own: Points, hits: Sequence[Shown], helpful: bool = True) -> list[Shown]:
         """Compare hits by what the keypoints own agree with them on; returns those that could not be.
@@ -105,13 +119,22 @@ class Comparing:
             H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, self.box)
             return compared(self._template, image.pixels, H), image.scale
 
-        there = {
-            n: (hit, transform)
-            for n, (hit, transform) in enumerate(zip(hits, _transforms(own, hits, self._config), strict=True))
-            if transform is not None and not _apart(box_under(transform, self.box, hit.size), hit.where)
-        }
+        there = self._there(own, dict(enumerate(hits)))
+        missed = {n: hit for n, hit in enumerate(hits) if n not in there and hit.where is not None}
+        there |= self._there(
+            own, {n: hit.there() for n, hit in missed.items()}
+        )  # of several the one that was found
         found = dict(zip(there, each_of(compare, there.values()), strict=True))
         return [found.get(n) for n in range(len(hits))]
+
+    def _there(self, own: Points, hits: dict[int, Shown]) -> dict[int, tuple[Shown, Transform]]:
+        """Those that the keypoints agree on where they were found, and by which transform."""
+        transforms = _transforms(own, list(hits.values()), self._config)
+        return {
+            n: (hit, transform)
+            for (n, hit), transform in zip(hits.items(), transforms, strict=True)
+            if transform is not None and not _apart(box_under(transform, self.box, hit.size), hit.where)
+        }
 
 
 def each_of(work: Callable[..., Any], each: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -138,8 +161,14 @@ def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
     """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
     if where is None or np.isnan(where).any():
         return False
-    shared = np.maximum(np.minimum(box[2:], where[2:]) - np.maximum(box[:2], where[:2]), 0).prod()
-    return bool(shared < min((box[2:] - box[:2]).prod(), (where[2:] - where[:2]).prod()) / 4)
+    return bool(shared(box, where) < 0.25)
+
+
+def _bounds(one: Compared, scale: tuple[float, float]) -> np.ndarray:
+    """Where the template is in the original: f32[4]."""
+    h, w = one.own.shape[:2]
+    corners = applied(one.H, np.array([[0, 0], [w, 0], [w, h], [0, h]], float)) * scale
+    return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
 
 def _picture(data: Data, row: int) -> Image | None:

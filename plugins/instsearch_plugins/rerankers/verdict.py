@@ -46,6 +46,7 @@ class Verdict(Reranker):
 
     probabilities = True
     on_device: ClassVar[bool] = False
+    several: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

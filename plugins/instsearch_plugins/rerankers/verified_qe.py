@@ -14,6 +14,7 @@ from instsearch_cli.errors import UsageError
 from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, places
 from instsearch_plugins.numeric.hypotheses import CORRESPONDENCES, verified
+from instsearch_plugins.numeric.ranking import occurrences
 from instsearch_plugins.rerankers.hit_by_hit import Ranked, Verifying, box_of, hits_of
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class VerifiedQueryExpansion(Verifying):
 
     config: Config
     on_device: ClassVar[bool] = False
+    several: ClassVar[bool] = True
 
     def rerank(
         self,
@@ -157,7 +159,8 @@ def expanded(
     asked = points_of(local)
     own = asked.at(inside_box(asked, box))
     theirs, sizes, there = [], [], []
-    for inputs in data.inputs(("local",), rows[~np.isin(rows, list(query.exclude))][: c.depth]):
+    rows = rows[(occurrences(rows) == 0) & ~np.isin(rows, list(query.exclude))]
+    for inputs in data.inputs(("local",), rows[: c.depth]):
         theirs.append(points_of(inputs.local))
         sizes.append(inputs.size)
         there.append(inputs.row)
@@ -177,15 +180,19 @@ def expanded(
 
 
 def _in_turn(before: Ranked, verified: np.ndarray, found: Ranked) -> Ranked:
-    """The verified hits as they were, then what the expanded query found, as sure as the last of these at most."""
+    """The verified hits as they were, then what the expanded query found, as sure as the last of these at most.
+
+    Further places in verified hits are among the others.
+    """
     first = np.isin(before[0], verified)
     images, scores, boxes = (column[first] for column in before)
     others = ~np.isin(found[0], verified)
-    capped = np.minimum(found[1][others], scores.min())
+    capped = np.minimum(found[1][others], scores[occurrences(images) == 0].min())
+    order = np.argsort(-np.concatenate([scores, capped]), kind="stable")
     return (
-        np.concatenate([images, found[0][others]]),
-        np.concatenate([scores, capped]),
-        np.concatenate([boxes, found[2][others]]),
+        np.concatenate([images, found[0][others]])[order],
+        np.concatenate([scores, capped])[order],
+        np.concatenate([boxes, found[2][others]])[order],
     )
 
 

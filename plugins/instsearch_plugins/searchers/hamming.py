@@ -21,7 +21,7 @@ from instsearch_plugins.numeric import hamming
 from instsearch_plugins.numeric.geometry import Agreement, Transform, box_under, places
 from instsearch_plugins.numeric.hypotheses import verified
 from instsearch_plugins.numeric.mirrored import SIFT, mirrored
-from instsearch_plugins.numeric.ranking import Owners, leads, occurrences
+from instsearch_plugins.numeric.ranking import Owners, leads, occurrences, separate
 from instsearch_plugins.rerankers.hit_by_hit import box_of
 from instsearch_plugins.searchers.postings import POSTINGS, Matches, Postings, inverted, inverted_of
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 
 EVIDENCE = 16.0  #: sigma of inliers, in bits: the paper's
+OCCURRENCES = 20  #: of the object in an image, at most
+RIM = 0.1  #: of a box's sides, around it, where corners of what was found may be
 KEPT = 64  #: mirrored queries whose evidence is kept until they are expanded
 CHANCE = 2e-4  #: z of the usual image that is verified and does not show the object
 
@@ -80,6 +82,21 @@ class Evidence(NamedTuple):
         return self.images, scores, boxes
 
 
+class Verified(NamedTuple):
+    """Images with inliers enough, i64[s] by number; of each v, sqrt(share) times its inliers' weight, and its box."""
+
+    images: np.ndarray
+    v: np.ndarray
+    inliers: np.ndarray
+    boxes: np.ndarray
+
+    def at_most(self, first: Verified) -> Verified:
+        """No surer than the first ones of the same images, which ascend there."""
+        i = np.searchsorted(first.images, self.images)
+        capped = np.minimum(self.v, first.v[i]), np.minimum(self.inliers, first.inliers[i])
+        return Verified(self.images, *capped, self.boxes)
+
+
 class HammingEmbedding(Searcher):
     """score = 1 + log(1 + z / z0) for verified images, which come first; vote, below 1, for the others.
 
@@ -92,12 +109,14 @@ class HammingEmbedding(Searcher):
     best ``verify`` images are verified from the matches of all their words, those that change scale and turn as most
     do (``wgc``), and have the query's box under the transform found; z0 is the z that is usual among those that do
     not show the object. Rows that share no match are no hits. The words that vote are those of the query's keypoints,
-    whatever its codes: expanding codes changes nothing.
+    whatever its codes: expanding codes changes nothing. Where a query wants several hits of an image, the matches out
+    of a box that was found are verified again, ``OCCURRENCES`` times at most.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("csr",)
     on_device: ClassVar[bool] = False
     learns: ClassVar[dict[str, Array]] = POSTINGS
+    lists_regions: bool = True
     locates: bool = True  #: its boxes hold without a detector
 
     @dataclass(frozen=True)
@@ -164,24 +183,27 @@ class HammingEmbedding(Searcher):
         self, query: Query, data: Data, hidden: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All images that match, best first, but for those hidden: their numbers i64[n], scores and boxes."""
-        asked = self._asked(query, data)
-        images, scores, boxes = self._evidence(asked, hidden).scored(asked.norm, asked.usual)
+        asked, n = self._asked(query, data), query.per_image
+        images, scores, boxes = self._evidence(asked, hidden, n).scored(asked.norm, asked.usual)
         order = np.argsort(-scores, kind="stable")
         if self.config.mirrored:
             other = self._mirrored(query, data, hidden).scored(asked.norm, asked.usual)
             both = zip((images, scores, boxes), other, strict=True)
             images, scores, boxes = (np.concatenate(pair) for pair in both)
             order = np.lexsort((images, -scores))
+        if n != 1:
+            order = order[separate(images[order], boxes[order], n or OCCURRENCES)]
+        elif self.config.mirrored:
             order = order[occurrences(images[order]) == 0]
         return images[order], scores[order], boxes[order]
 
     def _mirrored(self, query: Query, data: Data, hidden: np.ndarray) -> Evidence:
         """The evidence of the mirror image, which is the same once a query is expanded: that adds words alone."""
-        key = id(query.features), id(query.weights), query.box, hidden.tobytes()
+        key = id(query.features), id(query.weights), query.box, query.per_image, hidden.tobytes()
         kept = self._kept.pop(key, None)
         if kept is not None and kept[0] is query.features and kept[1] is query.weights:
             return kept[2]
-        evidence = self._evidence(self._asked(query, data, mirror=True), hidden)
+        evidence = self._evidence(self._asked(query, data, mirror=True), hidden, query.per_image)
         self._kept[key] = query.features, query.weights, evidence
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -265,8 +287,8 @@ class HammingEmbedding(Searcher):
 
     # -- verification -----------------------------------------------------------------------------------
 
-    def _evidence(self, asked: Asked, hidden: np.ndarray) -> Evidence:
-        """What there is for every image that nearest words match, the best of them verified."""
+    def _evidence(self, asked: Asked, hidden: np.ndarray, per_image: int = 1) -> Evidence:
+        """What there is for every image that nearest words match, the best of them verified; these several times."""
         shown = None
         if len(hidden):
             shown = np.ones(self.owners.images, bool)
@@ -279,20 +301,39 @@ class HammingEmbedding(Searcher):
         if not len(best):
             nothing = np.empty(0, np.float32)
             return Evidence(images, v, norms, best, nothing, nothing, nothing.reshape(0, 4))
-        sure, v_sure, inliers, boxes = self._verified(asked, nearest, images[best])
-        return Evidence(images, v, norms, best[sure], v_sure, inliers, boxes)
+        found = self._verified(asked, nearest, images[best], per_image)
+        at, again = best[found.images], occurrences(found.images) > 0
+        extra = at[again]
+        at[again] = np.arange(len(images), len(images) + len(extra))
+        images, v, norms = (np.append(each, each[extra]) for each in (images, v, norms))
+        return Evidence(images, v, norms, at, found.v, found.inliers, found.boxes)
 
-    def _verified(
-        self, asked: Asked, nearest: Matches, images: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Which of some images have inliers enough, by all words; v, sqrt(share) times their weight, and boxes."""
-        config, postings = self.config, self.postings
+    def _verified(self, asked: Asked, nearest: Matches, images: np.ndarray, per_image: int) -> Verified:
+        """Which of some images have inliers enough, by all words; then which have out of the box that was found."""
+        postings = self.postings
         rank = np.full(self.owners.images, -1)
         rank[images] = np.arange(len(images))
         own = nearest.some(np.flatnonzero(rank.take(nearest.image) >= 0))
         others = self._matches(asked, np.flatnonzero(~asked.first), rank >= 0)
         matches = Matches(*(np.concatenate(pair) for pair in zip(own, others, strict=True)))
-        image, sizes, n = rank.take(matches.image), postings.sizes[images], len(images)
+        image, sizes = rank.take(matches.image), postings.sizes[images]
+        found = [self._agreed(asked, matches, image, sizes)]
+        while len(found) != (per_image or OCCURRENCES) and len(found[-1].images):
+            box = np.full((len(images), 4), np.nan, np.float32)
+            box[found[-1].images] = found[-1].boxes
+            x, box = hamming.unpacked(matches.bits, sizes.take(image, axis=0))[:, :2], box.take(image, axis=0)
+            rim = RIM * (box[:, 2:] - box[:, :2])
+            inside = ((x >= box[:, :2] - rim) & (x < box[:, 2:] + rim)).all(axis=1)
+            left = np.flatnonzero(~inside & ~np.isnan(box[:, 0]))
+            if not len(left):
+                break
+            matches, image = matches.some(left), image.take(left)
+            found.append(self._agreed(asked, matches, image, sizes).at_most(found[0]))
+        return Verified(*(np.concatenate(each) for each in zip(*found, strict=True)))
+
+    def _agreed(self, asked: Asked, matches: Matches, image: np.ndarray, sizes: np.ndarray) -> Verified:
+        """What some matches agree on in each image, i64[m] below n, of sizes f32[n, 2]."""
+        config, n = self.config, len(sizes)
         total = np.bincount(image, minlength=n)
         evidence = self.evidence.take(matches.distance) * asked.worth.take(matches.asked)
         if config.wgc:
@@ -314,7 +355,7 @@ class HammingEmbedding(Searcher):
         v = np.bincount(image, self._scores(asked, matches, image, n), n)[sure]
         A, t = found.transforms
         boxes = box_under(Transform(A[sure], t[sure]), asked.box, sizes[sure])
-        return sure, v, np.sqrt(share) * found.weight[sure], boxes
+        return Verified(sure, v, np.sqrt(share) * found.weight[sure], boxes)
 
 
 def among(
