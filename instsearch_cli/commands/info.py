@@ -95,8 +95,11 @@ def _print(facts: dict[str, Any], pipelines: list[Pipeline], show_layers: bool) 
         common.echo(line)
     for layer in facts["layers"]:
         each = layer["bytes"] / max(1, layer["rows"])
+        what = (
+            "images" if layer["rows"] <= facts["images"] else "rows  "
+        )  # of images that are none any more, too
         common.echo(
-            f"  {layer['kind']:<9} {layer['name']:<16} {layer['fingerprint'][:8]}  {layer['rows']:>9,} images  "
+            f"  {layer['kind']:<9} {layer['name']:<16} {layer['fingerprint'][:8]}  {layer['rows']:>9,} {what}  "
             f"{size(layer['bytes']):>9}  {size(each)} an image"
         )
         if show_layers:

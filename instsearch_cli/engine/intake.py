@@ -13,7 +13,7 @@ from instsearch_cli.engine.name_hashes import note_names
 from instsearch_cli.engine.records import recorded
 from instsearch_cli.engine.registry import load_registry
 from instsearch_cli.engine.stamps import Stamp, Stamps
-from instsearch_cli.errors import InstsearchError
+from instsearch_cli.errors import InstsearchError, printable
 from instsearch_cli.images import MAX_PIXELS, BadImage, Discovery, Found, Reader, examine
 from instsearch_formats import ImageRecord
 from instsearch_formats.changes import Change
@@ -53,13 +53,14 @@ class Intake:
     )  #: what becomes of the rows that were there, yet to be written
 
     def skip_later(self, skipped: list[tuple[str, str]]) -> None:
-        """Count pictures that turned out not to decode; those of earlier runs were counted as there."""
+        """Count pictures that turned out not to decode, by their paths; those of earlier runs were counted as there."""
+        shown = {printable(path_of(found)): found.display for found in (self.places if skipped else ())}
         for name, reason in skipped:
             if self.new:
                 self.new -= 1
             else:
                 self.there -= 1
-            self.skipped.append((name, reason))
+            self.skipped.append((shown.get(name, name), reason))
 
 
 class Fresh(NamedTuple):

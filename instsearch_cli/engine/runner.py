@@ -205,8 +205,12 @@ class Runner:
                 result.put()
                 self.outcome.blank += result.blank
                 for kind in task.kinds:
-                    self.outcome.written[kind] = self.outcome.written.get(kind, 0) + len(task.span)
+                    self.outcome.written[kind] = self.outcome.written.get(kind, 0) + self._images(task.span)
         self.progress.close()
+
+    def _images(self, span: range) -> int:
+        """How many rows are images: those of what was removed, or did not decode, are none."""
+        return len(span) - sum(row in span for row in self.index.images.removed())
 
     @functools.cached_property
     def _makers(self) -> Makers:
@@ -255,7 +259,7 @@ class Runner:
         cover = layer.cover(n)
         start = cover[-1].stop if cover else 0
         if isinstance(part.component, Mirror):
-            self._fill(part.component, layer, range(n), n - start)
+            self._fill(part.component, layer, range(n), self._images(range(start, n)))
             return
         if start >= n:
             return
@@ -270,7 +274,7 @@ class Runner:
         finally:
             segment.close()
             self.progress.close()
-        self.outcome.written[SEARCH] = n - start
+        self.outcome.written[SEARCH] = self._images(range(start, n))
 
     def _fill(self, mirror: Mirror, layer: Layer, span: range, new: int) -> None:
         """Bring a copy that is kept elsewhere up to date; its rows are searchable once it is whole."""

@@ -76,3 +76,23 @@ def test_a_folder_is_no_picture(cli: Cli, index: Path, photos: Path, picture: st
     assert "error: '.' is a folder: name a picture\n" in cli("query", picture, "--index", index, status=1).err
     said = cli("query", good, "--also", picture, "--index", index, status=1).err
     assert "error: another view, '.' is a folder: name a picture\n" in said
+
+
+def test_a_picture_that_does_not_decode_is_counted_once_and_called_the_same(
+    cli: Cli, photos: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cut = photos / "a" / "cut.png"
+    cut.write_bytes((photos / "a" / "1.png").read_bytes()[:-60])
+    first, second = (cli("index", "photos", "--index", "i", *tiny, "--quiet").out for _ in range(2))
+    assert "found 11 = indexed 10 + already there 0 + skipped 1" in first
+    assert "codes 10, search 10 in" in first
+    for said in (first, second):
+        assert f"  skipped {Path('photos/a/cut.png')}: " in said
+    layers = [
+        line
+        for line in cli("info", "--index", "i").out.splitlines()
+        if line.startswith(("  codes", "  search"))
+    ]
+    assert len(layers) == 2
+    assert all("11 rows" in line for line in layers)
