@@ -198,6 +198,7 @@ class Interface:
             given = asking.of_form(rest, fields.get("box", []), asking.Ref(held=uploads[0][1]))
         else:
             given = asking.question(await _json_of(request))
+        given = await self.workers.picture(self.service.held, given)
         streamed = NDJSON in request.headers.get("accept", "")
         steps = _number(request, "steps", 0, 0, 100)
         return Lines(self.workers, lambda: self._answers(given, streamed, steps), streamed)
@@ -247,11 +248,13 @@ class Interface:
         if not numbers or any(type(number) is not int for number in numbers):
             raise UsageError('give {"question": {...}, "view": 0, "hit": {"index": 0, "row": 17}}')
         index, row, view = numbers
+        question = await self.workers.picture(self.service.held, question)
         work = functools.partial(self.service.aligned, question, view, index, row)
         return Json(await self._thoroughly(work))
 
     async def export(self, request: Request) -> Response:
         question, form = await self._question(request), request.query_params.get("format", "")
+        question = await self.workers.picture(self.service.held, question)
         data, media, name = await self._thoroughly(lambda: self.service.export(question, form))
         headers = {"content-type": media, "content-disposition": _attached(name)}
         if isinstance(data, bytes):

@@ -119,7 +119,7 @@ class Guard:
             else:
                 await self.app(scope, receive, send)
             return
-        begun, complete, length, deadline = False, False, 0, time.monotonic() + IN_ALL
+        begun, complete, gone, length, deadline = False, False, False, 0, time.monotonic() + IN_ALL
         most = LARGER.get(scope["path"], MOST_BODY)
 
         async def bounded_receive() -> Message:
@@ -135,23 +135,26 @@ class Guard:
             return message
 
         async def bounded_send(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, gone
             if message["type"] == "http.response.start":
                 begun = True
                 self.measures.count(scope["method"], scope["path"], message["status"])
                 there = {key.lower() for key, _ in message["headers"]}
                 more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in there]
                 message = {**message, "headers": [*message["headers"], *more]}
-            with anyio.fail_after(PATIENCE):
+            with anyio.move_on_after(PATIENCE) as waiting:
                 await send(message)
+            if waiting.cancelled_caught:
+                gone = True
+                raise ClientDisconnect
 
         try:
             self.door.check(scope)
             with self._place():
                 await self.app(scope, bounded_receive, bounded_send)
-        except ClientDisconnect:
-            return
         except Exception as error:
+            if gone or isinstance(error, ClientDisconnect):
+                return
             problem = problem_of(error)
             said = " ".join(printable(problem.detail).split())
             LOG.log(

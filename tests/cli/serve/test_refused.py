@@ -404,6 +404,34 @@ def test_who_goes_away_while_sending_is_no_bug(served: Running, caplog: pytest.L
     assert not caplog.records
 
 
+@pytest.mark.parametrize("path", ["/v1/indexes/0/images/0/file", "/v1/query"])
+def test_who_takes_nothing_is_no_bug(
+    served: Running,
+    picture: str,
+    path: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.05)
+    app = application(served.service, guard.Door(TOKEN, frozenset({"here"})))
+    body = json.dumps({"views": [{"picture": {"upload": picture}}]}).encode()
+    method = "POST" if path == "/v1/query" else "GET"
+    headers = [(b"host", b"here"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    headers.append((b"accept", b"application/x-ndjson"))
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
+    pieces = [{"type": "http.request", "body": body}]
+
+    async def receive() -> Any:
+        return pieces.pop() if pieces else await anyio.sleep_forever()
+
+    async def send(message: Any) -> None:
+        await anyio.sleep_forever()
+
+    with caplog.at_level("INFO", "instsearch.serve"):
+        anyio.run(app, scope, receive, send)
+    assert not caplog.records
+
+
 def test_odd_methods_are_counted_as_one(address: str, web: httpx.Client) -> None:
     for method in ("ODD", "ODDER", "G3T", "TRACE"):
         refused(httpx.request(method, f"{address}/v1/indexes"), 401)
