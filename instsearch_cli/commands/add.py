@@ -27,7 +27,9 @@ def command(images: tuple[Path, ...], index_path: Path, pipeline_name: str | Non
     from instsearch_cli.errors import InstsearchError
 
     index = common.open_index(index_path, options)
-    if index.last is None:
+    before = index.last
+    if before is None:
         raise InstsearchError(f"{index_path} has no pipeline yet: run `instsearch index` first")
     done = index.add(images, pipeline=pipeline_name, **common.taking(options))
     common.summary(index, done, options["as_json"])
+    common.say_last(index, before)

@@ -298,6 +298,15 @@ def raised(reason: str) -> str:
     return next((f" (raise with {flag})" for start, flag in flags.items() if reason.startswith(start)), "")
 
 
+def say_last(index: Index, before: str | None) -> None:
+    """Say which pipeline is asked from now on where none is named, if it is another than before."""
+    if before is not None and index.last != before:
+        echo(
+            f"pipeline {index.last} is the last now: `query --pipeline {before}` asks the one before",
+            err=True,
+        )
+
+
 def summary_of_layers(done: Indexed) -> None:
     """Say what layers were written."""
     from instsearch_cli.progress import duration

@@ -41,6 +41,7 @@ def command(
     out stays out.
     """
     index = common.open_index(index_path, options)
+    before = index.last
     done = index.sync(
         folders,
         dry_run=dry_run,
@@ -48,6 +49,7 @@ def command(
         pipeline=pipeline_name,
         **common.taking(options),
     )
+    common.say_last(index, before)
     if options["as_json"]:
         common.echo(json.dumps(done.plain()))
         return

@@ -54,7 +54,10 @@ class Intake:
 
     def skip_later(self, skipped: list[tuple[str, str]]) -> None:
         """Count pictures that turned out not to decode, by their paths; those of earlier runs were counted as there."""
-        shown = {printable(path_of(found)): found.display for found in (self.places if skipped else ())}
+        shown = {
+            printable(os.fsdecode(path_of(found))): found.display
+            for found in (self.places if skipped else ())
+        }
         for name, reason in skipped:
             if self.new:
                 self.new -= 1

@@ -96,3 +96,17 @@ def test_a_picture_that_does_not_decode_is_counted_once_and_called_the_same(
     ]
     assert len(layers) == 2
     assert all("11 rows" in line for line in layers)
+
+
+def test_another_last_pipeline_is_said(cli: Cli, index: Path, photos: Path) -> None:
+    cli("index", "--index", index, "--weighting", "bright", "--name", "other", "--quiet")
+    for verb in ("add", "sync"):
+        assert "is the last now" not in cli(verb, photos, "--index", index, "--quiet").err
+        said = cli(
+            verb, photos, "--index", index, "--pipeline", "cells-centred-flat", "--quiet", "--json"
+        ).err
+        assert (
+            "pipeline cells-centred-flat is the last now: `query --pipeline other` asks the one before\n"
+            in said
+        )
+        cli(verb, photos, "--index", index, "--pipeline", "other", "--quiet")
