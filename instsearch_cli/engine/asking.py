@@ -20,7 +20,7 @@ from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.questions import encoded
 from instsearch_cli.engine.records import lost, stand_in
-from instsearch_cli.errors import InstsearchError, UsageError
+from instsearch_cli.errors import InstsearchError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -38,6 +38,7 @@ WARM = 4  #: engines kept, of the pipelines that were asked last
 AGAIN = 20  #: times that a question is asked anew because the index changed meanwhile
 DEEP = 100  #: hits of each view and each negative that are compared, as deep as rerankers look
 DEEPER = 1000  #: the same where there is no reranker
+LOOKED_AT = 20  #: hits that count as found whose files are looked at, whether they are what was indexed
 
 
 class Warm:
@@ -314,7 +315,20 @@ def answered(
     if line is None:  # what would have been shown
         line = scores[-1] if scores and len(scores) == wish.most(data.count) else -np.inf
     dropped = int((fused.dropped >= line).sum())
+    if not step:
+        rows = hits.images[0, : len(answer.above)][:LOOKED_AT]
+        answer = replace(answer, cautions=(*answer.cautions, *_of_files(data, rows)))
     return replace(answer, dropped=dropped, refused=frozenset(fused.refused.tolist()))
+
+
+def _of_files(data: Any, rows: np.ndarray) -> list[str]:
+    """Which of these images are other files now than they were when they were indexed."""
+    return [
+        f"{printable(data.called(row))} changed since it was indexed, and may not show what was found: run `instsearch "
+        "add` on its folder"
+        for row in dict.fromkeys(rows.tolist())
+        if data.replaced(row)
+    ]
 
 
 def _of_scores(engine: Engine, wish: Wish) -> list[str]:

@@ -253,11 +253,21 @@ class Collection:
             self._pictures.put(row, image, image.pixels.nbytes)
         return image
 
-    def _check_unchanged(self, row: int, record: ImageRecord, path: Path) -> None:
+    def replaced(self, row: int) -> bool:
+        """Whether a row's file is another than was indexed; not where it is gone or cannot be read."""
+        try:
+            return not self._unchanged(row, self.record(row), self.path(row))
+        except BadImage:
+            return False
+
+    def _unchanged(self, row: int, record: ImageRecord, path: Path) -> bool:
         if self._stamps is None:
             self._stamps = Stamps(self.index)
+        return self._stamps.unchanged(row, path, record)
+
+    def _check_unchanged(self, row: int, record: ImageRecord, path: Path) -> None:
         try:
-            same = self._stamps.unchanged(row, path, record)
+            same = self._unchanged(row, record, path)
         except BadImage as error:
             if row in self.new:
                 raise

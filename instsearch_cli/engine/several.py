@@ -97,6 +97,11 @@ class Collections:
         data, own = self._at(row)
         return data.path(own)
 
+    def replaced(self, row: int) -> bool:
+        """Whether a row's file is another than was indexed."""
+        data, own = self._at(row)
+        return data.replaced(own)
+
     def called(self, row: int) -> str:
         """What the image of a row is called in its index."""
         data, own = self._at(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,18 @@ def test_further_places_are_no_surer_than_the_first(place: Path) -> None:
     best = {hit.image: hit.score for hit in one}
     assert all(hit.score <= best[hit.image] + 1e-6 for hit in every)
     assert [hit.score for hit in every] == sorted((hit.score for hit in every), reverse=True)
+
+
+def test_a_photograph_that_is_another_now_is_named(cli: Cli, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "p", tmp_path / "p")
+    cli("index", tmp_path / "p", "--index", tmp_path / "i", "--quiet")
+    ask = ("query", place / "q.png", "--index", tmp_path / "i")
+    assert "changed since" not in cli(*ask).err
+    (tmp_path / "p" / "one.png").touch()
+    assert "changed since" not in cli(*ask).err
+    shutil.copy(tmp_path / "p" / "none.png", tmp_path / "p" / "one.png")
+    said = cli(*ask).err
+    assert "one.png changed since it was indexed, and may not show what was found" in said
+    assert "three.png changed" not in said
+    (tmp_path / "p" / "one.png").unlink()
+    assert "changed since" not in cli(*ask).err
