@@ -256,8 +256,7 @@ class Engine:
         once = [part.name for part in self.assembly.rerankers if not part.component.several]
         if once:
             raise UsageError(
-                f"reranker '{once[0]}' takes one hit an image: with more (--per-image) add "
-                "--rerank none"
+                f"reranker '{once[0]}' takes one hit an image: with more (--per-image) add --rerank none"
             )
 
     def _listing(self) -> list[str]:
