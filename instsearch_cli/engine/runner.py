@@ -210,7 +210,8 @@ class Runner:
 
     def _images(self, span: range) -> int:
         """How many rows are images: those of what was removed, or did not decode, are none."""
-        return len(span) - sum(row in span for row in self.index.images.removed())
+        removed = self.index.images.removed()
+        return sum(row not in removed for row in span)
 
     @functools.cached_property
     def _makers(self) -> Makers:
