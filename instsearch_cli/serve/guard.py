@@ -163,7 +163,8 @@ class Guard:
                 exc_info=error if problem.status == 500 else None,
             )  # fmt: skip
             if not begun:
-                await respond(bounded_send, problem)
+                with contextlib.suppress(ClientDisconnect):
+                    await respond(bounded_send, problem)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
