@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,3 +111,15 @@ def test_another_last_pipeline_is_said(cli: Cli, index: Path, photos: Path) -> N
             in said
         )
         cli(verb, photos, "--index", index, "--pipeline", "other", "--quiet")
+
+
+def test_a_share_is_at_most_one(
+    cli: Cli, index: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(agreement=1.0000001, disagreement=-1e-9, text="")
+    picture = photos / "a" / "1.png"
+    monkeypatch.setattr("instsearch_cli.report.show_beside", lambda *given, **choice: found, raising=False)
+    said = cli(
+        "show", picture, "--beside", picture, "--index", index, "-o", tmp_path / "x.png", "--json"
+    ).json
+    assert (said["agreement"], said["disagreement"]) == (1, 0)
