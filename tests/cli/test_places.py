@@ -113,3 +113,21 @@ def test_a_photograph_that_is_another_now_is_named(cli: Cli, place: Path, tmp_pa
     assert "three.png changed" not in said
     (tmp_path / "p" / "one.png").unlink()
     assert "changed since" not in cli(*ask).err
+
+
+def test_a_mirrored_object_is_compared_as_its_mirror_image(place: Path, tmp_path: Path) -> None:
+    pixels, _ = shelf(TURNS["one"], 1)
+    (tmp_path / "p").mkdir()
+    PIL.Image.fromarray(pixels[:, ::-1]).save(tmp_path / "p" / "mirror.png")
+    with instsearch.create(tmp_path / "i") as index:
+        index.index(tmp_path / "p")
+        scores = {}
+        for mirrored in (True, False):
+            options = [f"rerank.aligned.mirrored={mirrored}"]
+            (hit,) = index.query(place / "q.png", options=options).shown
+            scores[mirrored] = hit.score
+            beside = index.beside(place / "q.png", None, "mirror.png", options=options)
+            assert (beside is not None and beside.agreement > 0.5) == mirrored
+        assert scores[True] > max(scores[False], 0.9)
+        assert hit.box is not None
+        assert iou(hit.box, (1000 - 80 - 198, 120, 198, 242)) > 0.5

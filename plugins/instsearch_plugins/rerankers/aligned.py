@@ -108,6 +108,9 @@ class Aligned(Verifying):
         #: times what tells the certain ones from the refused, where ``again`` are certain (v_d)
         telling: float = 1.2
         certain: float = 8.67  #: score from which a hit is nearly so: where ``again`` are, x are the scores
+        mirrored: bool = (
+            True  #: hits of ``much`` or more that do not agree are compared with the mirror image (SIFT)
+        )
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
@@ -172,7 +175,7 @@ class Aligned(Verifying):
         images, scores, boxes = hits[0], hits[1].copy(), hits[2]
         some = np.flatnonzero(scores >= self.config.least)
         top = some[some < self.config.depth]
-        comparing.look(images[top], boxes[top])
+        comparing.look(images[top], boxes[top], scores[top] >= self.config.much)
         change = np.zeros(len(scores), np.float32)
         for i in top.tolist():
             one = comparing.found[int(images[i])]
@@ -227,7 +230,7 @@ class Aligned(Verifying):
         boxes = np.where(np.isnan(boxes), where, boxes)
         best = np.argsort(-wider, kind="stable")[: np.count_nonzero(wider >= c.much)][: c.depth]
         unseen = best[[row not in comparing.found for row in images[best].tolist()]]
-        comparing.look(images[unseen], where[unseen])
+        comparing.look(images[unseen], where[unseen], np.zeros(len(unseen), bool))
         told = _told(images, shared, comparing)
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue

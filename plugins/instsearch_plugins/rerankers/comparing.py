@@ -7,15 +7,19 @@ query expansion (Chum et al., ICCV 2007).
 from __future__ import annotations
 
 import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from instsearch_cli.data import Keypoints
 from instsearch_cli.errors import InstsearchError
+from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric.appearance import Compared, compared, onto_box, template
 from instsearch_plugins.numeric.geometry import Transform, box_under, shared
+from instsearch_plugins.numeric.mirrored import SIFT, mirrored
 from instsearch_plugins.numeric.registration import applied
 from instsearch_plugins.rerankers.hit_by_hit import box_of
 from instsearch_plugins.rerankers.verified_qe import (
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
 SURE = 0.15  # agreement from which a hit's keypoints are the query's, too
 HELPERS = 10  # hits whose keypoints are, at most
+FLIPPED = np.array([[-1.0, 0, 1], [0, 1, 0], [0, 0, 1]])
 THERE = 0.5  # share of a box that is where the object was aligned
 SIDE_BY_SIDE = 4  # hits compared at once, at most
 
@@ -53,30 +58,69 @@ class Shown(NamedTuple):
         return self._replace(points=self.points.at(inside_box(self.points, self.where)))
 
 
+class Side(NamedTuple):
+    """Keypoints that are asked with, the box that they are in, and where the query's unit square is in its."""
+
+    own: Points
+    box: Box
+    unit: np.ndarray
+
+
 class Comparing:
     """A query, and the hits that were compared with it: ``found``, by row; None where one could not be.
 
-    config: options ht, tolerance, octaves, degrees and min_inliers of ``Aligned``. Raises UsageError where the query is
-    not words at keypoints.
+    config: options ht, tolerance, octaves, degrees, min_inliers and mirrored of ``Aligned``. Raises UsageError where
+    the query is not words at keypoints.
     """
 
     def __init__(self, query: Query, data: Data, config: Any) -> None:
-        self.box, self._data, self._config = box_of(query), data, config
+        self.box, self._query, self._data, self._config = box_of(query), query, data, config
         points = points_of(query.local)
-        self._own = points.at(inside_box(points, self.box))
+        self._own = Side(points.at(inside_box(points, self.box)), self.box, np.eye(3))
         self._template = template(query.image.pixels, pixels_of(self.box, query.image))
         self._helpers: list[tuple[float, Points]] = []
         self.found: dict[int, Compared | None] = {}
 
-    def look(self, rows: np.ndarray, boxes: np.ndarray | None = None) -> None:
-        """Compare hits not looked at before, found in boxes f32[n, 4] if known."""
+    def look(
+        self, rows: np.ndarray, boxes: np.ndarray | None = None, mirrors: np.ndarray | None = None
+    ) -> None:
+        """Compare hits not looked at before, found in boxes f32[n, 4] if known.
+
+        mirrors bool[n]: which are compared with the mirror image where they do not agree otherwise; all by default.
+        """
         where = {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
         inputs = self._data.inputs(("local",), rows)
         hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in inputs]
         left = self._compared(self._own, hits)
         if self._helpers and left:
             self._helpers.sort(key=lambda helper: -helper[0])
-            self._compared(joined([self._own, *(shown for _, shown in self._helpers[:HELPERS])]), left, False)
+            own = joined([self._own.own, *(shown for _, shown in self._helpers[:HELPERS])])
+            self._compared(self._own._replace(own=own), left, False)
+        may = set(rows.tolist() if mirrors is None else rows[mirrors].tolist())
+        unlike = [hit for hit in hits if hit.row in may and self._agreement(hit.row) < SURE]
+        if self._config.mirrored and unlike and self._mirror is not None:
+            self._compared(self._mirror, unlike, False, SURE)
+
+    def _agreement(self, row: int) -> float:
+        """By how much a hit agrees as far as it was compared; -1 where it could not be."""
+        found = self.found.get(row)
+        return -1.0 if found is None else found.agreement
+
+    @functools.cached_property
+    def _mirror(self) -> Side | None:
+        """The mirror image, about its left edge; None where its words cannot be had."""
+        encoder, features, points = self._data.encoder, self._query.features, points_of(self._query.local)
+        if not isinstance(encoder, WordEncoder) or not isinstance(features, Keypoints):
+            return None
+        i = inside_box(points, self.box)
+        i = i[i < len(features.values)]  # only words are known of what expansion adds after
+        values = np.asarray(features.values)[i]
+        if points.signatures is None or values.shape[1] != SIFT or (values < 0).any():
+            return None
+        values, geometry = mirrored(values, points.geometry[i])
+        keypoint, word, signature = encoder.assignments(values, 1, 1.0)
+        x0, y0, x1, y1 = self.box
+        return Side(Points(word, geometry[keypoint], signature), (-x1, y0, -x0, y1), FLIPPED)
 
     def elsewhere(self, rows: np.ndarray, boxes: np.ndarray) -> list[Compared | None]:
         """Further places f32[n, 4] of an object in hits; None where it cannot be compared, or is aligned elsewhere."""
@@ -86,25 +130,29 @@ class Comparing:
         found = zip(self._each(self._own, hits), boxes, strict=True)
         return [one[0] if one and shared(_bounds(*one), box) >= THERE else None for one, box in found]
 
-    def _compared(self, own: Points, hits: Sequence[Shown], helpful: bool = True) -> list[Shown]:
-        """Compare hits by what the keypoints own agree with them on; returns those that could not be.
+    def _compared(
+        self, side: Side, hits: Sequence[Shown], helpful: bool = True, least: float = -1.0
+    ) -> list[Shown]:
+        """Compare hits by what the keypoints agree with them on; returns those that could not be.
 
-        helpful: the keypoints of those that agree help from now on.
+        helpful: the keypoints of those that agree help from now on; least: what agrees no more than this is not kept.
         """
         left = []
-        for hit, one in zip(hits, self._each(own, hits), strict=True):
+        for hit, one in zip(hits, self._each(side, hits), strict=True):
             if one is None:
-                self.found[hit.row] = None
+                self.found.setdefault(hit.row, None)
                 left.append(hit)
                 continue
             found, scale = one
+            if found.agreement <= max(least, self._agreement(hit.row)):
+                continue
             self.found[hit.row] = found
             if helpful and found.agreement > SURE:
                 shown = _brought(hit.points, found, scale, self.box)
                 self._helpers.append((found.agreement, shown.at(inside_box(shown, self.box))))
         return left
 
-    def _each(self, own: Points, hits: Sequence[Shown]) -> list[tuple[Compared, tuple[float, float]] | None]:
+    def _each(self, side: Side, hits: Sequence[Shown]) -> list[tuple[Compared, tuple[float, float]] | None]:
         """Hits as compared, and pixels of each original a pixel of what was read of it.
 
         None for one that the keypoints agree on elsewhere than it was found, and one that cannot be read. No other is
@@ -116,24 +164,22 @@ class Comparing:
             if image is None:
                 return None
             sx, sy = image.scale
-            H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, self.box)
+            H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, side.box) @ side.unit
             return compared(self._template, image.pixels, H), image.scale
 
-        there = self._there(own, dict(enumerate(hits)))
-        missed = {n: hit for n, hit in enumerate(hits) if n not in there and hit.where is not None}
-        there |= self._there(
-            own, {n: hit.there() for n, hit in missed.items()}
-        )  # of several the one that was found
+        there = self._there(side, dict(enumerate(hits)))
+        missed = {n: hit.there() for n, hit in enumerate(hits) if n not in there and hit.where is not None}
+        there |= self._there(side, missed)  # of several the one that was found
         found = dict(zip(there, each_of(compare, there.values()), strict=True))
         return [found.get(n) for n in range(len(hits))]
 
-    def _there(self, own: Points, hits: dict[int, Shown]) -> dict[int, tuple[Shown, Transform]]:
+    def _there(self, side: Side, hits: dict[int, Shown]) -> dict[int, tuple[Shown, Transform]]:
         """Those that the keypoints agree on where they were found, and by which transform."""
-        transforms = _transforms(own, list(hits.values()), self._config)
+        transforms = _transforms(side.own, list(hits.values()), self._config)
         return {
             n: (hit, transform)
             for (n, hit), transform in zip(hits.items(), transforms, strict=True)
-            if transform is not None and not _apart(box_under(transform, self.box, hit.size), hit.where)
+            if transform is not None and not _apart(box_under(transform, side.box, hit.size), hit.where)
         }
 
 
