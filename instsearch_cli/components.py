@@ -3,7 +3,6 @@
 Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:`` comment) and
 a constructor ``(config, device)`` that does nothing heavy. All that the program asks of it is a method or an attribute
 of its base class here, with a default where it may be left out; a class without one gets that of its kind.
-
 A ``Config`` field made by :func:`option` says which layer its value first touches: changing it remakes none before.
 """
 
@@ -108,6 +107,7 @@ class Data(Protocol):
 
     def scratch(self) -> Path:
         """A folder on the index's disk for temporary files; emptied after ``fit``."""
+        ...
 
     def cache(self) -> Path | None:
         """A folder on its disk for what a searcher can make again, as long as what it reads stays; None: no writing."""

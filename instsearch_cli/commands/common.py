@@ -85,14 +85,22 @@ class Number(click.types.FloatParamType):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if number != number:
-            self.fail(f"{value} is no number.", param, ctx)
-        return number
+        return _number(self, super().convert(value, param, ctx), param, ctx)
 
 
-class NumberFrom(Number, click.FloatRange):
+class NumberFrom(click.FloatRange):
     """A number in a range."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _number(self, super().convert(value, param, ctx), param, ctx)
+
+
+def _number(kind: Any, number: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    if number != number:
+        kind.fail(f"{number} is no number.", param, ctx)
+    return number
 
 
 def _wait(ctx: click.Context, parameter: click.Parameter, seconds: float) -> None:

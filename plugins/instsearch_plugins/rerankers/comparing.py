@@ -115,7 +115,7 @@ class Comparing:
         i = inside_box(points, self.box)
         i = i[i < len(features.values)]  # only words are known of what expansion adds after
         values = np.asarray(features.values)[i]
-        if points.signatures is None or values.shape[1] != SIFT or (values < 0).any():
+        if points.signatures is None or not len(values) or values.shape[1] != SIFT or (values < 0).any():
             return None
         values, geometry = mirrored(values, points.geometry[i])
         keypoint, word, signature = encoder.assignments(values, 1, 1.0)
