@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import Outputs, check_outside, check_unindexed
+from instsearch_cli.commands.common_outputs import Outputs, check_outside, check_unindexed
 from instsearch_cli.errors import printable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import check_unindexed
+from instsearch_cli.commands.common_outputs import check_unindexed
 
 
 @common.command("export")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import Outputs, check_unindexed
+from instsearch_cli.commands.common_outputs import Outputs, check_unindexed
 
 
 @common.command("pairs", long=True)

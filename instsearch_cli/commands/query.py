@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common, query_batch
-from instsearch_cli.commands.outputs import check_unindexed, check_unread
+from instsearch_cli.commands.common_outputs import check_unindexed, check_unread
 from instsearch_cli.commands.query_options import (
     STREAM,
     answer_options,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import check_unindexed, check_unread
+from instsearch_cli.commands.common_outputs import check_unindexed, check_unread
 from instsearch_cli.commands.query_options import STREAM, outputs
 from instsearch_cli.errors import InstsearchError
 

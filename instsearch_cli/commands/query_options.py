@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import check_outside
+from instsearch_cli.commands.common_outputs import check_outside
 
 if TYPE_CHECKING:
-    from instsearch_cli.commands.outputs import Outputs
+    from instsearch_cli.commands.common_outputs import Outputs
 
 FILE = click.Path(path_type=Path)
 STREAM = Path("-")

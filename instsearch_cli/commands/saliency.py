@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import Outputs, check_outside
+from instsearch_cli.commands.common_outputs import Outputs, check_outside
 
 BOTH = ("limit", "extractor", "weights", "device")
 OF_DATA = ("split", "held_out", "sigma", "blur", "jitter", "max_pixels")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from instsearch_cli.commands import common
-from instsearch_cli.commands.outputs import check_unindexed, check_unread
+from instsearch_cli.commands.common_outputs import check_unindexed, check_unread
 
 
 @common.command("show")

@@ -110,7 +110,7 @@ def test_a_manifest_that_is_none(cli: Cli, tmp_path: Path, text: bytes, parts: t
         ({"box": "1,2,3,4"}, "box is [x, y, w, h]"),
         ({"box": {"x": 1}}, "box is [x, y, w, h]"),
         ({"box": [500, 500, 5, 5]}, "covers no part of the picture"),
-        ({"image": "photos"}, "cannot be read"),
+        ({"image": "photos"}, "is a folder: name a picture"),
         ({"image": "y" * 3000}, "query images not there"),
         ({"positives": ["a\x1b[31mb"]}, r"a\x1b[31mb"),
     ],

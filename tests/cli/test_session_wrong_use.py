@@ -64,7 +64,7 @@ def test_a_closed_index_answers_nothing(index: Index, photos: Path) -> None:
         ("a/1.png", {"per_image": -1}, "per_image is a whole number of at least 0"),
         ("a/1.png", {"rernk": ["aqe"]}, "no option 'rernk'. Did you mean 'rerank'"),
         ("a/1.png", {"weighting": "flat"}, "weighting cannot be chosen for a question: index with it"),
-        ("a/1.png", {"rerank": "aqe"}, r"rerank is a list, \['aqe'\] say"),
+        ("a/1.png", {"rerank": "aqe"}, r'rerank is a list of texts, \["aqe"\] say'),
         ("a/1.png", {"rerank": ["aqee"]}, "no rerank is called 'aqee'. Did you mean 'aqe'"),
         ("a/1.png", {"options": ["encoder.pwer=2"]}, "encoder has no option 'pwer'. Did you mean 'power'"),
     ],
