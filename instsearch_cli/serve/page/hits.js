@@ -3,13 +3,13 @@
 const cards = new Map(); // "index:row" -> its card; they stay from answer to answer, so that nothing flickers
 const keyOf = ({ index, row }) => `${index}:${row}`;
 
-/** One hit a photograph: as its best place has it, with the boxes of all of them; ranks are of photographs. */
+/** One hit a photograph: as its best place has it, with all of its places; ranks are of photographs. */
 function byPhotograph(hits) {
   const first = new Map();
-  for (const hit of hits) {
+  for (const { score, boxes, ...hit } of hits) {
     const one = first.get(keyOf(hit));
-    if (one) one.boxes.push(...hit.boxes);
-    else first.set(keyOf(hit), hit);
+    if (one) one.places.push({ score, boxes });
+    else first.set(keyOf(hit), { ...hit, score, boxes, places: [{ score, boxes }] });
   }
   return [...first.values()].map((hit, i) => ({ ...hit, rank: i + 1 }));
 }
@@ -49,19 +49,25 @@ function fillCard(card, hit, best) {
   card.item.style.setProperty("--r", aspect(size).toFixed(4));
   card.frame.style.setProperty("--shape", aspect(size).toFixed(4));
   showLater(card.img, picturePath(hitRef(hit), 480));
-  drawBoxes(card.overlay, size, hit.boxes.length ? hit.boxes : hit.box ? [hit.box] : []);
   const text = scoreText(score);
   card.rank.textContent = rank;
   card.score.textContent = text;
   card.bar.style.width = `${best > 0 ? 100 * clamp(score / best, 0, 1) : 0}%`;
-  const places = hit.boxes.length > 1 ? `, in ${hit.boxes.length} places` : "";
-  card.open.setAttribute("aria-label", `${rank}. ${image}${text ? `, score ${text}` : ""}${places}: show it large`);
   card.right.setAttribute("aria-label", `Right: ${image} shows the object`);
   card.wrong.setAttribute("aria-label", `Wrong: ${image} does not show the object`);
   const cut = image.lastIndexOf("/") + 1;
   card.name.title = image;
   card.name.replaceChildren(...(cut ? [make("span", { class: "folder" }, image.slice(0, cut))] : []), make("span", { class: "file" }, image.slice(cut)));
   card.from.textContent = state.indexes.length > 1 ? indexOf(hitRef(hit).index).name : "";
+}
+
+/** The boxes of a photograph's best place, and of the others that are found; they change with the line. */
+function showPlaces(card, hit, from) {
+  hit.boxes = hit.places.filter((one, i) => !i || from === null || one.score >= from).flatMap((one) => one.boxes);
+  drawBoxes(card.overlay, hit.size, hit.boxes.length ? hit.boxes : hit.box ? [hit.box] : []);
+  const text = scoreText(hit.score);
+  const places = hit.boxes.length > 1 ? `, in ${hit.boxes.length} places` : "";
+  card.open.setAttribute("aria-label", `${hit.rank}. ${hit.image}${text ? `, score ${text}` : ""}${places}: show it large`);
 }
 
 /** Put cards into a list in their order; those that lie right already are not touched. */
@@ -108,6 +114,7 @@ function part() {
   const hits = answer?.hits ?? [];
   const from = line();
   const n = answer ? foundHits().length : 0;
+  for (const hit of hits) showPlaces(cards.get(keyOf(hit)), hit, from);
   const items = hits.map((hit) => cards.get(keyOf(hit)).item);
   putCards($("found"), items.slice(0, n));
   putCards($("rest"), items.slice(n));
