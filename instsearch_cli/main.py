@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # fifth of the processor time of a question
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
-READERS = frozenset({"query", "estimate", "show", "verify"})  #: commands that leave nothing to go on from
-SERVERS = frozenset({"serve", "box"})
+#: commands that leave nothing to go on from
+READERS = frozenset({"query", "estimate", "show", "verify", "serve", "box"})
 LONGEST = 1_000  #: characters of a line that says what is wrong
 COMMANDS = {
     "extract": "Extract local features and keep them.",
@@ -163,7 +163,7 @@ def _run(arguments: list[str], debug: bool) -> tuple[int, str]:
         return done.exit_code, ""
     except (click.Abort, KeyboardInterrupt):
         more = "; what was finished is kept, the same command goes on from there"
-        return 130, "stopped" if (READERS | SERVERS).intersection(arguments[:1]) else f"stopped{more}"
+        return 130, "stopped" if READERS.intersection(arguments[:1]) else f"stopped{more}"
     except click.ClickException as error:
         if debug:
             raise

@@ -13,7 +13,7 @@ from instsearch_cli.engine.answer import View, Wish
 from instsearch_cli.engine.stages import SEARCH, TABLE
 from instsearch_cli.engine.streaming import side_by_side
 from instsearch_cli.errors import InstsearchError, UsageError, nearest
-from instsearch_cli.images import BadImage, Photograph
+from instsearch_cli.images import BadImage, Photograph, shrink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -121,8 +121,7 @@ def asked_for(
 
 def _small(picture: Photograph) -> np.ndarray:
     """The picture u8[h, w, 3] with a longer side of SMALL pixels at most."""
-    r = min(1, SMALL / max(picture.size))
-    return picture.read(lambda w, h: (max(round(w * r), 1), max(round(h * r), 1))).pixels
+    return picture.read(lambda w, h: shrink(w, h, SMALL)).pixels
 
 
 def boxes(box: Any) -> list[Any]:

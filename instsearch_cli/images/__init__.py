@@ -12,7 +12,7 @@ from instsearch_cli.images.opening import (
     read_header,
 )
 from instsearch_cli.images.prefetch import Reader
-from instsearch_cli.images.reading import Photograph, read_image, read_stream
+from instsearch_cli.images.reading import Photograph, read_image, read_stream, shrink
 
 __all__ = [
     "MAX_PIXELS",
@@ -30,5 +30,6 @@ __all__ = [
     "read_header",
     "read_image",
     "read_stream",
+    "shrink",
     "suffixes",
 ]

@@ -153,6 +153,12 @@ class Photograph:
             raise InstsearchError(f"{printable(self.name)}: {error.reason}") from error
 
 
+def shrink(width: int, height: int, side: int) -> tuple[int, int]:
+    """The size with the longer side at most ``side``, never larger than it is."""
+    factor = min(1.0, side / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
 def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> Photograph:
     """A picture to ask with, from a stream that cannot be read twice; ``name`` is what to call it.
 

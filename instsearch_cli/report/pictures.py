@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from instsearch_cli.images import BadImage, read_image
+from instsearch_cli.images import BadImage, read_image, shrink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,12 +24,6 @@ class Thumbnail:
     image: Image.Image
     size: tuple[int, int] | None
     reason: str = ""
-
-
-def shrink(width: int, height: int, side: int) -> tuple[int, int]:
-    """The size with the longer side at most ``side``, never larger than it is."""
-    factor = min(1.0, side / max(width, height))
-    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def thumbnail(path: Path | Image.Image, side: int) -> Thumbnail:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from instsearch_cli.errors import InstsearchError, printable
-from instsearch_cli.images import read_image
+from instsearch_cli.images import read_image, shrink
 from instsearch_cli.measure.verbs import evenly
 from instsearch_cli.report import plot
 from instsearch_cli.report.draw import heat, panels
-from instsearch_cli.report.pictures import clipped, font, mark, shrink
+from instsearch_cli.report.pictures import clipped, font, mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

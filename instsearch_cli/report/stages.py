@@ -10,8 +10,9 @@ from PIL import Image
 
 from instsearch_cli.engine.looking import check_open
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import shrink
 from instsearch_cli.report import draw
-from instsearch_cli.report.pictures import shrink, thumbnail
+from instsearch_cli.report.pictures import thumbnail
 
 if TYPE_CHECKING:
     import os

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import PIL.Image
 
 from instsearch_cli.engine.kept import Kept
-from instsearch_cli.images import read_image
-from instsearch_cli.report.pictures import shrink
+from instsearch_cli.images import read_image, shrink
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from instsearch_cli.errors import InstsearchError
-from instsearch_cli.images import Photograph
-from instsearch_cli.report.pictures import shrink
+from instsearch_cli.images import Photograph, shrink
 from instsearch_cli.serve.problems import Problem
 
 MOST_BYTES = 100_000_000  #: of one picture

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from instsearch_cli.engine.answer import Answer, Hit, View
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import shrink
 from instsearch_cli.report import copy_hits, print_table, to_csv, to_json, write_page, write_sheet
 from instsearch_cli.report.page import page
-from instsearch_cli.report.pictures import MARK, clipped, font, mark, shrink, thumbnail
+from instsearch_cli.report.pictures import MARK, clipped, font, mark, thumbnail
 from instsearch_cli.report.results import score_texts, tail
 from instsearch_cli.report.sheet import GAP, Tile, framed, rows_of
 from instsearch_cli.report.table import plain_table, rich_table

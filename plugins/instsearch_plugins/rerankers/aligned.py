@@ -108,9 +108,8 @@ class Aligned(Verifying):
         #: times what tells the certain ones from the refused, where ``again`` are certain (v_d)
         telling: float = 1.2
         certain: float = 8.67  #: score from which a hit is nearly so: where ``again`` are, x are the scores
-        mirrored: bool = (
-            True  #: hits of ``much`` or more that do not agree are compared with the mirror image (SIFT)
-        )
+        #: hits of ``much`` or more that do not agree are compared with the mirror image, of SIFT
+        mirrored: bool = True
         min_inliers: int = 4  #: fewer inliers than this align nothing
         ht: int = 36  #: bits out of 64 in which the signatures of a match differ at most
         tolerance: float = 0.04  #: how far an inlier may miss, as a share of the picture's longer side
