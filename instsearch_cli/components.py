@@ -285,6 +285,7 @@ class Reranker(Component):
 
     probabilities: ClassVar[bool] = False  #: its scores are probabilities that a hit shows the object
     several: ClassVar[bool] = False  #: takes several hits of an image, each with a box (``Query.per_image``)
+    extractors: ClassVar[tuple[str, ...]] = ()  #: those whose features it understands, by name; (): any's
 
     @property
     def depth(self) -> int:
@@ -351,7 +352,6 @@ class Relevance:
 class Dataset:
     """Images, queries, and what is relevant. Its constructor takes ``(config, root)``.
 
-    name               what it is called
     protocol           one line for people: how average precision is taken, what is junk
     average_precision  how it is taken, "plain" or "trapezoid" (measure/metrics.py)
     settings           judgements of one ranking, ``relevance(query, setting)``; queries without positives are left out
@@ -360,7 +360,7 @@ class Dataset:
     size               how many images there should be, where ``images`` cannot name all
     """
 
-    name: str = ""
+    name: str = ""  #: what it is called
     protocol: str = ""
     average_precision: str = "plain"
     settings: tuple[str, ...] = ()

@@ -209,7 +209,16 @@ class Assembly:
         return replace(self.pipeline, rerank=rerank, **stages)
 
     def _check_needs(self) -> None:
-        """Raises UsageError where a component declares a layer that no other makes, or two read each other's."""
+        """Raises UsageError where a component declares a layer that no other makes, or two read each other's.
+
+        And where a reranker does not understand the extractor's features.
+        """
+        for part in self.rerankers:
+            if (some := part.component.extractors) and self.extractor.name not in some:
+                raise UsageError(
+                    f"reranker '{part.name}' understands what extractor {' or '.join(some)} makes, not "
+                    f"'{self.extractor.name}'"
+                )
         for row in MAPPED:
             part = self.stages.get(row.stage)
             for need in set(row.declared).intersection(part.needs if part else ()):

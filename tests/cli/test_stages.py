@@ -212,6 +212,13 @@ def test_layers_that_nobody_makes_and_that_wait_for_each_other(tiny: tuple[str, 
         Assembly(Pipeline("p", Stage("cells"), detector=Stage("egm")), load_registry(), CPU)
 
 
+def test_a_reranker_says_whose_features_it_understands(tiny: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="'lightglue' understands what extractor aliked makes, not 'cells'"):
+        Assembly(Pipeline("p", Stage("cells"), rerank=(Stage("lightglue"),)), load_registry(), CPU)
+    trained = Pipeline("p", Stage("xfeat"), rerank=(Stage("lighterglue"),))
+    assert Assembly(trained, load_registry(), CPU).rerankers[0].name == "lighterglue"
+
+
 def test_every_encoding_is_one_of_the_formats(tiny: tuple[str, ...]) -> None:
     assembly = Assembly(pipeline("flat", "halves"), load_registry(), CPU)
     for kind in (FEATURES, *assembly.kinds, "search", "cache"):

@@ -121,7 +121,7 @@ def test_other_features_are_an_error_of_usage(reranker):
     maps = FeatureMap(torch.ones(8, 2, 3), Grid.over(2, 3, SIZE))
     for features, said in (
         (maps, "needs keypoints"),
-        (keypoints(scattered(9), 64), "take --extractor aliked"),
+        (keypoints(scattered(9), 64), "of 128 values; this pipeline's have 64"),
     ):
         with pytest.raises(UsageError, match=said):
             reranker.ranked(query(features), (np.array([0]), np.ones(1), np.ones((1, 4))), Stored({}))

@@ -47,8 +47,6 @@ class Matching(PublishedNetwork, ByInliers):
     Inliers are the network's matches that one affine transform takes from the query's box to the hit.
     """
 
-    features: ClassVar[str]  #: kornia's name of the keypoints that it was trained on
-
     @dataclass(frozen=True)
     class Config:
         """Options of ``lightglue``."""
@@ -74,7 +72,7 @@ class Matching(PublishedNetwork, ByInliers):
         from kornia.feature import LightGlue as Network
 
         make: Any = Network  # its first argument may be None, which downloads nothing
-        options = {k: v for k, v in Network.features[cls.features].items() if k != "weights"}
+        options = {k: v for k, v in Network.features[cls.extractors[0]].items() if k != "weights"}
         network: nn.Module = make(None, **options)
         return network
 
@@ -125,12 +123,12 @@ class Matching(PublishedNetwork, ByInliers):
         return Found(np.array([inside.sum()]), np.array([likely[inside].sum()]), A.reshape(1, 6))
 
     def _asked(self, points: Keypoints, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Keypoints as the network takes them. Raises UsageError for those of another extractor."""
+        """Keypoints as the network takes them. Raises UsageError for those of another width."""
         network: Any = self.network
         if points.values.shape[1] != network.conf.input_dim:
             raise UsageError(
-                f"reranker '{self.architecture}' matches {self.features} keypoints of {network.conf.input_dim} values; "
-                f"this pipeline's have {points.values.shape[1]}: take --extractor {self.features}"
+                f"reranker '{self.architecture}' matches keypoints of {network.conf.input_dim} values; this pipeline's "
+                f"have {points.values.shape[1]}: take other weights of --extractor {self.extractors[0]}"
             )
         sides = torch.tensor([size], dtype=torch.float32, device=self.device)
         places = torch.from_numpy(points.geometry[None, :, :2]).to(self.device)
@@ -151,7 +149,7 @@ class LightGlue(Matching):
 
     architecture = "aliked_lightglue"
     published = "aliked_lightglue.pth of github.com/cvg/LightGlue, release v0.1_arxiv (Apache-2.0)"
-    features = "aliked"
+    extractors = ("aliked",)
 
 
 class DiskLightGlue(Matching):
@@ -159,7 +157,7 @@ class DiskLightGlue(Matching):
 
     architecture = "disk_lightglue"
     published = "disk_lightglue.pth of github.com/cvg/LightGlue, release v0.1_arxiv (Apache-2.0)"
-    features = "disk"
+    extractors = ("disk",)
 
 
 class LighterGlue(Matching):
@@ -167,4 +165,4 @@ class LighterGlue(Matching):
 
     architecture = "lighterglue"
     published = "xfeat-lighterglue.pt of github.com/verlab/accelerated_features (Apache-2.0)"
-    features = "xfeat"
+    extractors = ("xfeat",)
