@@ -28,6 +28,14 @@ class NewerFormatError(FormatError):
     """The index was written by a later version of instsearch than this one."""
 
 
+class UnreadableError(FormatError):
+    """The system does not let a file be read, which may well be whole."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot read {path}: {error.strerror or error}")
+        self.path = path
+
+
 def damaged(path: Path, what: str) -> FormatError:
     """The error for a file whose bytes are not what was written: it names the file and the way out."""
     return FormatError(f"{path} is damaged: {what}.\n{REMEDY[0].upper()}{REMEDY[1:]}.")

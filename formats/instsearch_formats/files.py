@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from instsearch_formats import places
-from instsearch_formats.errors import FormatError, writing
+from instsearch_formats.errors import FormatError, UnreadableError, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def read_text(path: Path, top: Path | None = None, limit: int = places.TEXT) -> 
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is not UTF-8 text: {error}") from error
     except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UnreadableError(path, error) from error
 
 
 def make_folder(path: Path) -> None:

@@ -350,7 +350,7 @@ class ImageTable:
             for row in some.span:
                 yield row, some[row]
 
-    def faults(self) -> Iterator[tuple[Path, str]]:
+    def faults(self) -> Iterator[tuple[Path, str | FormatError]]:
         """What is wrong with the files that say what became of rows, by path."""
         rows, roots = len(self), len(self.roots)
         for name in self._tombstones():
@@ -358,7 +358,7 @@ class ImageTable:
             try:
                 change, _ = changes.read(path, self._index)
             except FormatError as error:
-                yield path, str(error)
+                yield path, error
                 continue
             named = {root for some in change.places.values() for root, _ in some}
             if max(named, default=0) >= roots and named:

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from instsearch_formats import places
-from instsearch_formats.errors import FormatError, NewerFormatError, damaged
+from instsearch_formats.errors import FormatError, NewerFormatError, UnreadableError, damaged
 from instsearch_formats.files import version
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def _digest(file: FileIO) -> tuple[int, str]:
 
 
 def opened(path: Path, top: Path | None = None) -> FileIO:
-    """A plain file, to read. Raises FormatError where there is none."""
+    """A plain file, to read. Raises FormatError where there is none, and UnreadableError."""
     try:
         return open(places.open_file(path, top), "rb", buffering=0)  # noqa: PTH123
     except FileNotFoundError as error:
         raise FormatError(f"{path} is not there") from error
     except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UnreadableError(path, error) from error

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from instsearch_formats import places, seal
-from instsearch_formats.errors import FormatError
+from instsearch_formats.errors import FormatError, UnreadableError
 from instsearch_formats.fingerprint import canonical, fingerprint
 from instsearch_formats.images import IDENTITY, tombstone_name
 from instsearch_formats.part import Part, check_pictures, part_span
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LISTED = 100  #: missing tombstones that are listed
+LET_READ = "let it be read, which its permissions or its disk forbid; it may be whole: do not delete it"
 
 
 class Problem(NamedTuple):
@@ -45,9 +46,9 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
     try:
         roots = len(images.roots)
         given = set(images.ranges())
-        problems += [Problem(path, what) for path, what in images.faults()]
+        problems += [_problem(path, what) for path, what in images.faults()]
     except FormatError as error:
-        problems.append(Problem(index / ("images" if roots is not None else "roots.json"), str(error)))
+        problems.append(_problem(index / ("images" if roots is not None else "roots.json"), error))
     problems += _gaps(index)
     layers = {folder: part_files(folder, index) for folder in layer_folders(index)}
     work: list[tuple[Path, str, str, int | None]] = [
@@ -62,7 +63,7 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
         progress.start("verify", total=len(work), unit="files")
     for path, kind, folder_name, known_roots in work:
         problems += [
-            Problem(path, what)
+            _problem(path, what)
             for what in _faults(path, index, kind, folder_name, known_roots, images.pictures)
         ]
         if progress:
@@ -70,6 +71,13 @@ def verify(index: Path, images: ImageTable, progress: Progress | None) -> list[P
     for folder, parts in layers.items():
         problems += _misfits(folder, parts, given)
     return sorted(set(problems))
+
+
+def _problem(path: Path, what: str | FormatError) -> Problem:
+    """What is wrong with a file, or kept it from being looked at: of another that may not be read, that."""
+    if isinstance(what, UnreadableError):
+        return Problem(what.path, str(what), LET_READ)
+    return Problem(path, str(what))
 
 
 def _gaps(index: Path) -> Iterator[Problem]:
@@ -90,7 +98,7 @@ def missing(numbers: Collection[int], n: int) -> Iterator[int]:
 
 def _faults(
     path: Path, index: Path, kind: str, folder: str, roots: int | None, pictures: Callable[[range], str]
-) -> Iterator[str]:
+) -> Iterator[str | FormatError]:
     """What is wrong with one file."""
     try:
         seal.check(path, index)
@@ -111,7 +119,7 @@ def _faults(
             if roots is not None and "root" in block and block["root"].max() >= roots:
                 yield f"it names root {block['root'].max()} and roots.json has {roots}"
     except FormatError as error:
-        yield str(error)
+        yield error
 
 
 def _misfits(folder: Path, parts: list[Path], given: set[range] | None) -> Iterator[Problem]:

@@ -31,7 +31,9 @@ def by_name(registry: Registry, place: Path, name: str) -> list[Pipeline]:
         elif each in on_offer:
             found += [there.get(n) or load_preset(n, registry) for n in parts_of_preset(each, registry)]
         else:
-            raise UsageError(f"the index has no pipeline '{each}'.{nearest(str(each), {*there, *on_offer})}")
+            raise UsageError(
+                f"no pipeline of the index and no preset is called '{each}'.{nearest(str(each), {*there, *on_offer})}"
+            )
     return found
 
 

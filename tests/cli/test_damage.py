@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from instsearch_formats import places
+
 Cli = Callable[..., Any]
 FAKES = Path(__file__).parent / "fake_plugins"
 
@@ -36,6 +38,25 @@ def test_a_flipped_byte_is_named(cli: Cli, index: Path, kind: str) -> None:
     found = cli("verify", "--index", index, status=1)
     assert part.name in found.out
     assert "1 damaged" in found.out
+
+
+@pytest.mark.parametrize("kind", ["images", "codes", "roots"])
+def test_a_file_that_may_not_be_read_is_not_to_be_deleted(
+    cli: Cli, index: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut = index / "roots.json" if kind == "roots" else parts(index, kind)[0]
+    opened = places.open_file
+
+    def forbidding(path: Path, *rest: Any, **options: Any) -> int:
+        if path == shut:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *rest, **options)
+
+    monkeypatch.setattr(places, "open_file", forbidding)
+    found = cli("verify", "--index", index, "--json", status=1).json["problems"]
+    assert [problem["path"] for problem in found] == [str(shut)]
+    assert found[0]["what"] == f"cannot read {shut}: Permission denied"
+    assert "do not delete" in found[0]["mend"]
 
 
 def test_a_damaged_part_is_made_again(cli: Cli, index: Path, photos: Path) -> None:
