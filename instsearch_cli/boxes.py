@@ -123,6 +123,18 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shares
 
 
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Overlap coefficient of boxes (x0, y0, x1, y1), broadcasting: [..., 4] and [..., 4] -> [...].
+
+    |a n b| / min(|a|, |b|), and 0 where one is empty or unknown (NaN).
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    both = _area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))
+    smaller = np.minimum(_area(a[..., :2], a[..., 2:]), _area(b[..., :2], b[..., 2:]))
+    shares: np.ndarray = np.divide(both, smaller, out=np.zeros(smaller.shape), where=smaller > 0)
+    return shares
+
+
 def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Areas of boxes from their corners [..., 2] -> [...]; 0 where one side is not positive."""
     sides = (high - low).clip(min=0)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from instsearch_cli.boxes import overlap
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -82,9 +84,7 @@ def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def overlapping(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whether boxes f32[n, 4] share more than half of the smaller; so do those of which one is unknown: bool[n]."""
-    shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(axis=1)
-    smaller = np.minimum((a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1))
-    return np.asarray((shared > smaller / 2) | np.isnan(smaller))
+    return np.asarray((overlap(a, b) > 0.5) | np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1))
 
 
 def _flat(hits: Hits) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""Hits of one image in places of their own, against a plain loop; which share of a box is in another, by hand."""
+"""Hits of one image in places of their own, against a plain loop; overlap coefficients, by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_plugins.numeric.geometry import shared
+from instsearch_cli.boxes import overlap
 from instsearch_plugins.numeric.ranking import separate
 
 HIT = st.tuples(
@@ -36,7 +36,7 @@ def test_equals_the_plain_loop(hits: list[tuple[int, tuple[int, ...] | None]], m
     assert np.flatnonzero(got_at).tolist() == kept
 
 
-def test_shared_by_hand() -> None:
+def test_overlap_by_hand() -> None:
     a = np.float32([0, 0, 4, 4])
     others = np.float32([[2, 0, 6, 4], [1, 1, 3, 3], [5, 5, 9, 9], [np.nan] * 4])
-    assert shared(a, others).tolist() == [0.5, 1, 0, 0]
+    assert overlap(a, others).tolist() == [0.5, 1, 0, 0]

@@ -80,15 +80,6 @@ def places(x: np.ndarray) -> np.ndarray:
     return number
 
 
-def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Which share of the smaller of two boxes f32[..., 4] is in the other: f[...], 0 where one is unknown."""
-    both = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0).prod(
-        axis=-1
-    )
-    smaller = np.minimum((a[..., 2:] - a[..., :2]).prod(axis=-1), (b[..., 2:] - b[..., :2]).prod(axis=-1))
-    return np.asarray(np.nan_to_num(both / np.maximum(smaller, 1e-9)))
-
-
 def box_under(transform: Transform, box: Box, size: tuple[float, float] | np.ndarray) -> np.ndarray:
     """f32[..., 4]: the bounds of the ellipse in a box under each transform, clipped to a picture of (width, height).
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instsearch_cli.boxes import overlap
 from instsearch_cli.errors import REPAIR, InstsearchError
 from instsearch_formats import Array
-from instsearch_plugins.numeric.geometry import shared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -258,7 +258,7 @@ def separate(images: np.ndarray, boxes: np.ndarray, most: int) -> np.ndarray:
     places = dict(zip(images[kept].tolist(), boxes[kept, None], strict=True))
     for i in np.flatnonzero(~kept & ~np.isnan(boxes).any(axis=1)).tolist():
         before = places[int(images[i])]
-        kept[i] = len(before) < most and bool((shared(before, boxes[i]) < 0.5).all())
+        kept[i] = len(before) < most and bool((overlap(before, boxes[i]) < 0.5).all())
         if kept[i]:
             places[int(images[i])] = np.append(before, boxes[i : i + 1], axis=0)
     return kept

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
+from instsearch_cli.boxes import overlap
 from instsearch_cli.data import Keypoints
 from instsearch_cli.errors import InstsearchError
 from instsearch_plugins.abilities import WordEncoder
 from instsearch_plugins.numeric.appearance import Compared, compared, onto_box, template
-from instsearch_plugins.numeric.geometry import Transform, box_under, shared
+from instsearch_plugins.numeric.geometry import Transform, box_under
 from instsearch_plugins.numeric.mirrored import SIFT, mirrored
 from instsearch_plugins.numeric.registration import applied
 from instsearch_plugins.rerankers.hit_by_hit import box_of
@@ -128,7 +129,7 @@ class Comparing:
         places = zip(rows.tolist(), boxes, strict=True)
         hits = [Shown(row, points_of(inputs[row].local), inputs[row].size, box) for row, box in places]
         found = zip(self._each(self._own, hits), boxes, strict=True)
-        return [one[0] if one and shared(_bounds(*one), box) >= THERE else None for one, box in found]
+        return [one[0] if one and overlap(_bounds(*one), box) >= THERE else None for one, box in found]
 
     def _compared(
         self, side: Side, hits: Sequence[Shown], helpful: bool = True, least: float = -1.0
@@ -207,7 +208,7 @@ def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
     """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
     if where is None or np.isnan(where).any():
         return False
-    return bool(shared(box, where) < 0.25)
+    return bool(overlap(box, where) < 0.25)
 
 
 def _bounds(one: Compared, scale: tuple[float, float]) -> np.ndarray:

@@ -5,7 +5,7 @@ kornia builds it: keypoints of query and hit matched by a network that sees all 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
