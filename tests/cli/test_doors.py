@@ -60,14 +60,17 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("[", "")
 
 
-def test_threads_of_linear_algebra_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, instsearch_cli.main; print(os.environ['OPENBLAS_THREAD_TIMEOUT'])"
-    for set_to, used in ((None, "4"), ("20", "20")):
-        if set_to:
-            monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", set_to)
-        else:
-            monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
-        assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == used
+@pytest.mark.parametrize(
+    ("name", "unless_set"), [("OPENBLAS_THREAD_TIMEOUT", "4"), ("OMP_WAIT_POLICY", "PASSIVE")]
+)
+def test_threads_with_nothing_to_do_sleep(
+    monkeypatch: pytest.MonkeyPatch, name: str, unless_set: str
+) -> None:
+    code = f"import os, instsearch_cli.main; print(os.environ['{name}'])"
+    monkeypatch.delenv(name, raising=False)
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == unless_set
+    monkeypatch.setenv(name, "20")
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "20"
 
 
 def test_the_default_index_is_that_of_the_environment(

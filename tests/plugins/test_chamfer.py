@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from instsearch_cli.data import FeatureMap, Grid, Hits, Image, Inputs, Keypoints, Query
 from instsearch_cli.errors import UsageError
 from instsearch_cli.options import make_config
-from instsearch_plugins.numeric.chamfer import chamfer, similarities
+from instsearch_plugins.numeric.chamfer import Background, chamfer, similarities
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.transport import transported
 from instsearch_plugins.rerankers import chamfer as module
@@ -90,6 +90,62 @@ def test_hand_computed():
     S = similarities(Q, [torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 0.1]]), torch.zeros(1, 2)])
     torch.testing.assert_close(S[0], torch.tensor([[0.6, -1, 0], [0.8, -1, 1]]))
     torch.testing.assert_close(chamfer(S), torch.tensor([0.8, -1.0]))
+
+
+# -- decorrelated -----------------------------------------------------------------------------------------
+
+
+def test_background_by_hand():
+    """mu = (1/2, 0), S = diag(1/3, 0) + I / 6: of (0, 1) - mu, S^-1 makes (-1, 6)."""
+    X = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    A, b = Background.of(X).detectors(torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(A, torch.tensor([[-1.0, 6.0]]) / 6.5)
+    torch.testing.assert_close(b, torch.tensor([-0.5 / 6.5]))
+
+
+@given(n=st.integers(2, 30), m=st.integers(1, 4), seed=st.integers(0, 99))
+def test_detectors_equal_the_plain_formula(n, m, seed):
+    X, Q = l2(rows(n, 5, seed)), l2(rows(m, 5, seed + 1))
+    mu = X.numpy().astype(float).mean(0)
+    S = np.cov(X.numpy().astype(float).T)
+    S += np.eye(5) * max(S.diagonal().mean(), 1e-9)
+    A, b = Background.of(X).detectors(Q)
+    for q, a, own in zip(Q.numpy().astype(float), A.numpy(), b.numpy(), strict=True):
+        w = np.linalg.solve(S, q - mu)
+        np.testing.assert_allclose(a, w / (w @ (q - mu)), rtol=1e-3, atol=1e-3 * np.abs(a).max())
+        np.testing.assert_allclose(a @ q - own, 1, atol=1e-3)
+        np.testing.assert_allclose(a @ mu - own, 0, atol=1e-3)
+
+
+def test_a_background_of_one_picture_gives_numbers():
+    A, b = Background.of(l2(torch.ones(8, 3))).detectors(l2(torch.ones(1, 3)))
+    assert A.isfinite().all()
+    assert b.isfinite().all()
+
+
+def test_what_many_hits_have_counts_for_less():
+    """The query is like one picture in what others vary in, and as like the other in what is rare."""
+    eye, generator = torch.eye(8), torch.Generator().manual_seed(0)
+    usual, rare, noise = eye[0], eye[1], torch.randn(400, 8, generator=generator) / 4
+
+    def of(*cells):
+        return FeatureMap(torch.stack(cells).T.reshape(8, 1, -1), Grid.over(1, len(cells), SIZE))
+
+    query = of(usual + rare)
+    items = {0: of(usual, eye[2]), 1: of(rare, eye[2])}
+    items |= {i: of(usual + noise[2 * i], noise[2 * i + 1] - usual) for i in range(2, 120)}
+
+    def score(row, **options):
+        hits = reranked(query, items, list(items), **options)
+        return float(hits.scores[0][hits.images[0].tolist().index(row)])
+
+    assert score(0, decorrelated=False) == score(1, decorrelated=False) == pytest.approx(0.5**0.5)
+    assert score(0) + 0.2 < score(1)
+    few = {i: items[i] for i in range(50)}  # no background of these
+    assert (
+        reranked(query, few, list(few)).scores.tolist()
+        == reranked(query, few, list(few), decorrelated=False).scores.tolist()
+    )
 
 
 class Collection:

@@ -1,5 +1,8 @@
 """Re-ranking by the local features themselves: Chamfer similarity (Barrow, Tenenbaum, Bolles and Wolf, 1977).
 
+By default features are decorrelated first, as Hariharan, Malik and Ramanan decorrelate exemplars in "Discriminative
+decorrelation for clustering and classification", ECCV 2012, with the further hits for a background.
+
 The option ``transport`` matches as Suma, Kordopatis-Zilos, Kalantidis and Tolias do in "ELViS: efficient visual
 similarity from local descriptors that generalizes across domains", ICLR 2026, before what they learn: by entropic
 optimal transport with SuperGlue's dustbins. The dustbins' value is learnt there, and set here.
@@ -15,10 +18,12 @@ import numpy as np
 import torch
 
 from instsearch_cli.data import BoxWeight, Keypoints
-from instsearch_plugins.numeric.chamfer import chamfer, similarities
-from instsearch_plugins.numeric.local_features import rows, sizes
+from instsearch_plugins.numeric.chamfer import Background, chamfer, similarities
+from instsearch_plugins.numeric.local_features import rows as rows_of
+from instsearch_plugins.numeric.local_features import sizes
 from instsearch_plugins.numeric.normalise import l2
 from instsearch_plugins.numeric.regions import cell_boxes
+from instsearch_plugins.numeric.threads import one_thread
 from instsearch_plugins.numeric.transport import transported
 from instsearch_plugins.rerankers.hit_by_hit import HitByHit, Look
 from instsearch_plugins.rerankers.region_box import moments_box
@@ -31,15 +36,20 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data
     from instsearch_cli.data import Features, Grid, Inputs, Query
 
+BACKGROUND = 40  # hits that it is of
+SAMPLE = 4000  # features of these, about
 FEW, MANY = 1 << 17, 1 << 24  # pairs of local features compared at once: what a CPU's cache holds; on a GPU
 
 
 class Chamfer(HitByHit):
     """score = mean over the query's features q_i in its box of max_j <q_i, x_j> over the image's features x_j.
 
-    Features are brought to unit length: a map's cells, of all its sizes, or keypoints' descriptors. With ``transport``
-    max_j P_ij, see :func:`transported`. A hit's box is :func:`moments_box` of the cells, or keypoints, that are
-    somebody's best match. On a GPU several hits are compared at once.
+    Features are brought to unit length: a map's cells, of all its sizes, or keypoints' descriptors. With
+    ``decorrelated`` it is max_j <a_i, x_j - mu>,  a_i = S^-1 (q_i - mu) / (q_i - mu)^T S^-1 (q_i - mu), mu and S being
+    the mean and the covariance of what is in the further half of the hits, where these are BACKGROUND or more: pictures
+    much like the query that seldom show the object. With ``transport`` max_j P_ij, see :func:`transported`. A hit's
+    box is :func:`moments_box` of the cells, or keypoints, that are somebody's best match. On a GPU several hits are
+    compared at once.
     """
 
     @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Chamfer(HitByHit):
 
         depth: int = 400  #: how many of the best hits are looked at
         features: int = 100  #: of the query at most, those of the largest norm; 0: all in its box
+        decorrelated: bool = True  #: features that many hits have count for less
         transport: bool = (
             False  #: features are matched by optimal transport: one of the image is not all the query's
         )
@@ -72,16 +83,20 @@ class Chamfer(HitByHit):
 
     def look(self, query: Query, rows: np.ndarray, data: Data) -> Iterator[Look]:
         """The likeness of each hit, and the box of what matched."""
-        c, Q = self.config, self._asked(query)
+        c, Q, b = self.config, self._asked(query), None
         if not len(Q):
             return
+        if c.decorrelated and (background := self._background(rows, data)):
+            Q, b = background.detectors(Q)
         most = FEW if self.device.type == "cpu" else MANY
         for group in _groups(data.inputs(("features",), rows), most // len(Q)):
-            S = similarities(Q, [x.to(self.device) for _, x, _ in group])
-            alike, match = (each.cpu() for each in S.max(2))
-            scores = alike.mean(1)
-            if c.transport:
-                scores = chamfer(transported(S, (S > -1).any(1), c.dustbin, c.temperature, c.iterations))
+            with one_thread():
+                S = similarities(Q, [x.to(self.device) for _, x, _ in group], b)
+                alike, match = (each.cpu() for each in S.max(2))
+                scores = alike.mean(1)
+                if c.transport:
+                    P = transported(S, (S > -1).any(1), c.dustbin, c.temperature, c.iterations)
+                    scores = chamfer(P)
             every = zip(group, scores.tolist(), alike.numpy(), match.numpy(), strict=True)
             for (inputs, _, boxes), score, s, j in every:
                 box = moments_box(boxes[j], s, inputs.size, c.power, c.scale) if (s > 0).any() else None
@@ -89,9 +104,25 @@ class Chamfer(HitByHit):
                     box = None
                 yield Look(inputs.row, score, box)
 
+    def _background(self, rows: np.ndarray, data: Data) -> Background | None:
+        """That of the further half of the hits; None where these are few."""
+        further = rows[len(rows) // 2 :]
+        some = further[:: max(1, len(further) // BACKGROUND)]
+        if len(some) < BACKGROUND:
+            return None
+        found = []
+        for inputs in data.inputs(("features",), some):
+            assert inputs.features is not None
+            x = rows_of(inputs.features)
+            found.append(x[:: max(1, len(x) * len(some) // SAMPLE)])
+        X = torch.cat(found).to(self.device)
+        length = X.norm(dim=1)
+        X = l2(X[length > 0])
+        return Background.of(X) if len(X) > 1 else None
+
     def _asked(self, query: Query) -> Tensor:
         """Unit vectors f32[m, D] of the query's features in its box, those of zeros left out."""
-        x = rows(query.features)
+        x = rows_of(query.features)
         if query.box is not None:
             inside = [BoxWeight(query.box).over(size)[0] for size in sizes(query.features)]
             x = x[torch.cat([torch.as_tensor(each).flatten() for each in inside]).to(x.device) > 0]
@@ -124,7 +155,7 @@ def _local(features: Features) -> tuple[Tensor, np.ndarray]:
         size.geometry[:, [0, 1, 0, 1]] if isinstance(size, Keypoints) else _places(size.grid)
         for size in sizes(features)
     ]
-    return rows(features), np.concatenate(places)
+    return rows_of(features), np.concatenate(places)
 
 
 @functools.lru_cache(maxsize=64)

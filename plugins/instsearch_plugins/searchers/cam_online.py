@@ -18,6 +18,7 @@ from instsearch_cli.data import FeatureMap, Grid, Hits
 from instsearch_cli.errors import UsageError
 from instsearch_plugins.abilities import ClassEncoder, ClassWeighter
 from instsearch_plugins.numeric.normalise import l2
+from instsearch_plugins.numeric.threads import one_thread
 from instsearch_plugins.searchers.class_vectors import ClassVectors, stretches
 from instsearch_plugins.searchers.dense import values_of
 
@@ -166,17 +167,15 @@ class CamOnline(Searcher):
     @contextlib.contextmanager
     def _threads(self) -> Iterator[ThreadPoolExecutor]:
         """One thread of torch's for each of several pictures on the CPU; a GPU is given one after the other."""
-        threads = torch.get_num_threads()
         if self.device.type != "cpu":
             with ThreadPoolExecutor(1) as pool:
                 yield pool
             return
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield pool
-        finally:
-            torch.set_num_threads(threads)
+        with (
+            one_thread() as threads,
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            yield pool
 
 
 class Best:
