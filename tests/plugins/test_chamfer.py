@@ -96,11 +96,11 @@ def test_hand_computed():
 
 
 def test_background_by_hand():
-    """mu = (1/2, 0), S = diag(1/3, 0) + I / 6: of (0, 1) - mu, S^-1 makes (-1, 6)."""
+    """mu = (1/2, 0), S = diag(1/3, 0) + 2 I / 6: of (0, 1) - mu, S^-1 makes (-3/4, 3)."""
     X = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     A, b = Background.of(X).detectors(torch.tensor([[0.0, 1.0]]))
-    torch.testing.assert_close(A, torch.tensor([[-1.0, 6.0]]) / 6.5)
-    torch.testing.assert_close(b, torch.tensor([-0.5 / 6.5]))
+    torch.testing.assert_close(A, torch.tensor([[-0.75, 3.0]]) / 3.375)
+    torch.testing.assert_close(b, torch.tensor([-0.375 / 3.375]))
 
 
 @given(n=st.integers(2, 30), m=st.integers(1, 4), seed=st.integers(0, 99))
@@ -108,7 +108,7 @@ def test_detectors_equal_the_plain_formula(n, m, seed):
     X, Q = l2(rows(n, 5, seed)), l2(rows(m, 5, seed + 1))
     mu = X.numpy().astype(float).mean(0)
     S = np.cov(X.numpy().astype(float).T)
-    S += np.eye(5) * max(S.diagonal().mean(), 1e-9)
+    S += np.eye(5) * 2 * max(S.diagonal().mean(), 1e-9)
     A, b = Background.of(X).detectors(Q)
     for q, a, own in zip(Q.numpy().astype(float), A.numpy(), b.numpy(), strict=True):
         w = np.linalg.solve(S, q - mu)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Background(NamedTuple):
     """What local features are like that are not of the object: their mean f64[D], and L f64[D, D], lower triangular.
 
-    L L^T is their covariance, with as much more along its diagonal as that has on the whole.
+    L L^T is their covariance, with twice as much more along its diagonal as that has on the whole.
     """
 
     mean: Tensor
@@ -29,7 +29,7 @@ class Background(NamedTuple):
         """That of unit vectors f32[n, D], 2 at least."""
         mean = X.mean(0, dtype=torch.float64)
         S = torch.cov((X - mean.float()).T).double()
-        more = S.diagonal().mean().clamp(min=1e-9)
+        more = 2 * S.diagonal().mean().clamp(min=1e-9)
         return cls(mean, torch.linalg.cholesky(S + more * torch.eye(len(S), dtype=S.dtype, device=S.device)))
 
     def detectors(self, Q: Tensor) -> tuple[Tensor, Tensor]:

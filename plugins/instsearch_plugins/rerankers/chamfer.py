@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from instsearch_cli.components import Data
     from instsearch_cli.data import Features, Grid, Inputs, Query
 
-BACKGROUND = 40  # hits that it is of
-SAMPLE = 4000  # features of these, about
+BACKGROUND = 60  # hits that it is of
+SAMPLE = 6000  # features of these, about
 FEW, MANY = 1 << 17, 1 << 24  # pairs of local features compared at once: what a CPU's cache holds; on a GPU
 
 
@@ -46,10 +46,10 @@ class Chamfer(HitByHit):
 
     Features are brought to unit length: a map's cells, of all its sizes, or keypoints' descriptors. With
     ``decorrelated`` it is max_j <a_i, x_j - mu>,  a_i = S^-1 (q_i - mu) / (q_i - mu)^T S^-1 (q_i - mu), mu and S being
-    the mean and the covariance of what is in the further half of the hits, where these are BACKGROUND or more: pictures
-    much like the query that seldom show the object. With ``transport`` max_j P_ij, see :func:`transported`. A hit's
-    box is :func:`moments_box` of the cells, or keypoints, that are somebody's best match. On a GPU several hits are
-    compared at once.
+    the mean and the covariance of what is in the hits after the first quarter, where these are BACKGROUND or more:
+    pictures much like the query that seldom show the object. With ``transport`` max_j P_ij, see :func:`transported`. A
+    hit's box is :func:`moments_box` of the cells, or keypoints, that are somebody's best match. On a GPU several hits
+    are compared at once.
     """
 
     @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Chamfer(HitByHit):
                 yield Look(inputs.row, score, box)
 
     def _background(self, rows: np.ndarray, data: Data) -> Background | None:
-        """That of the further half of the hits; None where these are few."""
-        further = rows[len(rows) // 2 :]
+        """That of the hits after the first quarter; None where these are few."""
+        further = rows[len(rows) // 4 :]
         some = further[:: max(1, len(further) // BACKGROUND)]
         if len(some) < BACKGROUND:
             return None
