@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # before NumPy is imported: threads of OpenBLAS with nothing to do sleep, where they would spin for 30 ms each time, a
 # fifth of the processor time of a question
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-# and torch: its threads that spin while another program has a core make a network four times as slow
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# likewise of torch and faiss: with another program on the machine a network takes a sixth of the time, alone no more
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 #: commands that leave nothing to go on from
 READERS = frozenset({"query", "estimate", "show", "verify", "serve", "box"})

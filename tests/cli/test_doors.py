@@ -61,7 +61,7 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "unless_set"), [("OPENBLAS_THREAD_TIMEOUT", "4"), ("OMP_WAIT_POLICY", "PASSIVE")]
+    ("name", "unless_set"), [("OPENBLAS_THREAD_TIMEOUT", "4"), ("GOMP_SPINCOUNT", "1000")]
 )
 def test_threads_with_nothing_to_do_sleep(
     monkeypatch: pytest.MonkeyPatch, name: str, unless_set: str
