@@ -48,7 +48,7 @@ class Background(NamedTuple):
 def similarities(Q: Tensor, X: Sequence[Tensor], b: Tensor | None = None) -> Tensor:
     """How like each feature of a query each feature of some pictures is.
 
-    S_ij = <q_i, x_j> / |x_j| - b_i, at least -1
+    S_ij = <q_i, x_j> / |x_j| - b_i
 
     Q: f32[m, D], unit vectors, or with b f32[m] those of :meth:`Background.detectors`; X: B times f32[n_b, D]. Returns
     f32[B, m, n], n being the largest n_b; -1 beyond a picture's own, and at its features that are all zero.
@@ -58,7 +58,7 @@ def similarities(Q: Tensor, X: Sequence[Tensor], b: Tensor | None = None) -> Ten
         length = torch.linalg.vector_norm(x, dim=1)
         own = (Q @ x.T).div_(length)
         if b is not None:
-            own = own.sub_(b[:, None]).clamp_(min=-1)
+            own.sub_(b[:, None])
         s[:, : len(x)] = own.masked_fill_(length == 0, -1)
     return S
 

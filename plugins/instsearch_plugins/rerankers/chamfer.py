@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Features, Grid, Inputs, Query
 
 BACKGROUND = 60  # hits that it is of
-SAMPLE = 6000  # features of these, about
+SAMPLE = 3000  # features of these, about
 FEW, MANY = 1 << 17, 1 << 24  # pairs of local features compared at once: what a CPU's cache holds; on a GPU
 
 
@@ -93,7 +93,7 @@ class Chamfer(HitByHit):
             with one_thread():
                 S = similarities(Q, [x.to(self.device) for _, x, _ in group], b)
                 alike, match = (each.cpu() for each in S.max(2))
-                scores = alike.mean(1)
+                scores = alike.clamp_(min=-1).mean(1)
                 if c.transport:
                     P = transported(S, (S > -1).any(1), c.dustbin, c.temperature, c.iterations)
                     scores = chamfer(P)
