@@ -213,10 +213,10 @@ class Assembly:
 
         And where a reranker does not understand the extractor's features.
         """
-        for part in self.rerankers:
-            if (some := part.component.extractors) and self.extractor.name not in some:
+        for reranker in self.rerankers:
+            if (some := reranker.component.extractors) and self.extractor.name not in some:
                 raise UsageError(
-                    f"reranker '{part.name}' understands what extractor {' or '.join(some)} makes, not "
+                    f"reranker '{reranker.name}' understands what extractor {' or '.join(some)} makes, not "
                     f"'{self.extractor.name}'"
                 )
         for row in MAPPED:

@@ -1,9 +1,14 @@
-"""Scenes to be served, a thing in every third of them, and what one needs to ask for it."""
+"""Scenes to be served, a thing in every third of them, what one needs to ask for it, and what a refusal says."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    import httpx
 
 TOKEN = "a-token-of-sixteen-and-more"
 BOX = (30, 20, 100, 100)
@@ -21,3 +26,14 @@ def scene(i: int, every: int = 3, query: int = 12) -> np.ndarray:
     at = BOX[:2] if i == query else (10 * i, 5 * i)
     pixels[at[1] : at[1] + 100, at[0] : at[0] + 100] = seen[: 180 - at[1], : 240 - at[0]]
     return pixels
+
+
+def refused(answer: httpx.Response, *statuses: int) -> str:
+    """What a problem says that is answered with one of these statuses."""
+    assert answer.status_code in statuses, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == answer.status_code
+    assert "bug" not in problem["detail"]
+    return str(problem["detail"])
