@@ -103,7 +103,7 @@ def main() -> None:
     corners = codes["boxes"].astype(np.float32).reshape(n, -1, 4)
     corners[..., 2:] += corners[..., :2]
     dataset = load_dataset(load_registry(), str(args.data / args.dataset), None)
-    places = {str(index.path_of(name)): i for i, name in enumerate(index.images)}
+    places = {str(Path(index.path_of(name)).resolve()): i for i, name in enumerate(index.images)}
     rows = {ref.name: places[str(ref.path.resolve())] for ref in dataset.images()}
     asked = []
     for ref in dataset.queries():

@@ -32,7 +32,8 @@ def by_name(registry: Registry, place: Path, name: str) -> list[Pipeline]:
             found += [there.get(n) or load_preset(n, registry) for n in parts_of_preset(each, registry)]
         else:
             raise UsageError(
-                f"no pipeline of the index and no preset is called '{each}'.{nearest(str(each), {*there, *on_offer})}"
+                f"the index has no pipeline '{each}', nor is a preset called so."
+                f"{nearest(str(each), {*there, *on_offer})}"
             )
     return found
 

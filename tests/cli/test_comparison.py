@@ -150,7 +150,8 @@ def test_several_pipelines_side_by_side(cli: Cli, index: Path, manifest: Path, t
     assert all(f"q {i}" in text for i in range(3))
     told = cli(*run, "--pipeline", "four", "--weighting", "bright", status=2).err
     assert "a pipeline by name is as it was recorded" in told
-    assert "has no pipeline 'fuor'. Did you mean 'four'?" in cli(*run, "--pipeline", "fuor", status=2).err
+    told = cli(*run, "--pipeline", "fuor", status=2).err
+    assert "has no pipeline 'fuor', nor is a preset called so. Did you mean 'four'?" in told
 
 
 def test_a_pipeline_and_its_own_run_score_the_same(
