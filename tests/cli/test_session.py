@@ -213,7 +213,9 @@ def test_pipelines_are_compared_by_name(index: Index, photos: Path, tmp_path: Pa
         assert measured.pipeline.name == name
         assert measured.metrics["mAP"] == 1.0
         assert index.last == "bright"
-    with pytest.raises(UsageError, match=r"no pipeline 'brigt', nor is a preset called so\. Did you mean 'bright'"):
+    with pytest.raises(
+        UsageError, match=r"no pipeline 'brigt', nor is a preset called so\. Did you mean 'bright'"
+    ):
         instsearch.evaluate(index, tmp_path / "m.json", pipeline="brigt")
     with pytest.raises(UsageError, match="as it was recorded"):
         instsearch.evaluate(index, tmp_path / "m.json", pipeline="bright", encoder="centred")
