@@ -56,10 +56,11 @@ def similarities(Q: Tensor, X: Sequence[Tensor], b: Tensor | None = None) -> Ten
     S = Q.new_full((len(X), len(Q), max(map(len, X))), -1)
     for s, x in zip(S, X, strict=True):
         length = torch.linalg.vector_norm(x, dim=1)
-        own = (Q @ x.T).div_(length)
+        own = s[:, : len(x)]
+        torch.mm(Q, x.T, out=own).div_(length)
         if b is not None:
             own.sub_(b[:, None])
-        s[:, : len(x)] = own.masked_fill_(length == 0, -1)
+        own.masked_fill_(length == 0, -1)
     return S
 
 
