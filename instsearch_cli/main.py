@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # before NumPy is imported: threads of OpenBLAS with nothing to do sleep, where they would spin for 30 ms each time, a
 # fifth of the processor time of a question
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-# likewise of torch and faiss: with another program on the machine a network takes a sixth of the time, alone no more
+# likewise of torch and faiss: beside another program a network takes a fifth to a half of the time, alone no more
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 #: commands that leave nothing to go on from

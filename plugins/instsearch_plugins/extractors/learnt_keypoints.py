@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import Grid, Keypoints
 from instsearch_cli.errors import InstsearchError
+from instsearch_cli.images import shrink
 from instsearch_plugins.extractors.sift import to_original
 from instsearch_plugins.published_network import PublishedNetwork
 
@@ -135,8 +136,7 @@ class LearntKeypoints(PublishedNetwork, Extractor):
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""
-        r = min(1.0, self.config.max_size / max(width, height))
-        return max(1, round(width * r)), max(1, round(height * r))
+        return shrink(width, height, self.config.max_size)
 
     def extract(self, images: Sequence[Image]) -> list[Keypoints]:
         """The strongest keypoints of each of some pictures of equal shape."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from instsearch_cli.components import Extractor, option
 from instsearch_cli.data import Grid, Keypoints
+from instsearch_cli.images import shrink
 from instsearch_plugins.numeric.ranking import occurrences
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ class Sift(Extractor):
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
         """At most ``max_size`` along the longer side, never enlarged."""
-        r = min(1.0, self.config.max_size / max(width, height))
-        return max(1, round(width * r)), max(1, round(height * r))
+        return shrink(width, height, self.config.max_size)
 
     def extract(self, images: Sequence[Image]) -> list[Keypoints]:
         """RootSIFT of each picture."""
