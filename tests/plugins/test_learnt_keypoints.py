@@ -82,6 +82,16 @@ def test_keypoints_are_those_of_kornia(name, files):
     assert (features.geometry[:, 2:] == (SUPPORT, 0)).all()
 
 
+def test_disk_of_two_pictures_keeps_the_strongest_of_each(files):
+    images = [picture(), Image(picture().pixels[::-1].copy(), picture().size)]
+    found = extractor("disk", files, scales=(1.0,), keypoints=7).extract(images)
+    for features, image in zip(found, images, strict=True):
+        places, scores, descriptors = by_kornia("disk", image)
+        order = scores.argsort(descending=True, stable=True)[:7]
+        np.testing.assert_allclose(features.geometry[:, :2], places[order] + 0.5, atol=1e-4)
+        np.testing.assert_allclose(features.values, descriptors[order], atol=1e-5)
+
+
 def test_keynet_frames_are_those_of_kornia(files):
     from kornia.feature.laf import get_laf_center, get_laf_orientation, laf_is_filled
 
