@@ -2,8 +2,8 @@
 
 Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:`` comment) and
 a constructor ``(config, device)`` that does nothing heavy. All that the program asks of it is a method or an attribute
-of its base class here, with a default where it may be left out; a class without one gets that of its kind.
-A ``Config`` field made by :func:`option` says which layer its value first touches: changing it remakes none before.
+of its base class here, with a default where it may be left out. A ``Config`` field made by :func:`option` says which
+layer its value first touches: changing it remakes none before.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
     Search = Callable[[Sequence[Codes | Query], int], Hits]
 
-State = dict[str, Any]
-"""Named arrays: torch tensors or numpy arrays going out of ``fit``, numpy arrays coming into ``load``."""
+State = dict[str, Any]  #: named arrays: torch's or numpy's going out of ``fit``, numpy's coming into ``load``
 
 STAGES = ("model", "local", "codes", "search", "query")
 
@@ -96,7 +95,6 @@ class Data(Protocol):
 
     def named(self) -> dict[str, int]:
         """The rows of the images in reach by what each is called: as in hits, and by its path where no other has it."""
-        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
@@ -313,9 +311,11 @@ class Reranker(Component):
         """The scores that these of :meth:`evidence` stand for; they rise with them."""
         return evidence
 
-    def beaten(self, own: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Whether hits of evidence ``own`` are none, where what the object is not has evidence ``other``."""
-        return other >= own
+    def contested(self, own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Hits' evidence ``own`` where what the object is not has evidence ``other``; -inf: they are none."""
+        from instsearch_cli.data import without_equals
+
+        return without_equals(own, other)
 
     def beside(self, query: Query, row: int, data: Data) -> Beside | None:
         """An image as it is compared with the query; None where it cannot be aligned, or nothing is compared."""

@@ -388,3 +388,9 @@ class Hits:
     def valid(self, q: int) -> int:
         """How many hits query ``q`` has before the padding."""
         return int((self.images[q] >= 0).sum())
+
+
+def without_equals(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Scores ``own``, -inf where ``other`` is as high."""
+    left: np.ndarray = np.where(other >= own, -np.inf, own)
+    return left

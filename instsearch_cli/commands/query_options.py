@@ -57,7 +57,7 @@ question_options = common.stack(
         "against",
         multiple=True,
         metavar="IMAGE[:x,y,w,h]",
-        help="What the object is not: what fits it better is no hit. Repeatable.",
+        help="What the object is not: what fits it better is no hit, what fits it somewhat counts less. Repeatable.",
     ),
     click.option(
         "--session",

@@ -238,7 +238,9 @@ def _fused(engine: Engine, hits: Hits, question: Encoded, first: int, k: int) ->
     middle, last = first + len(question.views), first + len(question.queries)
     views, against = _rows(hits, first, middle), _rows(hits, middle, last)
     rerankers = engine.assembly.rerankers
-    return fuse(views, against, k, rerankers[-1].component.beaten) if rerankers else fuse(views, against, k)
+    return (
+        fuse(views, against, k, rerankers[-1].component.contested) if rerankers else fuse(views, against, k)
+    )
 
 
 def _scored(engine: Engine, fused: Fused) -> Fused:

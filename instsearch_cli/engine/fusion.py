@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from instsearch_cli.boxes import overlap
+from instsearch_cli.data import without_equals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from instsearch_cli.data import Hits
 
-    Beaten = Callable[[np.ndarray, np.ndarray], np.ndarray]
+    Contested = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Fused(NamedTuple):
@@ -49,10 +50,11 @@ def alone(hits: Hits, q: int) -> Fused:
     return Fused(row, np.zeros(n, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
-def fuse(views: Hits, against: Hits, k: int, beaten: Beaten = np.less_equal) -> Fused:
-    """The first k of the hits that some view finds and no negative beats there; each as its best view has it.
+def fuse(views: Hits, against: Hits, k: int, contested: Contested = without_equals) -> Fused:
+    """The first k of the hits that some view finds, as its best view has it, and negatives leave something of.
 
-    s(i) = max_v s_v(i);  i stays unless beaten(s(i), s_n(j)) for a hit j of a negative n that overlaps it
+    s(i) = min_j contested(max_v s_v(i), s_n(j)), over the hits j of all negatives n that overlap it; i stays where
+    that is above -inf, and is the maximum where there are none
 
     views, against: a row of hits for each view and each negative, best first; an image that is not in a row scores
     nothing there. Ties go by the rank in the view's own list, then by row, so that the order of the views is all one.
@@ -65,11 +67,15 @@ def fuse(views: Hits, against: Hits, k: int, beaten: Beaten = np.less_equal) -> 
 
     _, _, others, theirs, elsewhere = _flat(against)
     i, j = _pairs(images[order], others)
-    out = np.zeros(len(order), bool)
-    out[i[beaten(scores[order][i], theirs[j]) & overlapping(boxes[order][i], elsewhere[j])]] = True
+    there = overlapping(boxes[order][i], elsewhere[j])
+    i, j = i[there], j[there]
+    left = scores.copy()
+    np.minimum.at(left, order[i], contested(scores[order[i]], theirs[j]).astype(left.dtype))
+    out = np.isneginf(left[order])
     kept, gone = order[~out], order[out]
-    refused, kept = np.setdiff1d(images[gone], images[kept]), kept[:k]
-    hits = replace(views, images=images[None, kept], scores=scores[None, kept], boxes=boxes[None, kept])
+    refused = np.setdiff1d(images[gone], images[kept])
+    kept = kept[np.argsort(-left[kept], kind="stable")][:k]
+    hits = replace(views, images=images[None, kept], scores=left[None, kept], boxes=boxes[None, kept])
     return Fused(hits, v[kept], scores[gone], refused)
 
 

@@ -342,7 +342,8 @@ class Index(Looking):
 
         picture: a path, a picture of Pillow's or an array u8[H, W, 3]; without a box all of it is asked for. Several
         boxes, and pictures or (picture, box) pairs in ``also``, are views of one object: of each photograph the best
-        counts. What fits some of ``against`` better, which is given likewise, is no hit.
+        counts. What fits some of ``against`` better, which is given likewise, is no hit; what fits it less well, but
+        does, counts less where scores are probabilities.
         ``pipeline`` "a+b" asks two pipelines as one.
         """
         question = Question(picture, box, also, against)

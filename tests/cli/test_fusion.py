@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instsearch_cli.data import Hits
+from instsearch_cli.data import Hits, without_equals
 from instsearch_cli.engine.fusion import alone, fuse
 from instsearch_plugins.rerankers.verdict import Verdict
 
@@ -30,7 +30,7 @@ def listed(lists: list[list[tuple[int, int]]], k: int = 10) -> Hits:
 NOTHING = listed([[]])
 
 
-def plain(views: Hits, against: Hits, k: int, beats: Any) -> tuple[list[tuple[float, int]], list[float]]:
+def plain(views: Hits, against: Hits, k: int, contested: Any) -> tuple[list[tuple[float, int]], list[float]]:
     """(score, image) of the hits, and the scores of the dropped ones."""
     best: dict[int, tuple[float, int, float]] = {}
     for v in range(len(views.images)):
@@ -40,37 +40,40 @@ def plain(views: Hits, against: Hits, k: int, beats: Any) -> tuple[list[tuple[fl
             best[image] = min(best.get(image, own), own)
     first = sorted((s, rank, image, y) for image, (s, rank, y) in best.items())
 
-    def beaten(image: int, score: float, y: float) -> bool:
+    def left(image: int, score: float, y: float) -> float:
+        least = score
         for n in range(len(against.images)):
             for rank in range(against.valid(n)):
                 apart = (
                     abs(float(against.boxes[n, rank, 1]) - y) >= 0.5
                 )  # of unit squares; never where one is unknown
                 same = against.images[n, rank] == image and not apart
-                if same and beats(score, float(against.scores[n, rank])):
-                    return True
-        return False
+                if same:
+                    other = np.float32([against.scores[n, rank]])
+                    least = min(least, float(np.float32(contested(np.float32([score]), other)[0])))
+        return least
 
-    kept = [(-s, image) for s, _, image, y in first if not beaten(image, -s, y)]
-    return kept[:k], [-s for s, _, image, y in first if beaten(image, -s, y)]
+    kept = [(left(image, -s, y), image) for s, _, image, y in first if left(image, -s, y) > -np.inf]
+    kept.sort(key=lambda pair: -pair[0])
+    return kept[:k], [-s for s, _, image, y in first if left(image, -s, y) == -np.inf]
 
 
 @given(LISTS, LISTS, st.integers(1, 12), st.booleans())
 def test_fused_hits_are_the_plain_loops(views: list[Any], against: list[Any], k: int, sure: bool) -> None:
     a, b = listed(views), listed(against)
-    beats = Verdict(Verdict.Config(), None).beaten if sure else np.less_equal
-    fused = fuse(a, b, k, beats)
-    kept, dropped = plain(a, b, k, beats)
+    contested = Verdict(Verdict.Config(), None).contested if sure else without_equals
+    fused = fuse(a, b, k, contested)
+    kept, dropped = plain(a, b, k, contested)
     assert list(zip(fused.hits.scores[0].tolist(), fused.hits.images[0].tolist(), strict=True)) == kept
     assert fused.dropped.tolist() == dropped
     shown = {image for pairs in views for image, _ in pairs}
-    kept_at_all = {image for _, image in plain(a, b, 99, beats)[0]}
+    kept_at_all = {image for _, image in plain(a, b, 99, contested)[0]}
     assert fused.refused.tolist() == sorted(shown - kept_at_all)
     for image, score, box, v in zip(
         fused.hits.images[0], fused.hits.scores[0], fused.hits.boxes[0], fused.views, strict=True
     ):
         (rank,) = np.flatnonzero(a.images[v] == image)
-        assert a.scores[v, rank] == score
+        assert a.scores[v, rank] >= score
         np.testing.assert_array_equal(a.boxes[v, rank], box)
 
 
@@ -104,6 +107,16 @@ def test_one_view_alone_is_itself(pairs: list[tuple[int, int]], k: int) -> None:
         assert fused.hits.scores.dtype == np.float32
         assert not fused.views.any()
         assert not len(fused.dropped)
+
+
+def test_what_a_verdict_leaves() -> None:
+    """By hand: .3 log(1 + exp(s_n + 4)) off, none where the negative wins by 4, or by anything where all is sure."""
+    left = Verdict(Verdict.Config(), None).contested(
+        np.array([6.0, 6.0, 6.0, 6.0, -3.0, 9.0, 9.0]), np.array([-20.0, -4.0, 4.0, 10.0, 0.0, 8.5, 9.0])
+    )
+    np.testing.assert_allclose(
+        left, [6, 6 - 0.3 * np.log(2), 6 - 2.4001006, -np.inf, -4.2054450, 5.2499989, -np.inf], atol=1e-6
+    )
 
 
 def test_by_hand() -> None:

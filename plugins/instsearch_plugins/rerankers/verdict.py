@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from instsearch_cli.data import Hits, Query
 
 
-MARGIN = 2.0  #: of log-odds: two photographs agree a little better than a photograph and a drawing of the object do
+MARGIN = 4.0  #: of log-odds: two photographs agree better than a photograph and a drawing of the object do
 SURE = 8.0  #: log-odds from which on they say no more
+SPEAKS = -4.0  #: log-odds from which on those of what the object is not speak against a hit
+AGAINST = 0.3  #: by how much: most of what is alike, the object and its look-alikes share
 
 
 def evidence(s: np.ndarray, start: int, stop: int, rest_cap: float, best_cap: float) -> np.ndarray:
@@ -98,6 +100,10 @@ class Verdict(Reranker):
         x: np.ndarray = evidence(s, c.start, c.depth, c.rest_cap, c.best_cap) @ w
         return x
 
-    def beaten(self, own: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Where the other is more likely there than not, and wins by MARGIN, or both are as sure as can be."""
-        return np.asarray((other > 0) & ((other >= own + MARGIN) | ((other >= own) & (other > SURE))))
+    def contested(self, own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """own - AGAINST log(1 + exp(other - SPEAKS)): the order is by how much better the object fits, too.
+
+        -inf where the other is more likely there than not, and wins by MARGIN, or both are as sure as can be.
+        """
+        beaten = (other > 0) & ((other >= own + MARGIN) | ((other >= own) & (other > SURE)))
+        return np.where(beaten, -np.inf, own - AGAINST * np.logaddexp(0, other - SPEAKS))
