@@ -14,7 +14,7 @@ import pytest
 from instsearch_cli.engine import memory
 
 ROUNDS = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 from instsearch_cli.engine.memory import reuse_memory
 if sys.argv[1] == "reused":
@@ -22,22 +22,30 @@ if sys.argv[1] == "reused":
 def worked():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
-        arrays = [np.ones(4 << 20, np.uint8) for _ in range(10)]
+        arrays = [np.ones(int(sys.argv[2]) << 20, np.uint8) for _ in range(3)]
         del arrays
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-worked()
-print(worked())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+for _ in range(2):
+    if sys.argv[3] == "thread":
+        thread = threading.Thread(target=worked)
+        thread.start()
+        thread.join()
+    else:
+        worked()
 """
 
 
 @pytest.mark.skipif(
     not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc"
 )
-def test_pages_are_not_had_anew() -> None:
-    faults = {
-        how: int(subprocess.run([sys.executable, "-c", ROUNDS, how], check=True, capture_output=True).stdout)
-        for how in ("reused", "not")
-    }
+@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize("megabytes", [4, 100])
+def test_pages_are_not_had_anew(megabytes: int, where: str) -> None:
+    """Of arrays of a photograph, and of a network's maps, here and where images are worked on side by side."""
+    faults = {}
+    for how in ("reused", "not"):
+        command = [sys.executable, "-c", ROUNDS, how, str(megabytes), where]
+        faults[how] = int(subprocess.run(command, check=True, capture_output=True).stdout.split()[-1])
     assert faults["reused"] < faults["not"] / 4, faults
 
 
