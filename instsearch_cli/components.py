@@ -3,7 +3,7 @@
 Every component has a nested frozen dataclass ``Config`` (its options, each with a default and a ``#:`` comment) and
 a constructor ``(config, device)`` that does nothing heavy. All that the program asks of it is a method or an attribute
 of its base class here, with a default where it may be left out. A ``Config`` field made by :func:`option` says which
-layer its value first touches: changing it remakes none before.
+layer its value first touches, the first ("model") without it: changing it remakes none before.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def option(
     only_with: str = "",
     **metadata: Any,
 ) -> Any:
-    """A ``Config`` field whose value first matters for the layer ``touches`` (one of STAGES).
-
-    A field without it is taken to matter from the start ("model"). ``touches="query"`` remakes nothing.
+    """A ``Config`` field whose value first matters for the layer ``touches``, one of STAGES; "query" remakes nothing.
 
     digested            it names a file or a folder, kept as an absolute path, whose digest ``identity()`` has
     omitted_at_default  younger than the component: a layer's identity names it only where it is not at its default
@@ -95,6 +93,7 @@ class Data(Protocol):
 
     def named(self) -> dict[str, int]:
         """The rows of the images in reach by what each is called: as in hits, and by its path where no other has it."""
+        ...
 
     def blocks(self, kind: str, span: range | None = None) -> Iterator[Mapping[str, Any]]:
         """Stream a layer's stored arrays over ``span``, which is the whole one by default, part by part.
