@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instsearch_cli.data import without_equals
 from instsearch_cli.engine import jointly, records
 from instsearch_cli.engine.answer import Answer, Hit, Wish, unwrapped
 from instsearch_cli.engine.assembly import Assembly
@@ -238,9 +239,7 @@ def _fused(engine: Engine, hits: Hits, question: Encoded, first: int, k: int) ->
     middle, last = first + len(question.views), first + len(question.queries)
     views, against = _rows(hits, first, middle), _rows(hits, middle, last)
     rerankers = engine.assembly.rerankers
-    return (
-        fuse(views, against, k, rerankers[-1].component.contested) if rerankers else fuse(views, against, k)
-    )
+    return fuse(views, against, k, rerankers[-1].component.contested if rerankers else without_equals)
 
 
 def _scored(engine: Engine, fused: Fused) -> Fused:

@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from instsearch_cli.networks.checkpoints import load_checkpoint
-from instsearch_plugins.extractors.learnt_keypoints import SUPPORT, LearntKeypoints, Points, require_kornia
+from instsearch_plugins.extractors.learnt_keypoints import (
+    SUPPORT,
+    LearntKeypoints,
+    Points,
+    require_kornia,
+    squares,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,18 +73,18 @@ class Disk(LearntKeypoints):
         from kornia.geometry.subpix import nms2d
 
         unet: Any = self.network.unet
-        weight, bias = unet.path_up[-1].conv[-1].weight, unet.path_up[-1].conv[-1].bias
+        last = unet.path_up[-1].conv[-1]
+        weight, bias = last.weight, last.bias
         size = weight.shape[-1]
         padded = F.pad(before_last(unet, x), (size // 2,) * 4)
         heat = F.conv2d(padded, weight[-1:], bias[-1:])
         peaks = nms2d(heat, (WINDOW, WINDOW), mask_only=True) & (heat > 0)
-        windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # a view: [B, C, H, W, size, size]
         found = []
-        for scores, places, around in zip(heat[:, 0], peaks[:, 0], windows, strict=True):
+        for scores, places, features in zip(heat[:, 0], peaks[:, 0], padded, strict=True):
             row, column = places.nonzero().T
             best = torch.argsort(scores[row, column], descending=True, stable=True)[: self.config.keypoints]
             row, column = row[best], column[best]
-            u = around[:, row, column].transpose(0, 1).flatten(1)
+            u = squares(features, size, row, column).transpose(0, 1).flatten(1)
             descriptors = F.normalize(u @ weight[:-1].flatten(1).T + bias[:-1], dim=1)
             found.append(
                 Points.upright(scores[row, column], torch.stack([column, row], 1), SUPPORT, descriptors)

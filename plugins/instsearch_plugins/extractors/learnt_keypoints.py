@@ -79,6 +79,11 @@ def gradient_angles(grey: Tensor, places: Tensor) -> Tensor:
     return -torch.rad2deg(PatchDominantGradientOrientation(PATCH)(patches).detach()) % 360
 
 
+def squares(padded: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
+    """The side x side values around places of a map f32[C, H, W] that was padded by side // 2: f32[C, n, side^2]."""
+    return padded.unfold(1, side, 1).unfold(2, side, 1)[:, row, column].flatten(2)
+
+
 def textured(x: Tensor, places: Tensor) -> Tensor:
     """Which places of a picture f32[3, H, W] are not amid one colour: bool[n]; a network's maxima there say nothing.
 
@@ -87,8 +92,7 @@ def textured(x: Tensor, places: Tensor) -> Tensor:
     h, w = x.shape[1:]
     column, row = places.round().long().T
     padded = F.pad(x[None], (FLAT // 2,) * 4, mode="replicate")[0]  # pixels that are in the square anyhow
-    squares = padded.unfold(1, FLAT, 1).unfold(2, FLAT, 1)  # a view: [3, H, W, FLAT, FLAT]
-    some = squares[:, row.clamp(0, h - 1), column.clamp(0, w - 1)].flatten(2)
+    some = squares(padded, FLAT, row.clamp(0, h - 1), column.clamp(0, w - 1))
     return (some.amax(2) - some.amin(2)).amax(0) > 0.5 / 255
 
 
