@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -77,8 +78,8 @@ def query(local: Any = LOCAL, box=BOX) -> Query:
     return Query("q", Image(LABEL, (280, 260)), box, nothing, local, nothing)
 
 
-def after(rows, scores, data: Any = None, **options) -> dict[int, float]:
-    hits = Hits.stack([(np.array(rows), np.float32(scores), None)], len(rows))
+def after(rows, scores, data: Any = None, boxes: Any = None, **options) -> dict[int, float]:
+    hits = Hits.stack([(np.array(rows), np.float32(scores), boxes)], len(rows))
     reranker = Aligned(Aligned.Config(**options), torch.device("cpu"))
     found = reranker.rerank([query()], hits, data or Collection(), lambda queries, k: hits)
     assert (np.diff(found.scores[0]) <= 0).all()
@@ -104,10 +105,48 @@ def test_the_score_is_the_formula():
     one = comparisons(np.array([TRUE]), data)[TRUE]
     assert one is not None
     against = c.bias + c.disagreement * one.disagreement + c.hue * one.hue
-    for score, share in ((3.0, 0), (5.0, 0), (7.0, 0.5), (9.0, 1), (12.0, 1)):
-        x = score + c.agreement * min(one.agreement, c.enough) - share * against
+    for score, share in ((3.0, 0), (5.0, 0), (7.5, 0.5), (10.0, 1), (12.0, 1)):
+        x = (
+            score
+            + c.agreement * max(min(one.agreement * one.detail, c.enough) - c.chance, 0)
+            - share * against
+        )
         expected = c.least + np.log(1 + np.exp(x - c.least))
         assert after([TRUE], [score])[TRUE] == pytest.approx(expected, rel=1e-5)
+
+
+class Small(Collection):
+    """The object's photograph is read with a share of the pixels along its sides."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        size = round(SIZE[0] * share), round(SIZE[1] * share)
+        self.pictures[TRUE] = cv2.resize(self.pictures[TRUE], size, interpolation=cv2.INTER_AREA)
+
+
+def test_what_is_enlarged_counts_less_and_what_agrees_by_chance_nothing():
+    c = Aligned.Config()
+    for share in (0.5, 0.25):
+        data: Any = Small(share)
+        one = comparisons(np.array([TRUE]), data)[TRUE]
+        assert one is not None
+        assert one.detail == pytest.approx(0.9 * share, rel=0.2)  # the template is as large as the label
+        x = 4.0 + c.agreement * max(min(one.agreement * one.detail, c.enough) - c.chance, 0)
+        expected = c.least + np.log(1 + np.exp(x - c.least))
+        assert after([TRUE], [4.0], data)[TRUE] == pytest.approx(expected, rel=1e-5)
+        assert after([TRUE], [4.0], data, chance=1.0)[TRUE] == 4.0
+
+
+def test_a_hit_that_no_keypoints_align_is_aligned_by_where_it_was_found():
+    data: Any = Collection()
+    data.pictures[ELSEWHERE] = np.pad(LABEL[30:222, 40:232], ((60, 88), (100, 108), (0, 0)))
+    there, beside = np.float32([[100, 60, 292, 252]]), np.float32([[10, 60, 202, 252]])
+    found = after([ELSEWHERE], [3.5], data, there)[ELSEWHERE]
+    x = 3.5 + Aligned.Config().agreement * (0.6 - 0.08)
+    assert found == pytest.approx(2.5 + np.log(1 + np.exp(x - 2.5)), rel=1e-5)
+    assert after([ELSEWHERE], [3.5], data, beside)[ELSEWHERE] == 3.5  # nothing agrees there
+    assert after([ELSEWHERE], [3.5], data)[ELSEWHERE] == 3.5
+    assert after([ELSEWHERE], [3.5], data, there, located=3.6)[ELSEWHERE] == 3.5
 
 
 def test_a_photograph_that_is_gone_keeps_its_score():
@@ -318,7 +357,7 @@ def test_where_many_are_sure_it_is_asked_again_with_their_keypoints():
 
 
 def test_where_enough_are_certain_their_look_alikes_score_less_than_before():
-    hits = {**HITS, **dict.fromkeys([TWIN, *TWINS], 4.0)}
+    hits = {**HITS, **dict.fromkeys([TWIN, *TWINS], 3.4)}
     found, wider = asked_again(hits, again=4, sure=9.0, certain=9.0)
     first, x = by_hand(hits, wider, 9.0, 9.0)
     scores = listed(found)

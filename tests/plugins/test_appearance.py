@@ -73,6 +73,15 @@ def test_shares_by_hand():
     assert not one._replace(ncc=ncc / 2).disagreeing.any()
 
 
+def test_detail_is_how_many_pixels_there_are_for_each():
+    nothing, cells = np.zeros((80, 160, 3), np.uint8), np.full((9, 19), 1 / 171, np.float32)
+    one = Compared(nothing, nothing, np.diag([0.5, 0.5, 1]), cells + 1, cells > 0, cells, cells)
+    assert one.detail == pytest.approx(0.5)
+    assert one.weighed == pytest.approx(one.agreement / 2) == pytest.approx(0.5)
+    assert one._replace(H=np.diag([3.0, 2, 1])).detail == 1  # there are more than can be seen
+    assert one._replace(H=np.diag([0.9, 0.1, 1])).detail == pytest.approx(0.3)  # of both sides together
+
+
 def test_edges_have_no_corners():
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:, 32:] = 255

@@ -84,6 +84,17 @@ class Compared(NamedTuple):
         return float((self.corners * alike)[self.region].sum())
 
     @property
+    def detail(self) -> float:
+        """Pixels of the picture for each of the template's, along a side, 1 at most."""
+        h, w = self.own.shape[:2]
+        return min(magnification(self.H, (w, h)), 1.0)
+
+    @property
+    def weighed(self) -> float:
+        """Agreement times detail: where few pixels were enlarged to many, much agrees by chance."""
+        return self.agreement * self.detail
+
+    @property
     def hue(self) -> float:
         """By how much hues differ in the region, 0 to 2 (:func:`hues`)."""
         return hues(self.own, self.picture, self.region)

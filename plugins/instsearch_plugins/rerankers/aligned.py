@@ -58,11 +58,12 @@ class Told(NamedTuple):
 
 
 class Aligned(Verifying):
-    """score = l + log(1 + exp(x - l)),  x = s + w_a min(agreement, e) - g(s) (b + w_d disagreement + w_h hue).
+    """score = l + log(1 + exp(x - l)),  x = s + w_a max(0, min(d a, e) - c) - g(s) (b + w_d disagreement + w_h hue).
 
     s is the score before, g(s) = clip((s - t) / r, 0, 1): a hit that scores much by its keypoints must agree as a
-    whole, since look-alikes score as much; for one that scores little agreement speaks, nothing against it. agreement:
-    the share of the query's box that agrees in the hit, aligned; look-alikes agree, too, so that more than e says
+    whole, since look-alikes score as much; for one that scores little agreement speaks, nothing against it. a, the
+    agreement: the share of the query's box that agrees in the hit, aligned. So much as c does by chance, and more where
+    the hit is enlarged, which has d < 1 of its pixels along a side; look-alikes agree, too, so that more than e says
     nothing; disagreement: the share that does not though it is among what agrees; hue: by how much hues differ there
     (numeric.appearance). Hits of l = ``least`` or more are looked at, and none falls below it, so that the others stay
     below them. One that cannot be aligned, or read, keeps its score. Hits further down than ``depth`` change as the
@@ -90,16 +91,17 @@ class Aligned(Verifying):
         depth: int = 200  #: how many of the best hits are looked at
         least: float = 2.5  #: hits that score less are not: few of them show the object
         much: float = 5.0  #: score t from which on a hit must agree as a whole
-        ramp: float = 4.0  #: it must wholly, from so much more on (r)
+        ramp: float = 5.0  #: it must wholly, from so much more on (r)
         bias: float = 2.5  #: taken off the score of such a hit
-        agreement: float = 8.0  #: times the share of the box that agrees, added
+        agreement: float = 9.2  #: times the share of the box that agrees, added
+        chance: float = 0.08  #: so much of it does by chance, and counts nothing (c)
         enough: float = 0.6  #: a larger share counts as this (e)
-        disagreement: float = 38.0  #: times the share that should agree and does not, taken off of such a hit
-        hue: float = 7.0  #: times the difference of hues, 0 to 2, taken off of such a hit
+        disagreement: float = 55.0  #: times the share that should agree and does not, taken off of such a hit
+        hue: float = 6.0  #: times the difference of hues, 0 to 2, taken off of such a hit
         again: int = 8  #: from so many sure hits on it is asked again with what they have in common; 0: never
         sure: float = 7.2  #: score from which a hit is
         many: int = 60  #: and from so many others of ``least`` or more on: look-alikes are about
-        unlike: float = 1.0  #: by how much of their scores the sure ones differ from each other at most
+        unlike: float = 1.3  #: by how much of their scores the sure ones differ from each other at most
         first: float = 0.6  #: asked again, times the score before (v_s)
         wider: float = 0.3  #: times the score that the wider query gives (v_m)
         alike: float = 0.9  #: added where a hit was compared (v_b)
@@ -108,6 +110,7 @@ class Aligned(Verifying):
         #: times what tells the certain ones from the refused, where ``again`` are certain (v_d)
         telling: float = 1.2
         certain: float = 8.67  #: score from which a hit is nearly so: where ``again`` are, x are the scores
+        located: float = 3.0  #: hits of so much or more that no keypoints align are aligned by their box
         #: hits of ``much`` or more that do not agree are compared with the mirror image, of SIFT
         mirrored: bool = True
         min_inliers: int = 4  #: fewer inliers than this align nothing
@@ -174,7 +177,7 @@ class Aligned(Verifying):
         images, scores, boxes = hits[0], hits[1].copy(), hits[2]
         some = np.flatnonzero(scores >= self.config.least)
         top = some[some < self.config.depth]
-        comparing.look(images[top], boxes[top], scores[top] >= self.config.much)
+        comparing.look(images[top], boxes[top], scores[top])
         change = np.zeros(len(scores), np.float32)
         for i in top.tolist():
             one = comparing.found[int(images[i])]
@@ -193,7 +196,7 @@ class Aligned(Verifying):
 
     def _change(self, one: Compared, score: float) -> float:
         c = self.config
-        change = c.agreement * min(one.agreement, c.enough)
+        change = c.agreement * max(min(one.weighed, c.enough) - c.chance, 0)
         wholly = min(max((score - c.much) / c.ramp, 0), 1)
         if wholly:
             change -= wholly * (c.bias + self._differs(one))
@@ -229,7 +232,7 @@ class Aligned(Verifying):
         boxes = np.where(np.isnan(boxes), where, boxes)
         best = np.argsort(-wider, kind="stable")[: np.count_nonzero(wider >= c.much)][: c.depth]
         unseen = best[[row not in comparing.found for row in images[best].tolist()]]
-        comparing.look(images[unseen], where[unseen], np.zeros(len(unseen), bool))
+        comparing.look(images[unseen], where[unseen], np.zeros(len(unseen)))
         told = _told(images, shared, comparing)
         x = c.first * scores + c.wider * wider
         x += told.compared * c.alike + c.common * np.minimum(told.agreement, 1) - c.common_hue * told.hue

@@ -70,8 +70,8 @@ class Side(NamedTuple):
 class Comparing:
     """A query, and the hits that were compared with it: ``found``, by row; None where one could not be.
 
-    config: options ht, tolerance, octaves, degrees, min_inliers and mirrored of ``Aligned``. Raises UsageError where
-    the query is not words at keypoints.
+    config: options ht, tolerance, octaves, degrees, min_inliers, located, much and mirrored of ``Aligned``. Raises
+    UsageError where the query is not words at keypoints.
     """
 
     def __init__(self, query: Query, data: Data, config: Any) -> None:
@@ -83,29 +83,34 @@ class Comparing:
         self.found: dict[int, Compared | None] = {}
 
     def look(
-        self, rows: np.ndarray, boxes: np.ndarray | None = None, mirrors: np.ndarray | None = None
+        self, rows: np.ndarray, boxes: np.ndarray | None = None, scores: np.ndarray | None = None
     ) -> None:
-        """Compare hits not looked at before, found in boxes f32[n, 4] if known.
+        """Compare hits not looked at before, found in boxes f32[n, 4] if known, with scores f[n]; above all by default.
 
-        mirrors bool[n]: which are compared with the mirror image where they do not agree otherwise; all by default.
+        Those of ``located`` or more that no keypoints align are aligned by their box; those of ``much`` or more that do
+        not agree are compared with the mirror image.
         """
+        config, n = self._config, len(rows)
         where = {} if boxes is None else dict(zip(rows.tolist(), boxes, strict=True))
+        scored = dict(zip(rows.tolist(), np.full(n, np.inf) if scores is None else scores, strict=True))
         inputs = self._data.inputs(("local",), rows)
         hits = [Shown(i.row, points_of(i.local), i.size, where.get(i.row)) for i in inputs]
         left = self._compared(self._own, hits)
         if self._helpers and left:
             self._helpers.sort(key=lambda helper: -helper[0])
             own = joined([self._own.own, *(shown for _, shown in self._helpers[:HELPERS])])
-            self._compared(self._own._replace(own=own), left, False)
-        may = set(rows.tolist() if mirrors is None else rows[mirrors].tolist())
-        unlike = [hit for hit in hits if hit.row in may and self._agreement(hit.row) < SURE]
-        if self._config.mirrored and unlike and self._mirror is not None:
-            self._compared(self._mirror, unlike, False, SURE)
+            left = self._compared(self._own._replace(own=own), left, helpful=False)
+        some = [hit for hit in left if scored[hit.row] >= config.located and _known(hit.where)]
+        there = {n: (hit, _onto(self.box, np.asarray(hit.where))) for n, hit in enumerate(some)}
+        self._compared(self._own, some, there, helpful=False, least=SURE)
+        unlike = [hit for hit in hits if scored[hit.row] >= config.much and self._agreement(hit.row) < SURE]
+        if config.mirrored and unlike and self._mirror is not None:
+            self._compared(self._mirror, unlike, helpful=False, least=SURE)
 
     def _agreement(self, row: int) -> float:
         """By how much a hit agrees as far as it was compared; -1 where it could not be."""
         found = self.found.get(row)
-        return -1.0 if found is None else found.agreement
+        return -1.0 if found is None else found.weighed
 
     @functools.cached_property
     def _mirror(self) -> Side | None:
@@ -128,36 +133,45 @@ class Comparing:
         inputs = {i.row: i for i in self._data.inputs(("local",), np.unique(rows))}
         places = zip(rows.tolist(), boxes, strict=True)
         hits = [Shown(row, points_of(inputs[row].local), inputs[row].size, box) for row, box in places]
-        found = zip(self._each(self._own, hits), boxes, strict=True)
+        found = zip(self._each(self._own, hits, self._there(self._own, hits)), boxes, strict=True)
         return [one[0] if one and overlap(_bounds(*one), box) >= THERE else None for one, box in found]
 
     def _compared(
-        self, side: Side, hits: Sequence[Shown], helpful: bool = True, least: float = -1.0
+        self,
+        side: Side,
+        hits: Sequence[Shown],
+        there: dict[int, tuple[Shown, Transform]] | None = None,
+        *,
+        helpful: bool = True,
+        least: float = -1.0,
     ) -> list[Shown]:
-        """Compare hits by what the keypoints agree with them on; returns those that could not be.
+        """Compare hits by where they are, what the keypoints agree with them on by default; returns those left.
 
-        helpful: the keypoints of those that agree help from now on; least: what agrees no more than this is not kept.
+        These are the ones that could not be compared. helpful: the keypoints of those that agree help from now on;
+        least: what agrees no more than this is not kept.
         """
         left = []
-        for hit, one in zip(hits, self._each(side, hits), strict=True):
+        there = self._there(side, hits) if there is None else there
+        for hit, one in zip(hits, self._each(side, hits, there), strict=True):
             if one is None:
                 self.found.setdefault(hit.row, None)
                 left.append(hit)
                 continue
             found, scale = one
-            if found.agreement <= max(least, self._agreement(hit.row)):
+            if found.weighed <= max(least, self._agreement(hit.row)):
                 continue
             self.found[hit.row] = found
-            if helpful and found.agreement > SURE:
+            if helpful and found.weighed > SURE:
                 shown = _brought(hit.points, found, scale, self.box)
-                self._helpers.append((found.agreement, shown.at(inside_box(shown, self.box))))
+                self._helpers.append((found.weighed, shown.at(inside_box(shown, self.box))))
         return left
 
-    def _each(self, side: Side, hits: Sequence[Shown]) -> list[tuple[Compared, tuple[float, float]] | None]:
+    def _each(
+        self, side: Side, hits: Sequence[Shown], there: dict[int, tuple[Shown, Transform]]
+    ) -> list[tuple[Compared, tuple[float, float]] | None]:
         """Hits as compared, and pixels of each original a pixel of what was read of it.
 
-        None for one that the keypoints agree on elsewhere than it was found, and one that cannot be read. No other is
-        read.
+        None for one that is not there, by number, and one that cannot be read. No other is read.
         """
 
         def compare(hit: Shown, transform: Transform) -> tuple[Compared, tuple[float, float]] | None:
@@ -168,14 +182,16 @@ class Comparing:
             H = np.diag([1 / sx, 1 / sy, 1]) @ onto_box(*transform, side.box) @ side.unit
             return compared(self._template, image.pixels, H), image.scale
 
-        there = self._there(side, dict(enumerate(hits)))
-        missed = {n: hit.there() for n, hit in enumerate(hits) if n not in there and hit.where is not None}
-        there |= self._there(side, missed)  # of several the one that was found
         found = dict(zip(there, each_of(compare, there.values()), strict=True))
         return [found.get(n) for n in range(len(hits))]
 
-    def _there(self, side: Side, hits: dict[int, Shown]) -> dict[int, tuple[Shown, Transform]]:
-        """Those that the keypoints agree on where they were found, and by which transform."""
+    def _there(self, side: Side, hits: Sequence[Shown]) -> dict[int, tuple[Shown, Transform]]:
+        """Those that the keypoints agree on where they were found, by number, and by which transform."""
+        there = self._agreeing(side, dict(enumerate(hits)))
+        missed = {n: hit.there() for n, hit in enumerate(hits) if n not in there and hit.where is not None}
+        return there | self._agreeing(side, missed)  # of several the one that was found
+
+    def _agreeing(self, side: Side, hits: dict[int, Shown]) -> dict[int, tuple[Shown, Transform]]:
         transforms = _transforms(side.own, list(hits.values()), self._config)
         return {
             n: (hit, transform)
@@ -204,11 +220,21 @@ def _transforms(own: Points, hits: Sequence[Shown], config: Any) -> list[Transfo
     return [found.transforms.at(n) if found.inliers[n] else None for n in range(len(hits))]
 
 
+def _known(where: np.ndarray | None) -> bool:
+    """Whether it is known where a hit was found."""
+    return where is not None and not np.isnan(where).any()
+
+
 def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
     """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
-    if where is None or np.isnan(where).any():
-        return False
-    return bool(overlap(box, where) < 0.25)
+    return where is not None and _known(where) and bool(overlap(box, where) < 0.25)
+
+
+def _onto(box: Box, where: np.ndarray) -> Transform:
+    """What takes a box to another, upright."""
+    low, high = np.array(box, np.float32).reshape(2, 2)
+    sides = (where[2:] - where[:2]) / (high - low)
+    return Transform(np.diag(sides), where[:2] - sides * low)
 
 
 def _bounds(one: Compared, scale: tuple[float, float]) -> np.ndarray:
