@@ -105,7 +105,7 @@ def alone(service: Service, files: list[Path], n: int, chance: random.Random) ->
 
 def together(service: Service, files: list[Path], people: int, seconds: float, seed: int) -> dict[str, Any]:
     """Several people who ask one question after the other."""
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     errors: list[str] = []
     until = time.monotonic() + seconds
 
@@ -115,7 +115,7 @@ def together(service: Service, files: list[Path], people: int, seconds: float, s
             with service.client() as client:
                 pictures = asked_with(client, files)
                 while time.monotonic() < until:
-                    times.append(ask(client, a_question(chance.choice(pictures), chance))[1])
+                    times.append(ask(client, a_question(chance.choice(pictures), chance)))
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}")
 
@@ -127,14 +127,16 @@ def together(service: Service, files: list[Path], people: int, seconds: float, s
     middle = service.megabytes()
     for each in crowd:
         each.join()
-    times = sorted(t for t in times if t == t)
+    firsts, lasts = (sorted(t for t in column if t == t) for column in zip(*times, strict=True))
     return {
         "people": people,
-        "questions": len(times),
+        "questions": len(lasts),
         "errors": errors,
-        "median s": statistics.median(times),
-        "p95 s": times[int(0.95 * (len(times) - 1))],
-        "questions/s": len(times) / seconds,
+        "first median s": statistics.median(firsts),
+        "first p95 s": firsts[int(0.95 * (len(firsts) - 1))],
+        "median s": statistics.median(lasts),
+        "p95 s": lasts[int(0.95 * (len(lasts) - 1))],
+        "questions/s": len(lasts) / seconds,
         "MB before, middle, end": [round(before), round(middle), round(service.megabytes())],
     }
 

@@ -21,11 +21,11 @@ from instsearch_cli.engine.pipeline import SEPARATOR
 from instsearch_cli.engine.query import Engine
 from instsearch_cli.engine.questions import encoded
 from instsearch_cli.engine.records import lost, stand_in
+from instsearch_cli.engine.turns import Turns
 from instsearch_cli.errors import InstsearchError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from instsearch_cli.data import Hits
     from instsearch_cli.engine.choosing import Choice
@@ -48,24 +48,34 @@ class Warm:
     def __init__(self, index: Index, registry: Registry, device: str) -> None:
         self.index, self.registry, self.device = index, registry, device
         self._lock = threading.Lock()
-        self._engines: OrderedDict[str, tuple[Engine, threading.RLock]] = OrderedDict()
+        self._engines: OrderedDict[str, tuple[Engine, Turns]] = OrderedDict()
 
-    def engine(self, name: str | None, choice: Choice) -> tuple[Engine, AbstractContextManager[Any]]:
+    def engine(self, name: str | None, choice: Choice) -> tuple[Engine, Turns]:
         """The engine of a recorded pipeline (None: the last) with what is chosen for a query, up to date."""
+        engine, turns = self.at_hand(name, choice)
+        with turns.soon():
+            self.refresh(engine, name)
+        return engine, turns
+
+    def at_hand(self, name: str | None, choice: Choice) -> tuple[Engine, Turns]:
+        """The engine as it was when it was asked last, and whose turn it is."""
         pipeline = adapted(recorded_pipeline(self.index, name), choice.of_a_question())
         key = pipeline.to_toml()
         with self._lock:
             if key not in self._engines:
                 assembly = Assembly(pipeline, self.registry, self.device)
-                self._engines[key] = Engine(self.index, assembly), threading.RLock()
+                self._engines[key] = Engine(self.index, assembly), Turns()
                 while len(self._engines) > WARM:
                     self._engines.popitem(last=False)
             self._engines.move_to_end(key)
-            engine, lock = self._engines[key]
-        with lock:
-            engine.refresh()
-            engine.caution = (not name and stand_in(self.index)) or lost(self.index, pipeline.name)
-        return engine, lock
+            return self._engines[key]
+
+    def refresh(self, engine: Engine, name: str | None) -> None:
+        """Bring an engine up to date, in its turn."""
+        engine.refresh()
+        engine.caution = (not name and stand_in(self.index)) or lost(
+            self.index, engine.assembly.pipeline.name
+        )
 
     def engines(self, name: str | None, choice: Choice) -> list[Engine]:
         """Those of the pipelines that a name stands for."""
@@ -93,7 +103,8 @@ class Warm:
     ) -> Generator[Answer, None, None]:
         """The answer as it comes: the searcher's, then each reranker's; the last is the one of :meth:`ask`.
 
-        Of several pipelines that are asked as one it is what they find together, after each of them.
+        Of several pipelines that are asked as one it is what they find together, after each of them. Between steps of
+        one pipeline other questions come to their first, so that many who ask at once all see something soon.
         """
         names = jointly.chosen_of(self.meant(name), choice)
         if len(names) > 1:
@@ -105,17 +116,21 @@ class Warm:
                     yield replace(answer, step=each or "")
             yield unwrapped(self._widened([question], names, [some], wish, choice)[0])
             return
-        engine, lock = self.engine(name, choice)
+        engine, turns = self.at_hand(name, choice)
         _check_least(engine, wish.min_score)
-        with lock:
-            began = time.perf_counter()
+        with turns.soon():
+            self.refresh(engine, name)
+            began, state = time.perf_counter(), engine.state
             (asked_for,) = encoded(engine, [question], wish.per_image)
             if isinstance(asked_for, InstsearchError):
                 raise asked_for
             for step, fused in in_steps(engine, asked_for, wish):
                 if step:
                     yield answered(engine, asked_for, fused, wish, time.perf_counter() - began, step)
-            if not engine.current:
+                    turns.give_way()
+                    if engine.state != state:
+                        break
+            if engine.state != state or not engine.current:
                 (fused,) = of_one_state(engine, [asked_for], wish)
             yield answered(engine, asked_for, fused, wish, time.perf_counter() - began)
 
@@ -162,9 +177,10 @@ class Warm:
     ) -> list[Answer | InstsearchError]:
         if not questions:
             return []
-        engine, lock = self.engine(name, choice)
+        engine, turns = self.at_hand(name, choice)
         _check_least(engine, wish.min_score)
-        with lock:
+        with turns:
+            self.refresh(engine, name)
             began = time.perf_counter()
             every = encoded(engine, questions, wish.per_image)
             if guides:

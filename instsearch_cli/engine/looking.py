@@ -84,17 +84,17 @@ class Looking:
         name: str | None,
         choice: dict[str, Any],
     ) -> Beside | None:
-        engine, lock = self._loaded.warm.engine(name, chosen(choice))
-        with lock:
+        engine, turns = self._loaded.warm.engine(name, chosen(choice))
+        with turns.soon():
             return next(besides(engine, picture, box, [row]))
 
     @opened
     def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:
         """A layer of an image, by name or file, as numpy arrays, made if it is not stored; or of all, if stored."""
-        engine, lock = self._loaded.warm.engine(pipeline, Choice())
+        engine, turns = self._loaded.warm.engine(pipeline, Choice())
         names = self._loaded.names
         arrays.check_kind(engine.assembly, kind)
-        with lock:
+        with turns:
             if image is None:
                 return arrays.of_all(engine.data, kind)
             row, record = names.find(as_path(image, "an image"))

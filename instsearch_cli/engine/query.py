@@ -114,6 +114,11 @@ class Engine:
         return self.index.images.state, self.index.images.replacement()
 
     @property
+    def state(self) -> tuple[Any, ...]:
+        """Of the index as it is searched: what :meth:`refresh` found."""
+        return self._moment
+
+    @property
     def current(self) -> bool:
         """Whether nothing became of any image since :meth:`refresh`: an answer is then of one state of the index."""
         return self._moment == self._now()

@@ -17,6 +17,7 @@ from instsearch_cli.engine.choosing import chosen
 from instsearch_cli.engine.opened import lasting
 from instsearch_cli.engine.query import Engine, Timing, merge
 from instsearch_cli.engine.questions import asked_for
+from instsearch_cli.engine.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -121,11 +122,15 @@ class Engines(Engine):
         self.index, self.assembly, self._pictures = each[0].index, each[0].assembly, each[0]._pictures
         self.within, self.timing, self.segments = None, Timing(), []
         self.data = cast("Any", Collections([engine.data for engine in each]))
-        self.caution = each[0].caution if len({engine.caution for engine in each}) == 1 else ""
+        self.caution = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(engine.index.path for engine in self.each)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        return tuple(engine.state for engine in self.each)
 
     @property
     def current(self) -> bool:
@@ -166,22 +171,21 @@ class WarmTogether(Warm):
     def __init__(self, each: Sequence[Warm]) -> None:
         self.each = each
 
-    def engine(self, name: str | None, choice: Choice) -> tuple[Engine, AbstractContextManager[Any]]:
-        pairs = [warm.engine(name, choice) for warm in self.each]
-        engines = Engines([engine for engine, _ in pairs])
-        locks = [lock for _, lock in sorted(pairs, key=lambda pair: pair[0].index.path)]
-        return engines, _all(locks)
+    def at_hand(self, name: str | None, choice: Choice) -> tuple[Engine, Turns]:
+        pairs = [warm.at_hand(name, choice) for warm in self.each]
+        every = [turns for _, turns in sorted(pairs, key=lambda pair: pair[0].index.path)]
+        gates = [gate for turns in every for gate in turns.gates]
+        return Engines([engine for engine, _ in pairs]), Turns(*gates)
+
+    def refresh(self, engine: Engine, name: str | None) -> None:
+        engines = cast("Engines", engine).each
+        for warm, each in zip(self.each, engines, strict=True):
+            warm.refresh(each, name)
+        cautions = {each.caution for each in engines}
+        engine.caution = cautions.pop() if len(cautions) == 1 else ""
 
     def meant(self, name: str | None) -> str | None:
         return name
-
-
-@contextlib.contextmanager
-def _all(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for lock in locks:
-            stack.enter_context(lock)
-        yield
 
 
 def as_one(indexes: Sequence[Opened]) -> Answering:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-WAITING = 64  #: questions that wait; more are sent away
+ANSWERED = 16  #: questions at once: an engine takes them in turns, step by step
+WAITING = 64  #: further questions that wait; more are sent away
 NDJSON = "application/x-ndjson"
 
 
@@ -31,11 +32,8 @@ class Workers:
     """Threads for questions, and others for pictures, so that neither waits for the other."""
 
     def __init__(self) -> None:
-        cores = os.cpu_count() or 1
-        self.questions, self.pictures = (
-            anyio.CapacityLimiter(max(2, cores)),
-            anyio.CapacityLimiter(max(4, cores)),
-        )
+        self.questions = anyio.CapacityLimiter(ANSWERED)
+        self.pictures = anyio.CapacityLimiter(max(4, os.cpu_count() or 1))
 
     async def picture(self, work: Callable[..., R], *arguments: Any) -> R:
         """Something quick, of pictures or names."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,55 @@ def test_answers_that_nobody_waits_for_leave_the_engine_free(place: Path, indexe
         assert pool.submit(index.query, place / "query.png", (30, 20, 100, 100)).result(timeout=60).found
     with pytest.raises(instsearch.UsageError, match="probabilities"):
         next(index.answers(place / "query.png", min_score=90))
+
+
+def somebody_waits(index: instsearch.Index) -> None:
+    """Until another thread does."""
+    every, until = [turns.gates[0] for _, turns in index._warm._engines.values()], time.monotonic() + 30
+    while not any(gate._waiting for gate in every):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_of_two_who_ask_both_see_something_before_either_is_told_all(
+    place: Path, indexes: list[Path], several: bool
+) -> None:
+    opened = [instsearch.open(path) for path in indexes[: 2 if several else 1]]
+    asking, told = (opened, place / "query.png", (30, 20, 100, 100)), []
+
+    def other() -> None:
+        for answer in answers(*asking):
+            told.append(("other", answer.step))
+
+    coming, thread = answers(*asking), threading.Thread(target=other)
+    told.append(("one", next(coming).step))
+    thread.start()
+    somebody_waits(opened[0])
+    last = [*coming][-1]
+    told.append(("one", last.step))
+    thread.join(60)
+    assert told[:2] == [("one", "hamming"), ("other", "hamming")]
+    assert ("one", "") in told[2:]
+    assert ("other", "") in told[2:]
+    assert last == dataclasses.replace(instsearch.query(*asking), seconds=last.seconds)
+
+
+def test_an_index_that_changes_between_steps_is_asked_anew(cli: Cli, place: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    cli("index", place / "a", "--index", index, "--preset", "sift", "--quiet")
+    opened = instsearch.open(index)
+    ask = partial(opened.answers, place / "query.png", (30, 20, 100, 100), rerank=["aligned"])
+    coming = ask()
+    sure = next(coming)[0].image
+    cli("remove", sure, "--index", index, "--quiet")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: [*ask()][-1])  # which takes in that it is gone
+        somebody_waits(opened)
+        last = [*coming][-1]
+        assert last == dataclasses.replace(other.result(60), seconds=last.seconds)
+    assert last[0].score > 5
+    assert sure not in {hit.image for hit in last}
 
 
 def test_a_picture_is_described_once_for_all_its_boxes(place: Path, indexes: list[Path]) -> None:

@@ -180,7 +180,7 @@ class Aligned(Verifying):
         comparing.look(images[top], boxes[top], scores[top])
         change = np.zeros(len(scores), np.float32)
         for i in top.tolist():
-            one = comparing.found[int(images[i])]
+            one = comparing.found.get(int(images[i]))  # none of an image that is gone since
             change[i] = 0 if one is None else self._change(one, float(scores[i]))
         if len(top):
             change[some[len(top) :]] = change[top[-LAST:]].mean()
