@@ -86,6 +86,11 @@ def ask(client: httpx.Client, question: dict[str, Any]) -> tuple[float, float]:
     return first, time.perf_counter() - began
 
 
+def p95(times: list[float]) -> float:
+    """Of sorted times."""
+    return times[int(0.95 * (len(times) - 1))]
+
+
 def alone(service: Service, files: list[Path], n: int, chance: random.Random) -> dict[str, Any]:
     """One person."""
     with service.client() as client:
@@ -97,9 +102,9 @@ def alone(service: Service, files: list[Path], n: int, chance: random.Random) ->
     return {
         "questions": len(firsts),
         "first median ms": 1000 * statistics.median(firsts),
-        "first p95 ms": 1000 * firsts[int(0.95 * (len(firsts) - 1))],
+        "first p95 ms": 1000 * p95(firsts),
         "answer median ms": 1000 * statistics.median(lasts),
-        "answer p95 ms": 1000 * lasts[int(0.95 * (len(lasts) - 1))],
+        "answer p95 ms": 1000 * p95(lasts),
     }
 
 
@@ -133,9 +138,9 @@ def together(service: Service, files: list[Path], people: int, seconds: float, s
         "questions": len(lasts),
         "errors": errors,
         "first median s": statistics.median(firsts),
-        "first p95 s": firsts[int(0.95 * (len(firsts) - 1))],
+        "first p95 s": p95(firsts),
         "median s": statistics.median(lasts),
-        "p95 s": lasts[int(0.95 * (len(lasts) - 1))],
+        "p95 s": p95(lasts),
         "questions/s": len(lasts) / seconds,
         "MB before, middle, end": [round(before), round(middle), round(service.megabytes())],
     }

@@ -157,7 +157,7 @@ class Warm:
         together = [list(answers) for answers in found]
         wide = [i for i, guide in enumerate(guides) if guide]
         for e, each in enumerate(names):
-            if wide and not self.engine(each, choice)[0].probabilities:
+            if wide and not self.at_hand(each, choice)[0].probabilities:
                 some = [questions[i] for i in wide]
                 again = self._ask_each(some, each, jointly.deep(wish), choice, [guides[i] for i in wide])
                 for i, answer in zip(wide, again, strict=True):

@@ -84,8 +84,10 @@ class Looking:
         name: str | None,
         choice: dict[str, Any],
     ) -> Beside | None:
-        engine, turns = self._loaded.warm.engine(name, chosen(choice))
+        warm = self._loaded.warm
+        engine, turns = warm.at_hand(name, chosen(choice))
         with turns.soon():
+            warm.refresh(engine, name)
             return next(besides(engine, picture, box, [row]))
 
     @opened

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-import heapq
+import itertools
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ class Gate:
     def __init__(self) -> None:
         self._free = threading.Condition()
         self._waiting: list[tuple[float, int]] = []
-        self._number = 0
+        self._numbers = itertools.count()
         self._owner: int | None = None
         self.came, self.depth = 0.0, 0
 
@@ -33,16 +34,14 @@ class Gate:
         me = threading.get_ident()
         with self._free:
             if self._owner != me:
-                self._number += 1
-                place = (due, self._number)
-                heapq.heappush(self._waiting, place)
+                place = (due, next(self._numbers))
+                bisect.insort(self._waiting, place)
                 try:
                     while self._owner is not None or self._waiting[0] != place:
                         self._free.wait()
                     self._owner, self.came = me, came
                 finally:  # an interrupt ends waiting, too
                     self._waiting.remove(place)
-                    heapq.heapify(self._waiting)
                     self._free.notify_all()
             self.depth += 1
 

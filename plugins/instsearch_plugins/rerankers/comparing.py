@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import cv2
 import numpy as np
@@ -100,9 +100,13 @@ class Comparing:
             self._helpers.sort(key=lambda helper: -helper[0])
             own = joined([self._own.own, *(shown for _, shown in self._helpers[:HELPERS])])
             left = self._compared(self._own._replace(own=own), left, helpful=False)
-        some = [hit for hit in left if scored[hit.row] >= config.located and _known(hit.where)]
-        there = {n: (hit, _onto(self.box, np.asarray(hit.where))) for n, hit in enumerate(some)}
-        self._compared(self._own, some, there, helpful=False, least=SURE)
+        boxed = [
+            (hit, _onto(self.box, hit.where))
+            for hit in left
+            if scored[hit.row] >= config.located and _known(hit.where)
+        ]
+        some = [hit for hit, _ in boxed]
+        self._compared(self._own, some, dict(enumerate(boxed)), helpful=False, least=SURE)
         unlike = [hit for hit in hits if scored[hit.row] >= config.much and self._agreement(hit.row) < SURE]
         if config.mirrored and unlike and self._mirror is not None:
             self._compared(self._mirror, unlike, helpful=False, least=SURE)
@@ -158,12 +162,13 @@ class Comparing:
                 left.append(hit)
                 continue
             found, scale = one
-            if found.weighed <= max(least, self._agreement(hit.row)):
+            agreement = found.weighed
+            if agreement <= max(least, self._agreement(hit.row)):
                 continue
             self.found[hit.row] = found
-            if helpful and found.weighed > SURE:
+            if helpful and agreement > SURE:
                 shown = _brought(hit.points, found, scale, self.box)
-                self._helpers.append((found.weighed, shown.at(inside_box(shown, self.box))))
+                self._helpers.append((agreement, shown.at(inside_box(shown, self.box))))
         return left
 
     def _each(
@@ -220,14 +225,14 @@ def _transforms(own: Points, hits: Sequence[Shown], config: Any) -> list[Transfo
     return [found.transforms.at(n) if found.inliers[n] else None for n in range(len(hits))]
 
 
-def _known(where: np.ndarray | None) -> bool:
+def _known(where: np.ndarray | None) -> TypeGuard[np.ndarray]:
     """Whether it is known where a hit was found."""
     return where is not None and not np.isnan(where).any()
 
 
 def _apart(box: np.ndarray, where: np.ndarray | None) -> bool:
     """Whether two boxes f32[4] share less than a quarter of the smaller; not where one is unknown."""
-    return where is not None and _known(where) and bool(overlap(box, where) < 0.25)
+    return _known(where) and bool(overlap(box, where) < 0.25)
 
 
 def _onto(box: Box, where: np.ndarray) -> Transform:
