@@ -247,16 +247,24 @@ def test_what_goes_wrong_is_said(tab: Callable[..., Any], served: Any, place: Pa
     page.get_by_role("button", name="Try again").click()
     page.settle()
     assert not page.locator(".notice").count()
+    page.route("**/v1/query*", lambda route: route.fulfill(body="", content_type="application/x-ndjson"))
+    page.locator("#overlay g[data-box]").press("Shift+ArrowRight")
+    page.wait_for_selector(".notice[data-kind=offline]")  # an answer that broke off
     page.route(
         "**/v1/query*", lambda route: route.fulfill(status=503, json={"detail": "too many ask at once"})
     )
     page.locator("#overlay g[data-box]").press("Shift+ArrowRight")
     page.wait_for_selector(".notice:has-text('too many ask at once')")
+    late: list[Any] = []
+    page.route("**/v1/aligned", lambda route: late.append(route))
     page.locator("#found .open").first.click()
-    page.wait_for_load_state("networkidle")  # an answer that comes later would say that the service is there
+    page.wait_for_selector("#light-boxes rect.box")
     page.route("**/file", lambda route: route.abort())
     page.get_by_role("button", name="Save the file").click()
     page.wait_for_selector("dialog .notice[data-kind=offline]")  # where it is seen
+    late[0].continue_()  # what was sent before says nothing of the service since
+    page.wait_for_selector("#light-text:not(:empty)")
+    assert page.locator("dialog .notice[data-kind=offline]").count()
     page.keyboard.press("Escape")
     page.wait_for_selector(".bar + #notices .notice")
     stranger = tab(link="")

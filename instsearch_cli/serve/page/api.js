@@ -8,7 +8,12 @@ class Problem extends Error {
   }
 }
 
-const OFFLINE = "The service does not answer: is the command that opened this page still running?";
+let lost = 0; // requests that nobody answered
+
+function offline() {
+  lost += 1;
+  return new Problem(0, "The service does not answer: is the command that opened this page still running?");
+}
 
 /** The token from the link, kept for this tab only and taken out of the address bar. */
 const token = (() => {
@@ -27,14 +32,15 @@ async function call(path, { body, json, accept, signal, method } = {}) {
   if (json !== undefined) headers["Content-Type"] = "application/json";
   if (accept) headers.Accept = accept;
   const content = json !== undefined ? JSON.stringify(json) : body;
+  const before = lost;
   let response;
   try {
     response = await fetch(path, { method: method ?? (content === undefined ? "GET" : "POST"), headers, body: content, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, OFFLINE);
+    throw offline();
   }
-  forget("offline");
+  if (before === lost) forget("offline"); // an answer to what was sent before is no news of the service
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
   const refused = "This link is not valid any more: open the address that the command printed.";
@@ -57,7 +63,7 @@ async function* jsonLines(response, signal) {
     }
   } catch (error) {
     if (signal?.aborted || error.name === "AbortError") return;
-    throw error instanceof SyntaxError ? new Problem(500, "The service's answer broke off.") : new Problem(0, OFFLINE);
+    throw error instanceof SyntaxError ? new Problem(500, "The service's answer broke off.") : offline();
   } finally {
     reader.cancel().catch(() => {});
   }

@@ -59,7 +59,7 @@ async function sendQuestion(asked, live = false, again = false) {
       showAnswer();
     }
     if (flight !== mine) return;
-    if (!final && !live) throw new Problem(0, OFFLINE);
+    if (!final && !live) throw offline();
     flight = null;
     if (live) return;
     mostSeconds = (performance.now() - mine.began) / 1000;
