@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
@@ -184,23 +185,24 @@ def last(index: Index, name: str | None = None) -> Record | None:
     Where the last one is damaged it is another one that can be read (:func:`stand_in` says so). Raises UsageError for
     a name that is not there, RecordError where that, or all there is, cannot be read.
     """
+    names = last_names(index) if name is None else [as_name(name)]
+    for named in reversed(names):  # others are read where these cannot be
+        record = _readable(index, named)
+        if record is not None and (name is not None or record.by == INDEX):
+            return record
     found, damaged = read_all(index)
     there = {record.pipeline.name: record for record in found}
     if name is not None:
-        if as_name(name) in damaged:
+        if name in damaged:
             raise damaged[name]
         if name not in there:
             raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, there)}")
         return there[name]
-    own, names = [record for record in found if record.by == INDEX], last_names(index)
+    own = [record for record in found if record.by == INDEX]
     whole = [error for error in damaged.values() if not error.half]
     if not own and whole:
         raise next((damaged[named] for named in names if named in damaged), whole[0])
-    return (
-        next((r for named in reversed(names) for r in own if r.pipeline.name == named), own[-1])
-        if own
-        else None
-    )
+    return own[-1] if own else None
 
 
 def together(index: Index) -> list[Record]:
@@ -208,8 +210,8 @@ def together(index: Index) -> list[Record]:
 
     Raises RecordError where none that there is can be read.
     """
-    found = {record.pipeline.name: record for record in recorded(index) if record.by == INDEX}
-    several = [found[name] for name in last_names(index) if name in found]
+    found = [_readable(index, name) for name in last_names(index)]
+    several = [record for record in found if record is not None and record.by == INDEX]
     one = last(index)
     return several if len(several) > 1 else [one] if one else []
 
@@ -263,6 +265,14 @@ def stand_in(index: Index) -> str:
         if (record := last(index)) is not None:
             return f"{' '.join(str(error).split())} Pipeline '{record.pipeline.name}' is taken for it."
     return ""
+
+
+def _readable(index: Index, name: str) -> Record | None:
+    """The pipeline of a name; None where it is not there, or cannot be read."""
+    if f"{name}.json" in index.texts("pipelines"):
+        with contextlib.suppress(RecordError):
+            return _read(index, name)
+    return None
 
 
 def _read(index: Index, name: str) -> Record | None:

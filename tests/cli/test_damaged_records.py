@@ -199,3 +199,20 @@ def test_numbers_of_a_record_that_there_cannot_be(cli: Cli, index: Path, key: st
     told = cli("verify", "--index", index, status=1)
     assert "other.json" in told.out
     assert "is no number of rows" in told.out
+
+
+def test_a_question_reads_the_record_that_it_is_to_alone(
+    cli: Cli, index: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pipelines experiments left: a service reads them with every question."""
+    read: list[str] = []
+    whole = records._read
+    monkeypatch.setattr(records, "_read", lambda index, name: read.append(name) or whole(index, name))
+    store = Index.open(index)
+    for name in ("other", NAME):
+        assert records.last(store, name).pipeline.name == name
+        assert read == [name]
+        read.clear()
+    asked = records.last_names(store)
+    assert [record.pipeline.name for record in records.together(store)] == asked
+    assert set(read) == set(asked)
