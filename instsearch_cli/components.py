@@ -316,8 +316,8 @@ class Reranker(Component):
 
         return without_equals(own, other)
 
-    def beside(self, query: Query, row: int, data: Data) -> Beside | None:
-        """An image as it is compared with the query; None where it cannot be aligned, or nothing is compared."""
+    def beside(self, query: Query, row: int, data: Data, where: np.ndarray | None = None) -> Beside | None:
+        """An image, found in a box f32[4] if known, as it is compared with the query; None where it cannot be."""
         return None
 
 

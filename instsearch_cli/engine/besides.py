@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from instsearch_cli.components import Reranker, own
 from instsearch_cli.engine.questions import Part
@@ -13,11 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from instsearch_cli.components import Data
-    from instsearch_cli.data import Beside
+    from instsearch_cli.data import Beside, Query
     from instsearch_cli.engine.query import Engine
     from instsearch_cli.engine.questions import Picture
 
-UNALIGNED = "The two cannot be aligned: too few keypoints of the box agree on where it is in the image."
+UNALIGNED = (
+    "The two cannot be aligned: neither keypoints of the box nor its look tell where it is in the image."
+)
 
 
 class Uncompared(UsageError):  # noqa: N818
@@ -36,6 +41,8 @@ def besides(
 ) -> Iterator[Beside | None]:
     """Images beside what is in a box (x, y, width, height) of a picture; None for one that is not aligned with it.
 
+    Those that are not by themselves are looked at where the pipeline finds the object in them.
+
     Raises Uncompared where the pipeline has no reranker that compares, InstsearchError where a picture cannot be read.
     """
     reranker = comparing(engine)
@@ -47,4 +54,15 @@ def besides(
     query, data = Part(picture, box).encoded(engine, 1), cast("Data", engine.data)
     for row in rows:
         with inference():
-            yield reranker.beside(query, row, data)
+            one = reranker.beside(query, row, data)
+            if one is None and (where := _where(engine, query, row, reranker)) is not None:
+                one = reranker.beside(query, row, data, where)
+            yield one
+
+
+def _where(engine: Engine, query: Query, row: int, reranker: Reranker) -> np.ndarray | None:
+    """The box f32[4] in which an image is handed to a reranker; None where none is known."""
+    before = [part.component for part in engine.assembly.rerankers].index(reranker)
+    *_, (_, hits) = islice(engine.steps([query], engine.data.count), before + 1)
+    boxes = hits.boxes[hits.images == row][:1]
+    return None if np.isnan(boxes).any() or not len(boxes) else boxes[0]

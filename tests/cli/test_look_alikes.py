@@ -113,6 +113,16 @@ def test_what_cannot_be_shown_beside_the_query_is_said(
         opened.beside(place / "q.png", (60, 50, 180, 180), "1.png", rerank=["verified-qe"])
 
 
+def test_a_hit_that_no_keypoints_align_is_shown_where_it_was_found(place: Path, index: Path) -> None:
+    ask = (place / "q.png", (60, 50, 180, 180), "1.png")
+    with instsearch.open(index) as opened:
+        by_keypoints = opened.beside(*ask)
+        by_box = opened.beside(*ask, options=["rerank.aligned.min_inliers=100000"])
+    assert by_keypoints is not None
+    assert by_box is not None
+    assert by_box.agreement == pytest.approx(by_keypoints.agreement, abs=0.1)
+
+
 def test_twins_come_after_the_object_and_a_photograph_that_is_gone_stays(cli: Cli, place: Path) -> None:
     index = place / "index"
     cli("index", place / "c", "--index", index, "--preset", "sift", "--quiet")

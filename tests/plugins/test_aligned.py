@@ -89,6 +89,12 @@ def test_a_hit_that_no_keypoints_align_is_aligned_by_where_it_was_found():
     assert after([ELSEWHERE], [3.5], data, beside)[ELSEWHERE] == 3.5  # nothing agrees there
     assert after([ELSEWHERE], [3.5], data)[ELSEWHERE] == 3.5
     assert after([ELSEWHERE], [3.5], data, there, located=3.6)[ELSEWHERE] == 3.5
+    reranker = Aligned(Aligned.Config(), torch.device("cpu"))
+    assert reranker.beside(query(), ELSEWHERE, data) is None
+    assert reranker.beside(query(), ELSEWHERE, data, beside[0]) is None
+    shown = reranker.beside(query(), ELSEWHERE, data, there[0])
+    assert shown is not None
+    assert shown.agreement > 0.6
 
 
 def test_a_photograph_that_is_gone_keeps_its_score():

@@ -160,11 +160,11 @@ class Aligned(Verifying):
         order = np.argsort(-scores, kind="stable")
         return images[order], scores[order], boxes[order]
 
-    def beside(self, query: Query, row: int, data: Data) -> Beside | None:
-        """As the query's own words align the two, without the help of other hits."""
+    def beside(self, query: Query, row: int, data: Data, where: np.ndarray | None = None) -> Beside | None:
+        """As the query's own words, or the box, align the two, without the help of other hits."""
         (seen,) = data.inputs(("image",), [row])
         comparing = Comparing(query, data, self.config)
-        comparing.look(np.array([row]))
+        comparing.look(np.array([row]), None if where is None else where[None])
         one = comparing.found.get(row)
         if one is None or seen.image is None:
             return None
