@@ -61,8 +61,8 @@ def besides(
 
 
 def _where(engine: Engine, query: Query, row: int, reranker: Reranker) -> np.ndarray | None:
-    """The box f32[4] in which an image is handed to a reranker; None where none is known."""
+    """The box f32[4] in which an image is handed to a reranker; None where it is not, or too far down."""
     before = [part.component for part in engine.assembly.rerankers].index(reranker)
-    *_, (_, hits) = islice(engine.steps([query], engine.data.count), before + 1)
+    *_, (_, hits) = islice(engine.steps([query], max(reranker.depth, 1)), before + 1)
     boxes = hits.boxes[hits.images == row][:1]
     return None if np.isnan(boxes).any() or not len(boxes) else boxes[0]
