@@ -13,7 +13,7 @@ from instsearch_cli.engine.tensors import inference
 from instsearch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from instsearch_cli.components import Data
     from instsearch_cli.data import Beside, Query
@@ -36,14 +36,11 @@ def comparing(engine: Engine) -> Reranker | None:
     return able[-1] if able else None
 
 
-def besides(
-    engine: Engine, picture: Picture, box: Sequence[float] | None, rows: Sequence[int]
-) -> Iterator[Beside | None]:
-    """Images beside what is in a box (x, y, width, height) of a picture; None for one that is not aligned with it.
+def beside(engine: Engine, picture: Picture, box: Sequence[float] | None, row: int) -> Beside | None:
+    """An image beside what is in a box (x, y, width, height) of a picture; None where it is not aligned with it.
 
-    Those that are not by themselves are looked at where the pipeline finds the object in them.
-
-    Raises Uncompared where the pipeline has no reranker that compares, InstsearchError where a picture cannot be read.
+    One that is not by itself is looked at where the pipeline finds the object in it. Raises Uncompared where the
+    pipeline has no reranker that compares, InstsearchError where a picture cannot be read.
     """
     reranker = comparing(engine)
     if reranker is None:
@@ -52,12 +49,11 @@ def besides(
             "nothing to show beside it"
         )
     query, data = Part(picture, box).encoded(engine, 1), cast("Data", engine.data)
-    for row in rows:
-        with inference():
-            one = reranker.beside(query, row, data)
-            if one is None and (where := _where(engine, query, row, reranker)) is not None:
-                one = reranker.beside(query, row, data, where)
-            yield one
+    with inference():
+        one = reranker.beside(query, row, data)
+        if one is None and (where := _where(engine, query, row, reranker)) is not None:
+            one = reranker.beside(query, row, data, where)
+    return one
 
 
 def _where(engine: Engine, query: Query, row: int, reranker: Reranker) -> np.ndarray | None:

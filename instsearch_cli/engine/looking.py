@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from instsearch_cli.engine import arrays
-from instsearch_cli.engine.besides import Uncompared, besides
+from instsearch_cli.engine.besides import Uncompared, beside
 from instsearch_cli.engine.choosing import Choice, as_path, chosen
 from instsearch_cli.engine.jointly import names_of
 from instsearch_cli.engine.opened import format_errors, opened
@@ -88,7 +88,7 @@ class Looking:
         engine, turns = warm.at_hand(name, chosen(choice))
         with turns.soon():
             warm.refresh(engine, name)
-            return next(besides(engine, picture, box, [row]))
+            return beside(engine, picture, box, row)
 
     @opened
     def layer(self, kind: str, image: Anywhere | None = None, pipeline: str | None = None) -> Arrays:

@@ -15,7 +15,7 @@ from instsearch_cli.errors import InstsearchError, UsageError, nearest
 from instsearch_formats import FormatError, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from instsearch_cli.engine.assembly import Assembly
@@ -185,23 +185,19 @@ def last(index: Index, name: str | None = None) -> Record | None:
     Where the last one is damaged it is another one that can be read (:func:`stand_in` says so). Raises UsageError for
     a name that is not there, RecordError where that, or all there is, cannot be read.
     """
-    names = last_names(index) if name is None else [as_name(name)]
-    for named in reversed(names):  # others are read where these cannot be
-        record = _readable(index, named)
-        if record is not None and (name is not None or record.by == INDEX):
-            return record
+    named = _last_run(index) if name is None else _readable(index, [as_name(name)])
+    if named:
+        return named[-1]
     found, damaged = read_all(index)
-    there = {record.pipeline.name: record for record in found}
     if name is not None:
         if name in damaged:
             raise damaged[name]
-        if name not in there:
-            raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, there)}")
-        return there[name]
+        there = [record.pipeline.name for record in found]
+        raise UsageError(f"{index.path} has no pipeline '{name}'.{nearest(name, there)}")
     own = [record for record in found if record.by == INDEX]
     whole = [error for error in damaged.values() if not error.half]
     if not own and whole:
-        raise next((damaged[named] for named in names if named in damaged), whole[0])
+        raise next((damaged[each] for each in last_names(index) if each in damaged), whole[0])
     return own[-1] if own else None
 
 
@@ -210,10 +206,10 @@ def together(index: Index) -> list[Record]:
 
     Raises RecordError where none that there is can be read.
     """
-    found = [_readable(index, name) for name in last_names(index)]
-    several = [record for record in found if record is not None and record.by == INDEX]
-    one = last(index)
-    return several if len(several) > 1 else [one] if one else []
+    several = _last_run(index)
+    if not several and (one := last(index)) is not None:
+        return [one]
+    return several
 
 
 def unrecorded(index: Index) -> int:
@@ -267,12 +263,19 @@ def stand_in(index: Index) -> str:
     return ""
 
 
-def _readable(index: Index, name: str) -> Record | None:
-    """The pipeline of a name; None where it is not there, or cannot be read."""
-    if f"{name}.json" in index.texts("pipelines"):
+def _last_run(index: Index) -> list[Record]:
+    """Those of the pipelines that were run last, to be asked, that can be read."""
+    return [record for record in _readable(index, last_names(index)) if record.by == INDEX]
+
+
+def _readable(index: Index, names: Sequence[str]) -> list[Record]:
+    """The pipelines of some names, but for those that are not there, or cannot be read."""
+    files, found = index.texts("pipelines"), []
+    for name in names:
         with contextlib.suppress(RecordError):
-            return _read(index, name)
-    return None
+            if f"{name}.json" in files and (record := _read(index, name)) is not None:
+                found.append(record)
+    return found
 
 
 def _read(index: Index, name: str) -> Record | None:
